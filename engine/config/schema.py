@@ -1,0 +1,202 @@
+"""The recipe: every setting of a run, typed, described, with units and defaults.
+
+Defaults are those of the paper and its reference release wherever they are known
+(settings tables of "Mix-and-Match Tuning for Self-Supervised Semantic Segmentation", AAAI 2018).
+Nothing here imports torch: screens and command lines read this schema too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+STAGE_ORDER = ("proxy", "match", "segment", "evaluate")
+StageName = Literal["proxy", "match", "segment", "evaluate"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ShapesData(Section):
+    """Procedural data: textured overlapping objects in colour-confusable class pairs, void borders."""
+
+    kind: Literal["shapes"] = "shapes"
+    height: int = Field(96, ge=16, le=2048, description="image height, pixels")
+    width: int = Field(96, ge=16, le=2048, description="image width, pixels")
+    train: int = Field(64, ge=1, description="number of labelled training images")
+    val: int = Field(32, ge=1, description="number of validation images")
+    unlabelled: int = Field(0, ge=0, description="number of further images without labels, for proxy tasks")
+    objects: tuple[int, int] = Field((3, 7), description="fewest and most objects per image")
+    void_width: int = Field(1, ge=0, le=8, description="width of the void (255) border around objects, pixels")
+    data_seed: int = Field(0, ge=0, description="seed of the images themselves, apart from the run's seed")
+
+
+class FolderData(Section):
+    """Any folder of images and index masks: ROOT/images/SPLIT/*.jpg|png, ROOT/labels/SPLIT/*.png, classes.txt."""
+
+    kind: Literal["folder"] = "folder"
+    root: str = Field("", description="folder that holds images, labels and the classes file")
+    images: str = Field("images/{split}", description="image folder below root; {split} is replaced")
+    labels: str = Field("labels/{split}", description="label folder below root; {split} is replaced")
+    classes: str = Field("classes.txt", description="classes file below root, one name a line, in index order")
+    train_split: str = Field("train", description="name of the training split")
+    val_split: str = Field("val", description="name of the validation split")
+    void_labels: tuple[int, ...] = Field((255,), description="label values that mean void; mapped to 255")
+    scale: float = Field(1.0, gt=0, le=1, description="resize factor applied once when decoding, 0-1")
+    max_train: int | None = Field(None, ge=1, description="use only this many training images (chosen by data_seed)")
+    max_val: int | None = Field(None, ge=1, description="use only this many validation images")
+    data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
+
+
+DataConfig = Annotated[ShapesData | FolderData, Field(discriminator="kind")]
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    backbone: Literal["tiny_vgg", "vgg16"] = Field("vgg16", description="backbone, with batch normalisation")
+    width: float = Field(1.0, gt=0, le=4, description="channel multiplier of the backbone")
+    input: Literal["rgb", "gray"] = Field("rgb", description="rgb, or gray = mean of R, G and B (Larsson's input)")
+    head: Literal["hypercolumn"] = Field("hypercolumn", description="segmentation head")
+    head_channels: int = Field(1024, ge=8, le=4096, description="hidden units of the hypercolumn head")
+    fc_channels: int = Field(4096, ge=0, le=8192, description="channels of fc6 and fc7; 0 leaves both out")
+    extra_channels: int = Field(1024, ge=0, le=4096, description="channels of the two extra blocks; 0 leaves them out")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout after fc6 and fc7, probability")
+    weights: str = Field("", description="safetensors file with backbone weights to start from; empty = random")
+
+
+class OptimConfig(Section):
+    """SGD with momentum and a stepwise learning rate."""
+
+    lr: float = Field(0.01, gt=0, description="base learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay; biases and batch-norm are exempt")
+    bias_lr_factor: float = Field(2.0, gt=0, description="learning-rate factor of biases (reference: 2)")
+    schedule: Literal["step", "poly", "cosine", "constant"] = Field("step", description="learning-rate schedule")
+    milestones: tuple[float, ...] = Field((0.75,), description="fractions of the stage at which lr is multiplied by gamma")
+    gamma: float = Field(0.1, gt=0, le=1, description="factor applied at each milestone")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up, steps")
+    clip_norm: float = Field(0.0, ge=0, description="gradient norm limit; 0 = off")
+
+
+class ProxyConfig(Section):
+    """Self-supervised proxy task (paper stage a)."""
+
+    kind: Literal["colorization"] = Field("colorization", description="proxy task")
+    steps: int = Field(10_000, ge=1, description="optimiser steps")
+    batch_size: int = Field(32, ge=1, description="images per step")
+    crop: int = Field(256, ge=16, description="square training crop, pixels")
+    hue_bins: int = Field(32, ge=4, le=128, description="hue histogram bins")
+    chroma_bins: int = Field(32, ge=4, le=128, description="chroma histogram bins")
+    pixels: int = Field(128, ge=1, description="pixels sampled per image for the loss")
+    optim: OptimConfig = OptimConfig()
+
+
+class MatchConfig(Section):
+    """Mix-and-match tuning (paper stage b): patches, class-wise connected graph, triplet loss."""
+
+    steps: int = Field(8_000, ge=1, description="optimiser steps")
+    images: int = Field(16, ge=1, description="images per step")
+    patches_per_image: int = Field(9, ge=2, description="patches drawn from each image")
+    crop: int = Field(512, ge=16, description="square training crop, pixels")
+    patch_size: tuple[int, int] = Field((64, 256), description="smallest and largest patch side, pixels (even)")
+    output_size: int = Field(128, ge=16, description="side to which every patch is resized, pixels")
+    overlap: float = Field(0.6, ge=0, le=1, description="a patch covered by kept ones beyond this share is dropped")
+    background: int | None = Field(0, description="class with its own quota; null = no background class")
+    background_ratio: float = Field(0.1, ge=0, le=1, description="share of patches drawn from the background class")
+    strategy: Literal["graph", "random"] = Field("graph", description="class-wise connected graph, or random triplets")
+    margin: float = Field(2.1, gt=0, description="triplet margin alpha")
+    normalizer: Literal["paper", "reference"] = Field("paper", description="loss divided by N, or by 2N as in the release")
+    optim: OptimConfig = OptimConfig()
+
+
+class SegmentConfig(Section):
+    """Fine-tuning for segmentation (paper stage c)."""
+
+    steps: int = Field(42_000, ge=1, description="optimiser steps")
+    batch_size: int = Field(16, ge=1, description="images per forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes per optimiser step")
+    crop: int = Field(512, ge=16, description="square training crop, pixels")
+    pixels: int = Field(256, ge=1, description="pixels sampled per image (hypercolumn)")
+    pixel_margin: int = Field(0, ge=0, description="distance that sampled pixels keep from the crop border, pixels")
+    eval_every: int = Field(0, ge=0, description="evaluate on the validation split every N steps; 0 = only at the end")
+    optim: OptimConfig = OptimConfig(milestones=(24 / 42, 36 / 42, 40 / 42))
+
+
+class EvaluateConfig(Section):
+    """Evaluation on the validation split: one int64 confusion matrix over the whole set."""
+
+    batch_size: int = Field(8, ge=1, description="images per forward pass")
+    stride: int = Field(1, ge=1, le=16, description="hypercolumn grid step; scores are upsampled to full size")
+    save_predictions: bool = Field(True, description="write predicted index masks as PNG")
+    show_images: int = Field(4, ge=0, description="how many image/truth/prediction triples are kept for the screen")
+
+
+class RuntimeConfig(Section):
+    """How the run uses the machine. Nothing here changes what is computed, except precision."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast precision")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = all cores")
+    deterministic: bool = Field(True, description="only deterministic kernels")
+    log_every: int = Field(10, ge=1, description="steps between metric lines")
+    graph_every: int = Field(20, ge=1, description="steps between graph statistics lines")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
+    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0 = by time alone")
+    keep_checkpoints: int = Field(2, ge=1, description="how many step checkpoints of a stage are kept")
+    memory_budget_gib: float = Field(8.0, gt=0, description="decoded data larger than this are refused, GiB")
+
+
+class Reference(Section):
+    """Published numbers that tables show beside the measured ones."""
+
+    miou: float | None = Field(None, ge=0, le=100, description="published mean IoU, percent")
+    per_class: dict[str, float] = Field(default_factory=dict, description="published IoU per class, percent")
+    source: str = Field("", description="where the numbers stand")
+
+
+class Recipe(Section):
+    """A whole run. A stage that is null is left out."""
+
+    schema_version: Literal[1] = Field(1, description="version of this schema")
+    name: str = Field("", description="name of the recipe; the file name when empty")
+    description: str = Field("", description="one line that says what the recipe is for")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random in the run")
+    data: DataConfig = ShapesData()
+    model: ModelConfig = ModelConfig()
+    proxy: ProxyConfig | None = None
+    match: MatchConfig | None = None
+    segment: SegmentConfig | None = None
+    evaluate: EvaluateConfig | None = EvaluateConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    reference: Reference = Reference()
+
+    @model_validator(mode="after")
+    def _check_across_fields(self) -> Recipe:
+        if self.proxy is None and self.match is None and self.segment is None:
+            raise ValueError("the recipe has no training stage: give proxy, match or segment")
+        if self.evaluate is not None and self.segment is None:
+            raise ValueError("evaluate needs segment: add a segment section, or set evaluate to null")
+        if self.match is not None:
+            low, high = self.match.patch_size
+            if low > high or low < 2:
+                raise ValueError(f"match.patch_size {low}, {high}: give the smaller side first, at least 2")
+        if isinstance(self.data, ShapesData) and self.data.objects[0] > self.data.objects[1]:
+            raise ValueError(f"data.objects {self.data.objects}: give the smaller number first")
+        return self
+
+    def stages(self) -> tuple[tuple[str, int], ...]:
+        """Stages in order with their number of steps; evaluate counts as one step."""
+        plan: list[tuple[str, int]] = []
+        for name in ("proxy", "match", "segment"):
+            section = getattr(self, name)
+            if section is not None:
+                plan.append((name, int(section.steps)))
+        if self.evaluate is not None:
+            plan.append(("evaluate", 1))
+        return tuple(plan)

@@ -1,0 +1,218 @@
+"""What the store answers and the front ends show: plain frozen records, no SQL, no Textual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One line of ``mmtui ls`` and of the runs table. Times are Unix seconds (UTC) or None."""
+
+    id: str
+    name: str
+    recipe: str
+    state: str
+    reason: str  # why it waits, failed or was interrupted; "" if there is nothing to say
+    stage: str  # stage it is in or ended in, "" before the first
+    progress: float  # share of all planned steps done, 0-1
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    seed: int
+    gpus: tuple[str, ...]
+    tags: tuple[str, ...]
+    metrics: dict[str, float | None]  # always has "miou" (percent) and "loss"
+    attempt: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """Progress of one stage of a run."""
+
+    name: str
+    position: int
+    status: str  # pending running finished
+    step: int
+    total_steps: int
+    offset: int  # steps of the whole run before this stage
+    started_at: float | None
+    ended_at: float | None
+    seconds_per_step: float | None
+    eta_seconds: float | None  # None when unknown or finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptView:
+    """One process life of a run."""
+
+    number: int
+    pid: int | None
+    started_at: float
+    ended_at: float | None
+    outcome: str  # "" while alive; succeeded failed stopped vanished
+    resumed_stage: str
+    resumed_step: int
+    host: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDetail:
+    """Everything ``mmtui show`` prints."""
+
+    row: RunRow
+    config: dict[str, Any]
+    overrides: tuple[str, ...]
+    stages: tuple[StageView, ...]
+    attempts: tuple[AttemptView, ...]
+    error: str
+    code: dict[str, Any]  # digest, git commit, dirty
+    host: dict[str, Any]
+    paths: dict[str, str]
+    eta_seconds: float | None
+    last_event_at: float | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a series."""
+
+    step: int  # step within its stage
+    value: float
+    time: float
+    attempt: int
+    stage: str
+    global_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Min/max summary of consecutive points of a series, for drawing."""
+
+    x: float
+    low: float
+    high: float
+    first: float
+    last: float
+    count: int
+    attempt: int
+    superseded: bool  # an earlier attempt's tail that a later attempt did again
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A metric of a run, reduced to at most the asked number of buckets. Order: by x."""
+
+    run: str
+    metric: str
+    buckets: tuple[Bucket, ...]
+    total_points: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class of one evaluation. IoU and accuracy are shares 0-1, None where the class is absent."""
+
+    index: int
+    name: str
+    iou: float | None
+    accuracy: float | None
+    pixels: int  # pixels of the class in the ground truth
+    history: tuple[float | None, ...] = ()  # IoU of this class at every evaluation so far
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """Per-class IoU of a run at one step, derived from its int64 confusion matrix."""
+
+    run: str
+    step: int
+    stage: str
+    num_present: int
+    miou: float | None  # share 0-1 over present classes
+    classes: tuple[ClassRow, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStats:
+    """The newest graph-sampling statistics of a run (see the ``graph`` event)."""
+
+    run: str
+    step: int
+    time: float
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuView:
+    """One GPU. None = the driver does not tell."""
+
+    index: int
+    uuid: str
+    name: str
+    utilisation: float | None  # percent
+    memory_used: int | None  # bytes
+    memory_total: int | None  # bytes
+    power_watts: float | None
+    temperature: float | None  # degrees Celsius
+    processes: tuple[GpuProcess, ...] = ()
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that holds GPU memory."""
+
+    pid: int
+    user: str
+    memory: int | None  # bytes
+    run: str  # id of the run it belongs to, "" if none of ours
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSnapshot:
+    """The machine at one moment."""
+
+    time: float
+    gpus: tuple[GpuView, ...]
+    gpu_note: str  # "" or why there is no GPU list, in words
+    cpu_percent: float
+    cpu_count: int
+    load1: float
+    memory_used: int  # bytes
+    memory_total: int  # bytes
+    disk_free: int  # bytes, of the data directory
+    disk_total: int  # bytes
+    simulated: bool = False  # a recorded or simulated driver; must be labelled so wherever shown
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeView:
+    """A recipe that can be launched."""
+
+    name: str
+    path: str
+    description: str
+    data: str
+    stages: tuple[tuple[str, int], ...]
+    reference_miou: float | None
+    error: str = ""  # why it does not load, "" if it does
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStatus:
+    """Whether a supervisor serves this data directory."""
+
+    running: bool
+    pid: int | None
+    started_at: float | None
+    heartbeat_age: float | None  # seconds since its last tick
+    active_runs: int
+    queued_runs: int
+    home: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)

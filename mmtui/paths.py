@@ -1,0 +1,106 @@
+"""Every file and folder name of mmtui, in one place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The data directory: ``MMTUI_HOME``, else ``$XDG_DATA_HOME/mmtui``. Private to the user (0700)."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> Home:
+        """The directory that the environment names; it is not created here."""
+        explicit = os.environ.get("MMTUI_HOME", "")
+        if explicit:
+            return cls(Path(explicit).expanduser().absolute())
+        xdg = os.environ.get("XDG_DATA_HOME", "")
+        base = Path(xdg) if xdg else Path.home() / ".local" / "share"
+        return cls((base / "mmtui").absolute())
+
+    def create(self) -> Home:
+        """Make the directories, readable by the user alone."""
+        for folder in (self.root, self.runs, self.code, self.trash, self.backups):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self
+
+    @property
+    def database(self) -> Path:
+        return self.root / "mmtui.db"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def code(self) -> Path:
+        """Frozen engine sources, one folder per content digest."""
+        return self.root / "code"
+
+    @property
+    def trash(self) -> Path:
+        return self.root / "trash"
+
+    @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    @property
+    def lock(self) -> Path:
+        """Held with flock by the one supervisor; holds its pid and start time as JSON."""
+        return self.root / "supervisor.lock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.root / "supervisor.log"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.toml"
+
+    def run(self, run_id: str) -> RunPaths:
+        return RunPaths(self.runs / run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """Files of one run. The engine knows the same names (``engine.checkpoint``, ``engine.events``)."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe the trainer reads."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """id, name, overrides, code digest: enough to rebuild the database row."""
+        return self.root / "run.json"
+
+    @property
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions"
+
+    def attempt(self, number: int) -> Path:
+        return self.attempts / f"{number:03d}"
+
+    def events(self, number: int) -> Path:
+        return self.attempt(number) / "events.jsonl"
+
+    def log(self, number: int) -> Path:
+        """stdout and stderr of the trainer."""
+        return self.attempt(number) / "output.log"
