@@ -66,6 +66,7 @@ class ModelConfig(Section):
     head_channels: int = Field(1024, ge=8, le=4096, description="hidden units of the hypercolumn head")
     fc_channels: int = Field(4096, ge=0, le=8192, description="channels of fc6 and fc7; 0 leaves both out")
     extra_channels: int = Field(1024, ge=0, le=4096, description="channels of the two extra blocks; 0 leaves them out")
+    head_std: float = Field(0.0, ge=0, description="init deviation of the head; 0 = vgg16 1e-4 (paper), tiny_vgg He")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout after fc6 and fc7, probability")
     weights: str = Field("", description="safetensors file with backbone weights to start from; empty = random")
 
@@ -78,7 +79,7 @@ class OptimConfig(Section):
     weight_decay: float = Field(5e-4, ge=0, description="weight decay; biases and batch-norm are exempt")
     bias_lr_factor: float = Field(2.0, gt=0, description="learning-rate factor of biases (reference: 2)")
     schedule: Literal["step", "poly", "cosine", "constant"] = Field("step", description="learning-rate schedule")
-    milestones: tuple[float, ...] = Field((0.75,), description="fractions of the stage at which lr is multiplied by gamma")
+    milestones: tuple[float, ...] = Field((0.75,), description="stage fractions at which lr is multiplied by gamma")
     gamma: float = Field(0.1, gt=0, le=1, description="factor applied at each milestone")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up, steps")
     clip_norm: float = Field(0.0, ge=0, description="gradient norm limit; 0 = off")
@@ -94,6 +95,7 @@ class ProxyConfig(Section):
     hue_bins: int = Field(32, ge=4, le=128, description="hue histogram bins")
     chroma_bins: int = Field(32, ge=4, le=128, description="chroma histogram bins")
     pixels: int = Field(128, ge=1, description="pixels sampled per image for the loss")
+    head_channels: int = Field(1024, ge=8, le=4096, description="hidden units of the proxy head")
     optim: OptimConfig = OptimConfig()
 
 
@@ -109,9 +111,9 @@ class MatchConfig(Section):
     overlap: float = Field(0.6, ge=0, le=1, description="a patch covered by kept ones beyond this share is dropped")
     background: int | None = Field(0, description="class with its own quota; null = no background class")
     background_ratio: float = Field(0.1, ge=0, le=1, description="share of patches drawn from the background class")
-    strategy: Literal["graph", "random"] = Field("graph", description="class-wise connected graph, or random triplets")
+    strategy: Literal["graph", "random"] = Field("graph", description="connected graph, or random triplets")
     margin: float = Field(2.1, gt=0, description="triplet margin alpha")
-    normalizer: Literal["paper", "reference"] = Field("paper", description="loss divided by N, or by 2N as in the release")
+    normalizer: Literal["paper", "reference"] = Field("paper", description="divide by N, or by 2N (release)")
     optim: OptimConfig = OptimConfig()
 
 

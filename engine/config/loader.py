@@ -1,0 +1,188 @@
+"""Recipes from YAML files: strict, at most one base, errors that name file, line, key and what to write."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from engine.config.overrides import (
+    RecipeFileError,
+    apply_override,
+    describe_error,
+    nearest_key_hint,
+    parse_overrides,
+)
+from engine.config.schema import Recipe
+
+Location = tuple[str, int]
+"""File and line (1 for the first)."""
+
+
+@dataclass
+class Document:
+    """Plain data of a recipe and where each dotted key was written."""
+
+    data: dict[str, Any]
+    lines: dict[str, Location] = field(default_factory=dict)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), search: Sequence[Path] = ()) -> Recipe:
+    """Read, merge with its base, override and validate a recipe.
+
+    Args:
+        path: YAML file, or the name of a recipe in one of ``search``.
+        overrides: ``key.path=value`` texts, applied last.
+        search: folders in which recipe names are looked up.
+
+    Raises:
+        RecipeFileError: with a sentence that says what is wrong, where, and what to write.
+    """
+    file = find_recipe(path, search)
+    document = _load_with_base(file, search)
+    for override in parse_overrides(overrides):
+        apply_override(document.data, override)
+        document.lines[override.key] = ("override", 0)
+    if not document.data.get("name"):
+        document.data["name"] = file.stem
+    _make_paths_absolute(document.data)
+    return _validate(document, file)
+
+
+def find_recipe(path: str | Path, search: Sequence[Path] = ()) -> Path:
+    """The file a path or a recipe name means."""
+    direct = Path(path).expanduser()
+    if direct.suffix in {".yaml", ".yml"} and direct.is_file():
+        return direct
+    for folder in search:
+        candidate = folder / f"{path}.yaml"
+        if Path(path).name == str(path) and candidate.is_file():
+            return candidate
+    names = sorted({entry.stem for folder in search if folder.is_dir() for entry in folder.glob("*.yaml")})
+    close = difflib.get_close_matches(str(path), names, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    kind = "file" if direct.suffix in {".yaml", ".yml"} else "recipe"
+    raise RecipeFileError(f"no {kind} called '{path}'{hint or '; list the recipes with: mmtui recipes'}")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe as YAML; loading it again gives an equal recipe."""
+    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def _load_with_base(file: Path, search: Sequence[Path]) -> Document:
+    document = _read(file)
+    base_name = document.data.pop("base", None)
+    if base_name is None:
+        return document
+    if not isinstance(base_name, str):
+        raise RecipeFileError(f"{file}: base: write the name of one recipe, not {base_name!r}")
+    base = _read(_find_base(file, base_name, search))
+    if "base" in base.data:
+        raise RecipeFileError(f"{file}: base: '{base_name}' has a base itself; only one level is allowed")
+    for key in ("name", "description"):
+        base.data.pop(key, None)
+    return Document(merge(base.data, document.data), {**base.lines, **document.lines})
+
+
+def _find_base(file: Path, name: str, search: Sequence[Path]) -> Path:
+    sibling = file.parent / f"{name}.yaml"
+    if sibling.is_file():
+        return sibling
+    try:
+        return find_recipe(name, [file.parent, *search])
+    except RecipeFileError as error:
+        raise RecipeFileError(f"{file}: base: {error}") from None
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """``top`` over ``base``, section by section. A section with another ``kind`` replaces the base's whole."""
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        same_kind = (
+            isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        )
+        merged[key] = merge(old, value) if same_kind and old is not None else value
+    return merged
+
+
+def _read(file: Path) -> Document:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeFileError(f"{file}: cannot be read: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeFileError(f"{file}: {_yaml_problem(error)}") from None
+    if not isinstance(data, dict):
+        raise RecipeFileError(f"{file}: a recipe is a mapping of keys, such as 'segment: {{steps: 100}}'")
+    lines: dict[str, Location] = {}
+    _collect_lines(node, "", file, lines)
+    return Document(data, lines)
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return f"{where}not valid YAML: {problem}"
+
+
+def _collect_lines(node: Any, prefix: str, file: Path, lines: dict[str, Location]) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise RecipeFileError(f"{file}: line {key_node.start_mark.line + 1}: a key must be a plain name")
+        key = f"{prefix}{key_node.value}"
+        if key in lines:
+            raise RecipeFileError(
+                f"{file}: line {key_node.start_mark.line + 1}: '{key}' stands twice"
+                f" (first in line {lines[key][1]}); keep one of them"
+            )
+        lines[key] = (str(file), key_node.start_mark.line + 1)
+        _collect_lines(value_node, f"{key}.", file, lines)
+
+
+def _make_paths_absolute(data: dict[str, Any]) -> None:
+    """Relative paths mean the folder the command is given in; a trainer starts elsewhere."""
+    for section, key in (("data", "root"), ("model", "weights")):
+        part = data.get(section)
+        if isinstance(part, dict) and isinstance(part.get(key), str) and part[key]:
+            part[key] = str(Path(part[key]).expanduser().absolute())
+
+
+def _validate(document: Document, file: Path) -> Recipe:
+    try:
+        return Recipe.model_validate(document.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key, problem = describe_error(first)
+        location = _nearest_location(document.lines, key)
+        where = f"{file}"
+        if location is not None and location[0] == "override":
+            where = "override"
+        elif location is not None:
+            where = f"{location[0]}: line {location[1]}"
+        hint = nearest_key_hint(key) if first["type"] == "extra_forbidden" else ""
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        label = f"{key}: " if key else ""
+        raise RecipeFileError(f"{where}: {label}{problem}{hint}{more}") from None
+
+
+def _nearest_location(lines: Mapping[str, Location], key: str) -> Location | None:
+    """Where the key, or else the section it belongs to, was written."""
+    while key:
+        if key in lines:
+            return lines[key]
+        key = key.rpartition(".")[0]
+    return None

@@ -1,0 +1,120 @@
+"""From decoded data to training batches: order, random crops, mirroring, normalisation. All of it vectorised."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.data.dataset import VOID, SegmentationData
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GRAY_MEAN = 0.4488
+"""Mean grey value subtracted from gray input: 114.451 / 255 (Larsson et al. 2017, public code)."""
+
+
+def epoch_indices(seed: int, step: int, batch_size: int, n: int) -> Tensor:
+    """Which images step ``step`` sees: int64 (batch_size,) on the CPU.
+
+    A pure function of its arguments: nothing has to be stored to resume. Every epoch (n consecutive samples)
+    visits each image once, in an order of its own; a batch may span two epochs.
+    """
+    if n < 1 or batch_size < 1 or step < 0:
+        raise ValueError(f"epoch_indices needs n >= 1, batch_size >= 1, step >= 0, got {n}, {batch_size}, {step}")
+    first = step * batch_size
+    parts = []
+    for epoch in range(first // n, (first + batch_size - 1) // n + 1):
+        low = max(first - epoch * n, 0)
+        high = min(first + batch_size - epoch * n, n)
+        parts.append(_permutation(seed, epoch, n)[low:high])
+    return torch.cat(parts)
+
+
+def _permutation(seed: int, epoch: int, n: int) -> Tensor:
+    digest = hashlib.blake2b(f"order/{seed}/{epoch}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.randperm(n, generator=generator)
+
+
+def sample_crops(
+    data: SegmentationData,
+    indices: Tensor,
+    crop: int,
+    generator: torch.Generator,
+    mirror: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Random square crops, each mirrored with probability 1/2.
+
+    A side longer than ``crop`` is cut at a uniform offset; a shorter one is placed at a uniform offset inside
+    the crop and surrounded by pixels 0 and labels 255 (PAPER: "zero pad + label 255 outside").
+
+    Args:
+        data: images on any device; the result is on the same one.
+        indices: int64 (B,), which images.
+        crop: side of the crop, pixels.
+        generator: source of all randomness, on any device.
+        mirror: whether to mirror at all.
+
+    Returns:
+        images uint8 (B, 3, crop, crop) and labels int64 (B, crop, crop).
+    """
+    device = data.images.device
+    indices = indices.to(device)
+    draw = torch.rand((3, len(indices)), generator=generator, device=generator.device, dtype=torch.float64)
+    draw = draw.to(device)
+    sizes = data.sizes[indices]
+    offsets = _offsets(sizes, crop, draw[:2].T)
+    flip = (draw[2] < 0.5) if mirror else torch.zeros(len(indices), dtype=torch.bool, device=device)
+    steps = torch.arange(crop, device=device)
+    rows = offsets[:, 0:1] + steps
+    columns = offsets[:, 1:2] + torch.where(flip[:, None], crop - 1 - steps, steps)
+    return _gather(data, indices, rows, columns, sizes)
+
+
+def _offsets(sizes: Tensor, crop: int, draw: Tensor) -> Tensor:
+    """Upper left corner of each crop in image coordinates, (B, 2); negative where the image is smaller."""
+    slack = sizes - crop
+    span = slack.abs() + 1
+    position = torch.minimum((draw * span).long(), span - 1)
+    return torch.where(slack >= 0, position, -position)
+
+
+def _gather(
+    data: SegmentationData, indices: Tensor, rows: Tensor, columns: Tensor, sizes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Read pixels at rows (B, crop) x columns (B, crop); whole rows first, as those are contiguous copies."""
+    count, _, height, width = data.images.shape
+    batch, crop = rows.shape
+    row_in = (rows >= 0) & (rows < sizes[:, 0:1])
+    column_in = (columns >= 0) & (columns < sizes[:, 1:2])
+    outside = ~(row_in[:, :, None] & column_in[:, None, :])
+    safe_rows = rows.clamp(0, height - 1)
+    safe_columns = columns.clamp(0, width - 1)
+
+    channel = torch.arange(3, device=rows.device)
+    row_ids = ((indices[:, None] * 3 + channel)[:, :, None] * height + safe_rows[:, None, :]).flatten()
+    lines = data.images.reshape(count * 3 * height, width).index_select(0, row_ids).view(batch, 3, crop, width)
+    images = lines.gather(3, safe_columns[:, None, None, :].expand(batch, 3, crop, crop))
+    images = images.masked_fill_(outside[:, None], 0)
+
+    label_lines = data.labels[indices[:, None], safe_rows]
+    labels = label_lines.gather(2, safe_columns[:, None, :].expand(batch, crop, crop))
+    return images, labels.masked_fill_(outside, VOID).long()
+
+
+def normalise(images: Tensor, input: Literal["rgb", "gray"]) -> Tensor:
+    """Pixel values 0..255 to network input, float32.
+
+    rgb: (B, 3, H, W), scaled to 0..1, minus the ImageNet mean, divided by the ImageNet standard deviation.
+    gray: (B, 1, H, W), mean of R, G and B scaled to 0..1 minus 0.4488, the input of Larsson et al. and of the
+    reference release.
+    """
+    values = images.to(torch.float32)
+    if input == "gray":
+        return values.mean(dim=1, keepdim=True).div_(255.0).sub_(GRAY_MEAN)
+    mean = values.new_tensor(IMAGENET_MEAN).mul_(255.0).view(1, 3, 1, 1)
+    scale = values.new_tensor(IMAGENET_STD).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
+    return (values - mean) * scale

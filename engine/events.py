@@ -1,0 +1,236 @@
+"""The event file: one JSON object a line, schema version 1 (docs/events.md). No torch in here.
+
+The writer is the trainer, alone; readers are a supervisor and anybody who wants to look.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+KINDS = frozenset(
+    {
+        "run_started",
+        "stage_started",
+        "progress",
+        "metrics",
+        "graph",
+        "confusion",
+        "image",
+        "projection",
+        "checkpoint",
+        "warning",
+        "heartbeat",
+        "stage_finished",
+        "error",
+        "run_finished",
+    }
+)
+_TAIL_BYTES = 1 << 16
+
+
+def finite(value: Any) -> Any:
+    """The value with every NaN and infinity, however deep, replaced by None: JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def attempt_folder(run_dir: Path, number: int) -> Path:
+    """Folder of attempt ``number`` (1, 2, ...) of a run."""
+    return run_dir / "attempts" / f"{number:03d}"
+
+
+def attempt_numbers(run_dir: Path) -> list[int]:
+    """Numbers of all attempts of a run that have a folder, ascending."""
+    folder = run_dir / "attempts"
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if re.fullmatch(r"\d{3,}", entry.name))
+
+
+def last_seq(path: Path) -> int:
+    """``seq`` of the last complete line that can be read, 0 if there is none."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        window = _TAIL_BYTES
+        while True:
+            file.seek(max(0, size - window))
+            lines = file.read().split(b"\n")[:-1]
+            for line in reversed(lines):
+                try:
+                    return int(json.loads(line)["seq"])
+                except (ValueError, KeyError, TypeError):
+                    continue
+            if window >= size:
+                return 0
+            window *= 8
+
+
+def cut_torn_line(path: Path) -> int:
+    """Remove what stands behind the last newline: a line that was not written whole. Returns bytes removed."""
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        keep, window = 0, _TAIL_BYTES
+        while size:
+            start = max(0, size - window)
+            file.seek(start)
+            newline = file.read(size - start).rfind(b"\n")
+            if newline >= 0:
+                keep = start + newline + 1
+                break
+            if start == 0:
+                break
+            window *= 8
+        if keep < size:
+            file.truncate(keep)
+        return size - keep
+
+
+class EventWriter:
+    """Appends events of one attempt. Safe to use from several threads.
+
+    Args:
+        path: the attempt's events.jsonl; made if absent, a torn last line is cut off.
+        first_seq: sequence number of the next event (see ``open_for_attempt``).
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, first_seq: int = 1, clock: Callable[[], float] = time.time) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(path)
+        self.path = path
+        self._clock = clock
+        self._seq = first_seq
+        self._lock = threading.Lock()
+        self._stage, self._step, self._global_step = "", 0, 0
+        self._last_written = 0.0
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @classmethod
+    def open_for_attempt(cls, run_dir: Path, attempt: int, clock: Callable[[], float] = time.time) -> EventWriter:
+        """Open attempt ``attempt``; ``seq`` goes on after the last event of this and all earlier attempts."""
+        numbers = [n for n in attempt_numbers(run_dir) if n <= attempt]
+        seq = max((last_seq(attempt_folder(run_dir, n) / "events.jsonl") for n in numbers), default=0)
+        return cls(attempt_folder(run_dir, attempt) / "events.jsonl", seq + 1, clock)
+
+    def at(self, stage: str, step: int, global_step: int) -> None:
+        """Where the run is now; later events carry it."""
+        with self._lock:
+            self._stage, self._step, self._global_step = stage, step, global_step
+
+    def emit(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Write one event. Raises OSError when the disk does not take the whole line."""
+        with self._lock:
+            event = {
+                "v": VERSION,
+                "seq": self._seq,
+                "t": round(self._clock(), 3),
+                "kind": kind,
+                "stage": self._stage,
+                "step": self._step,
+                "global_step": self._global_step,
+                "values": finite(values),
+            }
+            line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            self._write(line)
+            self._seq += 1
+            self._last_written = time.monotonic()
+
+    def _write(self, line: bytes) -> None:
+        written = os.write(self._file, line)
+        if written != len(line):
+            # A full disk takes part of a line: take it back, so that the file never holds a torn line in the middle.
+            size = os.fstat(self._file).st_size
+            os.ftruncate(self._file, size - written)
+            raise OSError(28, "no space left on device", str(self.path))
+
+    def quiet_seconds(self) -> float:
+        """Seconds since the last event."""
+        return time.monotonic() - self._last_written
+
+    def close(self) -> None:
+        """Close the file; events after that raise."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class Heartbeat:
+    """A thread that writes ``heartbeat`` events while nothing else is written.
+
+    Args:
+        writer: where to.
+        interval: seconds of silence after which one is written.
+    """
+
+    def __init__(self, writer: EventWriter, interval: float = 5.0) -> None:
+        self._writer, self._interval = writer, interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval / 2):
+            if self._writer.quiet_seconds() >= self._interval:
+                try:
+                    self._writer.emit("heartbeat", {"rss": resident_bytes()})
+                except OSError:
+                    # The disk is full; the training thread meets the same error and reports it.
+                    return
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process, bytes; None where /proc does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_events(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Complete lines from byte ``offset``: (offset behind the line, event or None where it cannot be read)."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield offset, parse_line(line)
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """The event of one line, None if it is not one: no JSON object, or without seq, kind and a number t."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        return None
+    if not isinstance(event.get("seq"), int) or not isinstance(event.get("t"), int | float):
+        return None
+    return event

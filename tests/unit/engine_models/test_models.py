@@ -1,0 +1,167 @@
+"""Backbones, the head's init, and strict weight loading."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from engine.config.schema import ModelConfig
+from engine.errors import CheckpointError
+from engine.models import BUILDERS, build_backbone
+from engine.models.heads import HypercolumnSegmenter
+from engine.models.weights import compare, load_backbone
+
+TINY = ModelConfig(backbone="tiny_vgg", head_channels=32, fc_channels=16, extra_channels=16)
+NARROW = ModelConfig(backbone="vgg16", width=0.0625, head_channels=16, fc_channels=16, extra_channels=16)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_builders_hold_every_backbone_of_the_schema() -> None:
+    assert set(BUILDERS) == set(get_args(ModelConfig.model_fields["backbone"].annotation))
+
+
+@pytest.mark.parametrize("config", [TINY, NARROW, TINY.model_copy(update={"input": "gray"})])
+def test_segmenter_two_steps_every_parameter_gets_a_gradient(config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    net = HypercolumnSegmenter(build_backbone(config), 4, config)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    x = torch.randn(2, net.backbone.in_channels, 64, 64)
+    ys, xs = torch.randint(0, 64, (2, 64)), torch.randint(0, 64, (2, 64))
+    target = torch.randint(0, 4, (2 * 64,))
+    for _ in range(2):  # the classifier starts at zero, so the layers below it learn from the second step on
+        optimiser.zero_grad()
+        F.cross_entropy(net.sample_logits(x, ys, xs).flatten(0, 1), target).backward()
+        optimiser.step()
+    dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_backbone_embed_equals_flattened_last_map(name: str) -> None:
+    backbone = build_backbone(ModelConfig(backbone=name, width=0.25), generator()).eval()  # type: ignore[arg-type]
+    x = torch.randn(3, 3, 64, 64, generator=generator())
+    features = backbone(x)
+    side = 64 // backbone.feature_scale
+    assert features.shape == (3, backbone.feature_channels, side, side)
+    assert torch.equal(backbone.embed(x), features.reshape(3, -1))
+    assert float(features.min()) >= 0
+    assert [m.shape[1] for m, _ in backbone.hyper(x)] == backbone.hyper_channels
+    assert [scale for _, scale in backbone.hyper(x)] == backbone.hyper_scales
+
+
+def test_vgg16_embedding_of_a_128_patch_has_8192_dimensions() -> None:
+    with torch.device("meta"):
+        assert build_backbone(ModelConfig()).embed(torch.zeros(1, 3, 128, 128, device="meta")).shape == (1, 8192)
+
+
+def test_vgg16_has_the_parameters_of_the_published_network() -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(ModelConfig())
+    convolutions = [m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)]
+    norms = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert [c.out_channels for c in convolutions] == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    assert sum(c.weight.numel() for c in convolutions) == 14_710_464
+    assert {(n.momentum, n.eps) for n in norms} == {(0.1, 1e-5)}
+
+
+def test_convolutions_start_with_caffes_xavier_filler() -> None:
+    weight = build_backbone(ModelConfig(width=0.5), generator()).state_dict()["stages.4.2.conv.weight"]
+    bound = math.sqrt(3 / (256 * 9))
+    assert float(weight.abs().max()) <= bound
+    assert float(weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (NARROW, 1e-4),
+        (TINY.model_copy(update={"head_std": 0.02}), 0.02),
+        (TINY, None),
+    ],
+)
+def test_head_starts_with_the_documented_deviation(config: ModelConfig, expected: float | None) -> None:
+    net = HypercolumnSegmenter(build_backbone(config, generator()), 7, config, generator())
+    he = math.sqrt(2 / net.column_channels)
+    assert float(net.hidden.weight.detach().std()) == pytest.approx(expected or he, rel=0.05)
+    assert float(net.classifier.weight.detach().abs().sum()) == 0
+    scores = net.sample_logits(torch.randn(2, 3, 64, 64), torch.zeros(2, 1).long(), torch.zeros(2, 1).long())
+    assert torch.equal(scores, torch.zeros(2, 1, 7))
+
+
+def test_build_backbone_one_seed_gives_one_network() -> None:
+    first, second = build_backbone(TINY, generator(3)), build_backbone(TINY, generator(3))
+    other = build_backbone(TINY, generator(4))
+    key = "stages.0.0.conv.weight"
+    assert torch.equal(first.state_dict()[key], second.state_dict()[key])
+    assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
+
+
+def test_dropout_applies_in_training_alone() -> None:
+    config = TINY.model_copy(update={"dropout": 0.9})
+    net = HypercolumnSegmenter(build_backbone(config, generator()), 3, config)
+    torch.nn.init.normal_(net.classifier.weight, generator=generator())
+    x, points = torch.randn(2, 3, 64, 64, generator=generator()), torch.full((2, 3), 5)
+    torch.manual_seed(0)
+    assert not torch.equal(net.sample_logits(x, points, points), net.sample_logits(x, points, points))
+    net.eval()
+    assert torch.equal(net.sample_logits(x, points, points), net.sample_logits(x, points, points))
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_load_backbone_plain_or_prefixed_file_fills_every_key(tmp_path: Path, prefix: str) -> None:
+    source, target = build_backbone(TINY, generator(1)), build_backbone(TINY, generator(2))
+    tensors = {prefix + key: value for key, value in source.state_dict().items()}
+    if prefix:
+        tensors["hidden.weight"] = torch.zeros(3)
+    save_file(tensors, tmp_path / "w.safetensors")
+    report = load_backbone(target, tmp_path / "w.safetensors")
+    assert report.complete and len(report.loaded) == len(source.state_dict())
+    assert report.left_out == (("hidden.weight",) if prefix else ())
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
+
+
+def test_build_backbone_with_weights_starts_from_the_file(tmp_path: Path) -> None:
+    source = build_backbone(TINY, generator(1))
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    loaded = build_backbone(TINY.model_copy(update={"weights": str(tmp_path / "w.safetensors")}), generator(2))
+    assert torch.equal(loaded.stages[0][0].conv.weight, source.stages[0][0].conv.weight)  # type: ignore[index]
+
+
+def test_load_backbone_other_network_names_keys_and_changes_nothing(tmp_path: Path) -> None:
+    other = build_backbone(TINY.model_copy(update={"input": "gray"}), generator(1)).state_dict()
+    del other["stages.4.0.bn.weight"]
+    other["surplus"] = torch.zeros(1)
+    save_file(other, tmp_path / "w.safetensors")
+    target = build_backbone(TINY, generator(2))
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_backbone(target, tmp_path / "w.safetensors")
+    for part in (
+        "w.safetensors",
+        "missing stages.4.0.bn.weight",
+        "unexpected surplus",
+        "(16, 1, 3, 3) for (16, 3, 3, 3)",
+    ):
+        assert part in str(caught.value)
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+    assert not compare(target, other).complete
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "does not exist"), (b"\x80\x02pickle", "no readable")])
+def test_load_backbone_unreadable_file_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=words):
+        load_backbone(build_backbone(TINY), path)
