@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +36,27 @@ class SplitSummary:
     void: int = 0
 
 
+@dataclass
+class DataReport:
+    """What ``summarise`` found; ``dataclasses.asdict`` makes it JSON.
+
+    Attributes:
+        kind: kind of data set.
+        classes: names in index order.
+        splits: counts of train and val.
+        problems: what stops a training run, one sentence each; at most 20 are written out.
+        problem_count: how many there are.
+        warnings: what looks wrong but stops nothing.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    splits: dict[str, SplitSummary]
+    problems: list[str]
+    problem_count: int
+    warnings: list[str]
+
+
 class _Tally:
     """Accumulates label maps one at a time, so that a data set of any size can be checked."""
 
@@ -62,13 +82,8 @@ class _Tally:
         )
 
 
-def summarise(config: DataConfig, progress: Progress | None = None) -> dict[str, Any]:
+def summarise(config: DataConfig, progress: Progress | None = None) -> DataReport:
     """Read the whole data set, image by image, and list everything that is wrong instead of stopping at the first.
-
-    Returns:
-        JSON-able: ``{"kind", "classes": [names], "splits": {"train"|"val": {"images", "sizes", "pixels", "present",
-        "void"}}, "problems": [sentences], "warnings": [sentences], "problem_count"}``. A problem stops a training
-        run, a warning does not; at most 20 problems are written out.
 
     Raises:
         DataError: the classes file cannot be read; without it nothing can be checked.
@@ -84,14 +99,7 @@ def summarise(config: DataConfig, progress: Progress | None = None) -> dict[str,
         warnings = _shared_names(config)
     splits = {split: tally.summary() for split, tally in tallies.items()}
     warnings += _class_warnings(classes, splits)
-    return {
-        "kind": config.kind,
-        "classes": list(classes),
-        "splits": {split: asdict(summary) for split, summary in splits.items()},
-        "problems": problems[:MAX_PROBLEMS],
-        "problem_count": len(problems),
-        "warnings": warnings,
-    }
+    return DataReport(config.kind, classes, splits, problems[:MAX_PROBLEMS], len(problems), warnings)
 
 
 def _tally_shapes(config: ShapesData, split: str, progress: Progress | None) -> _Tally:
@@ -149,3 +157,23 @@ def _class_warnings(classes: tuple[str, ...], splits: dict[str, SplitSummary]) -
             meaning = "it cannot be learned" if split == "train" else "its IoU will be left out or 0"
             warnings.append(f"no pixel of class {', '.join(absent)} in split {split}: {meaning}.")
     return warnings
+
+
+def format_report(report: DataReport) -> str:
+    """The report as text: one block a split, one line a class, then what is wrong."""
+    lines = []
+    width = max(len(name) for name in report.classes)
+    for split, summary in report.splits.items():
+        sizes = ", ".join(f"{size} ({count})" for size, count in summary.sizes.items())
+        lines.append(f"{split}: {summary.images} images, {sizes or 'none readable'}")
+        total = max(sum(summary.pixels) + summary.void, 1)
+        for index, (name, pixels) in enumerate(zip(report.classes, summary.pixels, strict=True)):
+            share, present = 100 * pixels / total, summary.present[index]
+            lines.append(f"  {index:3d} {name:<{width}} {share:6.2f} % of pixels, in {present} images")
+        lines.append(f"  255 {'void':<{width}} {100 * summary.void / total:6.2f} % of pixels")
+    lines += [f"warning: {text}" for text in report.warnings]
+    lines += [f"problem: {text}" for text in report.problems]
+    if report.problem_count > len(report.problems):
+        lines.append(f"problem: and {report.problem_count - len(report.problems)} more")
+    lines.append(f"{report.problem_count or 'no'} problem{'' if report.problem_count == 1 else 's'} found")
+    return "\n".join(lines)

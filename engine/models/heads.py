@@ -77,6 +77,10 @@ class HypercolumnSegmenter(nn.Module):
             layers.append((top, scale))
         return layers
 
+    def forward(self, x: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
+        """``sample_logits``: what training calls, also through a wrapper such as DistributedDataParallel."""
+        return self.sample_logits(x, ys, xs)
+
     def sample_logits(self, x: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
         """Class scores (B, P, K) at pixels ys, xs int64 (B, P) of an input (B, C, H, W)."""
         return self._classify(sample_columns(self.layers(x), ys, xs))

@@ -73,6 +73,10 @@ class Colorization(nn.Module):
         hidden = F.dropout(F.relu(self.hidden(columns)), 0.5, self.training)
         return self.hue(hidden), self.chroma(hidden)
 
+    def forward(self, rgb: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """``loss``, also through a wrapper such as DistributedDataParallel."""
+        return self.loss(rgb, generator)
+
     def loss(self, rgb: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss on random pixels of a batch.
 
@@ -108,5 +112,9 @@ class Colorization(nn.Module):
 
 
 def _cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
-    """Per pixel (B, P), in float32 whatever the precision of the scores (B, P, bins)."""
-    return F.cross_entropy(scores.float().transpose(1, 2), target, reduction="none")
+    """Per pixel (B, P), in float32 whatever the precision of the scores (B, P, bins).
+
+    Flattened, because the multi-dimensional form has no deterministic CUDA kernel.
+    """
+    flat = F.cross_entropy(scores.float().flatten(0, 1), target.flatten(), reduction="none")
+    return flat.view_as(target)

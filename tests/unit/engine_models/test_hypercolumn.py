@@ -87,7 +87,7 @@ def test_magnify_beyond_last_cell_repeats_its_value() -> None:
 
 def segmenter(**changes: object) -> HypercolumnSegmenter:
     """A network whose zero-initialised classifier is replaced, so that its scores say something."""
-    config = ModelConfig(**{**SMALL, **changes})  # type: ignore[arg-type]
+    config = ModelConfig(**{**SMALL, **changes})
     net = HypercolumnSegmenter(build_backbone(config, generator(1)), 5, config, generator(2)).eval()
     torch.nn.init.normal_(net.hidden.weight, std=0.3, generator=generator(3))
     torch.nn.init.normal_(net.hidden.bias, std=0.3, generator=generator(3))

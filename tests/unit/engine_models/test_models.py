@@ -47,13 +47,13 @@ def test_segmenter_two_steps_every_parameter_gets_a_gradient(config: ModelConfig
 
 @pytest.mark.parametrize("name", sorted(BUILDERS))
 def test_backbone_embed_equals_flattened_last_map(name: str) -> None:
-    backbone = build_backbone(ModelConfig(backbone=name, width=0.25), generator()).eval()  # type: ignore[arg-type]
+    backbone = build_backbone(ModelConfig(backbone=name, width=0.25), generator()).eval()
     x = torch.randn(3, 3, 64, 64, generator=generator())
     features = backbone(x)
     side = 64 // backbone.feature_scale
     assert features.shape == (3, backbone.feature_channels, side, side)
     assert torch.equal(backbone.embed(x), features.reshape(3, -1))
-    assert float(features.min()) >= 0
+    assert float(features.detach().min()) >= 0
     assert [m.shape[1] for m, _ in backbone.hyper(x)] == backbone.hyper_channels
     assert [scale for _, scale in backbone.hyper(x)] == backbone.hyper_scales
 
@@ -103,6 +103,23 @@ def test_build_backbone_one_seed_gives_one_network() -> None:
     key = "stages.0.0.conv.weight"
     assert torch.equal(first.state_dict()[key], second.state_dict()[key])
     assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
+
+
+def test_layers_above_the_backbone_are_those_of_the_paper() -> None:
+    net = HypercolumnSegmenter(build_backbone(NARROW, generator()), 3, NARROW, generator(1)).eval()
+    x = torch.randn(1, 3, 160, 96, generator=generator(2))
+    layers = net.layers(x)
+    assert net.fc6 is not None and net.fc7 is not None
+    fc6 = F.relu(F.conv2d(net.backbone(x), net.fc6.weight, net.fc6.bias, padding=3))
+    fc7 = F.relu(F.conv2d(fc6, net.fc7.weight, net.fc7.bias))
+    expected = [fc6, fc7]
+    for conv in net.extra:
+        values = F.relu(F.conv2d(expected[-1], conv.weight, conv.bias, padding=1))  # type: ignore[arg-type]
+        expected.append(F.max_pool2d(values, 2, ceil_mode=True))
+    assert net.fc6.kernel_size == (7, 7)
+    assert [scale for _, scale in layers[-4:]] == [32, 32, 64, 128]
+    for (found, _), wanted in zip(layers[-4:], expected, strict=True):
+        assert torch.allclose(found, wanted, atol=1e-5) and float(wanted.detach().std()) > 0
 
 
 def test_dropout_applies_in_training_alone() -> None:
@@ -156,6 +173,20 @@ def test_load_backbone_other_network_names_keys_and_changes_nothing(tmp_path: Pa
         assert part in str(caught.value)
     assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
     assert not compare(target, other).complete
+
+
+@pytest.mark.parametrize("fault", ["missing", "unexpected", "mismatched"])
+def test_load_backbone_one_fault_alone_is_refused(tmp_path: Path, fault: str) -> None:
+    tensors = build_backbone(TINY, generator(1)).state_dict()
+    if fault == "missing":
+        del tensors["stages.4.0.bn.weight"]
+    elif fault == "unexpected":
+        tensors["surplus"] = torch.zeros(1)
+    else:
+        tensors["stages.4.0.bn.weight"] = torch.zeros(65)
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=fault):
+        load_backbone(build_backbone(TINY), tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "does not exist"), (b"\x80\x02pickle", "no readable")])

@@ -1,0 +1,145 @@
+"""``python -m engine``: train a recipe, check a recipe, check a data set. Works without mmtui."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from engine.config import Recipe, RecipeFileError, load_recipe
+from engine.errors import EngineError, RecipeError
+from engine.events import EventWriter, Heartbeat, attempt_numbers
+
+EXIT_STOPPED = 143
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and do what it says; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        recipe = load_recipe(options.recipe, options.set, [Path("recipes"), RECIPES])
+    except RecipeFileError as error:
+        _say(f"error: {error}")
+        return RecipeError.exit_code
+    command: Callable[[Recipe, argparse.Namespace], int] = options.command
+    return command(recipe, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m engine", description="Mix-and-Match training engine")
+    commands = parser.add_subparsers(required=True)
+    for name, command, text in (
+        ("train", train_command, "train a recipe in a run directory, going on from its checkpoints"),
+        ("check-recipe", check_recipe_command, "resolve a recipe and print it as JSON"),
+        ("check-data", check_data_command, "read every file of the recipe's data set and report"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        sub.add_argument("--recipe", required=True, help="YAML file or recipe name")
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+        if name == "train":
+            sub.add_argument("--run-dir", required=True, type=Path, help="folder of the run")
+            sub.add_argument("--attempt", type=int, default=0, help="number of this attempt (default: the next)")
+            sub.add_argument("--quiet", action="store_true", help="no progress lines")
+    return parser
+
+
+def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
+    """Train, with every outcome written to the event file before the process leaves."""
+    run_dir: Path = options.run_dir.absolute()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    numbers = attempt_numbers(run_dir)
+    attempt = options.attempt or (numbers[-1] + 1 if numbers else 1)
+    stop = StopSignal()
+    writer = EventWriter.open_for_attempt(run_dir, attempt)
+    echo = (lambda _line: None) if options.quiet else _print
+    with Heartbeat(writer):
+        return _train(recipe, run_dir, writer, attempt, stop, echo)
+
+
+def _train(
+    recipe: Recipe, run_dir: Path, writer: EventWriter, attempt: int, stop: StopSignal, echo: Callable[[str], None]
+) -> int:
+    try:
+        # torch takes seconds to import: a bad recipe or option must be told before that.
+        from engine.loop import train
+
+        status = train(recipe, run_dir, writer, attempt, stop.requested, echo)
+    except EngineError as error:
+        _fail(writer, str(error), type(error).__name__)
+        return error.exit_code
+    except OSError as error:
+        _fail(writer, f"{error.strerror or error}: {error.filename or run_dir}", type(error).__name__)
+        return 1
+    except Exception as error:
+        _say(traceback.format_exc())
+        _fail(writer, f"{type(error).__name__}: {error}", type(error).__name__)
+        return 1
+    writer.emit("run_finished", {"status": status})
+    return 0 if status == "succeeded" else EXIT_STOPPED
+
+
+def _fail(writer: EventWriter, text: str, kind: str) -> None:
+    """Tell the reason on stderr and in the event file; a full disk may refuse the latter."""
+    _say(f"error: {text}")
+    try:
+        writer.emit("error", {"text": text, "type": kind})
+        writer.emit("run_finished", {"status": "failed"})
+    except OSError as error:
+        _say(f"error: the event file could not be written: {error.strerror or error}")
+
+
+class StopSignal:
+    """SIGTERM or SIGINT: finish the step, checkpoint, leave. A second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self._requested = True
+        signal.signal(number, signal.SIG_DFL)
+
+    def requested(self) -> bool:
+        """Whether the run was asked to leave."""
+        return self._requested
+
+
+def check_recipe_command(recipe: Recipe, _options: argparse.Namespace) -> int:
+    """Print the resolved recipe."""
+    _print(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    return 0
+
+
+def check_data_command(recipe: Recipe, _options: argparse.Namespace) -> int:
+    """Print what is in the data set; 1 if something is wrong with it."""
+    from engine.data.check import format_report, summarise
+
+    try:
+        report = summarise(recipe.data)
+    except EngineError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    _print(format_report(report))
+    return 1 if report.problems else 0
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Checkpoints of a run directory: written beside, synced to disk, then renamed.
+
+    RUN/checkpoints/<stage>/step_00000040/  meta.json  model.safetensors  optim.pt
+    RUN/checkpoints/<stage>/final/          meta.json  model.safetensors
+
+``meta.json`` can be read without torch and is the last file of a checkpoint to be written; a folder without it,
+or with a temporary name, does not count.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from engine.errors import CheckpointError
+
+FORMAT = 1
+_STEP = re.compile(r"step_(\d{8,})")
+_TEMPORARY = ".writing"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    path: Path
+    step: int
+
+    def meta(self) -> dict[str, Any]:
+        """What was written beside the weights."""
+        meta: dict[str, Any] = json.loads((self.path / "meta.json").read_text())
+        return meta
+
+
+def stage_folder(run_dir: Path, stage: str) -> Path:
+    """Where the checkpoints of a stage lie."""
+    return run_dir / "checkpoints" / stage
+
+
+def save_step(
+    run_dir: Path,
+    stage: str,
+    step: int,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    meta: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write the state after ``step`` steps and remove all but the newest ``keep`` step checkpoints.
+
+    Raises:
+        CheckpointError: the disk is full; earlier checkpoints are untouched.
+    """
+    folder = stage_folder(run_dir, stage)
+    buffer = io.BytesIO()
+    torch.save(optimiser.state_dict(), buffer)
+    files = {"model.safetensors": _weights(module), "optim.pt": buffer.getvalue()}
+    path = _write(folder / f"step_{step:08d}", files, {**meta, "stage": stage, "step": step})
+    for old in step_checkpoints(run_dir, stage)[:-keep]:
+        shutil.rmtree(old.path, ignore_errors=True)
+    return path
+
+
+def save_final(run_dir: Path, stage: str, module: nn.Module | None, meta: Mapping[str, Any]) -> Path:
+    """Write what a finished stage hands on; its step checkpoints are then removed.
+
+    Raises:
+        CheckpointError: the disk is full; the step checkpoints stay.
+    """
+    folder = stage_folder(run_dir, stage)
+    files = {} if module is None else {"model.safetensors": _weights(module)}
+    path = _write(folder / "final", files, {**meta, "stage": stage})
+    for old in step_checkpoints(run_dir, stage):
+        shutil.rmtree(old.path, ignore_errors=True)
+    return path
+
+
+def step_checkpoints(run_dir: Path, stage: str) -> list[Checkpoint]:
+    """Complete step checkpoints of a stage, oldest first."""
+    folder = stage_folder(run_dir, stage)
+    if not folder.is_dir():
+        return []
+    found = []
+    for entry in folder.iterdir():
+        match = _STEP.fullmatch(entry.name)
+        if match and (entry / "meta.json").is_file():
+            found.append(Checkpoint(entry, int(match.group(1))))
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def final_checkpoint(run_dir: Path, stage: str) -> Path | None:
+    """The output of a finished stage, None if it has not finished."""
+    path = stage_folder(run_dir, stage) / "final"
+    return path if (path / "meta.json").is_file() else None
+
+
+def clean(run_dir: Path) -> None:
+    """Remove half-written checkpoints that a killed process left."""
+    folder = run_dir / "checkpoints"
+    for entry in folder.glob(f"*/*{_TEMPORARY}"):
+        shutil.rmtree(entry, ignore_errors=True)
+
+
+def load_step(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Fill module and optimiser, strictly.
+
+    Raises:
+        CheckpointError: the files are damaged or belong to another recipe.
+    """
+    load_module(checkpoint.path, module)
+    file = checkpoint.path / "optim.pt"
+    try:
+        optimiser.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise CheckpointError(f"{file} cannot be loaded ({_first_line(error)}); remove {checkpoint.path}") from error
+
+
+def load_module(path: Path, module: nn.Module) -> None:
+    """Fill a module from a checkpoint folder, strictly.
+
+    Raises:
+        CheckpointError: the file is damaged or belongs to another recipe.
+    """
+    file = path / "model.safetensors"
+    try:
+        module.load_state_dict(load_file(file), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{file} cannot be loaded ({_first_line(error)}); remove {path}") from error
+
+
+def _weights(module: nn.Module) -> bytes:
+    tensors: dict[str, Tensor] = {
+        name: value.detach().to("cpu").contiguous().clone() for name, value in module.state_dict().items()
+    }
+    return to_safetensors(tensors)
+
+
+def _write(target: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> Path:
+    temporary = target.with_name(f"{target.name}{_TEMPORARY}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(mode=0o700)
+        for name, content in files.items():
+            _write_file(temporary / name, content)
+        _write_file(temporary / "meta.json", json.dumps({"format": FORMAT, **meta}, indent=1).encode())
+        _sync_folder(temporary)
+        if target.exists():
+            # Only a re-done stage meets an older output of its own; a rename cannot replace a folder with files.
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _disk_error(target, files, error) from error
+    return target
+
+
+def _disk_error(target: Path, files: Mapping[str, bytes], error: OSError) -> CheckpointError:
+    needed = sum(len(content) for content in files.values()) / 2**20
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(target.parent if target.parent.exists() else target.anchor).free / 2**20
+        return CheckpointError(
+            f"the disk is full: a checkpoint of {needed:.1f} MiB did not fit into the {free:.1f} MiB left at"
+            f" {target.parent}; free some space, then retry the run: it goes on from its last checkpoint"
+        )
+    return CheckpointError(f"the checkpoint {target} could not be written: {error.strerror or error}")
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,54 @@
+"""SGD as in the reference release: biases learn twice as fast and do not decay, batch norm does not decay."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from engine.config.schema import OptimConfig
+
+
+def build_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.SGD:
+    """SGD with momentum over all trainable parameters (PAPER 2.1: lr_mult 1 / 2, BN 1; biases and BN no decay)."""
+    weights: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
+    for part in module.modules():
+        is_norm = isinstance(part, nn.modules.batchnorm._BatchNorm)
+        for name, parameter in part.named_parameters(recurse=False):
+            group = norms if is_norm else biases if name == "bias" else weights
+            group.append(parameter)
+    groups = [
+        {"params": weights, "lr_factor": 1.0, "weight_decay": config.weight_decay},
+        {"params": biases, "lr_factor": config.bias_lr_factor, "weight_decay": 0.0},
+        {"params": norms, "lr_factor": 1.0, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD([group for group in groups if group["params"]], lr=config.lr, momentum=config.momentum)
+
+
+def learning_rate(config: OptimConfig, step: int, total: int) -> float:
+    """Learning rate of step ``step`` (0-based) of ``total``."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    share = step / total
+    if config.schedule == "step":
+        return config.lr * config.gamma ** sum(share >= milestone for milestone in config.milestones)
+    if config.schedule == "poly":
+        return config.lr * float((1 - share) ** 0.9)
+    if config.schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * share))
+    return config.lr
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of the rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+
+
+def clip(module: nn.Module, config: OptimConfig) -> None:
+    """Limit the gradient norm, if the recipe says so."""
+    if config.clip_norm:
+        nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
