@@ -76,7 +76,7 @@ class Attempt(SQLModel, table=True):
     run_id: int = Field(foreign_key="runs.id", primary_key=True)
     number: int = Field(primary_key=True)
     pid: int | None = None
-    pid_started: float | None = None
+    pid_identity: str = ""
     spawned_at: float = 0.0
     ended_at: float | None = None
     outcome: str = ""

@@ -1,0 +1,54 @@
+"""Text from outside, made safe for a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_KEPT = frozenset("\t")
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """The text with control and formatting characters spelled out (``\\x1b``), so that none reaches a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(_spell(character) for character in text)
+
+
+def _spell(character: str) -> str:
+    if character in _KEPT:
+        return "    "
+    if unicodedata.category(character) not in _HIDDEN or character == "\u200d":
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def shorten(text: str, width: int) -> str:
+    """The text in at most ``width`` characters, an ellipsis at its end where it was cut."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in at most two units: ``45s``, ``3m20s``, ``2h05m``, ``3d04h``; ``-`` if unknown."""
+    if seconds is None:
+        return "-"
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def size(count: float | None) -> str:
+    """Bytes in binary units: ``512 B``, ``3.4 GiB``; ``n/a`` if unknown."""
+    if count is None:
+        return "n/a"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

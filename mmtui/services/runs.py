@@ -1,0 +1,186 @@
+"""What front ends ask about runs. Reads only; no SQLAlchemy is loaded."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmtui.domain.series import bucketise
+from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.domain.text import printable
+from mmtui.domain.views import ClassTable, GraphStats, Point, RunDetail, RunRow, Series
+from mmtui.errors import NotFoundError, TimedOutError
+from mmtui.paths import Home
+from mmtui.store.reader import Reader
+
+LOG_TAIL_BYTES = 256 * 1024
+
+
+def list_runs(
+    home: Home,
+    *,
+    limit: int | None = None,
+    offset: int = 0,
+    states: Sequence[str] | None = None,
+    newest_first: bool = True,
+) -> list[RunRow]:
+    """Runs by id; none where there is no database yet."""
+    with Reader(home) as reader:
+        return reader.runs(states=states, limit=limit, offset=offset, newest_first=newest_first)
+
+
+def count_runs(home: Home) -> dict[str, int]:
+    """Number of runs in each state that has some."""
+    with Reader(home) as reader:
+        return reader.counts()
+
+
+def resolve(home: Home, selector: str) -> str:
+    """The id a selector means: an id, a unique prefix of one, ``@`` (the last run), ``@~2`` (the third last).
+
+    Raises:
+        NotFoundError: nothing, or more than one run, fits.
+    """
+    with Reader(home) as reader:
+        ids = reader.ids()
+    back = re.fullmatch(r"@(?:~(\d+))?", selector)
+    if back:
+        steps = int(back.group(1) or 0)
+        if steps < len(ids):
+            return str(ids[-1 - steps])
+        raise NotFoundError(f"'{selector}' asks for run {steps + 1} from the end, but there are {len(ids)}")
+    if not re.fullmatch(r"\d+", selector):
+        raise NotFoundError(f"no run '{selector}'", "give an id, a unique prefix of one, @ (the last) or @~1")
+    if int(selector) in ids:
+        return str(int(selector))
+    close = [str(i) for i in ids if str(i).startswith(selector)]
+    if len(close) == 1:
+        return close[0]
+    if close:
+        raise NotFoundError(f"'{selector}' fits {len(close)} runs: {', '.join(close[:8])}", "give more digits")
+    raise NotFoundError(f"no run {selector}", "list them with: mmtui ls" if ids else "there are no runs yet")
+
+
+def get_run(home: Home, run_id: str) -> RunDetail:
+    """Everything about one run.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    with Reader(home) as reader:
+        found = reader.run(int(run_id)) if run_id.isdigit() else None
+    if found is None:
+        raise NotFoundError(f"no run {run_id}", "list them with: mmtui ls")
+    return found
+
+
+def class_table(home: Home, run_id: str, step: int | None = None) -> ClassTable | None:
+    """Per-class IoU of a run's newest evaluation, or of the one at a step; None before the first."""
+    with Reader(home) as reader:
+        return reader.class_table(int(run_id), step)
+
+
+def metric_names(home: Home, run_id: str) -> list[str]:
+    """Metrics a run has logged."""
+    with Reader(home) as reader:
+        return reader.metric_names(int(run_id))
+
+
+def points(home: Home, run_id: str, metric: str, *, all_attempts: bool = False) -> list[Point]:
+    """Every point of a metric; tails that a later attempt did again are left out unless asked for."""
+    with Reader(home) as reader:
+        return list(reader.points(int(run_id), metric, all_attempts=all_attempts))
+
+
+def series(home: Home, run_id: str, metric: str, *, max_buckets: int = 400, stage: str | None = None) -> Series:
+    """A metric reduced for drawing: min/max buckets over global steps, the same for the same points."""
+    with Reader(home) as reader:
+        found = list(reader.points(int(run_id), metric, all_attempts=True, stage=stage))
+        resumed = reader.resumed_at(int(run_id))
+    return Series(run_id, metric, bucketise(found, resumed, max_buckets), len(found))
+
+
+def graph_stats(home: Home, run_id: str) -> GraphStats | None:
+    """The newest graph-sampling statistics; None before the first."""
+    found = graph_history(home, run_id, 1)
+    return found[-1] if found else None
+
+
+def graph_history(home: Home, run_id: str, limit: int = 100) -> list[GraphStats]:
+    """The newest graph-sampling statistics, oldest first."""
+    with Reader(home) as reader:
+        return reader.graphs(int(run_id), limit)
+
+
+def events_tail(home: Home, run_id: str, after_id: int = 0, kind: str | None = None) -> list[dict[str, Any]]:
+    """Events that are no metrics, oldest first, from behind one of them."""
+    with Reader(home) as reader:
+        return reader.events(int(run_id), after_id, kind)
+
+
+def log_path(home: Home, run_id: str, attempt: int | None = None) -> Path:
+    """Where the trainer of an attempt (default: the newest) writes what it prints."""
+    number = attempt if attempt is not None else max(get_run(home, run_id).row.attempt, 1)
+    return home.run(run_id).log(number)
+
+
+def log_tail(home: Home, run_id: str, lines: int = 200, attempt: int | None = None) -> list[str]:
+    """Last lines that the trainer printed; control characters are spelled out."""
+    path = log_path(home, run_id, attempt)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return [printable(line) for line in text.splitlines()[-lines:]] if lines > 0 else []
+
+
+def log_follow(home: Home, run_id: str, poll: float = 0.25) -> Iterator[str]:
+    """Lines as the trainer prints them, over all attempts to come, until the run is final."""
+    attempt = max(get_run(home, run_id).row.attempt, 1)
+    offset, rest = 0, b""
+    while True:
+        row = get_run(home, run_id).row
+        path = home.run(run_id).log(attempt)
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(offset)
+                fresh = file.read()
+            offset += len(fresh)
+            *complete, rest = (rest + fresh).split(b"\n")
+            yield from (printable(line.decode(errors="replace")) for line in complete)
+            if fresh:
+                continue
+        if row.attempt > attempt:
+            attempt, offset, rest = attempt + 1, 0, b""
+        elif RunState(row.state) in FINAL_STATES:
+            if rest:
+                yield printable(rest.decode(errors="replace"))
+            return
+        else:
+            time.sleep(poll)
+
+
+def wait(
+    home: Home, run_ids: Sequence[str], *, timeout: float | None = None, any_: bool = False, poll: float = 0.2
+) -> dict[str, str]:
+    """States of runs once all (or any) of them are final.
+
+    Raises:
+        TimedOutError: they are not within ``timeout`` seconds.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        states = {run_id: get_run(home, run_id).row.state for run_id in run_ids}
+        done = [RunState(state) in FINAL_STATES for state in states.values()]
+        if all(done) or (any_ and any(done)):
+            return states
+        if deadline is not None and time.monotonic() >= deadline:
+            waiting = ", ".join(f"{run_id} ({state})" for run_id, state in states.items())
+            raise TimedOutError(f"still waiting after {timeout:g} s for: {waiting}")
+        time.sleep(poll)

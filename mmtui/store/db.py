@@ -1,0 +1,171 @@
+"""Connections: writers that take the lock first, readers that cannot write, migrations with a backup.
+
+Rules (each guarded by a test, see docs/architecture.md): every write transaction starts with BEGIN IMMEDIATE; only
+the supervisor checkpoints the WAL; readers open the file read-only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlmodel import Session, create_engine
+
+from mmtui.errors import UnreachableError
+from mmtui.paths import Home
+from mmtui.store.schema import HEAD, schema_revision
+
+BUSY_SECONDS = 10.0
+
+
+class Database:
+    """The writing side of one data directory.
+
+    Args:
+        home: the data directory; the database is made or migrated if need be.
+        checkpoints: whether this process checkpoints the WAL; only the supervisor does, because SQLite before
+            3.51.3 can corrupt a WAL when several connections checkpoint at once.
+    """
+
+    def __init__(self, home: Home, *, checkpoints: bool = False) -> None:
+        self.home = home
+        home.create()
+        prepare(home)
+        self.engine = create_engine(
+            f"sqlite:///{home.database}", connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}
+        )
+        self._checkpoints = checkpoints
+        event.listen(self.engine, "connect", self._on_connect)
+        event.listen(self.engine, "begin", _begin_immediate)
+
+    def _on_connect(self, connection: sqlite3.Connection, _record: Any) -> None:
+        # pysqlite would open transactions by itself, deferred; BEGIN is ours (see _begin_immediate).
+        connection.isolation_level = None
+        apply_pragmas(connection, self._checkpoints)
+
+    @contextmanager
+    def write(self, *, durable: bool = False) -> Iterator[Session]:
+        """One short write transaction: committed at the end, rolled back on any error.
+
+        Args:
+            durable: survive a power loss, not only a crash; for what a person asked for.
+
+        Raises:
+            UnreachableError: the database is locked for longer than the busy timeout, full or damaged.
+        """
+        try:
+            with Session(self.engine, expire_on_commit=False) as session:
+                session.connection()  # takes the write lock now, not at the first change
+                yield session
+                session.commit()
+            if durable:
+                # synchronous=FULL in effect: PRAGMA synchronous cannot be changed inside a transaction.
+                sync_file(self.home.database.with_name("mmtui.db-wal"))
+        except Exception as error:
+            raise _translated(error, self.home) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _begin_immediate(connection: Any) -> None:
+    # A deferred BEGIN that reads first fails with "locked" at once when another has written meanwhile.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _translated(error: Exception, home: Home) -> Exception:
+    original = getattr(error, "orig", error)
+    if isinstance(original, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
+        original, sqlite3.IntegrityError
+    ):
+        return UnreachableError(f"the database {home.database} cannot be written: {original}")
+    return error
+
+
+def apply_pragmas(connection: sqlite3.Connection, checkpoints: bool) -> None:
+    """Settings of every writing connection."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={1000 if checkpoints else 0}")
+
+
+def sync_file(path: Path) -> None:
+    """fsync a file, if it is there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def prepare(home: Home) -> None:
+    """Create or migrate the database, one process at a time; a filled one is backed up before it is changed.
+
+    Raises:
+        UnreachableError: written by a newer mmtui, or no database at all.
+    """
+    revision = schema_revision(home.database)
+    if revision == HEAD:
+        return
+    with _locked(home.root / "migrate.lock"):
+        revision = schema_revision(home.database)
+        if revision == HEAD:
+            return
+        if revision is not None:
+            _refuse_newer(home, revision)
+            backup(home.database, home.backups / f"before-{HEAD}-{int(time.time())}.db")
+        _migrate(home)
+
+
+def _refuse_newer(home: Home, revision: str) -> None:
+    if revision > HEAD:
+        raise UnreachableError(
+            f"{home.database} was written by a newer mmtui (schema {revision}, this one knows {HEAD})",
+            "upgrade mmtui, or set MMTUI_HOME to another directory",
+        )
+
+
+def _migrate(home: Home) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["database"] = home.database
+    previous = os.umask(0o077)
+    try:
+        command.upgrade(config, "head")
+    finally:
+        os.umask(previous)
+
+
+def backup(source: Path, target: Path) -> Path:
+    """Copy a database while it is in use."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with sqlite3.connect(source) as origin, sqlite3.connect(target) as copy:
+        origin.backup(copy)
+    target.chmod(0o600)
+    return target
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,236 @@
+"""Events into rows. The byte offset up to which a file was read is stored in the same transaction as its rows."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlmodel import Session
+
+from mmtui.domain.states import RunEvent, RunState
+from mmtui.store.runs import read_attempt, read_run, transition
+from mmtui.store.tables import Attempt, Run, Stage
+
+EventLine = Mapping[str, Any]
+
+_NOT_STORED = frozenset({"heartbeat"})
+_METRIC_SQL = (
+    "INSERT OR REPLACE INTO metrics (run_id, name, global_step, attempt, stage, step, t, value)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_EVENT_SQL = (
+    'INSERT INTO events (run_id, attempt, seq, kind, stage, step, global_step, t, "values")'
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_EVALUATION_SQL = (
+    "INSERT OR REPLACE INTO evaluations"
+    " (run_id, global_step, attempt, stage, step, t, classes, matrix, split, images, predictions)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Complete lines read from one attempt's file, and where reading ended."""
+
+    events: Sequence[EventLine]
+    offset: int
+    corrupt: Sequence[int] = ()
+    file: str = ""
+
+
+def ingest(session: Session, run_id: int, number: int, batch: Batch) -> None:
+    """Store a batch and everything that is derived from it, in the caller's transaction."""
+    run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
+    stages = {stage.name: stage for stage in _stages(session, run_id)}
+    for event in batch.events:
+        _HANDLERS.get(str(event["kind"]), _ignore)(session, run, attempt, stages, event)
+        _follow(run, stages, event)
+    _insert_rows(session, run_id, number, batch)
+    attempt.ingested = batch.offset
+    attempt.corrupt_lines += len(batch.corrupt)
+    session.add_all([run, attempt, *stages.values()])
+    session.flush()
+    if batch.events and run.state == RunState.STARTING:
+        transition(session, run_id, RunEvent.STARTED)
+
+
+def _stages(session: Session, run_id: int) -> Sequence[Stage]:
+    from sqlmodel import col, select
+
+    return session.exec(select(Stage).where(Stage.run_id == run_id).order_by(col(Stage.position))).all()
+
+
+def _values(event: EventLine) -> Mapping[str, Any]:
+    values = event.get("values")
+    return values if isinstance(values, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _integer(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _follow(run: Run, stages: dict[str, Stage], event: EventLine) -> None:
+    """The run's own position: where the newest event stands."""
+    run.last_event_at = float(event["t"])
+    name = str(event.get("stage") or "")
+    run.global_step = _integer(event.get("global_step"))
+    if name:
+        run.stage, run.step = name, _integer(event.get("step"))
+        if name in stages:
+            stages[name].step = run.step
+
+
+def _ignore(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    """Kinds that change nothing but the position; unknown ones are kept as they are."""
+
+
+def _run_started(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    values = _values(event)
+    attempt.host, attempt.device = str(values.get("host", "")), str(values.get("device", ""))
+    attempt.resumed_stage = str(values.get("resumed_stage") or "")
+    attempt.resumed_step = _integer(values.get("resumed_step"))
+    attempt.resumed_global_step = _integer(values.get("resumed_global_step"))
+    total, offset = 0, 0
+    for position, item in enumerate(values.get("stages") or []):
+        name, steps = str(item[0]), _integer(item[1])
+        stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name))
+        stage.position, stage.total_steps, stage.step_offset = position, steps, offset
+        if offset + steps <= attempt.resumed_global_step and stage.status != "finished":
+            # The one before was killed between the stage's last checkpoint and its word of it.
+            stage.status, stage.step, stage.ended_at = "finished", steps, float(event["t"])
+        offset += steps
+        total += steps
+    run.total_steps = total or run.total_steps
+
+
+def _stage_started(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    name, values = str(event.get("stage") or ""), _values(event)
+    stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name, position=len(stages)))
+    stage.status, stage.ended_at = "running", None
+    stage.started_at = stage.started_at or float(event["t"])
+    stage.total_steps = _integer(values.get("total_steps")) or stage.total_steps
+    stage.step_offset = _integer(values.get("offset"))
+
+
+def _stage_finished(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    stage = stages.get(str(event.get("stage") or ""))
+    if stage is not None:
+        stage.status, stage.ended_at, stage.step = "finished", float(event["t"]), stage.total_steps
+
+
+def _metrics(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    values = _values(event)
+    if "loss" in values:
+        run.loss = _number(values["loss"])
+    stage = stages.get(str(event.get("stage") or ""))
+    seconds = _number(values.get("seconds_per_step"))
+    if stage is not None and seconds is not None:
+        # Recent steps count most, one slow one little: the estimate follows a change within some ten reports.
+        old = stage.seconds_per_step
+        stage.seconds_per_step = seconds if old is None else 0.8 * old + 0.2 * seconds
+
+
+def _confusion(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    matrix: Any = _values(event).get("matrix")
+    if _square(matrix):
+        run.miou = mean_iou_percent(matrix)
+
+
+def _error(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    run.error = str(_values(event).get("text", ""))
+
+
+def _run_finished(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    attempt.outcome = str(_values(event).get("status", ""))
+
+
+_HANDLERS = {
+    "run_started": _run_started,
+    "stage_started": _stage_started,
+    "stage_finished": _stage_finished,
+    "metrics": _metrics,
+    "confusion": _confusion,
+    "error": _error,
+    "run_finished": _run_finished,
+}
+
+
+def _square(matrix: Any) -> bool:
+    if not isinstance(matrix, list) or not matrix:
+        return False
+    return all(
+        isinstance(row, list) and len(row) == len(matrix) and all(isinstance(n, int) and n >= 0 for n in row)
+        for row in matrix
+    )
+
+
+def mean_iou_percent(matrix: Sequence[Sequence[int]]) -> float | None:
+    """Mean IoU of the classes that occur in truth or prediction, percent."""
+    shares = []
+    for index, row in enumerate(matrix):
+        union = sum(row) + sum(other[index] for other in matrix) - row[index]
+        if union:
+            shares.append(row[index] / union)
+    return 100 * sum(shares) / len(shares) if shares else None
+
+
+def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> None:
+    metrics: list[tuple[Any, ...]] = []
+    events: list[tuple[Any, ...]] = []
+    evaluations: list[tuple[Any, ...]] = []
+    progress: tuple[Any, ...] | None = None
+    for event in batch.events:
+        kind, values = str(event["kind"]), _values(event)
+        step, global_step = _integer(event.get("step")), _integer(event.get("global_step"))
+        stage, t = str(event.get("stage") or ""), float(event["t"])
+        if kind == "metrics":
+            metrics += [
+                (run_id, str(name), global_step, number, stage, step, t, _number(value))
+                for name, value in values.items()
+                if value is None or _number(value) is not None
+            ]
+        elif kind == "confusion" and _square(values.get("matrix")):
+            blob = array("q", [n for row in values["matrix"] for n in row]).tobytes()
+            classes = json.dumps(values.get("classes") or [])
+            tail = (str(values.get("split", "val")), _integer(values.get("images")), str(values.get("predictions", "")))
+            evaluations.append((run_id, global_step, number, stage, step, t, classes, blob, *tail))
+        elif kind not in _NOT_STORED:
+            row = (run_id, number, int(event["seq"]), kind, stage, step, global_step, t, json.dumps(values))
+            if kind == "progress":
+                progress = row
+            else:
+                events.append(row)
+    events += _corrupt_rows(run_id, number, batch)
+    connection = session.connection()
+    if progress is not None:
+        # Only the newest word on what is being done is of use.
+        connection.exec_driver_sql("DELETE FROM events WHERE run_id = ? AND kind = 'progress'", (run_id,))
+        events.append(progress)
+    for sql, rows in ((_METRIC_SQL, metrics), (_EVENT_SQL, events), (_EVALUATION_SQL, evaluations)):
+        if rows:
+            connection.exec_driver_sql(sql, rows)
+
+
+def _corrupt_rows(run_id: int, number: int, batch: Batch) -> list[tuple[Any, ...]]:
+    return [
+        (
+            run_id,
+            number,
+            0,
+            "warning",
+            "",
+            0,
+            0,
+            0.0,
+            json.dumps({"text": f"{batch.file}: the line at byte {offset} is no event and was skipped"}),
+        )
+        for offset in batch.corrupt
+    ]

@@ -1,0 +1,352 @@
+"""Reading: one read-only sqlite3 connection, no SQLAlchemy, so that ``mmtui ls`` starts quickly."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from mmtui.domain.states import ACTIVE_STATES, RunState
+from mmtui.domain.views import (
+    AttemptView,
+    ClassRow,
+    ClassTable,
+    GraphStats,
+    Point,
+    RunDetail,
+    RunRow,
+    StageView,
+)
+from mmtui.errors import UnreachableError
+from mmtui.paths import Home
+from mmtui.store.schema import HEAD, schema_revision
+
+STALLED_SECONDS = 120.0
+# A point is superseded when a later attempt began at or before it and so did, or will do, its step again.
+KEPT = (
+    " NOT EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = {t}.run_id AND a.number > {t}.attempt"
+    " AND a.resumed_global_step >= 0 AND a.resumed_global_step < {t}.global_step)"
+)
+_RUN_COLUMNS = (
+    "id, name, recipe, run_group, state, reason, error, stage, global_step, total_steps, created_at, started_at,"
+    " ended_at, seed, gpus, tags, loss, miou, attempt, last_event_at, not_before"
+)
+
+
+class Reader:
+    """A read-only view of one data directory. A directory without a database has no runs.
+
+    Not safe to share between threads at the same moment.
+
+    Raises:
+        UnreachableError: the database is damaged or of another version.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def connection(self) -> sqlite3.Connection | None:
+        """The connection, None while there is no database."""
+        if self._connection is None:
+            revision = schema_revision(self.home.database)
+            if revision is None:
+                return None
+            _check_revision(self.home, revision)
+            uri = f"file:{quote(str(self.home.database))}?mode=ro"
+            self._connection = sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
+            self._connection.row_factory = sqlite3.Row
+        return self._connection
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """All rows of a query; none while there is no database."""
+        connection = self.connection()
+        if connection is None:
+            return []
+        with _translated(self.home):
+            return connection.execute(sql, parameters).fetchall()
+
+    def data_version(self) -> int:
+        """A number that changes whenever another connection has committed."""
+        rows = self.query("PRAGMA data_version")
+        return int(rows[0][0]) if rows else 0
+
+    def ids(self) -> list[int]:
+        """Ids of all runs, ascending."""
+        return [row[0] for row in self.query("SELECT id FROM runs WHERE deleted_at IS NULL ORDER BY id")]
+
+    def runs(
+        self, *, states: Sequence[str] | None, limit: int | None, offset: int = 0, newest_first: bool = True
+    ) -> list[RunRow]:
+        """Runs by id."""
+        where, parameters = "deleted_at IS NULL", list[Any]()
+        if states is not None:
+            where += f" AND state IN ({','.join('?' * len(states))})"
+            parameters += states
+        order = "DESC" if newest_first else "ASC"
+        sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE {where} ORDER BY id {order} LIMIT ? OFFSET ?"
+        rows = self.query(sql, [*parameters, -1 if limit is None else limit, offset])
+        now = time.time()
+        return [_run_row(row, now) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Number of runs in each state that has some."""
+        rows = self.query("SELECT state, count(*) FROM runs WHERE deleted_at IS NULL GROUP BY state")
+        return {row[0]: row[1] for row in rows}
+
+    def run(self, run_id: int) -> RunDetail | None:
+        """Everything about one run."""
+        rows = self.query(f"SELECT {_RUN_COLUMNS}, config, overrides, code FROM runs WHERE id = ?", [run_id])
+        if not rows:
+            return None
+        row = rows[0]
+        stages, attempts = self.stages(run_id), self.attempts(run_id)
+        files = self.home.run(str(run_id))
+        return RunDetail(
+            row=_run_row(row, time.time()),
+            config=json.loads(row["config"]),
+            overrides=tuple(json.loads(row["overrides"])),
+            stages=stages,
+            attempts=attempts,
+            error=row["error"],
+            code=json.loads(row["code"]),
+            host={"name": attempts[-1].host, "device": attempts[-1].device} if attempts else {},
+            paths={
+                "run": str(files.root),
+                "recipe": str(files.recipe),
+                "checkpoints": str(files.checkpoints),
+                "predictions": str(files.predictions),
+                "log": str(files.log(max(row["attempt"], 1))),
+            },
+            eta_seconds=_run_eta(stages),
+            last_event_at=row["last_event_at"],
+            warnings=self._warnings(run_id),
+        )
+
+    def _warnings(self, run_id: int) -> tuple[str, ...]:
+        sql = 'SELECT "values" FROM events WHERE run_id = ? AND kind = \'warning\' ORDER BY id DESC LIMIT 20'
+        return tuple(str(json.loads(row[0]).get("text", "")) for row in self.query(sql, [run_id]))
+
+    def stages(self, run_id: int) -> tuple[StageView, ...]:
+        """Stages of a run, in order."""
+        rows = self.query("SELECT * FROM stages WHERE run_id = ? ORDER BY position", [run_id])
+        return tuple(_stage_view(row) for row in rows)
+
+    def attempts(self, run_id: int) -> tuple[AttemptView, ...]:
+        """Attempts of a run, oldest first."""
+        rows = self.query("SELECT * FROM attempts WHERE run_id = ? ORDER BY number", [run_id])
+        return tuple(
+            AttemptView(
+                number=row["number"],
+                pid=row["pid"],
+                started_at=row["spawned_at"],
+                ended_at=row["ended_at"],
+                outcome=row["outcome"],
+                resumed_stage=row["resumed_stage"],
+                resumed_step=row["resumed_step"],
+                host=row["host"],
+                device=row["device"],
+            )
+            for row in rows
+        )
+
+    def metric_names(self, run_id: int) -> list[str]:
+        """Metrics a run has logged, by name."""
+        # A skip scan over the primary key: one probe per name instead of one per point.
+        names: list[str] = []
+        while True:
+            after = names[-1] if names else ""
+            rows = self.query("SELECT min(name) FROM metrics WHERE run_id = ? AND name > ?", [run_id, after])
+            if not rows or rows[0][0] is None:
+                return names
+            names.append(rows[0][0])
+
+    def points(self, run_id: int, metric: str, *, all_attempts: bool, stage: str | None = None) -> Iterator[Point]:
+        """Points of a metric by step; tails that a later attempt did again are left out unless asked for."""
+        sql = "SELECT step, value, t, attempt, stage, global_step FROM metrics m WHERE run_id = ? AND name = ?"
+        sql += " AND value IS NOT NULL"
+        parameters: list[Any] = [run_id, metric]
+        if not all_attempts:
+            sql += f" AND {KEPT.format(t='m')}"
+        if stage is not None:
+            sql += " AND stage = ?"
+            parameters.append(stage)
+        for row in self.query(f"{sql} ORDER BY global_step, attempt", parameters):
+            yield Point(*row)
+
+    def resumed_at(self, run_id: int) -> dict[int, int]:
+        """{attempt: global step it went on from}."""
+        sql = "SELECT number, resumed_global_step FROM attempts WHERE run_id = ? AND resumed_global_step >= 0"
+        return {row[0]: row[1] for row in self.query(sql, [run_id])}
+
+    def graphs(self, run_id: int, limit: int) -> list[GraphStats]:
+        """The newest graph statistics, oldest first."""
+        sql = (
+            'SELECT step, t, "values" FROM events e WHERE run_id = ? AND kind = \'graph\''
+            f" AND {KEPT.format(t='e')} ORDER BY id DESC LIMIT ?"
+        )
+        rows = self.query(sql, [run_id, limit])
+        return [GraphStats(str(run_id), row[0], row[1], json.loads(row[2])) for row in reversed(rows)]
+
+    def events(self, run_id: int, after_id: int, kind: str | None = None) -> list[dict[str, Any]]:
+        """Events that are no metrics, oldest first."""
+        sql = 'SELECT id, attempt, seq, kind, stage, step, global_step, t, "values" FROM events'
+        sql += " WHERE run_id = ? AND id > ?"
+        parameters: list[Any] = [run_id, after_id]
+        if kind is not None:
+            sql += " AND kind = ?"
+            parameters.append(kind)
+        rows = self.query(f"{sql} ORDER BY id", parameters)
+        return [{**dict(row), "values": json.loads(row["values"])} for row in rows]
+
+    def class_table(self, run_id: int, step: int | None = None) -> ClassTable | None:
+        """Per-class IoU of the newest evaluation, or of the one at global step ``step``."""
+        rows = self.query(
+            f"SELECT * FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
+            " ORDER BY global_step, stage = 'evaluate', attempt",
+            [run_id],
+        )
+        if step is not None:
+            rows = [row for row in rows if row["global_step"] <= step and row["step"] == step or row["step"] == step]
+        if not rows:
+            return None
+        history = [_class_shares(_matrix(row)) for row in rows]
+        return _class_table(str(run_id), rows[-1], history)
+
+
+def _check_revision(home: Home, revision: str) -> None:
+    if revision > HEAD:
+        raise UnreachableError(f"{home.database} was written by a newer mmtui (schema {revision})", "upgrade mmtui")
+    if revision < HEAD:
+        raise UnreachableError(f"{home.database} has an older schema ({revision})", "run: mmtui daemon start")
+
+
+@contextmanager
+def _translated(home: Home) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise UnreachableError(
+            f"the database {home.database} cannot be read: {error}", "run mmtui doctor, or restore a backup"
+        ) from None
+
+
+def _run_row(row: sqlite3.Row, now: float) -> RunRow:
+    total = row["total_steps"]
+    progress = 1.0 if row["state"] == RunState.SUCCEEDED else min(row["global_step"] / total, 1.0) if total else 0.0
+    return RunRow(
+        id=str(row["id"]),
+        name=row["name"],
+        recipe=row["recipe"],
+        state=row["state"],
+        reason=_reason(row, now),
+        stage=row["stage"],
+        progress=progress,
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        seed=row["seed"],
+        gpus=tuple(json.loads(row["gpus"])),
+        tags=tuple(json.loads(row["tags"])),
+        metrics={"miou": row["miou"], "loss": row["loss"]},
+        attempt=row["attempt"],
+        group=row["run_group"],
+    )
+
+
+def _reason(row: sqlite3.Row, now: float) -> str:
+    """Why the run is where it is: stored where an event made it so, derived where time does."""
+    if row["state"] == RunState.FAILED and row["error"]:
+        return str(row["error"])
+    if row["state"] == RunState.QUEUED and row["not_before"] > now:
+        return f"{row['reason']}; starts again in {row['not_before'] - now:.0f} s".removeprefix("; ")
+    silent = now - (row["last_event_at"] or now)
+    if row["state"] in ACTIVE_STATES and silent > STALLED_SECONDS:
+        return f"stalled: no event for {silent / 60:.0f} min"
+    return str(row["reason"])
+
+
+def _stage_view(row: sqlite3.Row) -> StageView:
+    eta = None
+    if row["status"] == "running" and row["seconds_per_step"] is not None:
+        eta = max(row["total_steps"] - row["step"], 0) * row["seconds_per_step"]
+    return StageView(
+        name=row["name"],
+        position=row["position"],
+        status=row["status"],
+        step=row["step"],
+        total_steps=row["total_steps"],
+        offset=row["step_offset"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        seconds_per_step=row["seconds_per_step"],
+        eta_seconds=eta,
+    )
+
+
+def _run_eta(stages: Sequence[StageView]) -> float | None:
+    """Seconds to the end of the stages that have begun; None before the first report."""
+    known = [stage.eta_seconds for stage in stages if stage.eta_seconds is not None]
+    return sum(known) if known else None
+
+
+def _matrix(row: sqlite3.Row) -> list[list[int]]:
+    flat = array("q")
+    flat.frombytes(row["matrix"])
+    k = round(len(flat) ** 0.5)
+    return [list(flat[i * k : (i + 1) * k]) for i in range(k)]
+
+
+def _class_shares(matrix: list[list[int]]) -> list[float | None]:
+    """IoU of every class; None where it is in neither truth nor prediction."""
+    shares: list[float | None] = []
+    for index, row in enumerate(matrix):
+        union = sum(row) + sum(other[index] for other in matrix) - row[index]
+        shares.append(row[index] / union if union else None)
+    return shares
+
+
+def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]]) -> ClassTable:
+    matrix, shares = _matrix(row), history[-1]
+    names = json.loads(row["classes"])
+    names += [str(index) for index in range(len(names), len(matrix))]
+    classes = []
+    for index, counts in enumerate(matrix):
+        pixels = sum(counts)
+        classes.append(
+            ClassRow(
+                index=index,
+                name=str(names[index]),
+                iou=shares[index],
+                accuracy=counts[index] / pixels if pixels else None,
+                pixels=pixels,
+                history=tuple(past[index] for past in history if index < len(past)),
+            )
+        )
+    present = [share for share in shares if share is not None]
+    return ClassTable(
+        run=run,
+        step=row["step"],
+        stage=row["stage"],
+        num_present=len(present),
+        miou=sum(present) / len(present) if present else None,
+        classes=tuple(classes),
+        confusion=tuple(tuple(counts) for counts in matrix),
+    )

@@ -1,0 +1,151 @@
+"""Writing runs: insertion, the one place where a state changes, wishes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import CursorResult, func, update
+from sqlmodel import Session, col, delete, select
+
+from mmtui.domain.states import RunEvent, RunState, next_state
+from mmtui.errors import NotFoundError, RefusedError
+from mmtui.store.tables import Attempt, Run, Stage, Transition, Wish
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What a run is made of when it is queued."""
+
+    name: str
+    recipe: str
+    seed: int
+    config: Mapping[str, Any]
+    overrides: Sequence[str]
+    code: Mapping[str, Any]
+    stages: Sequence[tuple[str, int]]
+    tags: Sequence[str] = ()
+    group: str = ""
+    held: bool = False
+
+
+def insert_run(session: Session, new: NewRun, now: float | None = None) -> int:
+    """Add a queued (or held) run with its stages; returns its id."""
+    now = time.time() if now is None else now
+    last = session.exec(select(func.max(Run.position))).one() or 0.0
+    state = RunState.HELD if new.held else RunState.QUEUED
+    run = Run(
+        name=new.name,
+        recipe=new.recipe,
+        run_group=new.group,
+        state=state.value,
+        position=last + 1.0,
+        created_at=now,
+        seed=new.seed,
+        tags=json.dumps(list(new.tags)),
+        config=json.dumps(new.config),
+        overrides=json.dumps(list(new.overrides)),
+        code=json.dumps(new.code),
+        total_steps=sum(steps for _, steps in new.stages),
+    )
+    session.add(run)
+    session.flush()
+    assert run.id is not None
+    offset = 0
+    for position, (name, steps) in enumerate(new.stages):
+        session.add(Stage(run_id=run.id, name=name, position=position, total_steps=steps, step_offset=offset))
+        offset += steps
+    session.add(Transition(run_id=run.id, t=now, event="create", before="", after=state.value, actor="user"))
+    return run.id
+
+
+def read_run(session: Session, run_id: int) -> Run:
+    """One run.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    run = session.get(Run, run_id, populate_existing=True)
+    if run is None:
+        raise NotFoundError(f"there is no run {run_id}")
+    return run
+
+
+def transition(
+    session: Session, run_id: int, event: RunEvent, *, reason: str = "", actor: str = "supervisor", **fields: Any
+) -> RunState:
+    """Move a run by an event of the table: compare-and-set and audit row in the caller's transaction.
+
+    Args:
+        fields: further columns of the run to set with it.
+
+    Raises:
+        IllegalTransitionError: the table has no such pair.
+        RefusedError: another process changed the state first.
+    """
+    before = RunState(read_run(session, run_id).state)
+    after = next_state(before, event)
+    statement = update(Run).where(col(Run.id) == run_id, col(Run.state) == before.value)
+    result = session.execute(statement.values(state=after.value, reason=reason, **fields))
+    assert isinstance(result, CursorResult)
+    if result.rowcount != 1:
+        raise RefusedError(f"run {run_id} is not {before.value} any more")
+    session.add(
+        Transition(
+            run_id=run_id,
+            t=time.time(),
+            event=event.value,
+            before=before.value,
+            after=after.value,
+            reason=reason,
+            actor=actor,
+        )
+    )
+    return after
+
+
+def add_wish(session: Session, run_id: int, verb: str, arguments: Mapping[str, Any]) -> None:
+    """Ask the supervisor for something."""
+    session.add(Wish(run_id=run_id, t=time.time(), verb=verb, arguments=json.dumps(arguments)))
+
+
+def take_wishes(session: Session) -> list[Wish]:
+    """All wishes, oldest first; they are gone when the transaction commits."""
+    wishes = list(session.exec(select(Wish).order_by(col(Wish.id))).all())
+    session.exec(delete(Wish).where(col(Wish.id).in_([wish.id for wish in wishes])))
+    return wishes
+
+
+def begin_attempt(session: Session, run_id: int, gpus: Sequence[str], host: str) -> int:
+    """Claim a queued run for a start: state, attempt row and device in one transaction; returns the number."""
+    run = read_run(session, run_id)
+    number, now = run.attempt + 1, time.time()
+    transition(
+        session,
+        run_id,
+        RunEvent.START,
+        attempt=number,
+        gpus=json.dumps(list(gpus)),
+        started_at=run.started_at or now,
+        ended_at=None,
+        error="",
+    )
+    session.add(Attempt(run_id=run_id, number=number, spawned_at=now, host=host))
+    return number
+
+
+def set_pid(session: Session, run_id: int, number: int, pid: int, identity: str) -> None:
+    """Record who trains an attempt."""
+    attempt = read_attempt(session, run_id, number)
+    attempt.pid, attempt.pid_identity = pid, identity
+    session.add(attempt)
+
+
+def read_attempt(session: Session, run_id: int, number: int) -> Attempt:
+    """One attempt, which must exist."""
+    attempt = session.get(Attempt, (run_id, number), populate_existing=True)
+    assert attempt is not None, f"run {run_id} has no attempt {number}"
+    return attempt
