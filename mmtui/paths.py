@@ -56,11 +56,6 @@ class Home:
         return self.root / "supervisor.lock"
 
     @property
-    def migration_lock(self) -> Path:
-        """Held with flock while the database is made or upgraded."""
-        return self.root / "migration.lock"
-
-    @property
     def supervisor_log(self) -> Path:
         return self.root / "supervisor.log"
 
@@ -100,11 +95,6 @@ class RunPaths:
     def predictions(self) -> Path:
         return self.root / "predictions"
 
-    @property
-    def trainer_lock(self) -> Path:
-        """Held with flock by the one trainer of the run, for as long as any of its processes lives."""
-        return self.root / "trainer.lock"
-
     def attempt(self, number: int) -> Path:
         return self.attempts / f"{number:03d}"
 
@@ -114,11 +104,3 @@ class RunPaths:
     def log(self, number: int) -> Path:
         """stdout and stderr of the trainer."""
         return self.attempt(number) / "output.log"
-
-    def pid_file(self, number: int) -> Path:
-        """Pid and start token of the trainer as JSON, written by the trainer's own process before it starts."""
-        return self.attempt(number) / "pid"
-
-    def abandoned(self, number: int) -> Path:
-        """A supervisor has given this attempt up before its trainer began; the trainer then does not begin."""
-        return self.attempt(number) / "abandoned"

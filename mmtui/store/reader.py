@@ -224,7 +224,7 @@ class Reader:
             [run_id],
         )
         if step is not None:
-            rows = [row for row in rows if row["global_step"] <= step and row["step"] == step or row["step"] == step]
+            rows = [row for row in rows if row["step"] == step]
         if not rows:
             return None
         history = [_class_shares(_matrix(row)) for row in rows]

@@ -1,0 +1,86 @@
+"""Frozen code: the engine's source is copied, by content, when a run is queued; what was queued is what runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mmtui.errors import MmtuiError
+from mmtui.paths import Home
+
+DIGEST_CHARACTERS = 16
+
+
+def engine_folder() -> Path:
+    """Where the engine package that is installed lies."""
+    spec = importlib.util.find_spec("engine")
+    if spec is None or not spec.submodule_search_locations:
+        raise MmtuiError("the engine package is not installed", "install mmtui again: pip install .")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def digest(folder: Path) -> str:
+    """Digest of every Python file below a folder: names and contents."""
+    total = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        content = file.read_bytes()
+        total.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        total.update(content)
+    return total.hexdigest()[:DIGEST_CHARACTERS]
+
+
+def freeze(home: Home) -> dict[str, Any]:
+    """Copy the engine into the data directory, once per content.
+
+    Returns:
+        digest, and commit and dirty where the source lies in a git checkout.
+    """
+    source = engine_folder()
+    code = digest(source)
+    target = home.code / code
+    if not (target / "engine").is_dir():
+        home.create()
+        temporary = home.code / f".{code}.{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary / "engine", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        try:
+            temporary.rename(target)
+        except OSError:
+            # Another process froze the same content meanwhile.
+            shutil.rmtree(temporary, ignore_errors=True)
+    return {"digest": code, **_git(source)}
+
+
+def frozen_folder(home: Home, code: str) -> Path:
+    """The folder to put on a trainer's PYTHONPATH.
+
+    Raises:
+        MmtuiError: the copy is gone or was changed.
+    """
+    folder = home.code / code
+    if not (folder / "engine").is_dir():
+        raise MmtuiError(f"the frozen code {folder} is gone", "queue the run again")
+    if digest(folder / "engine") != code:
+        raise MmtuiError(f"the frozen code {folder} was changed", f"remove {folder} and queue the run again")
+    return folder
+
+
+def _git(folder: Path) -> dict[str, Any]:
+    def ask(*words: str) -> str | None:
+        command = ["git", "-C", str(folder), *words]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    tracked = ask("ls-files", "--error-unmatch", "__init__.py")
+    commit = ask("rev-parse", "HEAD") if tracked else None
+    if not commit:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "--", "."))}

@@ -1,0 +1,127 @@
+"""The supervisor as seen from outside: is it there, start it, stop it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mmtui.domain.states import ACTIVE_STATES, RunState
+from mmtui.domain.views import SupervisorStatus
+from mmtui.errors import MmtuiError, UnreachableError
+from mmtui.paths import Home
+from mmtui.services.runs import count_runs
+
+START_SECONDS = 20.0
+
+
+def status(home: Home) -> SupervisorStatus:
+    """Whether a supervisor serves the directory; the kernel's lock tells, no file can be stale."""
+    pid, started_at = holder(home)
+    try:
+        counts = count_runs(home)
+    except UnreachableError:
+        counts = {}
+    return SupervisorStatus(
+        running=pid is not None,
+        pid=pid,
+        started_at=started_at,
+        heartbeat_age=None,
+        active_runs=sum(counts.get(state.value, 0) for state in ACTIVE_STATES),
+        queued_runs=counts.get(RunState.QUEUED.value, 0),
+        home=str(home.root),
+    )
+
+
+def holder(home: Home) -> tuple[int | None, float | None]:
+    """Pid and start time of the process that holds the lock, (None, None) if nobody does."""
+    try:
+        descriptor = os.open(home.lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None, None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 4096, 0)
+    else:
+        return None, None
+    finally:
+        os.close(descriptor)
+    try:
+        record = json.loads(text)
+        return int(record["pid"]), float(record["started_at"])
+    except (ValueError, KeyError, TypeError):
+        return -1, None
+
+
+def ensure(home: Home) -> SupervisorStatus:
+    """Start a supervisor if there is none, detached from this terminal, and wait until it serves.
+
+    Raises:
+        UnreachableError: it did not come up; its last words are in the message.
+    """
+    if not status(home).running:
+        home.create()
+        log = os.open(home.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mmtui.supervisor"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={**os.environ, "MMTUI_HOME": str(home.root)},
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        _wait_until_served(home, process)
+    return status(home)
+
+
+def _wait_until_served(home: Home, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if status(home).running:
+            return
+        if process.poll() not in (None, 0) and not status(home).running:
+            break
+        time.sleep(0.05)
+    if not status(home).running:
+        raise UnreachableError(f"the supervisor did not start: {_last_line(home.supervisor_log)}", "see: mmtui doctor")
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return "it said nothing"
+    return lines[-1] if lines else "it said nothing"
+
+
+def stop(home: Home, timeout: float = 10) -> bool:
+    """Stop the supervisor; runs go on and the next one takes them over. False if there was none.
+
+    Raises:
+        MmtuiError: it did not leave in time.
+    """
+    pid, _ = holder(home)
+    if pid is None:
+        return False
+    if pid <= 0:
+        raise MmtuiError("the supervisor is just starting", "try again in a second")
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if holder(home)[0] != pid:
+            return True
+        time.sleep(0.05)
+    raise MmtuiError(f"the supervisor (pid {pid}) did not leave within {timeout:g} s", f"end it with: kill -9 {pid}")

@@ -1,0 +1,44 @@
+"""``python -m mmtui.supervisor``: serve the data directory that MMTUI_HOME names until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+from mmtui.errors import MmtuiError
+from mmtui.paths import Home
+
+
+def main() -> int:
+    """Exit code 0 after SIGTERM, 5 if another supervisor serves the directory."""
+    os.umask(0o077)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Alembic announces every context it makes; only its warnings are news here.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    home = Home.from_environment()
+    from mmtui.supervisor.lock import SupervisorLock
+
+    try:
+        lock = SupervisorLock(home)
+    except MmtuiError as error:
+        sys.stderr.write(f"error: {error.message}{'; ' + error.hint if error.hint else ''}\n")
+        return int(error.exit_code)
+    from mmtui.supervisor.loop import Supervisor
+
+    try:
+        supervisor = Supervisor(home)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, supervisor.stop)
+        supervisor.serve()
+    except MmtuiError as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        return int(error.exit_code)
+    finally:
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""One supervisor per data directory: a lock that the kernel releases when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+
+from mmtui.errors import RefusedError
+from mmtui.paths import Home
+
+
+class SupervisorLock:
+    """Held for the life of the supervisor.
+
+    Raises:
+        RefusedError: another supervisor serves this directory.
+    """
+
+    def __init__(self, home: Home) -> None:
+        home.create()
+        self._descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not self._take():
+            text = os.read(self._descriptor, 4096).decode(errors="replace")
+            os.close(self._descriptor)
+            raise RefusedError(
+                f"another supervisor already serves {home.root} (pid {_pid(text)})", "stop it with: mmtui daemon stop"
+            )
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "started_at": time.time()}).encode(), 0)
+
+    def _take(self) -> bool:
+        """Try for a second: somebody who asks whether a supervisor is there holds the lock for an instant."""
+        deadline = time.monotonic() + 1.0
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.05)
+            else:
+                return True
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def _pid(text: str) -> str:
+    try:
+        return str(json.loads(text)["pid"])
+    except (ValueError, KeyError, TypeError):
+        return "unknown"

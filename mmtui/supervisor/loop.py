@@ -1,0 +1,292 @@
+"""The supervisor: one ordered tick, again and again. reap -> ingest -> wishes -> reconcile -> schedule and spawn."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from mmtui.domain.scheduling import Waiting, pick_next, waiting_reason
+from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
+from mmtui.errors import MmtuiError, RefusedError
+from mmtui.paths import Home
+from mmtui.services.code import frozen_folder
+from mmtui.services.ingest import read_batch
+from mmtui.store.db import Database
+from mmtui.store.ingest import ingest
+from mmtui.store.reader import Reader
+from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_pid, take_wishes, transition
+from mmtui.store.tables import Run
+from mmtui.supervisor import process
+from mmtui.supervisor.outcome import Ending, judge
+from mmtui.supervisor.sampling import DeviceRecorder
+from mmtui.supervisor.slots import device_environment, find_slots
+
+ACTIVE_SECONDS = 0.25
+IDLE_SECONDS = 0.5
+GRACE_SECONDS = 30.0
+GRACE_NOW_SECONDS = 3.0
+LAUNCH_SECONDS = 15.0
+"""How long a trainer may take to write its pid when the supervisor that spawned it died at that moment."""
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Serves one data directory. Its state is in the database; what it keeps in memory can be lost at any moment."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.database = Database(home, checkpoints=True)
+        self.reader = Reader(home)
+        self.children: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
+        self.signalled: set[tuple[int, int]] = set()
+        self.recorder = DeviceRecorder()
+        self.stopping = False
+
+    def serve(self) -> None:
+        """Tick until asked to stop; runs go on without a supervisor."""
+        logger.info("supervisor %d serves %s", os.getpid(), self.home.root)
+        while not self.stopping:
+            busy = True
+            try:
+                busy = self.tick()
+            except MmtuiError as error:
+                # A full disk or a locked database passes; runs go on meanwhile and nothing is lost.
+                logger.error("%s", error.message)
+                time.sleep(2)
+            time.sleep(ACTIVE_SECONDS if busy else IDLE_SECONDS)
+        self.database.close()
+        self.reader.close()
+        logger.info("supervisor %d leaves; runs go on", os.getpid())
+
+    def stop(self, *_: object) -> None:
+        """Leave after this tick (signal handler)."""
+        self.stopping = True
+
+    def tick(self) -> bool:
+        """One round; True while anything is active or waiting."""
+        exits = self._reap()
+        active = self._active()
+        for run_id, number in active:
+            self._ingest(run_id, number)
+        wishes = self._wishes()
+        for run_id, number in self._active():
+            self._reconcile(run_id, number, exits)
+        started = self._schedule()
+        self.recorder.record(self.database, bool(active))
+        return bool(active or wishes or started)
+
+    def _active(self) -> list[tuple[int, int]]:
+        marks = ",".join("?" * len(ACTIVE_STATES))
+        sql = f"SELECT id, attempt FROM runs WHERE state IN ({marks}) ORDER BY id"
+        return [(row[0], row[1]) for row in self.reader.query(sql, [state.value for state in ACTIVE_STATES])]
+
+    def _reap(self) -> dict[tuple[int, int], int]:
+        """Exit codes of children that have ended, by run and attempt."""
+        exits = {key: child.returncode for key, child in self.children.items() if child.poll() is not None}
+        for key in exits:
+            del self.children[key]
+        return exits
+
+    def _ingest(self, run_id: int, number: int) -> None:
+        """Bring the database up to what the trainer has written."""
+        path = self.home.run(str(run_id)).events(number)
+        while True:
+            rows = self.reader.query(
+                "SELECT ingested FROM attempts WHERE run_id = ? AND number = ?", [run_id, number]
+            )
+            batch = read_batch(path, rows[0][0]) if rows else None
+            if batch is None:
+                return
+            with self.database.write() as session:
+                ingest(session, run_id, number, batch)
+
+    def _wishes(self) -> bool:
+        if not self.reader.query("SELECT 1 FROM wishes LIMIT 1"):
+            return False
+        with self.database.write(durable=True) as session:
+            for wish in take_wishes(session):
+                try:
+                    self._grant(session, wish.run_id, wish.verb, json.loads(wish.arguments))
+                except RefusedError as error:
+                    # The run went on since the wish was made; it is told in the log, not to a terminal that is gone.
+                    logger.info("run %d: %s: %s", wish.run_id, wish.verb, error.message)
+        return True
+
+    def _grant(self, session: Session, run_id: int, verb: str, arguments: dict[str, object]) -> None:
+        run = read_run(session, run_id)
+        if verb in ("cancel", "pause") and RunState(run.state) in ACTIVE_STATES:
+            grace = GRACE_NOW_SECONDS if arguments.get("now") else GRACE_SECONDS
+            if run.state != RunState.STOPPING:
+                transition(session, run_id, RunEvent(verb), reason=f"{verb} was asked for", actor="user")
+            attempt = read_attempt(session, run_id, run.attempt)
+            attempt.kill_at = min(attempt.kill_at or float("inf"), time.time() + grace)
+            session.add(attempt)
+            return
+        fields: dict[str, Any] = {"ended_at": time.time()} if verb == "cancel" else {}
+        if verb == "retry":
+            fields = {"ended_at": None, "not_before": 0.0, "vanished": 0, "error": ""}
+        transition(session, run_id, RunEvent(verb), reason="", actor="user", **fields)
+
+    def _reconcile(self, run_id: int, number: int, exits: dict[tuple[int, int], int]) -> None:
+        """Bring what the database says of an active run in line with its process."""
+        rows = self.reader.query(
+            "SELECT r.state, a.pid, a.pid_identity, a.spawned_at, a.kill_at FROM runs r"
+            " JOIN attempts a ON a.run_id = r.id AND a.number = ? WHERE r.id = ?",
+            [number, run_id],
+        )
+        if not rows:
+            return
+        state, pid, known, spawned_at, kill_at = rows[0]
+        if pid is None and (run_id, number) not in exits:
+            if self._adopt(run_id, number) or time.time() - spawned_at < LAUNCH_SECONDS:
+                return
+        elif process.is_alive(pid, known):
+            self._signal(run_id, number, state, pid, known, kill_at)
+            return
+        self._ingest(run_id, number)
+        self._finish(run_id, number, exits.get((run_id, number)))
+
+    def _adopt(self, run_id: int, number: int) -> bool:
+        """Take over a trainer whose supervisor died before it could note the pid."""
+        found = process.read_pid_file(self.home.run(str(run_id)).attempt(number))
+        if found is None:
+            return False
+        with self.database.write() as session:
+            set_pid(session, run_id, number, found.pid, found.identity)
+        logger.info("run %d: adopted its trainer, pid %d", run_id, found.pid)
+        return True
+
+    def _signal(self, run_id: int, number: int, state: str, pid: int, known: str, kill_at: float | None) -> None:
+        """SIGTERM once (checkpoint and leave), SIGKILL when the grace is over."""
+        if state not in (RunState.STOPPING, RunState.PAUSING):
+            return
+        if (run_id, number) not in self.signalled:
+            self.signalled.add((run_id, number))
+            process.signal_group(pid, known, signal.SIGTERM)
+        if kill_at is not None and time.time() > kill_at:
+            process.signal_group(pid, known, signal.SIGKILL)
+
+    def _finish(self, run_id: int, number: int, exit_code: int | None) -> None:
+        """A trainer is gone: judge what became of it, and put it back if policy says so."""
+        log = self.home.run(str(run_id)).log(number)
+        now = time.time()
+        with self.database.write(durable=True) as session:
+            run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
+            ending = judge(run, attempt, exit_code, log, now)
+            attempt.ended_at, attempt.exit_code = now, exit_code
+            attempt.outcome = attempt.outcome or ending.outcome
+            session.add(attempt)
+            session.flush()
+            self._apply(session, run, ending, now)
+        logger.info("run %d: attempt %d: %s %s", run_id, number, ending.event.value, ending.reason)
+
+    def _apply(self, session: Session, run: Run, ending: Ending, now: float) -> None:
+        assert run.id is not None
+        fields: dict[str, Any] = {"ended_at": now, **({"error": ending.error} if ending.error else {})}
+        transition(session, run.id, ending.event, reason=ending.reason, **fields)
+        session.refresh(run)
+        if run.state == RunState.INTERRUPTED and ending.retry_in is not None:
+            transition(
+                session,
+                run.id,
+                RunEvent.REQUEUE,
+                reason=ending.reason,
+                not_before=now + ending.retry_in,
+                ended_at=None,
+                vanished=ending.vanished,
+                vanished_at_step=run.global_step,
+            )
+
+    def _schedule(self) -> bool:
+        """Start what can start; write why the others wait, where that changed."""
+        waiting = self._waiting()
+        if not waiting:
+            return False
+        now, started = time.time(), False
+        slots = find_slots(self._taken())
+        while (chosen := pick_next(list(waiting.values()), slots, now)) is not None:
+            run, slot = chosen
+            self._start(run.run_id, slot)
+            started = True
+            del waiting[run.run_id]
+            slots = find_slots(self._taken())
+        self._explain({run_id: waiting_reason(run, list(waiting.values()), slots) for run_id, run in waiting.items()})
+        return started or any(run.not_before > now for run in waiting.values())
+
+    def _waiting(self) -> dict[int, Waiting]:
+        sql = "SELECT id, priority, position, not_before FROM runs WHERE state = 'queued' AND deleted_at IS NULL"
+        return {row[0]: Waiting(*row) for row in self.reader.query(sql)}
+
+    def _taken(self) -> list[str]:
+        marks = ",".join("?" * len(ACTIVE_STATES))
+        rows = self.reader.query(
+            f"SELECT gpus FROM runs WHERE state IN ({marks})", [state.value for state in ACTIVE_STATES]
+        )
+        return [name for row in rows for name in json.loads(row[0])]
+
+    def _explain(self, reasons: dict[int, str]) -> None:
+        rows = self.reader.query("SELECT id, reason, not_before FROM runs WHERE state = 'queued'")
+        now = time.time()
+        changed = {
+            row[0]: reasons[row[0]]
+            for row in rows
+            # While a run backs off, why it does is the reason.
+            if row[0] in reasons and row[1] != reasons[row[0]] and row[2] <= now
+        }
+        if not changed:
+            return
+        with self.database.write() as session:
+            for run in session.exec(select(Run).where(col(Run.id).in_(list(changed)))):
+                if run.id is not None and run.state == RunState.QUEUED:
+                    run.reason = changed[run.id]
+                    session.add(run)
+
+    def _start(self, run_id: int, slot: str) -> None:
+        with self.database.write() as session:
+            if not is_legal(RunState(read_run(session, run_id).state), RunEvent.START):
+                return
+            number = begin_attempt(session, run_id, [slot], socket.gethostname())
+            code = json.loads(read_run(session, run_id).code)["digest"]
+        # Committed before the spawn: a supervisor that dies here leaves an attempt that the next one can judge.
+        try:
+            child = self._spawn(run_id, number, slot, code)
+        except (OSError, MmtuiError) as error:
+            self._reject(run_id, error)
+            return
+        self.children[(run_id, number)] = child
+        known = process.identity(child.pid)
+        with self.database.write() as session:
+            if known is not None:
+                set_pid(session, run_id, number, child.pid, known)
+        logger.info("run %d: attempt %d starts on %s, pid %d", run_id, number, slot, child.pid)
+
+    def _spawn(self, run_id: int, number: int, slot: str, code: str) -> subprocess.Popen[bytes]:
+        paths = self.home.run(str(run_id))
+        environment = {
+            **os.environ,
+            **device_environment(slot),
+            "PYTHONPATH": str(frozen_folder(self.home, code)),
+            "PYTHONUNBUFFERED": "1",
+            "MMTUI_RUN_ID": str(run_id),
+        }
+        arguments = [sys.executable, "-m", "engine", "train", "--recipe", str(paths.recipe)]
+        arguments += ["--run-dir", str(paths.root), "--attempt", str(number)]
+        return process.spawn(paths.root, number, arguments, environment)
+
+    def _reject(self, run_id: int, error: Exception) -> None:
+        text = error.message if isinstance(error, MmtuiError) else f"the trainer could not be started: {error}"
+        with self.database.write() as session:
+            transition(session, run_id, RunEvent.REJECT, reason=text, error=text, ended_at=time.time())
+        logger.error("run %d: %s", run_id, text)
+
+

@@ -1,0 +1,72 @@
+"""What became of a trainer that is gone, and whether it is started again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmtui.domain.states import RunEvent
+from mmtui.domain.text import printable
+from mmtui.store.tables import Attempt, Run
+
+BACK_OFF_SECONDS = (0.0, 2.0, 4.0, 8.0, 16.0)
+"""Waits before the 1st, 2nd, ... new start without progress; after the last the run stays interrupted."""
+EXIT_RECIPE = 2
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The event to apply, why, and in how many seconds to start again (None = not by itself)."""
+
+    event: RunEvent
+    outcome: str
+    reason: str = ""
+    error: str = ""
+    retry_in: float | None = None
+    vanished: int = 0
+
+
+def judge(run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: float) -> Ending:
+    """The trainer's own last word first, then its exit code; silence means that it vanished.
+
+    Args:
+        exit_code: None when the trainer was no child of this supervisor.
+        log: what the trainer printed.
+    """
+    if attempt.outcome == "succeeded":
+        return Ending(RunEvent.EXIT_OK, "succeeded")
+    if attempt.outcome == "failed":
+        return Ending(RunEvent.EXIT_ERROR, "failed", run.error)
+    if attempt.outcome == "stopped":
+        return _again(run, RunEvent.EXIT_STOPPED, "stopped", "its trainer was told to stop")
+    if exit_code is not None and exit_code > 0 and attempt.resumed_global_step < 0 and exit_code < 128:
+        text = f"the trainer left with code {exit_code}: {last_line(log)}"
+        if exit_code != 75:  # EX_TEMPFAIL of the launcher: another trainer still held the run's lock
+            return Ending(RunEvent.EXIT_ERROR, "failed", text, text)
+    return _again(run, RunEvent.VANISHED, "vanished", f"its trainer vanished{_how(exit_code)}")
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is None:
+        return ""
+    return f" (killed by signal {-exit_code})" if exit_code < 0 else f" (exit code {exit_code})"
+
+
+def _again(run: Run, event: RunEvent, outcome: str, why: str) -> Ending:
+    """Back into the queue, later each time, until it has vanished too often without getting on."""
+    vanished = 1 if run.global_step > run.vanished_at_step else run.vanished + 1
+    if vanished > len(BACK_OFF_SECONDS):
+        reason = f"{why} {vanished} times at step {run.global_step} without getting on; retry it by hand"
+        return Ending(event, outcome, reason, vanished=vanished)
+    reason = f"{why} at step {run.global_step}; goes on from its last checkpoint"
+    return Ending(event, outcome, reason, retry_in=BACK_OFF_SECONDS[vanished - 1], vanished=vanished)
+
+
+def last_line(log: Path) -> str:
+    """Last line a trainer printed that says something."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()[-50:]]
+    except OSError:
+        return "it printed nothing"
+    spoken = [line for line in lines if line]
+    return printable(spoken[-1]) if spoken else "it printed nothing"
