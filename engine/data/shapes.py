@@ -122,7 +122,7 @@ PAIRS = tuple((i, i + 1) for i in range(1, len(CLASSES), 2))
 """Classes that share one colour distribution."""
 
 
-def class_names(config: ShapesData) -> tuple[str, ...]:  # noqa: ARG001 - one signature for every data set
+def class_names(config: ShapesData) -> tuple[str, ...]:
     """The class names, background first."""
     return CLASSES
 

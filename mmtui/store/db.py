@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import URL, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, create_engine
 
 from mmtui.errors import UnreachableError
@@ -39,7 +40,8 @@ class Database:
         home.create()
         prepare(home)
         self.engine = create_engine(
-            f"sqlite:///{home.database}", connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}
+            URL.create("sqlite", database=str(home.database)),  # a text would give ? and % in a path a meaning
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         )
         self._checkpoints = checkpoints
         event.listen(self.engine, "connect", self._on_connect)
@@ -126,8 +128,15 @@ def prepare(home: Home) -> None:
             return
         if revision is not None:
             _refuse_newer(home, revision)
+        if home.database.exists() and home.database.stat().st_size:
             backup(home.database, home.backups / f"before-{HEAD}-{int(time.time())}.db")
-        _migrate(home)
+        try:
+            _migrate(home)
+        except SQLAlchemyError as error:
+            raise UnreachableError(
+                f"the database {home.database} cannot be made or upgraded: {getattr(error, 'orig', error)}",
+                f"a copy of it as it was lies in {home.backups}",
+            ) from error
 
 
 def _refuse_newer(home: Home, revision: str) -> None:
@@ -143,7 +152,8 @@ def _migrate(home: Home) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # The option is read through an interpolation that gives % a meaning.
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["database"] = home.database
     previous = os.umask(0o077)
     try:

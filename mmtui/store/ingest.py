@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlmodel import Session
 
+from mmtui.domain.eventline import finite, whole
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.store.runs import read_attempt, read_run, transition
 from mmtui.store.tables import Attempt, Run, Stage
@@ -70,11 +71,11 @@ def _values(event: EventLine) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return finite(value)
 
 
 def _integer(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+    return whole(value) or 0
 
 
 def _follow(run: Run, stages: dict[str, Stage], event: EventLine) -> None:
@@ -99,8 +100,7 @@ def _run_started(session: Session, run: Run, attempt: Attempt, stages: dict[str,
     attempt.resumed_step = _integer(values.get("resumed_step"))
     attempt.resumed_global_step = _integer(values.get("resumed_global_step"))
     total, offset = 0, 0
-    for position, item in enumerate(values.get("stages") or []):
-        name, steps = str(item[0]), _integer(item[1])
+    for position, (name, steps) in enumerate(_plan(values.get("stages"))):
         stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name))
         stage.position, stage.total_steps, stage.step_offset = position, steps, offset
         if offset + steps <= attempt.resumed_global_step and stage.status != "finished":
@@ -111,8 +111,16 @@ def _run_started(session: Session, run: Run, attempt: Attempt, stages: dict[str,
     run.total_steps = total or run.total_steps
 
 
+def _plan(stages: Any) -> list[tuple[str, int]]:
+    """Stages and their steps as ``run_started`` tells them; what is no [name, steps] is left out."""
+    items = stages if isinstance(stages, list) else []
+    return [(str(item[0]), _integer(item[1])) for item in items if isinstance(item, list) and len(item) == 2]
+
+
 def _stage_started(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
     name, values = str(event.get("stage") or ""), _values(event)
+    if not name:
+        return
     stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name, position=len(stages)))
     stage.status, stage.ended_at = "running", None
     stage.started_at = stage.started_at or float(event["t"])
@@ -167,7 +175,7 @@ def _square(matrix: Any) -> bool:
     if not isinstance(matrix, list) or not matrix:
         return False
     return all(
-        isinstance(row, list) and len(row) == len(matrix) and all(isinstance(n, int) and n >= 0 for n in row)
+        isinstance(row, list) and len(row) == len(matrix) and all(whole(n) is not None for n in row)
         for row in matrix
     )
 
@@ -198,8 +206,9 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
                 if value is None or _number(value) is not None
             ]
         elif kind == "confusion" and _square(values.get("matrix")):
-            blob = array("q", [n for row in values["matrix"] for n in row]).tobytes()
-            classes = json.dumps(values.get("classes") or [])
+            blob = array("q", [_integer(n) for row in values["matrix"] for n in row]).tobytes()
+            names = values.get("classes")
+            classes = json.dumps([str(name) for name in names] if isinstance(names, list) else [])
             tail = (str(values.get("split", "val")), _integer(values.get("images")), str(values.get("predictions", "")))
             evaluations.append((run_id, global_step, number, stage, step, t, classes, blob, *tail))
         elif kind not in _NOT_STORED:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import create_engine, event, pool
+from sqlalchemy import URL, create_engine, event, pool
 
 database = context.config.attributes["database"]
-engine = create_engine(f"sqlite:///{database}", poolclass=pool.NullPool)
+engine = create_engine(URL.create("sqlite", database=str(database)), poolclass=pool.NullPool)
 
 
 @event.listens_for(engine, "connect")

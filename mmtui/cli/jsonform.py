@@ -1,0 +1,100 @@
+"""Records as JSON: the fixed keys of the command line's contract."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Any
+
+from mmtui.domain.views import AttemptView, ClassTable, DeviceSnapshot, Point, RunDetail, RunRow, StageView
+
+
+def when(seconds: float | None) -> str | None:
+    """Unix seconds as UTC ISO-8601."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def run(row: RunRow) -> dict[str, Any]:
+    """One run of ``mmtui ls --json``."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "recipe": row.recipe,
+        "state": row.state,
+        "reason": row.reason,
+        "stage": row.stage,
+        "progress": round(row.progress, 4),
+        "created_at": when(row.created_at),
+        "started_at": when(row.started_at),
+        "ended_at": when(row.ended_at),
+        "seed": row.seed,
+        "gpus": list(row.gpus),
+        "tags": list(row.tags),
+        "metrics": dict(row.metrics),
+        "attempt": row.attempt,
+        "group": row.group,
+    }
+
+
+def detail(found: RunDetail) -> dict[str, Any]:
+    """``mmtui show --json``."""
+    return {
+        **run(found.row),
+        "config": found.config,
+        "overrides": list(found.overrides),
+        "stages": [stage(item) for item in found.stages],
+        "attempts": [attempt(item) for item in found.attempts],
+        "error": found.error,
+        "code": found.code,
+        "host": found.host,
+        "paths": found.paths,
+        "eta_seconds": found.eta_seconds,
+        "last_event_at": when(found.last_event_at),
+        "warnings": list(found.warnings),
+    }
+
+
+def stage(item: StageView) -> dict[str, Any]:
+    """One stage of a run."""
+    body = dataclasses.asdict(item)
+    return {**body, "started_at": when(item.started_at), "ended_at": when(item.ended_at)}
+
+
+def attempt(item: AttemptView) -> dict[str, Any]:
+    """One attempt of a run."""
+    body = dataclasses.asdict(item)
+    return {**body, "started_at": when(item.started_at), "ended_at": when(item.ended_at)}
+
+
+def classes(found: ClassTable) -> dict[str, Any]:
+    """``mmtui classes --json``; an absent class has ``"iou": null``."""
+    return {
+        "run": found.run,
+        "step": found.step,
+        "stage": found.stage,
+        "num_present": found.num_present,
+        "miou": found.miou,
+        "classes": [
+            {"index": c.index, "name": c.name, "iou": c.iou, "accuracy": c.accuracy, "pixels": c.pixels}
+            for c in found.classes
+        ],
+    }
+
+
+def point(item: Point) -> dict[str, Any]:
+    """One point of ``mmtui metrics --json``."""
+    return {
+        "step": item.step,
+        "value": item.value,
+        "time": when(item.time),
+        "attempt": item.attempt,
+        "stage": item.stage,
+        "global_step": item.global_step,
+    }
+
+
+def devices(found: DeviceSnapshot) -> dict[str, Any]:
+    """``mmtui gpu --json``."""
+    return {**dataclasses.asdict(found), "time": when(found.time)}

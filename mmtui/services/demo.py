@@ -1,0 +1,54 @@
+"""The demo: the built-in shapes data, with and without mix-and-match tuning, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.domain.text import duration
+from mmtui.domain.views import RunDetail
+from mmtui.paths import Home
+from mmtui.services import queue, runs, supervisors
+
+RECIPES = ("shapes_baseline", "shapes_mixmatch")
+
+
+def start(home: Home) -> list[str]:
+    """Queue both runs and make sure a supervisor serves them; returns their ids."""
+    ids = [queue.enqueue(home, recipe, tags=("demo",)) for recipe in RECIPES]
+    supervisors.ensure(home)
+    return ids
+
+
+def follow(
+    home: Home, ids: list[str], interval: float = 3.0, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[str]:
+    """One plain line every ``interval`` seconds until all runs are final."""
+    while True:
+        found = [runs.get_run(home, run_id) for run_id in ids]
+        if all(RunState(detail.row.state) in FINAL_STATES for detail in found):
+            return
+        current = next((d for d in found if RunState(d.row.state) not in FINAL_STATES), found[-1])
+        done = sum(RunState(d.row.state) in FINAL_STATES for d in found)
+        yield f"[{done}/{len(ids)} done] {progress_line(current)}"
+        sleep(interval)
+
+
+def progress_line(detail: RunDetail) -> str:
+    """Where a run stands, in one line."""
+    row = detail.row
+    words = [f"run {row.id}", row.name, row.state]
+    stage = next((s for s in detail.stages if s.name == row.stage and s.status == "running"), None)
+    if stage is not None:
+        words.append(f"{stage.name} {stage.step}/{stage.total_steps}")
+        loss, miou = row.metrics.get("loss"), row.metrics.get("miou")
+        if loss is not None:
+            words.append(f"loss {loss:.3f}")
+        if miou is not None:
+            words.append(f"mIoU {miou:.1f}")
+        if stage.eta_seconds is not None:
+            words.append(f"stage ends in {duration(stage.eta_seconds)}")
+    elif row.reason:
+        words.append(row.reason)
+    return "  ".join(words)

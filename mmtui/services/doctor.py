@@ -1,0 +1,166 @@
+"""Is everything as it should be, and if not, what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import stat
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mmtui.errors import MmtuiError
+from mmtui.paths import Home
+from mmtui.services import devices, recipes, supervisors
+from mmtui.store.reader import Reader
+from mmtui.store.schema import schema_revision
+
+LOW_DISK = 2 * 2**30
+_SAFE_SQLITE = (3, 51, 3)
+_BACKPORTS = ((3, 44, 6), (3, 50, 7))
+_NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "lustre", "gpfs"})
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. ``ok`` is None for what is worth knowing but no fault."""
+
+    name: str
+    ok: bool | None
+    text: str
+    fix: str = ""
+
+
+def checks(home: Home) -> list[Check]:
+    """Every check, in the order worth reading."""
+    return [
+        _python(),
+        _packages(),
+        _home(home),
+        _filesystem(home),
+        _disk(home),
+        _sqlite(),
+        _database(home),
+        _supervisor(home),
+        _gpu(home),
+        _linger(),
+        _recipes(home),
+    ]
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    return Check("python", sys.version_info >= (3, 11), f"{version} at {sys.executable}", "use Python 3.11 or newer")
+
+
+def _packages() -> Check:
+    found = []
+    for name in ("torch", "textual", "sqlmodel", "nvidia-ml-py"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            return Check("packages", False, f"{name} is not installed", f"pip install {name}")
+    return Check("packages", True, ", ".join(found))
+
+
+def _home(home: Home) -> Check:
+    if not home.root.exists():
+        return Check("home", None, f"{home.root} does not exist yet; the first run makes it")
+    if not os.access(home.root, os.W_OK):
+        return Check("home", False, f"{home.root} cannot be written", f"chown it to yourself: {home.root}")
+    mode = stat.S_IMODE(home.root.stat().st_mode)
+    if mode & 0o077:
+        return Check("home", False, f"{home.root} is open to others ({mode:o})", f"chmod 700 {home.root}")
+    return Check("home", True, f"{home.root}, private to you")
+
+
+def _filesystem(home: Home) -> Check:
+    kind = _filesystem_kind(home.root)
+    if kind in _NETWORK_FILESYSTEMS:
+        text = f"{home.root} is on {kind}; SQLite's WAL needs a local disk"
+        return Check("file system", False, text, "set MMTUI_HOME to a local folder")
+    return Check("file system", True, kind or "unknown")
+
+
+def _filesystem_kind(path: Path) -> str:
+    best = ("", "")
+    try:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    for mount in mounts:
+        _, point, kind, *_ = mount.split()
+        if (str(path) + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1]
+
+
+def _disk(home: Home) -> Check:
+    folder = home.root
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    return Check("disk", free >= LOW_DISK, f"{free / 2**30:.1f} GiB free", "free some space: checkpoints need it")
+
+
+def _sqlite() -> Check:
+    version = sqlite3.sqlite_version_info
+    safe = version >= _SAFE_SQLITE or version[:2] in [b[:2] for b in _BACKPORTS if version >= b]
+    text = sqlite3.sqlite_version
+    if not safe:
+        text += " (has the WAL-reset fault; mmtui avoids it: only the supervisor checkpoints)"
+    return Check("sqlite", True if safe else None, text)
+
+
+def _database(home: Home) -> Check:
+    try:
+        if schema_revision(home.database) is None:
+            return Check("database", None, "none yet")
+        with Reader(home) as reader:
+            problem = str(reader.query("PRAGMA quick_check(1)")[0][0])
+            runs = len(reader.ids())
+    except MmtuiError as error:
+        return Check("database", False, error.message, f"restore a backup from {home.backups}")
+    return Check("database", problem == "ok", f"{runs} runs, {problem}", f"restore a backup from {home.backups}")
+
+
+def _supervisor(home: Home) -> Check:
+    found = supervisors.status(home)
+    if found.running:
+        text = f"runs (pid {found.pid}), {found.active_runs} active, {found.queued_runs} queued"
+        return Check("supervisor", True, text)
+    waiting = found.active_runs + found.queued_runs
+    text = f"does not run; {waiting} runs wait"
+    return Check("supervisor", False if waiting else None, text, "mmtui daemon start")
+
+
+def _gpu(home: Home) -> Check:
+    found = devices.snapshot(home)
+    if not found.gpus:
+        return Check("gpu", None, f"{found.gpu_note}; runs train on the CPU ({found.cpu_count} cores)")
+    lost = [gpu for gpu in found.gpus if gpu.lost]
+    label = " (simulated)" if found.simulated else ""
+    text = ", ".join(gpu.name for gpu in found.gpus) + label
+    return Check("gpu", not lost, text, "a GPU is lost: see dmesg, reboot")
+
+
+def _linger() -> Check:
+    if not Path("/run/systemd/system").is_dir():
+        return Check("logout", None, "no systemd here; runs outlive the terminal")
+    user = os.environ.get("USER", "")
+    if Path(f"/var/lib/systemd/linger/{user}").exists() or os.geteuid() == 0:
+        return Check("logout", True, "runs outlive your logout")
+    return Check(
+        "logout", None, "systemd may end your processes at logout (KillUserProcesses)", "loginctl enable-linger"
+    )
+
+
+def _recipes(home: Home) -> Check:
+    found = recipes.list_recipes(home)
+    broken = [view for view in found if view.error]
+    if broken:
+        return Check("recipes", False, broken[0].error, "mend or remove the file")
+    return Check("recipes", bool(found), f"{len(found)} recipes load", "install mmtui again: its recipes are missing")
