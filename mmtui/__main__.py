@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    from mmtui.cli.app import app
     from mmtui.cli.diagnostics import guarded
 
-    return guarded(app)
+    return guarded(lambda: dispatch(sys.argv[1:]))
+
+
+def dispatch(argv: list[str]) -> int:
+    """Plain command lines go straight to their verb; the others, help and completion through Typer."""
+    if "_MMTUI_COMPLETE" not in os.environ:
+        if not argv:
+            from mmtui.cli.screen import open_screen_or_status
+
+            return open_screen_or_status()
+        if argv == ["--version"]:
+            from mmtui import __version__
+            from mmtui.cli import render
+
+            render.line(f"mmtui {__version__}")
+            return 0
+        from mmtui.cli.fast import parse
+
+        found = parse(argv)
+        if found is not None:
+            verb, values = found
+            return verb(**values) or 0
+    from mmtui.cli.app import app
+
+    app()
+    return 0
 
 
 if __name__ == "__main__":

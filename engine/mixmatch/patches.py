@@ -5,7 +5,8 @@ Shapes: B images, H and W their sides in pixels, K candidates per image, P patch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,15 +15,19 @@ from torch.nn import functional as F
 CANDIDATES_PER_PATCH = 5
 """How many centres are drawn for every wanted patch (reference release: 5)."""
 
+LANES = 8
+"""Bytes of an int64, and so the flags that one integer addition counts."""
+
 
 @dataclass(frozen=True)
 class Patches:
     """Square windows ``[c - size/2, c + size/2)`` in a batch of images.
 
-    ``image``, ``cy``, ``cx``, ``size`` and ``label`` are int64 (N,), in image order; ``size`` is even, in pixels.
+    ``image``, ``cy``, ``cx``, ``size`` and ``label`` are int64 (N,); ``size`` is even, in pixels. Those that
+    ``sample_patches`` draws stand in image order: kept candidates, then those taken back, then background.
     ``padding`` is float32 (N,), the share of the window outside its image, 0-1. ``overlap_rejections`` and
     ``topped_up`` are int64 scalars: candidates dropped for overlap before enough were found, and how many of
-    those were taken back because too few were left.
+    those were taken back because too few were left. These three say nothing (0) unless given.
     """
 
     image: Tensor
@@ -30,9 +35,9 @@ class Patches:
     cx: Tensor
     size: Tensor
     label: Tensor
-    padding: Tensor
-    overlap_rejections: Tensor
-    topped_up: Tensor
+    padding: Tensor = field(default_factory=lambda: torch.zeros(()))
+    overlap_rejections: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    topped_up: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.image)
@@ -49,6 +54,14 @@ class _Candidates:
 
     def take(self, order: Tensor) -> _Candidates:
         return _Candidates(*(part.gather(1, order) for part in (self.cy, self.cx, self.size, self.label)))
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Pixels to draw from: which labels belong to it, and how many pixels of each image row do, int64 (B, H)."""
+
+    member: Callable[[Tensor], Tensor]
+    rows: Tensor
 
 
 def sample_patches(
@@ -74,69 +87,112 @@ def sample_patches(
     Args:
         label_maps: int64 (B, H, W), classes and ``ignore_index``.
         per_image: patches per image P.
-        size: smallest and largest side, pixels; a uniform integer between them is rounded down to even.
+        size: smallest and largest side, pixels; a uniform integer between them is rounded down to even. An odd
+            smallest side counts as the even one above it.
         background: class with a quota of its own, None = no such class.
         background_ratio: the quota, 0-1.
         overlap: covered share beyond which a candidate is dropped, 0-1.
         ignore_index: label of void pixels, never a centre.
         generator: source of randomness, on the device of ``label_maps``.
-        reference_compat: repeat two quirks of the release: coverage is measured against the squared side of the
-            image's first candidate, and background patches drawn from elsewhere are still labelled background.
+        reference_compat: repeat the quirks of the release: coverage is measured against the squared side of the
+            image's first candidate; class 0 is the background whatever the data set calls it; background patches
+            drawn from elsewhere are labelled background all the same.
 
     Raises:
-        ValueError: sizes or counts out of range.
+        ValueError: sizes, counts or shares out of range.
     """
-    _check(label_maps, per_image, size)
-    valid = label_maps != ignore_index
-    is_background = (label_maps == background) if background is not None else torch.zeros_like(valid)
-    quota = max(1, int(per_image * background_ratio)) if background is not None else 0
-    quota = min(quota, per_image - 1)
-    foreground = max(1, per_image - quota)
+    sides = _even_sides(size)
+    _check(label_maps, per_image, background_ratio, overlap)
+    if reference_compat:
+        background = 0
+    quota = 0 if background is None else min(max(1, int(per_image * background_ratio)), per_image - 1)
+    wanted = per_image - quota
 
-    front = _draw(label_maps, valid & ~is_background, valid, foreground * CANDIDATES_PER_PATCH, size, generator)
-    chosen, rejected, topped = _choose(front, foreground, label_maps.shape[1:], overlap, reference_compat)
+    everything, behind, before = _pools(label_maps, background, ignore_index)
+    front = _draw(label_maps, before, everything, wanted * CANDIDATES_PER_PATCH, sides, generator)
+    chosen, rejected, topped = _choose(front, wanted, label_maps.shape[1:], overlap, reference_compat)
     parts = [front.take(chosen)]
     if quota:
-        back = _draw(label_maps, valid & is_background, valid, quota, size, generator)
-        if reference_compat and background is not None:
-            back = _Candidates(back.cy, back.cx, back.size, torch.full_like(back.label, background))
+        back = _draw(label_maps, behind, everything, quota, sides, generator)
+        if reference_compat:
+            back = _Candidates(back.cy, back.cx, back.size, torch.zeros_like(back.label))
         parts.append(back)
-    usable = valid.flatten(1).any(dim=1)
-    return _collect(parts, usable, label_maps.shape[1:], rejected[usable].sum(), topped[usable].sum())
+    usable = everything.rows.any(dim=1)
+    return _collect(parts, usable, label_maps.shape[1:], (rejected * usable).sum(), (topped * usable).sum())
 
 
-def _check(label_maps: Tensor, per_image: int, size: tuple[int, int]) -> None:
+def _even_sides(size: tuple[int, int]) -> tuple[int, int]:
+    low, high = size
+    even = low + low % 2
+    if not 2 <= even <= high:
+        raise ValueError(f"size must be (smallest, largest) side with an even number of 2 or more between, got {size}")
+    return even, high
+
+
+def _check(label_maps: Tensor, per_image: int, background_ratio: float, overlap: float) -> None:
     if label_maps.ndim != 3:
         raise ValueError(f"label_maps must be (B, H, W), got {tuple(label_maps.shape)}")
     if per_image < 1:
         raise ValueError(f"per_image must be at least 1, got {per_image}")
-    if not 2 <= size[0] <= size[1]:
-        raise ValueError(f"size must be (smallest, largest) with smallest >= 2, got {size}")
+    for name, share in (("background_ratio", background_ratio), ("overlap", overlap)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {share}")
+
+
+def _pools(label_maps: Tensor, background: int | None, ignore_index: int) -> tuple[_Pool, _Pool, _Pool]:
+    """Labelled pixels, those of the background and the others."""
+
+    def labelled(labels: Tensor) -> Tensor:
+        return labels != ignore_index
+
+    def behind(labels: Tensor) -> Tensor:
+        return (labels == background) & labelled(labels)
+
+    def before(labels: Tensor) -> Tensor:
+        return (labels != background) & labelled(labels)
+
+    rows = _row_counts(labelled(label_maps))
+    if background is None or background == ignore_index:
+        return _Pool(labelled, rows), _Pool(behind, torch.zeros_like(rows)), _Pool(labelled, rows)
+    rows_behind = _row_counts(label_maps == background)
+    return _Pool(labelled, rows), _Pool(behind, rows_behind), _Pool(before, rows - rows_behind)
+
+
+def _row_counts(flags: Tensor) -> Tensor:
+    """True pixels of each image row: bool (B, H, W) to int64 (B, H).
+
+    A CPU sums flags one by one. Eight of them read as one integer are added at once, as long as none of its bytes
+    can overflow: a twentieth of the time.
+    """
+    width = flags.shape[2]
+    if width % LANES or width // LANES > 255 or not flags.is_contiguous():
+        return flags.sum(dim=2)
+    return flags.view(torch.int64).sum(dim=2, keepdim=True).view(torch.uint8).sum(dim=2)
 
 
 def _draw(
     label_maps: Tensor,
-    pool: Tensor,
-    fallback: Tensor,
+    pool: _Pool,
+    fallback: _Pool,
     count: int,
-    size: tuple[int, int],
+    sides: tuple[int, int],
     generator: torch.Generator | None,
 ) -> _Candidates:
-    """``count`` uniform pixels per image from ``pool`` (B, H, W), or from ``fallback`` where the pool is empty."""
-    empty = ~pool.flatten(1).any(dim=1)
-    pool = torch.where(empty[:, None, None], fallback, pool)
-    per_row = pool.sum(dim=2)
+    """``count`` uniform pixels per image from ``pool``, or from ``fallback`` where the pool is empty."""
+    empty = ~pool.rows.any(dim=1, keepdim=True)
+    per_row = torch.where(empty, fallback.rows, pool.rows)
     up_to_row = per_row.cumsum(dim=1)
     total = up_to_row[:, -1:]
-    uniform = _uniform((2, len(pool), count), label_maps.device, generator)
-    # An image without any labelled pixel gets centre (0, 0); the caller leaves its patches out.
+    uniform = _uniform((2, len(label_maps), count), label_maps.device, generator)
+    # An image without any labelled pixel gets some centre; the caller leaves its patches out.
     pick = torch.minimum((uniform[0] * total).long(), (total - 1).clamp(min=0))
-    cy = torch.searchsorted(up_to_row, pick, right=True).clamp(max=pool.shape[1] - 1)
+    cy = torch.searchsorted(up_to_row, pick, right=True).clamp(max=label_maps.shape[1] - 1)
     within = pick - (up_to_row.gather(1, cy) - per_row.gather(1, cy))
-    image = torch.arange(len(pool), device=pool.device)[:, None]
-    along = pool[image, cy].cumsum(dim=2)
-    cx = torch.searchsorted(along, within[:, :, None], right=True).squeeze(2).clamp(max=pool.shape[2] - 1)
-    low, high = size
+    image = torch.arange(len(label_maps), device=label_maps.device)[:, None]
+    lines = label_maps[image, cy]
+    along = torch.where(empty[:, :, None], fallback.member(lines), pool.member(lines)).cumsum(dim=2)
+    cx = torch.searchsorted(along, within[:, :, None], right=True).squeeze(2).clamp(max=label_maps.shape[2] - 1)
+    low, high = sides
     side = low + (uniform[1] * (high - low + 1)).long().clamp(max=high - low)
     return _Candidates(cy, cx, side - side % 2, label_maps[image, cy, cx])
 
@@ -182,7 +238,7 @@ def _choose(
     for k in range(count):
         missing = kept.sum(dim=1) < wanted
         already = torch.einsum("br,brc,bc->b", rows[:, k] * heights, covered, columns[:, k] * widths)
-        keep = missing & (already <= overlap * area[:, k])
+        keep = missing & (already / area[:, k] <= overlap)
         kept[:, k] = keep
         considered[:, k] = missing
         window = rows[:, k, :, None] * columns[:, k, None, :] * keep[:, None, None]
@@ -204,19 +260,19 @@ def _cells(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 def _collect(
     parts: list[_Candidates], usable: Tensor, bounds: tuple[int, ...], rejected: Tensor, topped: Tensor
 ) -> Patches:
+    image = usable.nonzero()
     joined = _Candidates(
-        *(torch.cat([getattr(part, name)[usable] for part in parts], dim=1) for name in ("cy", "cx", "size", "label"))
+        *(torch.cat([getattr(part, name) for part in parts], dim=1)[image[:, 0]] for name in ("cy", "cx", "size", "label"))
     )
     y0, y1, x0, x1 = _window(joined, bounds)
-    inside = ((y1 - y0) * (x1 - x0)).float() / joined.size.float().square()
-    image = torch.nonzero(usable).expand(-1, joined.cy.shape[1])
+    outside = 1 - ((y1 - y0) * (x1 - x0)).float() / joined.size.float().square()
     return Patches(
-        image.flatten(),
+        image.expand_as(joined.cy).flatten(),
         joined.cy.flatten(),
         joined.cx.flatten(),
         joined.size.flatten(),
         joined.label.flatten(),
-        (1 - inside).flatten(),
+        outside.flatten(),
         rejected,
         topped,
     )
@@ -229,42 +285,54 @@ def crop_patches(images: Tensor, patches: Patches, output_size: int = 128, fill:
     antialiasing, inside the window alone, as OpenCV's INTER_LINEAR resizes a cut-out.
 
     Args:
-        images: float (B, C, H, W).
-        patches: windows in them.
+        images: (B, C, H, W); integers are read as float32.
+        patches: windows in them, in any order.
         output_size: side of the result, pixels.
         fill: value outside the image.
 
     Returns:
-        (N, C, output_size, output_size) of the images' dtype, on their device.
+        (N, C, output_size, output_size) of the images' floating dtype, on their device.
     """
-    if not images.is_floating_point():
-        images = images.float()
+    dtype = images.dtype if images.is_floating_point() else torch.float32
     if len(patches) == 0:
-        return images.new_zeros((0, images.shape[1], output_size, output_size))
-    grid, slot, most = _sampling_grid(images, patches, output_size)
-    shifted = images - fill if fill else images
-    tall = F.grid_sample(shifted, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    stacked = tall.unflatten(2, (most, output_size)).transpose(1, 2)
-    cut: Tensor = stacked[patches.image, slot]
-    return cut + fill if fill else cut
+        return images.new_zeros((0, images.shape[1], output_size, output_size), dtype=dtype)
+    # Positions need float32 at least: half precision cannot tell neighbouring pixels apart.
+    exact = images.to(torch.promote_types(dtype, torch.float32))
+    most, slot = _slots(patches.image, len(images))
+    grid = _sampling_grid(patches, output_size, exact)
+    if slot is not None:
+        grid = grid.new_full((len(images) * most, *grid.shape[1:]), -2.0).index_copy(0, slot, grid)
+    # All patches of an image stand in one tall grid, so that no image is copied.
+    grid = grid.unflatten(0, (len(images), most)).flatten(1, 2)
+    tall = F.grid_sample(exact - fill if fill else exact, grid, padding_mode="zeros", align_corners=False)
+    cut = tall.unflatten(2, (most, output_size)).transpose(1, 2).flatten(0, 1)
+    if slot is not None:
+        cut = cut[slot]
+    return (cut + fill if fill else cut).to(dtype)
 
 
-def _sampling_grid(images: Tensor, patches: Patches, output_size: int) -> tuple[Tensor, Tensor, int]:
-    """All patches of an image stacked in one tall grid, so that no image is copied: (B, most * out, out, 2)."""
-    batch, _, height, width = images.shape
-    per_image = torch.bincount(patches.image, minlength=batch)
-    first = per_image.cumsum(0) - per_image
-    by_image = torch.argsort(patches.image, stable=True)
-    slot = torch.empty_like(patches.image)
-    slot[by_image] = torch.arange(len(patches), device=images.device) - first[patches.image[by_image]]
+def _slots(image: Tensor, batch: int) -> tuple[int, Tensor | None]:
+    """Most patches of one image M, and each patch's place in a table of B x M; None if that is its number already."""
+    even = len(image) // batch
+    number = torch.arange(len(image), device=image.device)
+    if len(image) == even * batch and torch.equal(image, number // even):
+        return even, None
+    per_image = torch.bincount(image, minlength=batch)
+    by_image = torch.argsort(image, stable=True)
+    first = (per_image.cumsum(0) - per_image)[image[by_image]]
     most = int(per_image.max())
+    slot = torch.empty_like(image)
+    slot[by_image] = image[by_image] * most + number - first
+    return most, slot
+
+
+def _sampling_grid(patches: Patches, output_size: int, images: Tensor) -> Tensor:
+    """Where every pixel of every patch reads, (N, out, out, 2) as (x, y) in -1 .. 1 over the image's side."""
+    height, width = images.shape[2:]
     ys = _axis(patches.cy, patches.size, output_size, height, images.dtype)
     xs = _axis(patches.cx, patches.size, output_size, width, images.dtype)
     shape = (len(patches), output_size, output_size)
-    own = torch.stack([xs[:, None, :].expand(shape), ys[:, :, None].expand(shape)], dim=3)
-    grid = own.new_full((batch, most, output_size, output_size, 2), -2.0)
-    grid[patches.image, slot] = own
-    return grid.flatten(1, 2), slot, most
+    return torch.stack([xs[:, None, :].expand(shape), ys[:, :, None].expand(shape)], dim=3)
 
 
 def _axis(center: Tensor, size: Tensor, output_size: int, side: int, dtype: torch.dtype) -> Tensor:

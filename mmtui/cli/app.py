@@ -1,17 +1,17 @@
-"""The verbs. Each parses, calls one service and renders; services are imported when a verb runs."""
+"""The whole command line, built with Typer from the table of verbs: help, error messages and shell completion."""
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
 from mmtui import __version__
-from mmtui.cli import daemon, follow, reading, writing
-from mmtui.errors import UsageError
-from mmtui.paths import Home
+from mmtui.cli import screen, verbs
+from mmtui.cli.options import Argument, Option
 
 app = typer.Typer(
     name="mmtui",
@@ -19,6 +19,8 @@ app = typer.Typer(
     no_args_is_help=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
+    # Rich would take a tenth of a second to draw boxes around the help.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Without a verb: the screen, on a terminal; a short status otherwise. Data live in MMTUI_HOME.",
 )
@@ -35,60 +37,87 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main_callback(
     context: typer.Context,
-    color: Annotated[str, typer.Option(help="auto, always or never (NO_COLOR is honoured)")] = "auto",
+    color: Annotated[str, typer.Option(help="auto, always or never (NO_COLOR is honoured)", show_default=False)] = "",
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and leave")
     ] = False,
 ) -> None:
     from mmtui.cli import render
 
-    if color not in ("auto", "always", "never"):
-        raise UsageError(f"--color {color}: write auto, always or never")
     render.set_color(color)
     if context.invoked_subcommand is None:
-        open_screen_or_status()
+        raise typer.Exit(screen.open_screen_or_status())
 
 
-def open_screen_or_status() -> None:
-    """The screen on a terminal; a short status in a pipe."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        reading.queue_status(as_json=False)
-        return
-    open_screen(Home.from_environment())
+def command(verb: verbs.Verb) -> Callable[..., None]:
+    """A verb as a function that Typer can read: the same parameters, declared in Typer's terms."""
+
+    @wraps(verb)
+    def typed(**values: Any) -> None:
+        raise typer.Exit(verb(**values) or 0)
+
+    del typed.__wrapped__  # type: ignore[attr-defined]  # Typer would read the verb's own signature through it
+    parameters = [_typed(parameter) for parameter in inspect.signature(verb, eval_str=True).parameters.values()]
+    typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return typed
 
 
-def open_screen(home: Home, select: str | None = None) -> None:
-    """Run the full-screen program.
+def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter with Typer's declaration in place of ours."""
+    declared: Argument | Option = parameter.annotation.__metadata__[0]
+    completion = _COMPLETIONS.get(declared.complete)
+    info: Any
+    if isinstance(declared, Argument):
+        info = typer.Argument(help=declared.help, autocompletion=completion)
+    else:
+        shown = parameter.default not in (None, "", False)
+        info = typer.Option(
+            *declared.flags,
+            help=declared.help,
+            min=declared.minimum,
+            show_default=shown,
+            autocompletion=completion,
+        )
+    return parameter.replace(annotation=Annotated[parameter.annotation.__origin__, info])
 
-    Raises:
-        UsageError: the terminal cannot show it.
-    """
-    if os.environ.get("TERM", "dumb") == "dumb":
-        raise UsageError("TERM=dumb has no full screen", "follow runs as plain lines with: mmtui watch")
-    from mmtui.tui.app import run
 
-    raise typer.Exit(run(home, select))
+def _complete_runs(incomplete: str) -> list[tuple[str, str]]:
+    from mmtui.cli.completion import run_choices
+
+    return run_choices(incomplete)
 
 
-app.command("run")(writing.run)
-for _verb in ("cancel", "pause", "resume", "retry", "hold", "release"):
-    app.command(_verb)(getattr(writing, _verb))
-app.command("ls")(reading.ls)
-app.command("show")(reading.show)
-app.command("classes")(reading.classes)
-app.command("metrics")(reading.metrics)
-app.command("recipes")(reading.recipes)
-app.command("gpu")(reading.gpu)
-app.command("queue")(reading.queue)
-app.command("logs")(follow.logs)
-app.command("watch")(follow.watch)
-app.command("wait")(follow.wait)
-app.command("demo")(follow.demo)
-app.command("doctor")(reading.doctor)
-app.add_typer(daemon.app, name="daemon")
-# What fingers type out of habit; not shown in the help.
-app.command("list", hidden=True)(reading.ls)
-app.command("ps", hidden=True)(reading.ls)
-app.command("status", hidden=True)(reading.queue)
-app.command("tail", hidden=True)(follow.logs)
-app.command("kill", hidden=True)(writing.cancel)
+def _complete_recipes(incomplete: str) -> list[tuple[str, str]]:
+    from mmtui.cli.completion import recipe_choices
+
+    return recipe_choices(incomplete)
+
+
+def _complete_keys(incomplete: str) -> list[tuple[str, str]]:
+    from mmtui.cli.completion import key_choices
+
+    return key_choices(incomplete)
+
+
+_COMPLETIONS: dict[str, Callable[[str], list[tuple[str, str]]]] = {
+    "runs": _complete_runs,
+    "recipes": _complete_recipes,
+    "keys": _complete_keys,
+}
+
+
+def build() -> None:
+    """Register every verb and alias."""
+    groups = {name: typer.Typer(help=text, no_args_is_help=True) for name, text in verbs.GROUPS.items()}
+    for name in verbs.VERBS:
+        group, _, verb = name.rpartition(" ")
+        target = groups[group] if group else app
+        target.command(verb)(command(verbs.load(name)))
+    for name, group_app in groups.items():
+        app.add_typer(group_app, name=name)
+    for alias, name in verbs.ALIASES.items():
+        app.command(alias, hidden=True)(command(verbs.load(name)))
+
+
+build()

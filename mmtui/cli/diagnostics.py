@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from mmtui.domain.text import printable
 from mmtui.errors import ExitCode, MmtuiError
 
 
@@ -21,29 +22,37 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def say(text: str) -> None:
     """Talk to the person: stderr, never stdout."""
-    sys.stderr.write(f"{text}\n")
+    if sys.stderr is None:
+        return
+    text = "\n".join(printable(part) for part in text.splitlines())
+    encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stderr.flush()
 
 
-def guarded(command: Callable[[], object]) -> int:
+def report(error: MmtuiError) -> int:
+    """Say what went wrong; its exit code."""
+    say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
+    return int(error.exit_code)
+
+
+def guarded(command: Callable[[], int]) -> int:
     """Run a command line and turn whatever ends it into an exit code."""
     signal.signal(signal.SIGINT, _interrupt)
     # `mmtui ls | head` ends quietly, like any other program in a pipe.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        command()
+        return command()
     except MmtuiError as error:
-        say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
-        return int(error.exit_code)
-    except Interrupted:
+        return report(error)
+    except (Interrupted, KeyboardInterrupt):
         say("interrupted")
         return int(ExitCode.INTERRUPTED)
     except SystemExit as leave:
-        return leave.code if isinstance(leave.code, int) else 0 if leave.code is None else 1
+        return leave.code if isinstance(leave.code, int) else 0 if leave.code is None else int(ExitCode.FAILED)
     except OSError as error:
         if os.environ.get("MMTUI_DEBUG"):
             raise
         where = f"{error.filename}: " if error.filename else ""
         say(f"error: {where}{error.strerror or error}")
         return int(ExitCode.FAILED)
-    return int(ExitCode.OK)

@@ -6,7 +6,17 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
-from mmtui.domain.views import AttemptView, ClassTable, DeviceSnapshot, Point, RunDetail, RunRow, StageView
+from mmtui.domain.views import (
+    AttemptView,
+    ClassTable,
+    DeviceSnapshot,
+    Point,
+    RecipeView,
+    RunDetail,
+    RunRow,
+    StageView,
+    SupervisorStatus,
+)
 
 
 def when(seconds: float | None) -> str | None:
@@ -98,3 +108,28 @@ def point(item: Point) -> dict[str, Any]:
 def devices(found: DeviceSnapshot) -> dict[str, Any]:
     """``mmtui gpu --json``."""
     return {**dataclasses.asdict(found), "time": when(found.time)}
+
+
+def recipe(view: RecipeView) -> dict[str, Any]:
+    """One recipe of ``mmtui recipes --json``."""
+    return {
+        "name": view.name,
+        "description": view.description,
+        "data": view.data,
+        "stages": [{"name": name, "steps": steps} for name, steps in view.stages],
+        "reference_miou": view.reference_miou,
+        "path": view.path,
+        "error": view.error,
+    }
+
+
+def supervisor(found: SupervisorStatus) -> dict[str, Any]:
+    """The supervisor of ``mmtui daemon status --json`` and ``mmtui queue --json``."""
+    return {
+        "running": found.running,
+        "pid": found.pid,
+        "started_at": when(found.started_at),
+        "active_runs": found.active_runs,
+        "queued_runs": found.queued_runs,
+        "home": found.home,
+    }

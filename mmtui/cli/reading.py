@@ -1,49 +1,51 @@
-"""Verbs that read: ls, show, classes, metrics, recipes, gpu, queue, doctor."""
+"""Verbs that ask about runs: ls, show, classes, metrics, queue."""
 
 from __future__ import annotations
 
+import difflib
 import time
 from typing import Annotated
 
-import typer
-
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import JsonOption, RunArgument
-from mmtui.domain.states import RunState
-from mmtui.domain.text import duration, printable, size
-from mmtui.domain.views import GpuView, RunDetail
+from mmtui.cli.options import JsonOption, RunArgument, option
+from mmtui.domain.states import ACTIVE_STATES, RunState
+from mmtui.domain.text import duration
+from mmtui.domain.views import RunDetail
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
 
-DEFAULT_ROWS = 30
-
 
 def ls(
-    state: Annotated[list[str] | None, typer.Option("--state", help="only runs in this state (repeatable)")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="newest N runs")] = DEFAULT_ROWS,
-    all_: Annotated[bool, typer.Option("--all", "-a", help="all runs")] = False,
+    state: Annotated[list[str] | None, option("--state", "-s", help="only runs in this state (repeatable)")] = None,
+    limit: Annotated[int | None, option("--limit", "-n", help="newest N runs (30 unless set)", minimum=1)] = None,
+    all_: Annotated[bool, option("--all", "-a", help="all runs")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
     from mmtui.services import runs
 
-    known = {item.value for item in RunState}
     for name in state or []:
-        if name not in known:
-            raise UsageError(f"--state {name}: there is no such state", f"write one of {', '.join(sorted(known))}")
+        _check_state(name)
     home = Home.from_environment()
-    rows = runs.list_runs(home, limit=None if all_ else limit, states=state or None)
+    rows = runs.list_runs(home, limit=None if all_ else limit or render.settings().rows, states=state or None)
     if as_json:
         render.document({"runs": [jsonform.run(row) for row in rows]})
-        return
-    if not rows:
-        say("no runs" + ("" if state else " yet; start one with: mmtui run shapes_mixmatch, or: mmtui demo"))
-        return
-    render.runs_table(rows, time.time())
+    elif rows:
+        render.runs_table(rows, time.time())
+    else:
+        say("no runs" + (" in this state" if state else " yet; start one with: mmtui run shapes_mixmatch"))
     total = sum(count for name, count in runs.count_runs(home).items() if not state or name in state)
     if len(rows) < total:
         say(f"{len(rows)} of {total} runs; all of them with --all")
+
+
+def _check_state(name: str) -> None:
+    known = [item.value for item in RunState]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"write one of {', '.join(known)}"
+        raise UsageError(f"--state {name}: there is no such state", hint)
 
 
 def show(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -60,14 +62,16 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
 
 def _show_text(found: RunDetail) -> None:
     row = found.row
+    device = " ".join([*row.gpus, *([f"({found.host['device']})"] if found.host.get("device") else [])])
     facts = [
-        ("run", f"{row.id}  {printable(row.name)}"),
-        ("state", f"{row.state}" + (f": {printable(row.reason)}" if row.reason else "")),
+        ("run", f"{row.id}  {row.name}"),
+        ("state", f"{row.state}" + (f": {row.reason}" if row.reason else "")),
         ("recipe", f"{row.recipe}  {' '.join(found.overrides)}".rstrip()),
         ("seed", str(row.seed)),
+        ("tags", " ".join(row.tags) or "-"),
         ("created", jsonform.when(row.created_at) or "-"),
         ("took", duration((row.ended_at or time.time()) - row.started_at) if row.started_at else "-"),
-        ("device", ", ".join(row.gpus) + (f" ({found.host['device']})" if found.host.get("device") else "") or "-"),
+        ("device", device or "-"),
         ("code", f"{found.code.get('digest', '-')}{_commit(found)}"),
         ("loss", render.number(row.metrics.get("loss"))),
         ("mIoU", render.number(row.metrics.get("miou"), 4)),
@@ -82,7 +86,7 @@ def _show_text(found: RunDetail) -> None:
         resumed = f", went on from {attempt.resumed_stage} {attempt.resumed_step}" if attempt.resumed_stage else ""
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}")
     for warning in found.warnings[:5]:
-        render.line(f"  warning: {printable(warning)}")
+        render.line(f"  warning: {warning}")
 
 
 def _commit(found: RunDetail) -> str:
@@ -92,8 +96,8 @@ def _commit(found: RunDetail) -> str:
 
 def classes(
     run: RunArgument,
-    vs: Annotated[str, typer.Option("--vs", help="a second run to compare with")] = "",
-    step: Annotated[int | None, typer.Option("--step", help="the evaluation at this step (default: the newest)")] = None,
+    vs: Annotated[str, option("--vs", help="a second run to compare with", complete="runs")] = "",
+    step: Annotated[int | None, option("--step", help="the evaluation at this step (default: the newest)")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Per-class IoU of a run's evaluation, from its confusion matrix."""
@@ -122,23 +126,19 @@ def classes(
 
 def metrics(
     run: RunArgument,
-    metric: Annotated[str, typer.Option("--metric", "-m", help="metric name; without it the names are listed")] = "",
-    last: Annotated[int | None, typer.Option("--last", help="only the last N points")] = None,
-    all_attempts: Annotated[bool, typer.Option("--all-attempts", help="with tails that were done again")] = False,
+    metric: Annotated[str, option("--metric", "-m", help="metric name; without it the names are listed")] = "",
+    last: Annotated[int | None, option("--last", "-n", help="only the last N points", minimum=1)] = None,
+    all_attempts: Annotated[bool, option("--all-attempts", help="with tails that were done again")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The points of a metric."""
+    """The points of a metric, or the names of all metrics of a run."""
     from mmtui.services import runs
 
     home = Home.from_environment()
     run_id = runs.resolve(home, run)
     names = runs.metric_names(home, run_id)
     if not metric:
-        if as_json:
-            render.document({"run": run_id, "metrics": names})
-        else:
-            for name in names:
-                render.line(name)
+        _metric_names(run_id, names, as_json)
         return
     if metric not in names:
         raise NotFoundError(f"run {run_id} has no metric '{metric}'", f"it has: {', '.join(names) or 'none yet'}")
@@ -151,108 +151,28 @@ def metrics(
     render.table(("stage", "step", "attempt", metric), rows, right=(1, 2, 3))
 
 
-def recipes(as_json: JsonOption = False) -> None:
-    """List the recipes that can be launched by name."""
-    from mmtui.services import recipes as service
-
-    found = service.list_recipes(Home.from_environment())
+def _metric_names(run_id: str, names: list[str], as_json: bool) -> None:
     if as_json:
-        body = [
-            {
-                "name": view.name,
-                "description": view.description,
-                "data": view.data,
-                "stages": [{"name": name, "steps": steps} for name, steps in view.stages],
-                "reference_miou": view.reference_miou,
-                "path": view.path,
-                "error": view.error,
-            }
-            for view in found
-        ]
-        render.document({"recipes": body})
-        return
-    rows = [
-        (
-            view.name,
-            view.data or "-",
-            " ".join(f"{name}:{steps}" for name, steps in view.stages if name != "evaluate"),
-            view.error or view.description,
-        )
-        for view in found
-    ]
-    render.table(("recipe", "data", "steps", "description"), rows)
-
-
-def gpu(as_json: JsonOption = False) -> None:
-    """The devices now: GPUs with their processes, CPU, memory, disk."""
-    from mmtui.services import devices
-
-    found = devices.snapshot(Home.from_environment())
-    if as_json:
-        render.document(jsonform.devices(found))
-        return
-    if found.simulated:
-        render.line("SIMULATED: a recording plays the NVIDIA driver")
-    for item in found.gpus:
-        _gpu_lines(item)
-    if found.gpu_note:
-        render.line(found.gpu_note)
-    render.line(f"CPU     {found.cpu_percent:.0f}% of {found.cpu_count} cores, load {found.load1:.2f}")
-    render.line(f"memory  {size(found.memory_used)} of {size(found.memory_total)}")
-    render.line(f"disk    {size(found.disk_free)} free of {size(found.disk_total)}")
-
-
-def _gpu_lines(item: GpuView) -> None:
-    if item.lost:
-        render.line(f"GPU {item.index}  {item.name}  LOST: the driver does not reach it any more")
-        return
-    use = "n/a" if item.utilisation is None else f"{item.utilisation:.0f}%"
-    heat = "" if item.temperature is None else f"  {item.temperature:.0f} C"
-    power = "" if item.power_watts is None else f"  {item.power_watts:.0f} W"
-    memory = f"{size(item.memory_used)} of {size(item.memory_total)}"
-    render.line(f"GPU {item.index}  {item.name}  use {use}  memory {memory}{power}{heat}")
-    for process in item.processes:
-        whose = f"run {process.run}" if process.run else printable(process.user)
-        render.line(f"         pid {process.pid}  {whose}  {size(process.memory)}")
+        render.document({"run": run_id, "metrics": names})
+    elif names:
+        render.block("\n".join(names))
+    else:
+        say(f"run {run_id} has logged nothing yet")
 
 
 def queue(as_json: JsonOption = False) -> None:
     """Short status: supervisor, numbers of runs, what is active."""
-    queue_status(as_json)
-
-
-def queue_status(as_json: bool) -> None:
-    """The same, for ``mmtui`` in a pipe."""
     from mmtui.services import runs, supervisors
 
     home = Home.from_environment()
     counts, status = runs.count_runs(home), supervisors.status(home)
+    busy = runs.list_runs(home, states=sorted(ACTIVE_STATES), newest_first=False)
     if as_json:
-        body = {"running": status.running, "pid": status.pid, "home": status.home}
-        render.document({"supervisor": body, "counts": counts})
+        active = [jsonform.run(row) for row in busy]
+        render.document({"supervisor": jsonform.supervisor(status), "counts": counts, "active": active})
         return
     word = f"runs (pid {status.pid})" if status.running else "does not run"
     totals = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no runs yet"
     render.line(f"supervisor {word}; {totals}")
-    busy = runs.list_runs(home, states=["starting", "running", "pausing", "stopping"], newest_first=False)
     if busy:
         render.runs_table(busy, time.time())
-
-
-def doctor(as_json: JsonOption = False) -> None:
-    """Check everything and say what to do; exit 1 if something is wrong."""
-    from mmtui.services import doctor as service
-
-    found = service.checks(Home.from_environment())
-    if as_json:
-        body = [{"name": c.name, "ok": c.ok, "text": c.text, "fix": c.fix if c.ok is False else ""} for c in found]
-        render.document({"checks": body})
-    else:
-        words = {True: "ok", None: "note", False: "FAULT"}
-        for check in found:
-            color = {True: "green", None: "yellow", False: "red"}[check.ok]
-            render.line(f"{render.paint(f'{words[check.ok]:6}', color)}{check.name:13}{check.text}")
-            if check.ok is False and check.fix:
-                render.line(f"{'':19}-> {check.fix}")
-    if any(check.ok is False for check in found):
-        raise typer.Exit(1)

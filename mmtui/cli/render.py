@@ -1,4 +1,7 @@
-"""stdout: tables, JSON and lines. The only place that prints."""
+"""stdout: tables, JSON and lines. The only place that prints.
+
+Everything that is printed goes through ``_clean``: control characters of names, logs and recipes never reach a terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,81 +9,143 @@ import json
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.text import duration, printable, shorten
 from mmtui.domain.views import ClassTable, RunRow
+from mmtui.errors import UsageError
+from mmtui.paths import Home
+from mmtui.settings import COLOR_MODES, Settings, SettingsError, load
 
 SCHEMA_VERSION = 1
 _ANSI = {"bright_black": 90, "red": 31, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36}
-_color_mode = "auto"
+_asked_color = ""
+
+Part = str | tuple[str, str]
+"""Text, or (text, colour)."""
+
+
+def settings() -> Settings:
+    """The user's settings.
+
+    Raises:
+        UsageError: the file is wrong.
+    """
+    return _settings(Home.from_environment().config)
+
+
+@cache
+def _settings(path: Path) -> Settings:
+    try:
+        return load(path)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
 
 
 def set_color(mode: str) -> None:
-    """``auto`` (a terminal, unless NO_COLOR or TERM=dumb), ``always`` or ``never``."""
-    global _color_mode  # noqa: PLW0603  (one setting of one process, given on its command line)
-    _color_mode = mode
+    """What the option --color says; "" leaves it to the settings.
+
+    Raises:
+        UsageError: there is no such mode.
+    """
+    global _asked_color  # noqa: PLW0603  (one setting of one process, given on its command line)
+    if mode and mode not in COLOR_MODES:
+        raise UsageError(f"--color {mode}: write {', '.join(COLOR_MODES[:-1])} or {COLOR_MODES[-1]}")
+    _asked_color = mode
 
 
 def use_color() -> bool:
-    """Whether escape codes may be written."""
-    if _color_mode != "auto":
-        return _color_mode == "always"
+    """Whether escape codes may be written: the option, the settings, NO_COLOR, TERM, and at last the terminal."""
+    mode = _asked_color or settings().color
+    if mode != "auto":
+        return mode == "always"
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def ascii_only() -> bool:
-    """Whether stdout cannot take more than ASCII."""
-    return "utf" not in (sys.stdout.encoding or "").lower()
+    """Whether stdout cannot take, or shall not have, more than ASCII."""
+    return settings().ascii or "utf" not in (getattr(sys.stdout, "encoding", "") or "").lower()
 
 
-def line(text: str = "") -> None:
-    """One line of data."""
-    if ascii_only():
-        text = text.encode("ascii", "replace").decode()
-    print(text, flush=True)
+def line(*parts: Part) -> None:
+    """One line of data, at once."""
+    print("".join(_painted(part) for part in parts), flush=True)
+
+
+def block(text: str) -> None:
+    """Several lines of text."""
+    print("\n".join(_clean(part) for part in text.splitlines()), flush=True)
+
+
+def _painted(part: Part) -> str:
+    text, color = (part, "") if isinstance(part, str) else part
+    text = _clean(text)
+    return f"\x1b[{_ANSI[color]}m{text}\x1b[0m" if color in _ANSI and use_color() else text
+
+
+def _clean(text: str) -> str:
+    text = printable(text)
+    return text if text.isascii() or not ascii_only() else text.encode("ascii", "replace").decode()
 
 
 def document(body: dict[str, Any]) -> None:
     """One JSON document with its schema version; NaN and infinities become null."""
-    print(json.dumps(clean({"schema_version": SCHEMA_VERSION, **body}), ensure_ascii=False, indent=2), flush=True)
+    print(json.dumps(_finite({"schema_version": SCHEMA_VERSION, **body}), indent=2, allow_nan=False), flush=True)
 
 
-def clean(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     """JSON knows no NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {str(key): clean(item) for key, item in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
+        return [_finite(item) for item in value]
     return value
 
 
-def paint(text: str, color: str) -> str:
-    """The text in one of 16 colours, where colours are used."""
-    return f"\x1b[{_ANSI[color]}m{text}\x1b[0m" if color in _ANSI and use_color() else text
+def cells(text: str) -> int:
+    """Terminal columns that a text takes."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Aligned columns; those whose numbers are in ``right`` are flush right."""
-    body = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [list(header), *body]) for i in range(len(header))]
-    line(_aligned(header, widths, right))
-    for row in body:
-        line(_aligned(row, widths, right))
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[int] = (),
+    colors: Sequence[str] = (),
+    colored: int = -1,
+) -> None:
+    """Aligned columns, written at once.
+
+    Args:
+        right: columns whose cells are flush right.
+        colors: a colour for each row's cell in column ``colored``.
+    """
+    lines = [list(header), *([_clean(cell) for cell in row] for row in rows)]
+    widths = [max(cells(row[column]) for row in lines) for column in range(len(header))]
+    text = []
+    for number_, row in enumerate(lines):
+        padded = [_padded(cell, widths[column], column in right) for column, cell in enumerate(row)]
+        if number_ and colors:
+            padded[colored] = _painted((padded[colored], colors[number_ - 1]))
+        text.append("  ".join(padded).rstrip())
+    print("\n".join(text), flush=True)
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
-    padded = [
-        cell.rjust(width) if index in right else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(padded).rstrip()
+def _padded(text: str, width: int, right: bool) -> str:
+    fill = " " * (width - cells(text))
+    return fill + text if right else text + fill
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -96,28 +161,22 @@ def percent(share: float | None) -> str:
 def runs_table(rows: Sequence[RunRow], now: float) -> None:
     """The table of ``mmtui ls``."""
     narrow = ascii_only()
-    header = ("id", "state", "name", "stage", "done", "loss", "mIoU", "age", "reason")
-    body = []
-    for row in rows:
-        body.append(
-            (
-                row.id,
-                f"{glyph(row.state, narrow)} {row.state}",
-                shorten(printable(row.name), 32),
-                row.stage or "-",
-                f"{100 * row.progress:.0f}%",
-                number(row.metrics.get("loss")),
-                number(row.metrics.get("miou"), 3),
-                duration(now - row.created_at),
-                shorten(printable(row.reason), 70),
-            )
+    body = [
+        (
+            row.id,
+            f"{glyph(row.state, narrow)} {row.state}",
+            shorten(printable(row.name), 32),
+            row.stage or "-",
+            f"{100 * row.progress:.0f}%",
+            number(row.metrics.get("loss")),
+            number(row.metrics.get("miou"), 3),
+            duration(now - row.created_at),
+            shorten(printable(row.reason), 70),
         )
-    widths = [max(len(cells[i]) for cells in [header, *body]) for i in range(len(header))]
-    line(_aligned(header, widths, (0, 4, 5, 6, 7)))
-    for row, cells in zip(rows, body, strict=True):
-        text = _aligned(cells, widths, (0, 4, 5, 6, 7))
-        start, stop = widths[0] + 2, widths[0] + 2 + widths[1]
-        line(text[:start] + paint(text[start:stop], COLORS.get(row.state, "")) + text[stop:])
+        for row in rows
+    ]
+    header = ("id", "state", "name", "stage", "done", "loss", "mIoU", "age", "reason")
+    table(header, body, right=(0, 4, 5, 6, 7), colors=[COLORS.get(row.state, "") for row in rows], colored=1)
 
 
 def bar(share: float | None, width: int = 20) -> str:
@@ -140,11 +199,14 @@ def class_table(found: ClassTable) -> None:
 def class_comparison(names: Sequence[str], tables: Sequence[ClassTable]) -> None:
     """Per-class IoU of two runs side by side, with the difference of the second to the first."""
     first, second = tables
-    other = {c.name: c for c in second.classes}
+    # By index and name: two classes of one data set may share a name.
+    other = {(c.index, c.name): c for c in second.classes}
     rows = []
     for c in first.classes:
-        against = other[c.name].iou if c.name in other else None
+        match = other.pop((c.index, c.name), None)
+        against = match.iou if match else None
         rows.append((c.name, percent(c.iou), percent(against), _difference(c.iou, against), str(c.pixels)))
+    rows += [(c.name, "-", percent(c.iou), "-", str(c.pixels)) for c in other.values()]
     rows.append(("mean IoU", percent(first.miou), percent(second.miou), _difference(first.miou, second.miou), ""))
     table(("class (IoU %)", *names, "difference", "pixels"), rows, right=(1, 2, 3, 4))
 

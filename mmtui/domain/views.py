@@ -75,6 +75,8 @@ class RunDetail:
     eta_seconds: float | None
     last_event_at: float | None
     warnings: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # names, from the trainer's first event
+    progress_note: str = ""  # work that is no training step, such as decoding, while it goes on
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,17 +43,27 @@ def freeze(home: Home) -> dict[str, Any]:
     source = engine_folder()
     code = digest(source)
     target = home.code / code
-    if not (target / "engine").is_dir():
+    if not _intact(target, code):
         home.create()
         temporary = home.code / f".{code}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(source, temporary / "engine", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        if not _intact(temporary, code):
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise MmtuiError(f"the engine's source {source} changed while it was copied", "queue the run again")
+        if target.exists() and not _intact(target, code):
+            # Half lost in a power cut, or edited: put a whole copy in its place.
+            target.rename(home.code / f".{code}.{os.getpid()}.damaged")
         try:
             temporary.rename(target)
         except OSError:
             # Another process froze the same content meanwhile.
             shutil.rmtree(temporary, ignore_errors=True)
     return {"digest": code, **_git(source)}
+
+
+def _intact(folder: Path, code: str) -> bool:
+    return (folder / "engine").is_dir() and digest(folder / "engine") == code
 
 
 def frozen_folder(home: Home, code: str) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtui.domain.states import RunEvent, RunState, is_legal
+from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.errors import RefusedError
 from mmtui.paths import Home
 
@@ -64,7 +65,7 @@ def enqueue(
     database = Database(home)
     try:
         with database.write(durable=True) as session:
-            run_id = str(insert_run(session, new))
+            run_id = str(insert_run(session, new, above=_highest_folder(home)))
             # Inside the transaction: a run is never visible without its files.
             _write_files(home, run_id, dump_recipe(resolved), new)
     finally:
@@ -72,9 +73,14 @@ def enqueue(
     return run_id
 
 
+def _highest_folder(home: Home) -> int:
+    """The largest id of which a folder exists, whatever the database says."""
+    return max((int(entry.name) for entry in home.runs.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)), default=0)
+
+
 def _write_files(home: Home, run_id: str, recipe: str, new: Any) -> None:
     paths = home.run(run_id)
-    paths.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    paths.root.mkdir(mode=0o700)  # must be new: the engine goes on from any checkpoint it finds
     manifest = {
         "id": run_id,
         "name": new.name,
@@ -94,6 +100,8 @@ def write_file(path: Path, text: str) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+        file.flush()
+        os.fsync(descriptor)
     temporary.replace(path)
 
 
@@ -133,14 +141,14 @@ def retry(home: Home, run_id: str) -> None:
 
 
 def wish(home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None = None) -> None:
-    """Leave a wish, unless the run's state already rules it out.
+    """Do what is asked of a run that has no trainer; of one that has, leave a wish for the supervisor.
 
     Raises:
         RefusedError: not possible in this state.
         NotFoundError: there is no such run.
     """
     from mmtui.store.db import Database
-    from mmtui.store.runs import add_wish, read_run
+    from mmtui.store.runs import add_wish, apply_verb, read_run
 
     database = Database(home)
     try:
@@ -150,7 +158,11 @@ def wish(home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None
                 pass  # a second, harder cancel
             elif not is_legal(state, VERBS[verb]):
                 raise RefusedError(f"run {run_id} is {state.value}: it cannot be {_PARTICIPLES[verb]}", _hint(state))
-            add_wish(session, int(run_id), verb, arguments or {})
+            if state in ACTIVE_STATES:
+                add_wish(session, int(run_id), verb, arguments or {})
+            else:
+                # At once, in this very transaction: what is refused is refused here, not later in a log.
+                apply_verb(session, int(run_id), verb)
     finally:
         database.close()
 

@@ -71,7 +71,7 @@ def get_run(home: Home, run_id: str) -> RunDetail:
         NotFoundError: there is no such run.
     """
     with Reader(home) as reader:
-        found = reader.run(int(run_id)) if run_id.isdigit() else None
+        found = reader.run(int(run_id)) if re.fullmatch("[0-9]{1,18}", run_id) else None
     if found is None:
         raise NotFoundError(f"no run {run_id}", "list them with: mmtui ls")
     return found

@@ -31,11 +31,19 @@ def status(home: Home) -> SupervisorStatus:
         running=pid is not None,
         pid=pid,
         started_at=started_at,
-        heartbeat_age=None,
+        heartbeat_age=_heartbeat_age(home) if pid is not None else None,
         active_runs=sum(counts.get(state.value, 0) for state in ACTIVE_STATES),
         queued_runs=counts.get(RunState.QUEUED.value, 0),
         home=str(home.root),
     )
+
+
+def _heartbeat_age(home: Home) -> float | None:
+    """Seconds since the supervisor last looked after a run; it touches its lock file only while there is work."""
+    try:
+        return max(time.time() - home.lock.stat().st_mtime, 0.0)
+    except OSError:
+        return None
 
 
 def holder(home: Home) -> tuple[int | None, float | None]:

@@ -175,8 +175,7 @@ def _square(matrix: Any) -> bool:
     if not isinstance(matrix, list) or not matrix:
         return False
     return all(
-        isinstance(row, list) and len(row) == len(matrix) and all(whole(n) is not None for n in row)
-        for row in matrix
+        isinstance(row, list) and len(row) == len(matrix) and all(whole(n) is not None for n in row) for row in matrix
     )
 
 

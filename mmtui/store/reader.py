@@ -138,7 +138,16 @@ class Reader:
             eta_seconds=_run_eta(stages),
             last_event_at=row["last_event_at"],
             warnings=self._warnings(run_id),
+            classes=tuple(str(name) for name in self._last(run_id, "run_started").get("classes") or ()),
+            progress_note=_note(self._last(run_id, "progress"), row["state"]),
         )
+
+    def _last(self, run_id: int, kind: str) -> dict[str, Any]:
+        """Values of the newest event of a kind."""
+        sql = 'SELECT "values" FROM events WHERE run_id = ? AND kind = ? ORDER BY id DESC LIMIT 1'
+        rows = self.query(sql, [run_id, kind])
+        values: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
+        return values
 
     def _warnings(self, run_id: int) -> tuple[str, ...]:
         sql = 'SELECT "values" FROM events WHERE run_id = ? AND kind = \'warning\' ORDER BY id DESC LIMIT 20'
@@ -281,6 +290,13 @@ def _reason(row: sqlite3.Row, now: float) -> str:
     if row["state"] in ACTIVE_STATES and silent > STALLED_SECONDS:
         return f"stalled: no event for {silent / 60:.0f} min"
     return str(row["reason"])
+
+
+def _note(values: dict[str, Any], state: str) -> str:
+    """What a trainer does besides steps, unless that is over."""
+    if state not in (RunState.STARTING, RunState.RUNNING) or values.get("done", 0) == values.get("total", 0):
+        return ""
+    return f"{values.get('text')} {values.get('done')}/{values.get('total')}"
 
 
 def _stage_view(row: sqlite3.Row) -> StageView:

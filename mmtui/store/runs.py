@@ -32,12 +32,18 @@ class NewRun:
     held: bool = False
 
 
-def insert_run(session: Session, new: NewRun, now: float | None = None) -> int:
-    """Add a queued (or held) run with its stages; returns its id."""
+def insert_run(session: Session, new: NewRun, now: float | None = None, above: int = 0) -> int:
+    """Add a queued (or held) run with its stages; returns its id.
+
+    Args:
+        above: the id is larger than this. A database that was lost, or restored from an older copy, would else
+            give ids of which folders with checkpoints exist, and a new run would go on from them.
+    """
     now = time.time() if now is None else now
     last = session.exec(select(func.max(Run.position))).one() or 0.0
     state = RunState.HELD if new.held else RunState.QUEUED
     run = Run(
+        id=above + 1 if above > _last_id(session) else None,
         name=new.name,
         recipe=new.recipe,
         run_group=new.group,
@@ -60,6 +66,12 @@ def insert_run(session: Session, new: NewRun, now: float | None = None) -> int:
         offset += steps
     session.add(Transition(run_id=run.id, t=now, event="create", before="", after=state.value, actor="user"))
     return run.id
+
+
+def _last_id(session: Session) -> int:
+    """The largest id ever given, also of runs that are gone."""
+    row = session.connection().exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").first()
+    return int(row[0]) if row is not None else 0
 
 
 def read_run(session: Session, run_id: int) -> Run:
@@ -105,6 +117,20 @@ def transition(
         )
     )
     return after
+
+
+def apply_verb(session: Session, run_id: int, verb: str) -> RunState:
+    """Do what a person asks of a run that has no trainer: a change of state and nothing else.
+
+    Raises:
+        IllegalTransitionError: not possible in the run's state.
+    """
+    fields: dict[str, Any] = {}
+    if verb == "cancel":
+        fields = {"ended_at": time.time()}
+    elif verb == "retry":
+        fields = {"ended_at": None, "not_before": 0.0, "vanished": 0, "error": ""}
+    return transition(session, run_id, RunEvent(verb), actor="user", **fields)
 
 
 def add_wish(session: Session, run_id: int, verb: str, arguments: Mapping[str, Any]) -> None:

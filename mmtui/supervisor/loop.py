@@ -10,22 +10,24 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sqlmodel import Session, col, select
 
-from mmtui.domain.scheduling import Waiting, pick_next, waiting_reason
+from mmtui.domain.scheduling import Waiting, pick_next, waiting_reasons
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
-from mmtui.errors import MmtuiError, RefusedError
+from mmtui.errors import MmtuiError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.code import frozen_folder
-from mmtui.services.ingest import read_batch
+from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
-from mmtui.store.ingest import ingest
 from mmtui.store.reader import Reader
-from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_pid, take_wishes, transition
+from mmtui.store.runs import apply_verb, begin_attempt, read_attempt, read_run, set_pid, take_wishes, transition
 from mmtui.store.tables import Run
 from mmtui.supervisor import process
+from mmtui.supervisor.launch import identity
 from mmtui.supervisor.outcome import Ending, judge
 from mmtui.supervisor.sampling import DeviceRecorder
 from mmtui.supervisor.slots import device_environment, find_slots
@@ -34,8 +36,8 @@ ACTIVE_SECONDS = 0.25
 IDLE_SECONDS = 0.5
 GRACE_SECONDS = 30.0
 GRACE_NOW_SECONDS = 3.0
-LAUNCH_SECONDS = 15.0
-"""How long a trainer may take to write its pid when the supervisor that spawned it died at that moment."""
+LOCK_SECONDS = 15.0
+"""How long a run without a known trainer is left alone while some process still holds its lock."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,20 +50,27 @@ class Supervisor:
         self.database = Database(home, checkpoints=True)
         self.reader = Reader(home)
         self.children: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
+        self.exits: dict[tuple[int, int], int] = {}
         self.signalled: set[tuple[int, int]] = set()
+        self.locked_since: dict[tuple[int, int], float] = {}
+        self.complaints: set[tuple[int, str]] = set()
+        self.lock_file = home.lock.stat().st_ino if home.lock.exists() else 0
         self.recorder = DeviceRecorder()
         self.stopping = False
 
     def serve(self) -> None:
         """Tick until asked to stop; runs go on without a supervisor."""
         logger.info("supervisor %d serves %s", os.getpid(), self.home.root)
-        while not self.stopping:
+        while not self.stopping and not self._evicted():
             busy = True
             try:
                 busy = self.tick()
             except MmtuiError as error:
                 # A full disk or a locked database passes; runs go on meanwhile and nothing is lost.
                 logger.error("%s", error.message)
+                time.sleep(2)
+            except Exception:
+                logger.exception("a tick failed; the next one tries again")
                 time.sleep(2)
             time.sleep(ACTIVE_SECONDS if busy else IDLE_SECONDS)
         self.database.close()
@@ -74,41 +83,61 @@ class Supervisor:
 
     def tick(self) -> bool:
         """One round; True while anything is active or waiting."""
-        exits = self._reap()
+        self._reap()
         active = self._active()
         for run_id, number in active:
-            self._ingest(run_id, number)
+            self._alone(run_id, self._ingest, number)
         wishes = self._wishes()
         for run_id, number in self._active():
-            self._reconcile(run_id, number, exits)
+            self._alone(run_id, self._reconcile, number)
         started = self._schedule()
-        self.recorder.record(self.database, bool(active))
+        if active:
+            self.recorder.record(self.database, True)
+            self._beat()
         return bool(active or wishes or started)
+
+    def _alone(self, run_id: int, action: Callable[[int, int], None], number: int) -> None:
+        """Do something for one run such that its failure holds up no other run; said once in the log."""
+        try:
+            action(run_id, number)
+        except UnreachableError:
+            raise
+        except Exception as error:
+            complaint = (run_id, repr(error))
+            if complaint not in self.complaints:
+                self.complaints.add(complaint)
+                logger.exception("run %d: attempt %d cannot be looked after", run_id, number)
+
+    def _evicted(self) -> bool:
+        """Whether the data directory was removed under us: another supervisor may serve its successor."""
+        try:
+            return bool(self.lock_file) and self.home.lock.stat().st_ino != self.lock_file
+        except OSError:
+            logger.info("%s is gone", self.home.lock)
+            return True
+
+    def _beat(self) -> None:
+        """Heartbeat: the lock file's time, touched only while there is work."""
+        with suppress(OSError):
+            os.utime(self.home.lock)
 
     def _active(self) -> list[tuple[int, int]]:
         marks = ",".join("?" * len(ACTIVE_STATES))
         sql = f"SELECT id, attempt FROM runs WHERE state IN ({marks}) ORDER BY id"
         return [(row[0], row[1]) for row in self.reader.query(sql, [state.value for state in ACTIVE_STATES])]
 
-    def _reap(self) -> dict[tuple[int, int], int]:
-        """Exit codes of children that have ended, by run and attempt."""
-        exits = {key: child.returncode for key, child in self.children.items() if child.poll() is not None}
-        for key in exits:
+    def _reap(self) -> None:
+        """Keep the exit codes of children that have ended, by run and attempt, until they are judged."""
+        ended = {key: child.returncode for key, child in self.children.items() if child.poll() is not None}
+        for key in ended:
             del self.children[key]
-        return exits
+        self.exits.update(ended)
 
     def _ingest(self, run_id: int, number: int) -> None:
         """Bring the database up to what the trainer has written."""
-        path = self.home.run(str(run_id)).events(number)
-        while True:
-            rows = self.reader.query(
-                "SELECT ingested FROM attempts WHERE run_id = ? AND number = ?", [run_id, number]
-            )
-            batch = read_batch(path, rows[0][0]) if rows else None
-            if batch is None:
-                return
-            with self.database.write() as session:
-                ingest(session, run_id, number, batch)
+        rows = self.reader.query("SELECT ingested FROM attempts WHERE run_id = ? AND number = ?", [run_id, number])
+        if rows:
+            ingest_file(self.database, self.home.run(str(run_id)).events(number), run_id, number, rows[0][0])
 
     def _wishes(self) -> bool:
         if not self.reader.query("SELECT 1 FROM wishes LIMIT 1"):
@@ -132,29 +161,37 @@ class Supervisor:
             attempt.kill_at = min(attempt.kill_at or float("inf"), time.time() + grace)
             session.add(attempt)
             return
-        fields: dict[str, Any] = {"ended_at": time.time()} if verb == "cancel" else {}
-        if verb == "retry":
-            fields = {"ended_at": None, "not_before": 0.0, "vanished": 0, "error": ""}
-        transition(session, run_id, RunEvent(verb), reason="", actor="user", **fields)
+        apply_verb(session, run_id, verb)
 
-    def _reconcile(self, run_id: int, number: int, exits: dict[tuple[int, int], int]) -> None:
+    def _reconcile(self, run_id: int, number: int) -> None:
         """Bring what the database says of an active run in line with its process."""
         rows = self.reader.query(
-            "SELECT r.state, a.pid, a.pid_identity, a.spawned_at, a.kill_at FROM runs r"
+            "SELECT r.state, a.pid, a.pid_identity, a.kill_at FROM runs r"
             " JOIN attempts a ON a.run_id = r.id AND a.number = ? WHERE r.id = ?",
             [number, run_id],
         )
         if not rows:
             return
-        state, pid, known, spawned_at, kill_at = rows[0]
-        if pid is None and (run_id, number) not in exits:
-            if self._adopt(run_id, number) or time.time() - spawned_at < LAUNCH_SECONDS:
-                return
-        elif process.is_alive(pid, known):
+        state, pid, known, kill_at = rows[0]
+        if pid is None and self._adopt(run_id, number):
+            return
+        if process.is_alive(pid, known):
             self._signal(run_id, number, state, pid, known, kill_at)
             return
-        self._ingest(run_id, number)
-        self._finish(run_id, number, exits.get((run_id, number)))
+        if self._is_gone(run_id, number, pid):
+            self._ingest(run_id, number)
+            self._finish(run_id, number)
+
+    def _is_gone(self, run_id: int, number: int, pid: int | None) -> bool:
+        """Whether nothing of an attempt lives or can still begin, so that it may be judged."""
+        key = (run_id, number)
+        if process.fence(self.home.run(str(run_id)).root):
+            self.locked_since.pop(key, None)
+            return True
+        if pid is not None:
+            process.end_leftovers(pid)
+        # A launcher between its lock and its pid file, or workers that die just now: look again in the next tick.
+        return time.monotonic() - self.locked_since.setdefault(key, time.monotonic()) > LOCK_SECONDS
 
     def _adopt(self, run_id: int, number: int) -> bool:
         """Take over a trainer whose supervisor died before it could note the pid."""
@@ -170,16 +207,18 @@ class Supervisor:
         """SIGTERM once (checkpoint and leave), SIGKILL when the grace is over."""
         if state not in (RunState.STOPPING, RunState.PAUSING):
             return
-        if (run_id, number) not in self.signalled:
-            self.signalled.add((run_id, number))
+        # Told on disk, for the next supervisor: a second SIGTERM would end the trainer without a checkpoint.
+        told = self.home.run(str(run_id)).attempt(number) / "terminated"
+        if (run_id, number) not in self.signalled and not told.exists():
             process.signal_group(pid, known, signal.SIGTERM)
+            self.signalled.add((run_id, number))
+            told.touch(mode=0o600)
         if kill_at is not None and time.time() > kill_at:
             process.signal_group(pid, known, signal.SIGKILL)
 
-    def _finish(self, run_id: int, number: int, exit_code: int | None) -> None:
+    def _finish(self, run_id: int, number: int) -> None:
         """A trainer is gone: judge what became of it, and put it back if policy says so."""
-        log = self.home.run(str(run_id)).log(number)
-        now = time.time()
+        log, now, exit_code = self.home.run(str(run_id)).log(number), time.time(), self.exits.get((run_id, number))
         with self.database.write(durable=True) as session:
             run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
             ending = judge(run, attempt, exit_code, log, now)
@@ -188,6 +227,7 @@ class Supervisor:
             session.add(attempt)
             session.flush()
             self._apply(session, run, ending, now)
+        self.exits.pop((run_id, number), None)
         logger.info("run %d: attempt %d: %s %s", run_id, number, ending.event.value, ending.reason)
 
     def _apply(self, session: Session, run: Run, ending: Ending, now: float) -> None:
@@ -204,7 +244,8 @@ class Supervisor:
                 not_before=now + ending.retry_in,
                 ended_at=None,
                 vanished=ending.vanished,
-                vanished_at_step=run.global_step,
+                # The furthest it ever came: trainers that die a step earlier or later each time do not get on.
+                vanished_at_step=max(run.vanished_at_step, run.global_step),
             )
 
     def _schedule(self) -> bool:
@@ -220,7 +261,7 @@ class Supervisor:
             started = True
             del waiting[run.run_id]
             slots = find_slots(self._taken())
-        self._explain({run_id: waiting_reason(run, list(waiting.values()), slots) for run_id, run in waiting.items()})
+        self._explain(waiting_reasons(list(waiting.values()), slots))
         return started or any(run.not_before > now for run in waiting.values())
 
     def _waiting(self) -> dict[int, Waiting]:
@@ -256,7 +297,7 @@ class Supervisor:
             if not is_legal(RunState(read_run(session, run_id).state), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, [slot], socket.gethostname())
-            code = json.loads(read_run(session, run_id).code)["digest"]
+            code = json.loads(read_run(session, run_id).code).get("digest", "")
         # Committed before the spawn: a supervisor that dies here leaves an attempt that the next one can judge.
         try:
             child = self._spawn(run_id, number, slot, code)
@@ -264,7 +305,7 @@ class Supervisor:
             self._reject(run_id, error)
             return
         self.children[(run_id, number)] = child
-        known = process.identity(child.pid)
+        known = identity(child.pid)
         with self.database.write() as session:
             if known is not None:
                 set_pid(session, run_id, number, child.pid, known)
@@ -288,5 +329,3 @@ class Supervisor:
         with self.database.write() as session:
             transition(session, run_id, RunEvent.REJECT, reason=text, error=text, ended_at=time.time())
         logger.error("run %d: %s", run_id, text)
-
-

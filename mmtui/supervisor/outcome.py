@@ -9,8 +9,8 @@ from mmtui.domain.states import RunEvent
 from mmtui.domain.text import printable
 from mmtui.store.tables import Attempt, Run
 
-BACK_OFF_SECONDS = (0.0, 2.0, 4.0, 8.0, 16.0)
-"""Waits before the 1st, 2nd, ... new start without progress; after the last the run stays interrupted."""
+BACK_OFF_SECONDS = (0.0, 2.0, 4.0, 8.0)
+"""Waits before the 1st, 2nd, ... new start without progress; after the fifth loss the run stays interrupted."""
 EXIT_RECIPE = 2
 
 

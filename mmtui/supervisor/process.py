@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmtui.supervisor.launch import identity
+
 LAUNCHER = Path(__file__).with_name("launch.py")
-_DEAD = frozenset("ZX")
+_NO_ATTEMPT = "none"
 
 
 @dataclass(frozen=True)
@@ -22,42 +26,49 @@ class Trainer:
     identity: str
 
 
-def identity(pid: int) -> str | None:
-    """Boot and start tick of a live process, None if there is none; a zombie counts as none.
-
-    Ticks since boot do not move when somebody sets the clock, as a start time in seconds would.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The second field is the name in parentheses, which may hold spaces and parentheses itself.
-    fields = text.rpartition(")")[2].split()
-    if fields[0] in _DEAD:
-        return None
-    return f"{_boot_id()}:{fields[19]}"
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
-    except OSError:
-        return "unknown"
-
-
 def is_alive(pid: int | None, known: str) -> bool:
     """Whether the very process is still there."""
     return pid is not None and known != "" and identity(pid) == known
 
 
 def read_pid_file(attempt_folder: Path) -> Trainer | None:
-    """The trainer that wrote its pid into the attempt's folder, if it is alive."""
+    """The trainer that wrote who it is into the attempt's folder, if that very process is alive."""
     try:
-        pid = int((attempt_folder / "pid").read_text())
+        pid, known = (attempt_folder / "pid").read_text().split()
+        trainer = Trainer(int(pid), known)
     except (OSError, ValueError):
         return None
-    found = identity(pid)
-    return Trainer(pid, found) if found is not None else None
+    return trainer if is_alive(trainer.pid, known) else None
+
+
+def fence(run_dir: Path) -> bool:
+    """Rule out that a launcher which is still on its way begins after its attempt was judged.
+
+    A launcher takes the run's lock before it looks which attempt is current; so under the lock we say that none is.
+
+    Returns:
+        False while some process holds the lock: a launcher about to write its pid, or what a trainer left behind.
+    """
+    try:
+        lock = os.open(run_dir / "trainer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return True  # the run's folder is gone; nothing can begin in it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (run_dir / "attempt").write_text(_NO_ATTEMPT)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def end_leftovers(pid: int) -> None:
+    """Kill what is left of the process group of a dead trainer, such as workers that hold the run's lock."""
+    if identity(pid) is not None:
+        return  # the number is somebody else's by now; as long as a group has it, the kernel gives it to nobody
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def spawn(

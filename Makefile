@@ -1,0 +1,44 @@
+# make demo    train the built-in recipe twice (with and without mix-and-match) and compare; two minutes on a CPU
+# make test    everything CI checks            make lint    the same without the tests
+# make docs    generate docs/cli.md again      make bench   the numbers that performance claims rest on
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+BENCHES := $(wildcard benchmarks/bench_*.py)
+
+.PHONY: demo test check lint docs bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.base
+	@$(BIN)/mmtui demo
+
+# torch first and pinned: its wheel is the large one, and what follows must not pull another.
+$(VENV)/.base: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lint check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m mmtui.cli.docs --check docs/cli.md
+
+# Tests that start supervisors and trainers measure time: they share one worker (xdist_group e2e, tests/conftest.py).
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs $(PYTEST)
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m mmtui.cli.docs docs/cli.md
+
+bench: $(VENV)/.dev
+	@for file in $(BENCHES); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

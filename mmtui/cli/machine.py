@@ -1,0 +1,81 @@
+"""Verbs that ask about the machine and the installation: recipes, gpu, doctor."""
+
+from __future__ import annotations
+
+from mmtui.cli import jsonform, render
+from mmtui.cli.options import JsonOption
+from mmtui.domain.text import size
+from mmtui.domain.views import GpuView
+from mmtui.errors import ExitCode
+from mmtui.paths import Home
+
+
+def recipes(as_json: JsonOption = False) -> None:
+    """List the recipes that can be launched by name."""
+    from mmtui.services import recipes as service
+
+    found = service.list_recipes(Home.from_environment())
+    if as_json:
+        render.document({"recipes": [jsonform.recipe(view) for view in found]})
+        return
+    rows = [
+        (
+            view.name,
+            view.data or "-",
+            " ".join(f"{name}:{steps}" for name, steps in view.stages if name != "evaluate"),
+            view.error or view.description,
+        )
+        for view in found
+    ]
+    render.table(("recipe", "data", "steps", "description"), rows)
+
+
+def gpu(as_json: JsonOption = False) -> None:
+    """The devices now: GPUs with their processes, CPU, memory, disk."""
+    from mmtui.services import devices
+
+    found = devices.snapshot(Home.from_environment())
+    if as_json:
+        render.document(jsonform.devices(found))
+        return
+    if found.simulated:
+        render.line("SIMULATED: a recording plays the NVIDIA driver")
+    for item in found.gpus:
+        _gpu_lines(item)
+    if found.gpu_note:
+        render.line(found.gpu_note)
+    render.line(f"CPU     {found.cpu_percent:.0f}% of {found.cpu_count} cores, load {found.load1:.2f}")
+    render.line(f"memory  {size(found.memory_used)} of {size(found.memory_total)}")
+    render.line(f"disk    {size(found.disk_free)} free of {size(found.disk_total)}")
+
+
+def _gpu_lines(item: GpuView) -> None:
+    if item.lost:
+        render.line(f"GPU {item.index}  {item.name}  LOST: the driver does not reach it any more")
+        return
+    use = "n/a" if item.utilisation is None else f"{item.utilisation:.0f}%"
+    heat = "" if item.temperature is None else f"  {item.temperature:.0f} C"
+    power = "" if item.power_watts is None else f"  {item.power_watts:.0f} W"
+    memory = f"{size(item.memory_used)} of {size(item.memory_total)}"
+    render.line(f"GPU {item.index}  {item.name}  use {use}  memory {memory}{power}{heat}")
+    for process in item.processes:
+        whose = f"run {process.run}" if process.run else process.user
+        render.line(f"         pid {process.pid}  {whose}  {size(process.memory)}")
+
+
+def doctor(as_json: JsonOption = False) -> int:
+    """Check everything and say what to do; exit 1 if something is wrong."""
+    from mmtui.services import doctor as service
+
+    found = service.checks(Home.from_environment())
+    if as_json:
+        body = [{"name": c.name, "ok": c.ok, "text": c.text, "fix": c.fix if c.ok is False else ""} for c in found]
+        render.document({"checks": body})
+    else:
+        words = {True: "ok", None: "note", False: "FAULT"}
+        colors = {True: "green", None: "yellow", False: "red"}
+        for check in found:
+            render.line((f"{words[check.ok]:6}", colors[check.ok]), f"{check.name:13}{check.text}")
+            if check.ok is False and check.fix:
+                render.line(f"{'':19}-> {check.fix}")
+    return int(ExitCode.FAILED if any(check.ok is False for check in found) else ExitCode.OK)

@@ -1,0 +1,36 @@
+"""``mmtui`` without a verb: the screen on a terminal, a short status otherwise."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mmtui.errors import UsageError
+from mmtui.paths import Home
+
+
+def on_terminal() -> bool:
+    """Whether a person sits in front of both stdin and stdout."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def open_screen_or_status() -> int:
+    """The screen on a terminal; a short status in a pipe."""
+    if on_terminal():
+        return open_screen(Home.from_environment())
+    from mmtui.cli.reading import queue
+
+    return queue() or 0
+
+
+def open_screen(home: Home, select: str | None = None) -> int:
+    """Run the full-screen program; returns its exit code.
+
+    Raises:
+        UsageError: the terminal cannot show it.
+    """
+    if os.environ.get("TERM", "") in ("", "dumb"):
+        raise UsageError("this terminal (TERM=dumb) has no full screen", "follow runs as plain lines with: mmtui watch")
+    from mmtui.tui.app import run
+
+    return run(home, select)

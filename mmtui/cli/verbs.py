@@ -1,0 +1,49 @@
+"""The verbs by name, and where each is written. A module is imported only when one of its verbs runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+Verb = Callable[..., int | None]
+"""Takes what its parameters declare; returns an exit code, None for 0."""
+
+VERBS: dict[str, str] = {
+    "run": "writing:run",
+    "ls": "reading:ls",
+    "show": "reading:show",
+    "logs": "follow:logs",
+    "watch": "follow:watch",
+    "wait": "follow:wait",
+    "cancel": "writing:cancel",
+    "pause": "writing:pause",
+    "resume": "writing:resume",
+    "retry": "writing:retry",
+    "hold": "writing:hold",
+    "release": "writing:release",
+    "classes": "reading:classes",
+    "metrics": "reading:metrics",
+    "recipes": "machine:recipes",
+    "gpu": "machine:gpu",
+    "queue": "reading:queue",
+    "daemon start": "daemon:start",
+    "daemon stop": "daemon:stop",
+    "daemon status": "daemon:status",
+    "doctor": "machine:doctor",
+    "demo": "follow:demo",
+    "completion": "completion:completion",
+}
+"""In the order of the help."""
+
+ALIASES: dict[str, str] = {"list": "ls", "ps": "ls", "status": "queue", "tail": "logs", "kill": "cancel"}
+"""What fingers type out of habit; not shown in the help."""
+
+GROUPS: dict[str, str] = {"daemon": "The supervisor that starts and watches runs."}
+
+
+def load(name: str) -> Verb:
+    """The function of a verb or an alias. Raises KeyError if there is none."""
+    module, _, function = VERBS[ALIASES.get(name, name)].partition(":")
+    found: Any = getattr(import_module(f"mmtui.cli.{module}"), function)
+    return found  # type: ignore[no-any-return]

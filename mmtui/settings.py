@@ -1,0 +1,60 @@
+"""The user's settings: ``config.toml`` in the data directory. Everything has a default; an unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+COLOR_MODES = ("auto", "always", "never")
+
+
+class SettingsError(ValueError):
+    """The file is wrong; the message names it, the key, and what to write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the file can hold."""
+
+    color: str = "auto"  # auto, always or never; the option --color comes first
+    ascii: bool = False  # draw with ASCII alone, whatever the terminal says it can do
+    rows: int = 30  # runs that `mmtui ls` lists when it is not told how many, at least 1
+
+
+def load(path: Path) -> Settings:
+    """Settings of a file; the defaults where there is none.
+
+    Raises:
+        SettingsError: not TOML, an unknown key, or a value of the wrong type.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    import tomllib
+
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    return Settings(**{key: _checked(path, key, value) for key, value in data.items()})
+
+
+def _checked(path: Path, key: str, value: Any) -> Any:
+    known = {item.name: item for item in fields(Settings)}
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"keys are {', '.join(known)}"
+        raise SettingsError(f"{path}: there is no setting '{key}'; {hint}")
+    kind = type(known[key].default)
+    if type(value) is not kind:
+        raise SettingsError(f"{path}: {key} = {value!r}: write a value like {known[key].default!r}")
+    if key == "color" and value not in COLOR_MODES:
+        raise SettingsError(f"{path}: color = {value!r}: write one of {', '.join(COLOR_MODES)}")
+    if key == "rows" and value < 1:
+        raise SettingsError(f"{path}: rows = {value}: write a number of at least 1")
+    return value

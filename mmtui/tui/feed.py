@@ -1,0 +1,152 @@
+"""Fresh data for the screen, read in a thread: the database is asked only when it has changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mmtui.domain.states import ACTIVE_STATES
+from mmtui.domain.views import ClassTable, DeviceSnapshot, GraphStats, RunDetail, RunRow, Series, SupervisorStatus
+from mmtui.errors import MmtuiError
+from mmtui.paths import Home
+from mmtui.services import devices, runs, supervisors
+from mmtui.services.live import Changes
+
+POLL_SECONDS = 0.5
+DEVICE_SECONDS = 2.0
+WINDOW = 200
+"""Runs held at a time; the table is a window over all of them."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the screen looks at."""
+
+    run_id: str | None = None
+    metric: str = "loss"
+    offset: int = 0
+    buckets: int = 200
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything one screen needs, read at one moment."""
+
+    wanted: Wanted = Wanted()
+    rows: tuple[RunRow, ...] = ()
+    total: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    supervisor: SupervisorStatus | None = None
+    detail: RunDetail | None = None
+    series: Series | None = None
+    metrics: tuple[str, ...] = ()
+    graph: GraphStats | None = None
+    classes: ClassTable | None = None
+    log: tuple[str, ...] = ()
+    devices: DeviceSnapshot | None = None
+    problem: str = ""
+
+
+class Feed:
+    """Polls in a thread of its own and says when there is something new.
+
+    Args:
+        home: the data directory.
+        notify: called from the thread when ``latest`` has changed; carries no data.
+    """
+
+    def __init__(self, home: Home, notify: Callable[[], None]) -> None:
+        self.home, self._notify = home, notify
+        self.latest = Snapshot()
+        self._wanted = Wanted()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._devices_due = 0.0
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+
+    def start(self) -> None:
+        """Begin polling."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End polling."""
+        self._stop.set()
+        self._wake.set()
+
+    def want(self, wanted: Wanted, *, again: bool = False) -> None:
+        """Look at something else from now on; ``again`` reads it even if nothing has changed."""
+        if wanted != self._wanted or again:
+            self._wanted = wanted
+            if again:
+                self._devices_due = 0.0
+            self._wake.set()
+
+    def _run(self) -> None:
+        changes = Changes(self.home)
+        while not self._stop.is_set():
+            forced = self._wake.is_set()
+            self._wake.clear()
+            fresh = self._look(changes, forced)
+            if fresh is not None and fresh != self.latest:
+                self.latest = fresh
+                self._notify()
+            self._wake.wait(POLL_SECONDS)
+        changes.close()
+
+    def _look(self, changes: Changes, forced: bool) -> Snapshot | None:
+        """A new snapshot, None if there is nothing new."""
+        try:
+            if not changes.seen() and not forced and not self._devices_wanted():
+                return None
+            return self._read(self._wanted)
+        except MmtuiError as error:
+            # The screen stays, says what is wrong and tries again.
+            text = error.message + (f" ({error.hint})" if error.hint else "")
+            return Snapshot(wanted=self._wanted, problem=text)
+
+    def _devices_wanted(self) -> bool:
+        """Devices are sampled while something runs; an idle screen sends nothing."""
+        busy = any(self.latest.counts.get(state.value) for state in ACTIVE_STATES)
+        return self.latest.devices is None or (busy and time.monotonic() >= self._devices_due)
+
+    def _read(self, wanted: Wanted) -> Snapshot:
+        counts = runs.count_runs(self.home)
+        rows = tuple(runs.list_runs(self.home, limit=WINDOW, offset=wanted.offset))
+        run_id = wanted.run_id or (rows[0].id if rows else None)
+        snapshot = Snapshot(
+            wanted=wanted,
+            rows=rows,
+            total=sum(counts.values()),
+            counts=counts,
+            supervisor=supervisors.status(self.home),
+            devices=self._sample(counts),
+        )
+        return snapshot if run_id is None else self._with_run(snapshot, run_id, wanted)
+
+    def _with_run(self, base: Snapshot, run_id: str, wanted: Wanted) -> Snapshot:
+        detail = runs.get_run(self.home, run_id)
+        metrics = tuple(runs.metric_names(self.home, run_id))
+        metric = wanted.metric if wanted.metric in metrics or not metrics else metrics[0]
+        return Snapshot(
+            wanted=wanted,
+            rows=base.rows,
+            total=base.total,
+            counts=base.counts,
+            supervisor=base.supervisor,
+            devices=base.devices,
+            detail=detail,
+            metrics=metrics,
+            series=runs.series(self.home, run_id, metric, max_buckets=wanted.buckets),
+            graph=runs.graph_stats(self.home, run_id),
+            classes=runs.class_table(self.home, run_id),
+            log=tuple(runs.log_tail(self.home, run_id, 200)),
+        )
+
+    def _sample(self, counts: dict[str, int]) -> DeviceSnapshot | None:
+        busy = any(counts.get(state.value) for state in ACTIVE_STATES)
+        now = time.monotonic()
+        if self.latest.devices is not None and (now < self._devices_due or not (busy or self._devices_due == 0.0)):
+            return self.latest.devices
+        self._devices_due = now + DEVICE_SECONDS
+        return devices.snapshot(self.home)

@@ -1,0 +1,318 @@
+"""Screen 1: the runs, and everything about the selected one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.screen import Screen
+from textual.widgets import Static
+
+from mmtui.domain.states import RunEvent, RunState, is_legal
+from mmtui.domain.text import printable
+from mmtui.errors import MmtuiError
+from mmtui.services import queue, supervisors
+from mmtui.tui.actions import bindings, footer_text
+from mmtui.tui.feed import Snapshot, Wanted
+from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
+from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
+from mmtui.tui.screens.log import LogScreen
+from mmtui.tui.screens.new_run import NewRun, NewRunDialog
+from mmtui.tui.widgets import panels
+from mmtui.tui.widgets.chart import SMOOTHING, ChartPanel
+from mmtui.tui.widgets.lines import LinesPanel
+from mmtui.tui.widgets.runs_table import RunsTable
+
+if TYPE_CHECKING:
+    from mmtui.tui.app import MmtuiApp
+
+TITLES = {
+    "stages": "stages",
+    "graph": "graph sampling",
+    "classes": "classes",
+    "devices": "devices",
+    "log": "output",
+}
+FIRST_METRICS = ("loss", "miou", "lr")
+
+
+class RunsScreen(Screen[None]):
+    """Runs on the left, the selected run on the right; one panel at a time on a small terminal."""
+
+    BINDINGS: ClassVar = bindings()
+    AUTO_FOCUS = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = Wanted()
+        self.panel = 0
+        self.zoomed = False
+        self.last_interrupt = 0.0
+        self.said = ""
+
+    @property
+    def program(self) -> MmtuiApp:
+        """The app, with its own type."""
+        return cast("MmtuiApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="header", markup=False)
+        with Container(id="body"):
+            yield RunsTable(id="runs")
+            yield ChartPanel(id="chart")
+            for name in PANELS[1:]:
+                yield LinesPanel(TITLES[name], id=name)
+        yield Static("", id="footer", markup=False)
+        yield Static("this terminal is too small: mmtui needs 60 x 15", id="message", markup=False)
+
+    def on_mount(self) -> None:
+        if self.program.select is not None:
+            self.wanted = replace(self.wanted, run_id=self.program.select)
+            self.query_one(RunsTable).selected = self.program.select
+        self.call_after_refresh(self._ask)
+
+    def on_resize(self) -> None:
+        self.set_class(is_tiny(*self.app.size), "tiny")
+        self._arrange()
+        self.call_after_refresh(self._resized)
+
+    def _resized(self) -> None:
+        self._ask()
+        self.refresh_all()
+
+    def _arrange(self) -> None:
+        """Put every part where the size and the chosen panel want it."""
+        width, height = self.app.size
+        boxes = arrange(width, max(height - 2, 0), PANELS[self.panel], self.zoomed)
+        for part in self.query(LinesPanel):
+            box = boxes.get(part.id or "")
+            part.display = box is not None
+            if box is not None:
+                part.styles.offset = (box.x, box.y)
+                part.styles.width, part.styles.height = box.width, box.height
+
+    def _ask(self) -> None:
+        """Tell the feed what the screen looks at."""
+        chart = self.query_one(ChartPanel)
+        self.wanted = replace(self.wanted, buckets=chart.buckets)
+        self.program.feed.want(self.wanted)
+
+    def refresh_all(self) -> None:
+        """Show the newest snapshot."""
+        snapshot = self.program.feed.latest
+        self._show_header(snapshot)
+        table = self.query_one(RunsTable)
+        table.set_rows(snapshot.rows, snapshot.wanted.offset, snapshot.total)
+        ascii_only = self.program.ascii_only
+        devices = self.query_one("#devices", LinesPanel)
+        devices.show(panels.devices(snapshot.devices, devices.size.width, ascii_only))
+        shown = snapshot.detail is not None and table.selected in (None, snapshot.detail.row.id)
+        if shown or snapshot.detail is None:
+            self._show_run(snapshot)
+
+    def _show_header(self, snapshot: Snapshot) -> None:
+        words = ", ".join(f"{count} {state}" for state, count in snapshot.counts.items()) or "no runs"
+        serving = snapshot.supervisor
+        if serving is not None and not serving.running and (serving.active_runs or serving.queued_runs):
+            words += "  ! no supervisor: r starts one"
+        text = f" mmtui  {words}" if not snapshot.problem else f" ! {printable(snapshot.problem)}"
+        self._set("#header", text)
+        self._set("#footer", f" {self.said or footer_text(self.app.size.width - 2)}")
+
+    def _set(self, selector: str, text: str) -> None:
+        widget = self.query_one(selector, Static)
+        text = text.encode("ascii", "replace").decode() if self.program.ascii_only else text
+        if getattr(widget, "shown_text", None) != text:
+            widget.shown_text = text  # type: ignore[attr-defined]
+            widget.update(text)
+
+    def _show_run(self, snapshot: Snapshot) -> None:
+        ascii_only = self.program.ascii_only
+        detail = snapshot.detail
+        self.query_one(ChartPanel).set_series(snapshot.series, detail)
+        stages, graph, classes, log = (
+            self.query_one(f"#{name}", LinesPanel) for name in ("stages", "graph", "classes", "log")
+        )
+        if detail is None:
+            for panel in (stages, graph, classes, log):
+                panel.show([])
+            return
+        name = panels.fit(detail.row.name, 40, ascii_only).strip()
+        stages.show(panels.stages(detail, stages.size.width, ascii_only), f"run {detail.row.id} {name}")
+        names = detail.classes
+        graph.show(panels.graph(snapshot.graph, names, graph.size.width, graph.body_height, ascii_only))
+        classes.show(panels.classes(snapshot.classes, classes.size.width, classes.body_height, ascii_only))
+        log.show(panels.log(snapshot.log, log.body_height, ascii_only))
+
+    def say(self, text: str) -> None:
+        """Show a word on what a key did, in the footer, until the next key."""
+        self.said = text
+        self._show_header(self.program.feed.latest)
+
+    def on_key(self) -> None:
+        if self.said:
+            self.said = ""
+            self._show_header(self.program.feed.latest)
+
+    @on(RunsTable.Selected)
+    def _on_selected(self, event: RunsTable.Selected) -> None:
+        self.wanted = replace(self.wanted, run_id=event.run_id)
+        self._ask()
+
+    @on(RunsTable.Scrolled)
+    def _on_scrolled(self, event: RunsTable.Scrolled) -> None:
+        self.wanted = replace(self.wanted, offset=event.offset, run_id=None)
+        self._ask()
+
+    def action_move(self, steps: int) -> None:
+        """Move the cursor over the runs."""
+        self.query_one(RunsTable).move(steps)
+
+    def action_next_panel(self, steps: int) -> None:
+        """The next panel on a small terminal, or the next one to zoom."""
+        self.panel = (self.panel + steps) % len(PANELS)
+        self._arrange()
+        if is_wide(*self.app.size) and not self.zoomed:
+            self.say(f"panel: {PANELS[self.panel]} (enter: full screen)")
+        self.call_after_refresh(self._resized)
+
+    def action_zoom(self) -> None:
+        """One panel over the whole screen, and back."""
+        self.zoomed = not self.zoomed
+        self._arrange()
+        self.call_after_refresh(self._resized)
+
+    def action_next_metric(self) -> None:
+        """Another metric in the chart."""
+        names = list(self.program.feed.latest.metrics)
+        order = [n for n in FIRST_METRICS if n in names] + [n for n in names if n not in FIRST_METRICS]
+        if order:
+            here = order.index(self.wanted.metric) if self.wanted.metric in order else -1
+            self.wanted = replace(self.wanted, metric=order[(here + 1) % len(order)])
+            self._ask()
+
+    def action_log_axis(self) -> None:
+        """Logarithmic axis on and off."""
+        chart = self.query_one(ChartPanel)
+        chart.log_axis = not chart.log_axis
+        chart.redraw()
+
+    def action_smooth(self, steps: int) -> None:
+        """More or less smoothing; 0 = none."""
+        chart = self.query_one(ChartPanel)
+        chart.smoothing = 0 if steps == 0 else min(max(chart.smoothing + steps, 0), len(SMOOTHING) - 1)
+        chart.redraw()
+
+    def action_reload(self) -> None:
+        """Look again; starts a supervisor if runs wait for one."""
+        serving = self.program.feed.latest.supervisor
+        if serving is not None and not serving.running and (serving.active_runs or serving.queued_runs):
+            self._serve()
+        self.program.feed.want(self.wanted, again=True)
+
+    def action_repaint(self) -> None:
+        """Paint everything again."""
+        self.refresh(layout=True)
+
+    def action_copy_id(self) -> None:
+        """Copy the selected run's id."""
+        detail = self.program.feed.latest.detail
+        if detail is not None:
+            self.app.copy_to_clipboard(detail.row.id)
+            self.say(f"copied: {detail.row.id}")
+
+    def action_show_help(self) -> None:
+        """Every key."""
+        self.app.push_screen(HelpDialog())
+
+    def action_show_log(self) -> None:
+        """The trainer's output."""
+        detail = self.program.feed.latest.detail
+        if detail is not None:
+            self.app.push_screen(LogScreen(self.program.home, detail.row.id))
+
+    def action_leave(self) -> None:
+        """Leave; runs go on."""
+        self.app.exit(0)
+
+    def action_interrupt(self) -> None:
+        """Ctrl-C twice leaves."""
+        now = time.monotonic()
+        if now - self.last_interrupt < 2.0:
+            self.app.exit(0)
+        self.last_interrupt = now
+        self.say("ctrl+c again, or q, leaves; runs go on. x cancels the selected run")
+
+    def action_new_run(self) -> None:
+        """Launch a run."""
+        self.app.push_screen(NewRunDialog(self.program.home), self._launch)
+
+    def _launch(self, wanted: object) -> None:
+        if isinstance(wanted, NewRun):
+            self.say(f"queueing {wanted.recipe}")
+            self._enqueue(wanted)
+
+    @work(thread=True, group="queue", exit_on_error=False)
+    def _enqueue(self, wanted: NewRun) -> None:
+        try:
+            run_id = queue.enqueue(self.program.home, wanted.recipe, wanted.overrides, name=wanted.name)
+            supervisors.ensure(self.program.home)
+        except MmtuiError as error:
+            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
+            return
+        self.app.call_from_thread(self._launched, run_id)
+
+    def _launched(self, run_id: str) -> None:
+        self.query_one(RunsTable).selected = run_id
+        self.wanted = replace(self.wanted, run_id=run_id, offset=0, metric="loss")
+        self.program.feed.want(self.wanted, again=True)
+        self.say(f"queued run {run_id}")
+
+    @work(thread=True, group="queue", exit_on_error=False)
+    def _serve(self) -> None:
+        try:
+            supervisors.ensure(self.program.home)
+        except MmtuiError as error:
+            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
+
+    def action_cancel_run(self) -> None:
+        """Ask how to stop the selected run."""
+        detail = self.program.feed.latest.detail
+        if detail is None:
+            return
+        if not is_legal(RunState(detail.row.state), RunEvent.CANCEL):
+            self.say(f"run {detail.row.id} is {detail.row.state}: there is nothing to cancel")
+            return
+        self.app.push_screen(CancelDialog(detail, time.time()), self._cancel)
+
+    def _cancel(self, answer: object) -> None:
+        detail = self.program.feed.latest.detail
+        if detail is not None and answer in ("save", "now"):
+            self._wish(detail.row.id, "cancel", {"now": answer == "now"})
+
+    def action_pause_run(self) -> None:
+        """Checkpoint and free the device."""
+        detail = self.program.feed.latest.detail
+        if detail is not None:
+            self._wish(detail.row.id, "pause", {})
+
+    def action_resume_run(self) -> None:
+        """Resume a paused run, retry an ended one."""
+        detail = self.program.feed.latest.detail
+        if detail is not None:
+            self._wish(detail.row.id, "resume" if detail.row.state == RunState.PAUSED else "retry", {})
+
+    @work(thread=True, group="queue", exit_on_error=False)
+    def _wish(self, run_id: str, verb: str, arguments: dict[str, object]) -> None:
+        try:
+            queue.wish(self.program.home, run_id, verb, arguments)
+            supervisors.ensure(self.program.home)
+        except MmtuiError as error:
+            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
+            return
+        self.app.call_from_thread(self.say, f"asked: {verb} run {run_id}")
+

@@ -1,0 +1,87 @@
+"""The chart panel: one metric of one run over the steps of all its stages."""
+
+from __future__ import annotations
+
+from mmtui.domain.views import Bucket, RunDetail, Series
+from mmtui.tui.widgets.lines import LinesPanel
+from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, smooth
+
+SMOOTHING = (0.0, 0.6, 0.8, 0.9, 0.95, 0.98)
+
+
+class ChartPanel(LinesPanel):
+    """A line chart; earlier attempts' tails that were done again are dim."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__("loss", id=id)
+        self.log_axis = False
+        self.smoothing = 0
+        self._series: Series | None = None
+        self._detail: RunDetail | None = None
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets the panel can show: one per dot column."""
+        return max((self.size.width - AXIS_WIDTH) * 2, 16)
+
+    def set_series(self, series: Series | None, detail: RunDetail | None) -> None:
+        """Show another series."""
+        self._series, self._detail = series, detail
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw what is there with the present size and settings."""
+        if self.size.width == 0:
+            return
+        ascii_only = bool(getattr(self.app, "ascii_only", False))
+        series = self._series
+        frame = Frame(
+            width=self.size.width,
+            height=self.body_height,
+            log=self.log_axis,
+            ascii_only=ascii_only,
+            marks=[(float(s.offset), s.name) for s in self._detail.stages] if self._detail else [],
+            reference=self._reference(),
+        )
+        self.show(draw(self._curves(), frame), self._title(series))
+
+    def _title(self, series: Series | None) -> str:
+        if series is None:
+            return "chart"
+        text = series.metric
+        if series.buckets:
+            text += f" {series.buckets[-1].last:.4g}"
+        if self.smoothing:
+            text += f"  smoothed {SMOOTHING[self.smoothing]}"
+        if self.log_axis:
+            text += "  log"
+        return text
+
+    def _reference(self) -> float | None:
+        """The published mean IoU, where the chart shows mean IoU and the recipe names one."""
+        if self._series is None or self._detail is None or self._series.metric != "miou":
+            return None
+        value = (self._detail.config.get("reference") or {}).get("miou")
+        return float(value) if value is not None else None
+
+    def _curves(self) -> list[Curve]:
+        if self._series is None:
+            return []
+        kept = [b for b in self._series.buckets if not b.superseded]
+        lost: dict[int, list[Bucket]] = {}
+        for bucket in self._series.buckets:
+            if bucket.superseded:
+                lost.setdefault(bucket.attempt, []).append(bucket)
+        curves = [Curve(_samples(part), dim=True) for part in lost.values()]
+        weight = SMOOTHING[self.smoothing]
+        if weight and kept:
+            curves.append(Curve(_samples(kept), dim=True))
+        curves.append(Curve(smooth(_samples(kept), weight)))
+        return curves
+
+    def on_resize(self) -> None:
+        self.redraw()
+
+
+def _samples(buckets: list[Bucket]) -> list[Sample]:
+    return [Sample(b.x, b.low, b.high, b.last) for b in buckets]

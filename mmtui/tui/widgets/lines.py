@@ -1,0 +1,96 @@
+"""The base of all panels: a stack of styled lines that repaints only the lines that changed.
+
+What a terminal is sent over SSH is what changed on the screen and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from mmtui.tui.widgets.plot import Span
+
+STYLES: dict[str, Style] = {
+    "": Style.null(),
+    "title": Style(bold=True),
+    "dim": Style(dim=True),
+    "axis": Style(dim=True),
+    "curve": Style(color="cyan"),
+    "reference": Style(color="yellow"),
+    "good": Style(color="green"),
+    "bad": Style(color="red", bold=True),
+    "warn": Style(color="yellow"),
+    "bright_black": Style(dim=True),
+    "cyan": Style(color="cyan"),
+    "green": Style(color="green"),
+    "red": Style(color="red"),
+    "yellow": Style(color="yellow"),
+    "magenta": Style(color="magenta"),
+    "cursor": Style(reverse=True),
+}
+Lines = Sequence[Sequence[Span]]
+
+
+class LinesPanel(Widget):
+    """Shows lines of spans below a title. Text from outside is drawn as it is: there is no markup here."""
+
+    DEFAULT_CSS = "LinesPanel { height: 1fr; }"
+
+    def __init__(self, title: str = "", *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.title_text = title
+        self._lines: list[list[Span]] = []
+
+    @property
+    def body_height(self) -> int:
+        """Lines there are below the title."""
+        return max(self.size.height - 1, 0)
+
+    def show(self, lines: Lines, title: str | None = None) -> None:
+        """Put new lines on the screen; those that are equal to the old ones are not sent again."""
+        if title is not None and title != self.title_text:
+            self.title_text = title
+            self.refresh(Region(0, 0, self.size.width, 1))
+        fresh = [list(line) for line in lines]
+        for number in range(max(len(fresh), len(self._lines))):
+            old = self._lines[number] if number < len(self._lines) else []
+            new = fresh[number] if number < len(fresh) else []
+            if old != new:
+                self.refresh(Region(0, number + 1, self.size.width, 1))
+        self._lines = fresh
+
+    def plain_text(self) -> str:
+        """What is shown, as text."""
+        return "\n".join("".join(text for text, _ in line) for line in self._lines)
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        if y == 0:
+            return self._title_strip(width)
+        line = self._lines[y - 1] if y - 1 < len(self._lines) else []
+        return self._strip(line, width)
+
+    def _title_strip(self, width: int) -> Strip:
+        dash = "-" if getattr(self.app, "ascii_only", False) else "─"
+        text = f"{dash}{dash} {self.title_text} "
+        rest = dash * max(width - cell_len(text), 0)
+        return self._strip([(text, "title" if self.has_focus else ""), (rest, "dim")], width)
+
+    def _strip(self, line: Sequence[Span], width: int) -> Strip:
+        base, segments, used = self.rich_style, [], 0
+        for text, style in line:
+            room = width - used
+            if room <= 0:
+                break
+            length = cell_len(text)
+            if length > room:
+                text, length = set_cell_size(text, room), room
+            segments.append(Segment(text, base + STYLES.get(style, STYLES[""])))
+            used += length
+        return Strip(segments, used).adjust_cell_length(width, base)

@@ -1,0 +1,252 @@
+"""What the panels of a run say, as lines of spans. Pure functions over view records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+from mmtui.domain.look import COLORS, glyph
+from mmtui.domain.text import duration, printable, size
+from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow
+from mmtui.tui.widgets.plot import Span, bar, spark
+
+Line = list[Span]
+
+
+def fit(text: str, width: int, ascii_only: bool = False) -> str:
+    """Text from outside in exactly ``width`` cells, cut with an ellipsis."""
+    text = printable(text)
+    if ascii_only:
+        text = text.encode("ascii", "replace").decode()
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    mark = "~" if ascii_only else "…"
+    return set_cell_size(text, max(width - 1, 0)) + mark if width > 0 else ""
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number, ``-`` where there is none."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def run_line(row: RunRow, width: int, ascii_only: bool) -> Line:
+    """One run in the table of runs; columns that do not fit are left out from the right."""
+    state = f"{glyph(row.state, ascii_only)} {row.state}"
+    fixed = f"{row.id:>4} "
+    tail = f" {row.stage[:8]:8} {100 * row.progress:3.0f}% {number(row.metrics.get('loss'), 3):>6}"
+    tail += f" {_miou(row):>5}"
+    name_width = width - len(fixed) - 12 - len(tail)
+    if name_width < 10:
+        tail = f" {100 * row.progress:3.0f}% {_miou(row):>5}"
+        name_width = max(width - len(fixed) - 12 - len(tail), 4)
+    return [
+        (fixed, ""),
+        (f"{state:12}"[:12], COLORS.get(row.state, "")),
+        (fit(row.name, name_width, ascii_only), ""),
+        (tail, ""),
+    ]
+
+
+def run_header(width: int) -> str:
+    """Column names that stand above ``run_line``."""
+    tail = f" {'stage':8} {'done':>4} {'loss':>6} {'mIoU':>5}"
+    name_width = width - 5 - 12 - len(tail)
+    if name_width < 10:
+        tail = f" {'done':>4} {'mIoU':>5}"
+        name_width = max(width - 5 - 12 - len(tail), 4)
+    return f"{'id':>4} {'state':12}{'name'[:name_width]:{name_width}}{tail}"
+
+
+def _miou(row: RunRow) -> str:
+    value = row.metrics.get("miou")
+    return "-" if value is None else f"{value:.1f}"
+
+
+def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
+    """Progress of every stage, and why the run is where it is."""
+    lines: list[Line] = []
+    marks = {"finished": ("✓", "+"), "running": ("●", ">"), "pending": ("○", ".")}
+    room = max(width - 46, 6)
+    for stage in detail.stages:
+        mark = marks.get(stage.status, ("?", "?"))[1 if ascii_only else 0]
+        share = stage.step / stage.total_steps if stage.total_steps else 0.0
+        style = {"finished": "good", "running": "cyan"}.get(stage.status, "dim")
+        text = f"{mark} {stage.name:9}{stage.step:>7}/{stage.total_steps:<7}"
+        lines.append([(text, style), (f"{bar(share, room, ascii_only)} ", style), (_stage_time(stage), "")])
+    row = detail.row
+    word = f"{glyph(row.state, ascii_only)} {row.state}"
+    if row.attempt > 1:
+        word += f", attempt {row.attempt}"
+    why = "; ".join(printable(text) for text in (row.reason, detail.progress_note) if text)
+    lines.append([(word, COLORS.get(row.state, "")), (f"  {why}" if why else "", "")])
+    return lines
+
+
+def _stage_time(stage: Any) -> str:
+    if stage.status == "running" and stage.eta_seconds is not None:
+        return f"{duration(stage.eta_seconds)} left"
+    if stage.started_at and stage.ended_at:
+        return f"took {duration(stage.ended_at - stage.started_at)}"
+    return ""
+
+
+def graph(stats: GraphStats | None, names: Sequence[str], width: int, height: int, ascii_only: bool) -> list[Line]:
+    """The graph-sampling panel."""
+    if stats is None:
+        return [[("no match graph yet: only the match stage samples one", "dim")]]
+    v = stats.values
+    lines: list[Line] = [
+        [(f"step {stats.step}  nodes {v.get('nodes')}  classes {v.get('classes_present')}/{len(names) or '?'}", "")],
+        [
+            ("attractive ", "dim"),
+            (f"{v.get('attractive_edges')}  ", "good"),
+            ("rejective ", "dim"),
+            (f"{v.get('rejective_edges')}  ", "red"),
+            (f"degree {number(v.get('degree_mean'), 3)} max {v.get('degree_max')}", "dim"),
+        ],
+        _components(v, names, ascii_only),
+        [
+            (f"active triplets {_share(v.get('active_triplets'))}  ", ""),
+            (f"d+ {number(v.get('d_pos_mean'), 3)}  d- {number(v.get('d_neg_mean'), 3)}", ""),
+        ],
+        [("d+ ", "good"), (spark(v.get("d_pos_hist") or [], ascii_only), "good"), ("  0-4", "dim")],
+        [("d- ", "red"), (spark(v.get("d_neg_hist") or [], ascii_only), "red"), ("  0-4", "dim")],
+        [
+            (
+                f"patches {v.get('patch_size_min')}-{v.get('patch_size_max')} px  "
+                f"padding {_share(v.get('padding_share'))}  "
+                f"overlap dropped {v.get('overlap_rejections')}, back {v.get('topped_up')}",
+                "dim",
+            )
+        ],
+        _starved(v, names),
+    ]
+    return lines + _nodes_per_class(v, names, width, max(height - len(lines), 0), ascii_only)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
+def _name(names: Sequence[str], index: str) -> str:
+    return names[int(index)] if index.isdigit() and int(index) < len(names) else f"class {index}"
+
+
+def _components(v: dict[str, Any], names: Sequence[str], ascii_only: bool) -> Line:
+    several = {c: n for c, n in (v.get("components_per_class") or {}).items() if n != 1}
+    if not several:
+        return [("+ " if ascii_only else "✓ ", "good"), ("one component per class", "")]
+    worst = ", ".join(f"{_name(names, c)} {n}" for c, n in sorted(several.items(), key=lambda item: -item[1])[:3])
+    return [("! ", "bad"), (f"{len(several)} classes in several components: {worst}", "warn")]
+
+
+def _starved(v: dict[str, Any], names: Sequence[str]) -> Line:
+    starved = v.get("starved") or {}
+    if not starved:
+        return [("no class is starved", "dim")]
+    worst = sorted(starved.items(), key=lambda item: -item[1])[:4]
+    words = ", ".join(f"{_name(names, c)} ({n} steps)" for c, n in worst)
+    return [("! starved: ", "bad"), (words, "warn")]
+
+
+def _nodes_per_class(
+    v: dict[str, Any], names: Sequence[str], width: int, height: int, ascii_only: bool
+) -> list[Line]:
+    counts = {int(c): n for c, n in (v.get("nodes_per_class") or {}).items()}
+    total = max(len(names), max(counts, default=-1) + 1)
+    largest = max(counts.values(), default=1)
+    room = max(width - 22, 4)
+    # Two columns when one is too short for all classes.
+    rows = [
+        f"{fit(_name(names, str(c)), 15, ascii_only)} {counts.get(c, 0):>4} "
+        f"{bar(counts.get(c, 0) / largest, room, ascii_only) if counts.get(c) else ''}"
+        for c in range(total)
+    ]
+    if len(rows) > height > 0:
+        rows = [*rows[: height - 1], f"and {len(rows) - height + 1} more classes"]
+    return [[(text, "")] for text in rows[:height]]
+
+
+def classes(found: ClassTable | None, width: int, height: int, ascii_only: bool) -> list[Line]:
+    """Per-class IoU with bar and history."""
+    if found is None:
+        return [[("no evaluation yet", "dim")]]
+    present = f"{found.num_present}/{len(found.classes)} classes"
+    mean = "-" if found.miou is None else f"{100 * found.miou:.1f}"
+    lines: list[Line] = [[(f"mIoU {mean} over {present}", "title"), (f"  {found.stage}", "dim")]]
+    name_width = min(max((len(c.name) for c in found.classes), default=8), 16)
+    history = 8 if width >= 50 else 0
+    room = max(width - name_width - 8 - (history + 1 if history else 0), 4)
+    for c in found.classes:
+        iou = "-" if c.iou is None else f"{100 * c.iou:.1f}"
+        past = list(c.history)[-history:] if history else []
+        shown = spark(past, ascii_only, top=1.0).rjust(history) if history else ""
+        drawn = bar(c.iou or 0.0, room, ascii_only)
+        lines.append(
+            [(f"{fit(c.name, name_width, ascii_only)} {iou:>5} ", ""), (drawn, "cyan"), (f" {shown}", "dim")]
+        )
+    return _clip(lines, height, "classes")
+
+
+def _clip(lines: list[Line], height: int, what: str) -> list[Line]:
+    if len(lines) <= height or height < 2:
+        return lines[: max(height, 0)]
+    hidden = len(lines) - height + 1
+    return [*lines[: height - 1], [(f"and {hidden} more {what}", "dim")]]
+
+
+def devices(found: DeviceSnapshot | None, width: int, ascii_only: bool) -> list[Line]:
+    """GPUs with their processes, CPU and memory; plain words where there is no GPU."""
+    if found is None:
+        return [[("no sample yet", "dim")]]
+    room = max(min(width - 40, 30), 6)
+    lines: list[Line] = []
+    if found.simulated:
+        lines.append([("SIMULATED: a recording plays the NVIDIA driver", "warn")])
+    for gpu in found.gpus:
+        lines += _gpu(gpu, room, ascii_only)
+    if found.gpu_note:
+        lines.append([(found.gpu_note, "dim")])
+    share = found.memory_used / max(found.memory_total, 1)
+    cpu = f"{found.cpu_percent:3.0f}% of {found.cpu_count} cores, load {found.load1:.1f}"
+    lines.append([("CPU ", "dim"), (bar(found.cpu_percent / 100, room, ascii_only), "cyan"), (f" {cpu}", "")])
+    memory = f"{size(found.memory_used)} of {size(found.memory_total)}"
+    lines.append([("mem ", "dim"), (bar(share, room, ascii_only), "cyan"), (f" {memory}", "")])
+    style = "bad" if found.disk_free < 2 * 2**30 else "dim"
+    lines.append([(f"disk {size(found.disk_free)} free of {size(found.disk_total)}", style)])
+    return lines
+
+
+def _gpu(gpu: GpuView, room: int, ascii_only: bool) -> list[Line]:
+    if gpu.lost:
+        return [[(f"GPU {gpu.index} {gpu.name} LOST: the driver does not reach it", "bad")]]
+    use = "n/a" if gpu.utilisation is None else f"{gpu.utilisation:.0f}%"
+    heat = "" if gpu.temperature is None else f" {gpu.temperature:.0f}C"
+    power = "" if gpu.power_watts is None else f" {gpu.power_watts:.0f}W"
+    share = (gpu.memory_used or 0) / gpu.memory_total if gpu.memory_total else 0.0
+    lines: list[Line] = [
+        [
+            (f"GPU {gpu.index} ", "dim"),
+            (bar((gpu.utilisation or 0) / 100, room, ascii_only), "cyan"),
+            (f" {use}{heat}{power} {gpu.name}", ""),
+        ],
+        [
+            ("  mem ", "dim"),
+            (bar(share, room, ascii_only), "cyan"),
+            (f" {size(gpu.memory_used)} of {size(gpu.memory_total)}", ""),
+        ],
+    ]
+    for process in gpu.processes[:3]:
+        whose = f"run {process.run}" if process.run else printable(process.user)
+        lines.append([(f"  pid {process.pid} {whose} {size(process.memory)}", "dim")])
+    return lines
+
+
+def log(lines: Sequence[str], height: int, ascii_only: bool) -> list[Line]:
+    """The newest lines of the trainer's output."""
+    if not lines:
+        return [[("nothing printed yet", "dim")]]
+    tail = lines[-height:] if height > 0 else []
+    return [[(text.encode("ascii", "replace").decode() if ascii_only else text, "")] for text in tail]

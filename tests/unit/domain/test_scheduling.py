@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import time
+
+from mmtui.domain.scheduling import Slots, Waiting, order, pick_next, waiting_reasons
+
+ONE_FREE = Slots(("cpu:0",), 1, "CPU slot")
+NONE_FREE = Slots((), 1, "CPU slot")
+
+
+def test_pick_next_priority_before_position_before_id() -> None:
+    waiting = [Waiting(1, 0, 1.0, 0), Waiting(2, 5, 9.0, 0), Waiting(3, 5, 2.0, 0), Waiting(4, 0, 0.5, 0)]
+    assert [run.run_id for run in order(waiting)] == [3, 2, 4, 1]
+    assert pick_next(waiting, ONE_FREE, now=0) == (waiting[2], "cpu:0")
+
+
+def test_pick_next_run_that_backs_off_lets_the_next_pass() -> None:
+    waiting = [Waiting(1, 0, 1.0, not_before=50.0), Waiting(2, 0, 2.0, 0)]
+    assert pick_next(waiting, ONE_FREE, now=49.9) == (waiting[1], "cpu:0")
+    assert pick_next(waiting, ONE_FREE, now=50.0) == (waiting[0], "cpu:0")
+
+
+def test_pick_next_no_free_slot_picks_nothing() -> None:
+    assert pick_next([Waiting(1, 0, 1.0, 0)], NONE_FREE, now=0) is None
+
+
+def test_waiting_reasons_count_runs_ahead_in_queue_order() -> None:
+    reasons = waiting_reasons([Waiting(1, 0, 1.0, 0), Waiting(2, 1, 2.0, 0), Waiting(3, 0, 3.0, 0)], NONE_FREE)
+    assert reasons[2] == "waiting: 1 of 1 CPU slot in use"
+    assert reasons[1].endswith("1 run ahead")
+    assert reasons[3].endswith("2 runs ahead")
+
+
+def test_waiting_reasons_ten_thousand_queued_are_quick() -> None:
+    waiting = [Waiting(i, 0, float(i), 0) for i in range(10_000)]
+    began = time.perf_counter()
+    assert len(waiting_reasons(waiting, NONE_FREE)) == 10_000
+    assert time.perf_counter() - began < 1.0  # quadratic took 15 s

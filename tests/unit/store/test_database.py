@@ -1,0 +1,145 @@
+"""The writer's rules, migrations, and what happens to files that are no database of ours."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import mmtui.store
+from mmtui.errors import ExitCode, UnreachableError
+from mmtui.paths import Home
+from mmtui.services import runs
+from mmtui.store.db import Database
+from mmtui.store.schema import HEAD
+from mmtui.store.tables import metadata
+
+
+def test_migrations_make_exactly_the_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_schema_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(mmtui.store.__path__[0]) / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+def test_writer_every_connection_has_our_pragmas(home: Home) -> None:
+    for checkpoints, pages in ((False, 0), (True, 1000)):
+        database = Database(home, checkpoints=checkpoints)
+        with database.write() as session:
+            found = {
+                name: session.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "foreign_keys", "wal_autocheckpoint", "synchronous")
+            }
+        database.close()
+        assert found == {"journal_mode": "wal", "foreign_keys": 1, "wal_autocheckpoint": pages, "synchronous": 1}
+
+
+def test_write_takes_the_lock_before_the_first_read(database: Database, home: Home) -> None:
+    other = sqlite3.connect(home.database, timeout=0, isolation_level=None)
+    with database.write(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+def test_write_error_inside_rolls_everything_back(database: Database, add_run: Callable[..., int], home: Home) -> None:
+    run_id = add_run()
+    with pytest.raises(ValueError, match="stop"), database.write() as session:
+        session.connection().exec_driver_sql("UPDATE runs SET name = 'changed'")
+        raise ValueError("stop")
+    assert runs.get_run(home, str(run_id)).row.name == "a run"
+
+
+def test_files_are_private_whatever_the_umask(home: Home) -> None:
+    before = os.umask(0)
+    try:
+        database = Database(home)
+        with database.write() as session:
+            session.connection().exec_driver_sql("DELETE FROM wishes")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in home.root.iterdir()}
+        database.close()
+    finally:
+        os.umask(before)
+    assert home.root.stat().st_mode & 0o777 == 0o700
+    assert {"mmtui.db", "mmtui.db-wal", "mmtui.db-shm"} <= modes.keys()
+    assert {name: mode for name, mode in modes.items() if mode & 0o077} == {}
+
+
+@pytest.mark.parametrize("name", ["a b", "a?b=c", "a#b", "a%20b", "ünï", "it's", "%(here)s"])
+def test_database_any_folder_name_is_served(tmp_path: Path, name: str) -> None:
+    home = Home(tmp_path / name)
+    Database(home).close()
+    assert home.database.is_file()
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert runs.list_runs(home) == []
+
+
+def test_list_no_database_has_no_runs_and_makes_none(home: Home) -> None:
+    assert runs.list_runs(home) == []
+    assert runs.count_runs(home) == {}
+    assert not home.root.exists()
+
+
+def test_newer_database_is_refused_by_reader_and_writer(database: Database, home: Home) -> None:
+    with database.write() as session:
+        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    for action in (lambda: runs.list_runs(home), lambda: Database(home)):
+        with pytest.raises(UnreachableError, match="newer mmtui") as caught:
+            action()
+        assert caught.value.exit_code == ExitCode.UNREACHABLE
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "page"])
+def test_damaged_database_is_unreachable_not_a_traceback(
+    home: Home, database: Database, add_run: Callable[..., int], damage: str
+) -> None:
+    for _ in range(30):
+        add_run()
+    database.close()
+    content = home.database.read_bytes()
+    damaged = {
+        "text": b"this is no database\n" * 400,
+        "truncated": content[: len(content) // 2 - 100],
+        "page": content[:4096] + b"\xa5" * 8192 + content[12288:],
+    }[damage]
+    home.database.write_bytes(damaged)
+    with pytest.raises(UnreachableError, match=r"mmtui\.db"):
+        runs.list_runs(home)
+
+
+def test_foreign_database_is_backed_up_and_refused(home: Home) -> None:
+    home.create()
+    connection = sqlite3.connect(home.database)
+    connection.execute("CREATE TABLE runs (mine TEXT)")
+    connection.execute("INSERT INTO runs VALUES ('precious')")
+    connection.commit()
+    connection.close()
+    with pytest.raises(UnreachableError, match="cannot be made or upgraded"):
+        Database(home)
+    (copy,) = home.backups.iterdir()
+    saved = sqlite3.connect(copy)
+    assert saved.execute("SELECT mine FROM runs").fetchall() == [("precious",)]
+    saved.close()
+    kept = sqlite3.connect(home.database)
+    assert kept.execute("SELECT mine FROM runs").fetchall() == [("precious",)]
+    kept.close()
+
+
+def test_migration_several_processes_at_once_make_one_database(
+    home: Home, run_together: Callable[..., list[str]], sql: Callable[..., list[tuple[int, ...]]]
+) -> None:
+    script = "from mmtui.paths import Home; from mmtui.store.db import Database; Database(Home.from_environment()).close()"
+    run_together(script, 4)
+    assert sql("SELECT count(*) FROM alembic_version") == [(1,)]
+    assert runs.list_runs(home) == []

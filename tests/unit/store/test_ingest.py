@@ -1,0 +1,270 @@
+"""Events into rows: each exactly once, whatever the file holds and whenever the reader is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmtui.paths import Home
+from mmtui.services import runs
+from mmtui.services.ingest import ingest_file
+from mmtui.store.db import Database
+
+
+def test_ingest_events_fill_run_stages_attempt_and_series(
+    home: Home, add_run: Callable[..., int], new_attempt: Callable[..., Any]
+) -> None:
+    run_id = add_run()
+    file = new_attempt(run_id)
+    file.start()
+    file.emit("stage_started", 0, {"total_steps": 100, "offset": 0, "resumed_step": 0})
+    for step in (10, 20):
+        file.emit("metrics", step, {"loss": 1 / step, "lr": 0.1, "seconds_per_step": 0.5})
+    file.emit("confusion", 20, {"matrix": [[3, 1], [0, 0]], "classes": ["a", "b"], "split": "val", "images": 2})
+    file.emit("graph", 20, {"nodes": 7})
+    file.read()
+    detail = runs.get_run(home, str(run_id))
+    assert (detail.row.state, detail.row.stage) == ("running", "segment")
+    assert detail.row.progress == pytest.approx(20 / 101)
+    # IoU a = 3/4; b is predicted once and never true: 0.
+    assert detail.row.metrics == {"loss": 0.05, "miou": pytest.approx(37.5)}
+    assert detail.last_event_at == 1020.0
+    segment, evaluate = detail.stages
+    assert (segment.status, segment.step, segment.total_steps, segment.eta_seconds) == ("running", 20, 100, 40.0)
+    assert (evaluate.status, evaluate.offset) == ("pending", 100)
+    assert runs.metric_names(home, str(run_id)) == ["loss", "lr", "seconds_per_step"]
+    assert [(p.step, p.value, p.attempt) for p in runs.points(home, str(run_id), "loss")] == [(10, 0.1, 1), (20, 0.05, 1)]
+    table = runs.class_table(home, str(run_id))
+    assert table is not None
+    assert (table.miou, table.num_present, table.confusion) == (0.375, 2, ((3, 1), (0, 0)))
+    stats = runs.graph_stats(home, str(run_id))
+    assert stats is not None
+    assert stats.values == {"nodes": 7}
+
+
+def test_ingest_torn_last_line_waits_until_it_is_whole(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home
+) -> None:
+    file = new_attempt(add_run())
+    file.emit("metrics", 1, {"loss": 1.0})
+    whole = file.path.stat().st_size
+    file.write('{"v":1,"seq":2,"t":1,"kind":"metrics","stage":"segment","step":2,"global_st')
+    assert file.read() == whole
+    assert file.read() == whole
+    file.write('ep":2,"values":{"loss":0.5}}\n')
+    assert file.read() == file.path.stat().st_size
+    assert [p.value for p in runs.points(home, "1", "loss")] == [1.0, 0.5]
+
+
+def test_ingest_corrupt_line_is_named_by_file_and_byte_and_skipped(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, sql: Callable[..., list[Any]]
+) -> None:
+    file = new_attempt(add_run())
+    file.emit("metrics", 1, {"loss": 1.0})
+    at = file.path.stat().st_size
+    file.write("\x00\x00 this is no event\n")
+    file.emit("metrics", 2, {"loss": 0.5})
+    file.read()
+    assert [p.value for p in runs.points(home, "1", "loss")] == [1.0, 0.5]
+    assert sql("SELECT corrupt_lines FROM attempts") == [(1,)]
+    (warning,) = runs.get_run(home, "1").warnings
+    assert str(file.path) in warning
+    assert f"byte {at} " in warning
+
+
+def test_ingest_line_longer_than_a_batch_is_stored(
+    add_run: Callable[..., int],
+    new_attempt: Callable[..., Any],
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mmtui.services.ingest.BATCH_BYTES", 1000)
+    file = new_attempt(add_run())
+    file.emit("note", 1, {"text": "x" * 5000})
+    for step in range(2, 60):
+        file.emit("metrics", step, {"loss": 1.0})
+    assert file.read() == file.path.stat().st_size
+    assert len(runs.points(home, "1", "loss")) == 58
+    assert [len(event["values"]["text"]) for event in runs.events_tail(home, "1")] == [5000]
+
+
+def test_ingest_unknown_kind_is_kept(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home
+) -> None:
+    file = new_attempt(add_run())
+    file.emit("from_the_future", 5, {"a": [1, {"b": None}]})
+    file.read()
+    (event,) = runs.events_tail(home, "1")
+    assert (event["kind"], event["values"]) == ("from_the_future", {"a": [1, {"b": None}]})
+
+
+HOSTILE = [
+    '{"v":1,"seq":1,"t":1,"kind":"metrics","global_step":1e999,"values":{"loss":1}}',
+    '{"v":1,"seq":100000000000000000000000,"t":1,"kind":"graph","values":{}}',
+    '{"v":1,"seq":1,"t":1,"kind":"run_started","values":{"stages":[1,["a"],"xy",["b",3,4]]}}',
+    '{"v":1,"seq":1,"t":1,"kind":"run_started","values":{"stages":7,"resumed_global_step":1e300}}',
+    '{"v":1,"seq":1,"t":1,"kind":"x\\ud800","stage":"\\udfff","values":{"\\ud800":1}}',
+    '{"v":1,"seq":1,"t":1,"kind":"metrics","values":{"loss":Infinity,"miou":NaN,"lr":1e999}}',
+    '{"v":1,"seq":1,"t":1,"kind":"confusion","values":{"matrix":[[1]],"classes":{"a":1},"images":1e300}}',
+    '{"v":1,"seq":1,"t":1,"kind":"confusion","values":{"matrix":[[99999999999999999999]]}}',
+    '{"v":1,"seq":1,"t":1,"kind":"confusion","values":{"matrix":[[1,2],[3]]}}',
+    '{"v":1,"seq":1,"t":1,"kind":"stage_started","stage":"","values":{"total_steps":-5}}',
+    '{"v":1,"seq":1,"t":1,"kind":"warning","values":[1]}',
+    '{"v":1,"seq":1,"t":1,"kind":"deep","values":{"a":' + "[" * 800 + "]" * 800 + "}}",
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("line", HOSTILE, ids=range(len(HOSTILE)))
+def test_ingest_hostile_line_holds_up_nothing(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, line: str
+) -> None:
+    file = new_attempt(add_run())
+    file.emit("metrics", 1, {"loss": 1.0})
+    file.write(line + "\n")
+    file.emit("metrics", 2, {"loss": 0.5})
+    assert file.read() == file.path.stat().st_size
+    assert [p.value for p in runs.points(home, "1", "loss")][:2] == [1.0, 0.5]
+    json.dumps([event["values"] for event in runs.events_tail(home, "1")], allow_nan=False)
+    runs.get_run(home, "1")
+    runs.class_table(home, "1")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ("stages", "total_steps", "offset", "matrix", "classes", "loss", "seconds_per_step", "text", "status", "images")
+KINDS = ("run_started", "stage_started", "stage_finished", "metrics", "confusion", "error", "run_finished", "warning", "?")
+EVENTS = st.fixed_dictionaries(
+    {"v": st.just(1), "seq": st.integers(0, 2**70), "t": st.floats() | st.integers(), "kind": st.sampled_from(KINDS)},
+    optional={
+        "stage": st.sampled_from(["segment", "", "new"]) | JSON,
+        "step": st.integers() | JSON,
+        "global_step": st.integers() | JSON,
+        "values": st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4) | JSON,
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(EVENTS, min_size=1, max_size=6))
+def test_ingest_any_json_objects_are_taken_or_counted(
+    add_run: Callable[..., int],
+    new_attempt: Callable[..., Any],
+    home: Home,
+    events: list[dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.clear()
+    run_id = add_run()
+    file = new_attempt(run_id)
+    for event in events:
+        file.write(json.dumps(event) + "\n")
+    assert file.read() == file.path.stat().st_size
+    assert "cannot be stored" not in caplog.text  # the safety net below was not needed
+    runs.get_run(home, str(run_id))
+    runs.class_table(home, str(run_id))
+    runs.points(home, str(run_id), "loss")
+
+
+def test_ingest_handler_that_breaks_costs_one_line_only(
+    add_run: Callable[..., int],
+    new_attempt: Callable[..., Any],
+    home: Home,
+    sql: Callable[..., list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("a mistake of ours")
+
+    monkeypatch.setitem(__import__("mmtui.store.ingest", fromlist=["_HANDLERS"])._HANDLERS, "error", broken)
+    file = new_attempt(add_run())
+    file.emit("metrics", 1, {"loss": 1.0})
+    file.emit("error", 1, {"text": "x"})
+    file.emit("metrics", 2, {"loss": 0.5})
+    assert file.read() == file.path.stat().st_size
+    assert [p.value for p in runs.points(home, "1", "loss")] == [1.0, 0.5]
+    assert sql("SELECT corrupt_lines FROM attempts") == [(1,)]
+
+
+def test_ingest_locked_database_is_told_and_loses_nothing(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    from mmtui.errors import UnreachableError
+
+    file = new_attempt(add_run())
+    file.emit("metrics", 1, {"loss": 1.0})
+    monkeypatch.setattr("mmtui.store.db.BUSY_SECONDS", 0.05)
+    impatient = Database(home)
+    other = sqlite3.connect(home.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnreachableError, match="locked"):
+        ingest_file(impatient, file.path, 1, 1, 0)
+    other.execute("ROLLBACK")
+    other.close()
+    assert ingest_file(impatient, file.path, 1, 1, 0) == file.path.stat().st_size
+    impatient.close()
+    assert len(runs.points(home, "1", "loss")) == 1
+
+
+READER = """
+import sqlite3, time
+from mmtui.paths import Home
+from mmtui.services import ingest
+from mmtui.store.db import Database
+ingest.BATCH_BYTES = 2000  # many small transactions, to be killed between and within
+home = Home.from_environment()
+database = Database(home)
+print("ready", flush=True)
+while True:
+    connection = sqlite3.connect(home.database)
+    (offset,) = connection.execute("SELECT ingested FROM attempts WHERE run_id = 1").fetchone()
+    connection.close()
+    ingest.ingest_file(database, home.run("1").events(1), 1, 1, offset)
+    time.sleep(0.001)
+"""
+
+
+def test_ingest_reader_killed_again_and_again_stores_each_event_once(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, sql: Callable[..., list[Any]]
+) -> None:
+    file = new_attempt(add_run())
+    environment = {**os.environ, "MMTUI_HOME": str(home.root)}
+    choose, written = random.Random(7), 0
+    for _ in range(6):
+        reader = subprocess.Popen([sys.executable, "-c", READER], env=environment, stdout=subprocess.PIPE)
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        deadline = time.monotonic() + choose.uniform(0.05, 0.25)
+        while time.monotonic() < deadline:
+            for _ in range(40):
+                written += 1
+                file.emit("metrics" if written % 3 else "note", written, {"loss": float(written)})
+            time.sleep(0.002)
+        reader.send_signal(signal.SIGKILL)
+        reader.wait()
+        reader.stdout.close()
+    (before,) = sql("SELECT ingested FROM attempts")[0]
+    assert 0 < before, "nothing was read before the last kill; the test proves nothing"
+    file.offset = before
+    file.read()
+    steps = [row[0] for row in sql("SELECT global_step FROM metrics")]
+    notes = [row[0] for row in sql("SELECT global_step FROM events")]
+    assert sorted(steps + notes) == list(range(1, written + 1))
+    assert Path(file.path).stat().st_size == sql("SELECT ingested FROM attempts")[0][0]

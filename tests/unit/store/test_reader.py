@@ -1,0 +1,183 @@
+"""Reading: superseded tails, evaluations, selectors, speed, and nothing heavy imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mmtui.errors import NotFoundError, TimedOutError, UnreachableError
+from mmtui.paths import Home
+from mmtui.services import runs
+from mmtui.store.db import Database
+from mmtui.store.reader import Reader
+
+
+@pytest.fixture
+def resumed_run(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], end_attempt: Callable[[int], None]
+) -> str:
+    """Steps 1-8, killed, again from 5 to 7, killed, again from 2 to 10."""
+    run_id = add_run()
+    for number, (resumed, last) in enumerate([(0, 8), (5, 7), (2, 10)], start=1):
+        file = new_attempt(run_id)
+        file.start(resumed)
+        for step in range(resumed + 1, last + 1):
+            file.emit("metrics", step, {"loss": step + number / 10})
+            if step % 2 == 0:
+                file.emit("confusion", step, {"matrix": [[step, number], [0, 1]], "classes": ["a", "b"]})
+                file.emit("graph", step, {"attempt": number})
+        file.read()
+        if number < 3:
+            end_attempt(run_id)
+    return str(run_id)
+
+
+def test_points_tails_done_again_are_left_out(home: Home, resumed_run: str) -> None:
+    kept = [(p.global_step, p.attempt) for p in runs.points(home, resumed_run, "loss")]
+    assert kept == [(1, 1), (2, 1), *[(step, 3) for step in range(3, 11)]]
+    assert len(runs.points(home, resumed_run, "loss", all_attempts=True)) == 8 + 2 + 8
+
+
+def test_attempt_that_never_started_supersedes_nothing(
+    home: Home, resumed_run: str, new_attempt: Callable[..., Any], end_attempt: Callable[[int], None]
+) -> None:
+    before = runs.points(home, resumed_run, "loss")
+    end_attempt(int(resumed_run))
+    new_attempt(int(resumed_run))  # claimed; its trainer has said nothing
+    assert runs.points(home, resumed_run, "loss") == before
+
+
+def test_class_table_history_and_graphs_leave_superseded_ones_out(home: Home, resumed_run: str) -> None:
+    table = runs.class_table(home, resumed_run)
+    assert table is not None
+    assert table.step == 10
+    assert [round(share or 0, 4) for share in table.classes[0].history] == [
+        round(step / (step + number), 4) for step, number in [(2, 1), (4, 3), (6, 3), (8, 3), (10, 3)]
+    ]
+    assert [stats.values["attempt"] for stats in runs.graph_history(home, resumed_run, 100)] == [1, 3, 3, 3, 3]
+
+
+def test_series_buckets_keep_every_extreme_and_mark_superseded(home: Home, resumed_run: str) -> None:
+    series = runs.series(home, resumed_run, "loss", max_buckets=4)
+    assert series == runs.series(home, resumed_run, "loss", max_buckets=4)
+    assert sum(bucket.count for bucket in series.buckets) == series.total_points == 18
+    values = [p.value for p in runs.points(home, resumed_run, "loss", all_attempts=True)]
+    assert min(bucket.low for bucket in series.buckets) == min(values)
+    assert max(bucket.high for bucket in series.buckets) == max(values)
+    assert {bucket.attempt for bucket in series.buckets if bucket.superseded} == {1, 2}
+    assert [bucket.x for bucket in series.buckets] == sorted(bucket.x for bucket in series.buckets)
+
+
+def test_class_table_absent_class_is_none_and_left_out_of_the_mean(
+    home: Home, add_run: Callable[..., int], new_attempt: Callable[..., Any]
+) -> None:
+    file = new_attempt(add_run())
+    matrix = [[4, 1, 0, 0], [0, 5, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    matrix[0][3] = 5  # class 3 is predicted but never true: 0; class 2 is in neither: absent
+    file.emit("confusion", 1, {"matrix": matrix, "classes": ["a", "b", "c", "d"]})
+    file.read()
+    table = runs.class_table(home, "1")
+    assert table is not None
+    assert [row.iou for row in table.classes] == [0.4, pytest.approx(5 / 6), None, 0.0]
+    assert [row.accuracy for row in table.classes] == [0.4, 1.0, None, None]
+    assert table.num_present == 3
+    assert table.miou == pytest.approx((0.4 + 5 / 6 + 0) / 3)
+    assert runs.get_run(home, "1").row.metrics["miou"] == pytest.approx(100 * (0.4 + 5 / 6) / 3)
+
+
+def test_resolve_ids_prefixes_and_last_ones(home: Home, add_run: Callable[..., int]) -> None:
+    for _ in range(12):
+        add_run()
+    assert runs.resolve(home, "1") == "1"  # an id, although 10, 11 and 12 begin with it
+    assert runs.resolve(home, "12") == "12"
+    assert runs.resolve(home, "@") == "12"
+    assert runs.resolve(home, "@~2") == "10"
+    for selector in ("13", "@~12", "x", "", "-1", "1 ", "²", "9" * 40):
+        with pytest.raises(NotFoundError):
+            runs.resolve(home, selector)
+        if not selector.startswith("@"):
+            with pytest.raises(NotFoundError):
+                runs.get_run(home, selector)
+
+
+def test_resolve_ambiguous_prefix_names_the_candidates(
+    home: Home, database: Database, add_run: Callable[..., int]
+) -> None:
+    add_run()
+    with database.write() as session:
+        session.connection().exec_driver_sql("UPDATE sqlite_sequence SET seq = 69 WHERE name = 'runs'")
+    add_run(), add_run()
+    with pytest.raises(NotFoundError, match="70, 71"):
+        runs.resolve(home, "7")
+
+
+def test_reading_loads_neither_sqlalchemy_nor_the_engines_libraries() -> None:
+    script = (
+        "import sys, mmtui.services.runs, mmtui.services.queue, mmtui.services.supervisors\n"
+        "from mmtui.paths import Home\n"
+        "mmtui.services.runs.list_runs(Home.from_environment())\n"
+        "heavy = {'sqlalchemy', 'sqlmodel', 'alembic', 'torch', 'numpy', 'textual'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_list_ten_thousand_runs_is_quick(home: Home, database: Database, add_run: Callable[..., int]) -> None:
+    add_run()
+    with database.write() as session:
+        connection = session.connection()
+        columns = [row[1] for row in connection.exec_driver_sql("PRAGMA table_info(runs)") if row[1] != "id"]
+        config = "'{\"pad\": \"" + "x" * 3000 + "\"}'"  # as large as a real one
+        chosen = ", ".join(config if name == "config" else f'"{name}"' for name in columns)
+        names = ", ".join(f'"{name}"' for name in columns)
+        count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)"
+        connection.exec_driver_sql(f"INSERT INTO runs ({names}) {count} SELECT {chosen} FROM runs, n WHERE id = 1")
+    began = time.perf_counter()
+    listed = runs.list_runs(home)
+    whole = time.perf_counter() - began
+    began = time.perf_counter()
+    window = runs.list_runs(home, limit=50, offset=5000)
+    page = time.perf_counter() - began
+    assert (len(listed), listed[0].id, window[0].id) == (10_000, "10000", "5000")
+    assert whole < 1.5
+    assert page < 0.1
+
+
+def test_data_version_changes_with_every_commit_of_another(home: Home, add_run: Callable[..., int]) -> None:
+    with Reader(home) as reader:
+        assert reader.data_version() == 0
+        add_run()
+        first = reader.data_version()
+        assert reader.data_version() == first
+        add_run()
+        assert reader.data_version() != first
+
+
+def test_reader_cannot_write(home: Home, add_run: Callable[..., int]) -> None:
+    add_run()
+    with Reader(home) as reader, pytest.raises(UnreachableError, match="readonly"):
+        reader.query("UPDATE runs SET name = 'x'")
+    assert runs.get_run(home, "1").row.name == "a run"
+
+
+def test_wait_times_out_and_names_who_is_waited_for(home: Home, add_run: Callable[..., int]) -> None:
+    add_run()
+    with pytest.raises(TimedOutError, match=r"1 \(queued\)"):
+        runs.wait(home, ["1"], timeout=0.1)
+
+
+def test_log_tail_spells_out_control_characters(
+    home: Home, add_run: Callable[..., int], new_attempt: Callable[..., Any]
+) -> None:
+    file = new_attempt(add_run())
+    log = file.path.with_name("output.log")
+    log.write_bytes(b"one\n\x1b[2Jtwo\x07 \xff\nthree\n")
+    assert runs.log_tail(home, "1") == ["one", "\\x1b[2Jtwo\\x07 \ufffd", "three"]
+    assert runs.log_tail(home, "1", lines=1) == ["three"]
+    assert runs.log_tail(home, "1", attempt=7) == []
