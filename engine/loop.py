@@ -78,6 +78,8 @@ def train(
     offset = 0
     for name, total in recipe.stages():
         if checkpoint.final_checkpoint(run_dir, name) is None:
+            if stop_requested():
+                return "stopped"
             try:
                 finished = run_stage(context, name, total, offset, echo)
             except StopRequestedError:

@@ -23,26 +23,45 @@ class ConfusionMatrix:
         self.matrix = torch.zeros((num_classes, num_classes), dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add pixels.
+        """Add pixels. What is predicted where the target is ``ignore_index`` does not matter.
 
         Args:
             prediction: integers of any shape, on any device.
             target: the same shape.
 
         Raises:
-            ValueError: shapes differ, or a label is out of range.
+            ValueError: shapes differ, a label is out of range, or the predictions are not integers.
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
-        keep = target != self.ignore_index
-        truth, guess = target[keep].long(), prediction[keep].long()
+        if prediction.is_floating_point() or target.is_floating_point():
+            raise ValueError("prediction and target must be class indices, not scores: take the argmax first")
+        truth = target.long()
+        keep = truth != self.ignore_index
+        truth, guess = truth[keep], prediction[keep].long()
+        self._check(truth, "a target label", f" and not {self.ignore_index}")
+        self._check(guess, "a predicted label")
         k = self.num_classes
-        if truth.numel() and (int(truth.max()) >= k or int(truth.min()) < 0):
-            raise ValueError(f"a target label is outside 0..{k - 1} and not {self.ignore_index}")
-        if guess.numel() and (int(guess.max()) >= k or int(guess.min()) < 0):
-            raise ValueError(f"a predicted label is outside 0..{k - 1}")
         counts = torch.bincount(truth * k + guess, minlength=k * k).reshape(k, k)
         self.matrix += counts.to(self.matrix.device)
+
+    def _check(self, labels: Tensor, what: str, unless: str = "") -> None:
+        if labels.numel() == 0:
+            return
+        low, high = labels.aminmax()
+        if int(low) < 0 or int(high) >= self.num_classes:
+            raise ValueError(f"{what} is outside 0..{self.num_classes - 1}{unless}: {int(low)}..{int(high)}")
+
+    def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Add what another one counted, in place.
+
+        Raises:
+            ValueError: it has another number of classes.
+        """
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
+        self.matrix += other.matrix.to(self.matrix.device)
+        return self
 
     def reduce(self) -> ConfusionMatrix:
         """Sum over all processes of a distributed run, in place."""

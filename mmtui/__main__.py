@@ -34,7 +34,7 @@ def dispatch(argv: list[str]) -> int:
             return verb(**values) or 0
     from mmtui.cli.app import app
 
-    app()
+    app(prog_name="mmtui")
     return 0
 
 

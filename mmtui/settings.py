@@ -45,14 +45,13 @@ def load(path: Path) -> Settings:
 
 
 def _checked(path: Path, key: str, value: Any) -> Any:
-    known = {item.name: item for item in fields(Settings)}
+    known = {item.name: getattr(Settings(), item.name) for item in fields(Settings)}
     if key not in known:
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"keys are {', '.join(known)}"
         raise SettingsError(f"{path}: there is no setting '{key}'; {hint}")
-    kind = type(known[key].default)
-    if type(value) is not kind:
-        raise SettingsError(f"{path}: {key} = {value!r}: write a value like {known[key].default!r}")
+    if type(value) is not type(known[key]):
+        raise SettingsError(f"{path}: {key} = {value!r}: write a value like {known[key]!r}")
     if key == "color" and value not in COLOR_MODES:
         raise SettingsError(f"{path}: color = {value!r}: write one of {', '.join(COLOR_MODES)}")
     if key == "rows" and value < 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,18 +12,27 @@ import pytest
 from mmtui.paths import Home
 
 ROOT = Path(__file__).resolve().parent.parent
+GROUPS = ("e2e", "tui", "numerics")
+"""Folders of tests/ whose tests carry the folder's name as a marker."""
+
 _FOREIGN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES", "MMTUI_NVML_RECORDING", "MMTUI_DEBUG")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A fresh data directory, named by ``MMTUI_HOME``; colours and terminal as in a plain UTF-8 session."""
+def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``MMTUI_HOME`` of the test: a fresh folder that is not made yet; colours and terminal as in a plain session."""
     root = tmp_path_factory.mktemp("home") / "mmtui"
     monkeypatch.setenv("MMTUI_HOME", str(root))
     for name in _FOREIGN:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
-    return Home(root)
+    return root
+
+
+@pytest.fixture
+def home(private_home: Path) -> Home:
+    """The test's data directory."""
+    return Home(private_home)
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +48,105 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no trial data sets at {folder}; set MMTUI_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def populated(home: Home) -> Home:
+    """A data directory with three runs and no supervisor.
+
+    1: succeeded, loss at steps 1 to 4, two evaluations (class "bike" is in neither truth nor prediction)
+    2: failed, with control characters in its name and error
+    3: held, a real recipe
+    """
+    # Imported here: most tests need no SQL, and it takes most of a second to load.
+    from mmtui.domain.states import RunEvent
+    from mmtui.services import queue
+    from mmtui.services.ingest import ingest_file
+    from mmtui.store.db import Database
+    from mmtui.store.runs import NewRun, begin_attempt, insert_run, transition
+
+    stages = (("segment", 4), ("evaluate", 1))
+    database = Database(home.create())
+    try:
+        for name, events, end, error in (
+            ("good", _good_events(), RunEvent.EXIT_OK, ""),
+            ("evil\x1b[31m\x07", _started(), RunEvent.EXIT_ERROR, "no\x1b]0;title\x07 memory"),
+        ):
+            with database.write() as session:
+                new = NewRun(name, "shapes_baseline", 7, {"seed": 7}, ("seed=7",), {"digest": "abc"}, stages, ("demo",))
+                run_id = insert_run(session, new)
+                number = begin_attempt(session, run_id, ["cpu:0"], "here")
+            path = home.run(str(run_id)).events(number)
+            path.parent.mkdir(parents=True)
+            path.write_text("".join(events))
+            home.run(str(run_id)).log(number).write_text("first line\nsecond \x1b[2Jline\n")
+            ingest_file(database, path, run_id, number, 0)
+            with database.write() as session:
+                transition(session, run_id, end, error=error, ended_at=1100.0)
+    finally:
+        database.close()
+    queue.enqueue(home, "shapes_baseline", ["segment.steps=20"], name="third", hold=True)
+    return home
+
+
+def _event(seq: int, kind: str, step: int, values: dict[str, object], stage: str = "segment") -> str:
+    event = {"v": 1, "seq": seq, "t": 1000.0 + seq, "kind": kind, "stage": stage, "step": step, "global_step": step}
+    return json.dumps({**event, "values": values}) + "\n"
+
+
+def _started() -> list[str]:
+    stages = [["segment", 4], ["evaluate", 1]]
+    return [_event(1, "run_started", 0, {"stages": stages, "resumed_global_step": 0, "device": "cpu"}, "")]
+
+
+def _good_events() -> list[str]:
+    names = ["road", "car", "bike"]
+    return [
+        *_started(),
+        _event(2, "stage_started", 0, {"total_steps": 4, "offset": 0}),
+        *(_event(2 + step, "metrics", step, {"loss": 1 / step, "lr": 0.1}) for step in range(1, 5)),
+        _event(7, "confusion", 2, {"matrix": [[5, 5, 0], [5, 5, 0], [0, 0, 0]], "classes": names, "split": "val"}),
+        _event(8, "confusion", 4, {"matrix": [[8, 2, 0], [1, 9, 0], [0, 0, 0]], "classes": names, "split": "val"}),
+        _event(9, "stage_finished", 4, {"seconds": 4.0}),
+        _event(10, "run_finished", 4, {"status": "succeeded"}, ""),
+    ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "tui: drives the full-screen program")
+    config.addinivalue_line("markers", "numerics: checks a formula against an oracle")
+    config.addinivalue_line("markers", "xdist_group(name): tests of a group run one after the other")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for group in GROUPS:
+            if (ROOT / "tests" / group) in item.path.parents:
+                item.add_marker(group)
+        if item.get_closest_marker("e2e") is not None:
+            # They start supervisors and trainers and measure time: side by side they would slow each other down.
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
+_ran: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.outcome != "skipped":
+        _ran.update(group for group in GROUPS if group in report.keywords)
+
+
+def _groups_that_ran_nothing(config: pytest.Config) -> list[str]:
+    """Of the groups that ``MMTUI_REQUIRE_GROUPS`` names (comma separated), those without a test that ran."""
+    required = os.environ.get("MMTUI_REQUIRE_GROUPS", "").split(",")
+    return [] if hasattr(config, "workerinput") else [group for group in required if group and not _ran[group]]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _groups_that_ran_nothing(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for group in _groups_that_ran_nothing(config):
+        terminalreporter.write_line(f"FAILED: no test of the group '{group}' ran, so it shows nothing", red=True)

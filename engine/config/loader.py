@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from engine.config import strict_yaml
 from engine.config.overrides import (
     RecipeFileError,
     apply_override,
     describe_error,
+    find_boolean,
     nearest_key_hint,
     parse_overrides,
 )
 from engine.config.schema import Recipe
-
-Location = tuple[str, int]
-"""File and line (1 for the first)."""
+from engine.config.strict_yaml import Location, StrictYamlError
 
 
 @dataclass
@@ -48,7 +48,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), search: Sequenc
     document = _load_with_base(file, search)
     for override in parse_overrides(overrides):
         apply_override(document.data, override)
-        document.lines[override.key] = ("override", 0)
+        document.lines[override.key] = (f"override '{override.text}'", 0)
     if not document.data.get("name"):
         document.data["name"] = file.stem
     _make_paths_absolute(document.data)
@@ -73,7 +73,7 @@ def find_recipe(path: str | Path, search: Sequence[Path] = ()) -> Path:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe as YAML; loading it again gives an equal recipe."""
-    return yaml.safe_dump(json.loads(recipe.model_dump_json()), sort_keys=False, allow_unicode=True)
+    return strict_yaml.dump(json.loads(recipe.model_dump_json()))
 
 
 def _load_with_base(file: Path, search: Sequence[Path]) -> Document:
@@ -115,42 +115,12 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(file: Path) -> Document:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeFileError(f"{file}: cannot be read: {error}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeFileError(f"{file}: {_yaml_problem(error)}") from None
+        data, lines = strict_yaml.load(strict_yaml.read_text(file), str(file))
+    except StrictYamlError as error:
+        raise RecipeFileError(f"{file}: {error}") from None
     if not isinstance(data, dict):
         raise RecipeFileError(f"{file}: a recipe is a mapping of keys, such as 'segment: {{steps: 100}}'")
-    lines: dict[str, Location] = {}
-    _collect_lines(node, "", file, lines)
     return Document(data, lines)
-
-
-def _yaml_problem(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return f"{where}not valid YAML: {problem}"
-
-
-def _collect_lines(node: Any, prefix: str, file: Path, lines: dict[str, Location]) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise RecipeFileError(f"{file}: line {key_node.start_mark.line + 1}: a key must be a plain name")
-        key = f"{prefix}{key_node.value}"
-        if key in lines:
-            raise RecipeFileError(
-                f"{file}: line {key_node.start_mark.line + 1}: '{key}' stands twice"
-                f" (first in line {lines[key][1]}); keep one of them"
-            )
-        lines[key] = (str(file), key_node.start_mark.line + 1)
-        _collect_lines(value_node, f"{key}.", file, lines)
 
 
 def _make_paths_absolute(data: dict[str, Any]) -> None:
@@ -162,21 +132,27 @@ def _make_paths_absolute(data: dict[str, Any]) -> None:
 
 
 def _validate(document: Document, file: Path) -> Recipe:
+    boolean = find_boolean(document.data)
+    if boolean is not None:
+        raise RecipeFileError(f"{_where(document, file, boolean[0])}: {boolean[0]}: {boolean[1]}")
     try:
         return Recipe.model_validate(document.data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key, problem = describe_error(first)
-        location = _nearest_location(document.lines, key)
-        where = f"{file}"
-        if location is not None and location[0] == "override":
-            where = "override"
-        elif location is not None:
-            where = f"{location[0]}: line {location[1]}"
         hint = nearest_key_hint(key) if first["type"] == "extra_forbidden" else ""
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         label = f"{key}: " if key else ""
-        raise RecipeFileError(f"{where}: {label}{problem}{hint}{more}") from None
+        raise RecipeFileError(f"{_where(document, file, key or problem)}: {label}{problem}{hint}{more}") from None
+
+
+def _where(document: Document, file: Path, key: str) -> str:
+    """File and line, or the override, that the key comes from; also found when a sentence begins with the key."""
+    start = re.match(r"[a-z_.]+", key)
+    place = _nearest_location(document.lines, start.group(0).strip(".")) if start else None
+    if place is None:
+        return str(file)
+    return f"{place[0]}: line {place[1]}" if place[1] else place[0]
 
 
 def _nearest_location(lines: Mapping[str, Location], key: str) -> Location | None:

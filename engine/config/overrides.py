@@ -6,15 +6,19 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from engine.config.schema import FolderData, ProxyConfig, Recipe, ShapesData
+from engine.config.strict_yaml import load_value
+
+TEXT, BOOLEAN = "text", "true | false"
+_DATA_KINDS: dict[Any, type[BaseModel]] = {"shapes": ShapesData, "folder": FolderData}
+_DEFAULT_SECTIONS = {"data": {"kind": "shapes"}}
 
 
 class RecipeFileError(ValueError):
@@ -50,28 +54,47 @@ def _parse(text: str) -> Override:
     key = key.strip()
     if not equals or not key:
         raise RecipeFileError(f"override '{text}': write key=value, for example seed=1 or segment.steps=200")
-    known = {info.key for info in valid_keys()} | set(_sections())
+    info = _by_key().get(key)
+    section = key in _sections()
     # Names of classes in reference.per_class are the user's own.
-    if key not in known and not key.startswith("reference.per_class."):
+    if info is None and not section and not key.startswith("reference.per_class."):
         raise RecipeFileError(f"override '{text}': no key '{key}'{nearest_key_hint(key)}")
-    try:
-        value = yaml.safe_load(raw) if raw.strip() else ""
-    except yaml.YAMLError:
-        value = raw
-    if key in _sections() and value is not None:
+    value = load_value(raw)
+    if info is not None and info.type == TEXT and not isinstance(value, str):
+        value = raw.strip()
+    if section and value is not None:
         raise RecipeFileError(f"override '{text}': '{key}' is a section; write {key}.name=value, or {key}=null")
     return Override(key, value, text)
 
 
 def apply_override(data: dict[str, Any], override: Override) -> None:
-    """Set the key in plain recipe data, making sections on the way (a section that is null becomes default)."""
+    """Set the key in plain recipe data, making sections on the way (a section that is null becomes default).
+
+    Another ``kind`` drops the keys of the section that the new kind does not have.
+    """
     *sections, last = override.key.split(".")
     part = data
     for section in sections:
         if not isinstance(part.get(section), dict):
-            part[section] = {}
+            part[section] = dict(_DEFAULT_SECTIONS.get(section, {}))
         part = part[section]
+    if override.key == "data.kind" and override.value in _DATA_KINDS:
+        known = _DATA_KINDS[override.value].model_fields
+        for name in [name for name in part if name not in known]:
+            del part[name]
     part[last] = override.value
+
+
+def find_boolean(data: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(key, problem) of the first true or false that stands where a number belongs: Python would take it as 1 or 0."""
+    for info in valid_keys():
+        value: Any = data
+        for part in info.key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        values = value if isinstance(value, list) else [value]
+        if info.type != BOOLEAN and any(isinstance(item, bool) for item in values):
+            return info.key, f"{str(value).lower()} is not allowed; write {info.type}"
+    return None
 
 
 @lru_cache(maxsize=1)
@@ -79,8 +102,15 @@ def valid_keys() -> tuple[KeyInfo, ...]:
     """Every key that can be overridden, in schema order, with type, description and default."""
     seen: dict[str, KeyInfo] = {}
     for info in _walk(Recipe, ""):
-        seen.setdefault(info.key, info)
+        first = seen.setdefault(info.key, info)
+        if not first.type.startswith(info.type):
+            seen[info.key] = replace(first, type=f"{first.type} | {info.type}")
     return tuple(seen.values())
+
+
+@lru_cache(maxsize=1)
+def _by_key() -> dict[str, KeyInfo]:
+    return {info.key: info for info in valid_keys()}
 
 
 @lru_cache(maxsize=1)
@@ -128,21 +158,21 @@ def _annotation_text(annotation: Any) -> str:
         return f"list of {inner[0]}" if Ellipsis in arguments else f"[{', '.join(inner)}]"
     if origin is dict:
         return "mapping"
-    return {"str": "text", "bool": "true | false"}.get(getattr(annotation, "__name__", ""), str(annotation.__name__))
+    return {"str": TEXT, "bool": BOOLEAN}.get(getattr(annotation, "__name__", ""), str(annotation.__name__))
 
 
 def nearest_key_hint(key: str) -> str:
     """What the user may have meant, as the end of a sentence; "" if nothing comes near."""
+    section, _, last = key.rpartition(".")
     keys = [info.key for info in valid_keys()]
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    if not close:
-        last = key.rpartition(".")[2]
-        close = [k for k in keys if k.rpartition(".")[2] == last][:1]
-    if not close:
-        section = key.partition(".")[0]
-        names = sorted(k for k in keys if k.startswith(f"{section}."))[:6]
-        return f"; keys there are {', '.join(names)}" if names else ""
-    return f"; did you mean {close[0]}?"
+    names = {name: name.rpartition(".") for name in [*keys, *sorted(_sections())]}
+    siblings = {own: name for name, (parent, _, own) in names.items() if parent == section}
+    near = [siblings[name] for name in difflib.get_close_matches(last, siblings, n=1)]
+    near += difflib.get_close_matches(key, names, n=1, cutoff=0.8)
+    near += [name for name in keys if names[name][2] == last]
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; keys there are {', '.join(siblings)}" if siblings else ""
 
 
 _SECTION_NAMES = {cls.model_fields["kind"].default for cls in (ShapesData, FolderData, ProxyConfig)}
@@ -153,7 +183,7 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
     location = [str(part) for part in error["loc"] if str(part) not in _SECTION_NAMES]
     names = [part for part in location if not part.isdigit()]
     key = ".".join(names)
-    info = next((info for info in valid_keys() if info.key == key), None)
+    info = _by_key().get(key)
     kind, value = error["type"], error.get("input")
     if kind == "extra_forbidden":
         return key, "there is no such key"
@@ -162,7 +192,13 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return f"{key}.kind", "write kind: shapes or kind: folder"
     if info is not None:
-        return key, f"{value!r} is not allowed; write {info.type}"
+        what = f'{info.type}, for example "{value}" in quotes' if info.type == TEXT else info.type
+        return key, f"{_shown(value)} is not allowed; write {what}"
     return key, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
 
 
+def _shown(value: Any) -> str:
+    """A value as the user wrote it, shortened."""
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = text or (f"'{value}'" if isinstance(value, str) else str(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."

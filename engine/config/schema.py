@@ -19,13 +19,13 @@ StageName = Literal["proxy", "match", "segment", "evaluate"]
 class Section(BaseModel):
     """A part of a recipe: immutable, unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ShapesData(Section):
     """Procedural data: textured overlapping objects in colour-confusable class pairs, void borders."""
 
-    kind: Literal["shapes"] = "shapes"
+    kind: Literal["shapes"] = Field("shapes", description="shapes: drawn by a procedure; folder: images and masks")
     height: int = Field(96, ge=16, le=2048, description="image height, pixels")
     width: int = Field(96, ge=16, le=2048, description="image width, pixels")
     train: int = Field(64, ge=1, description="number of labelled training images")
@@ -39,7 +39,7 @@ class ShapesData(Section):
 class FolderData(Section):
     """Any folder of images and index masks: ROOT/images/SPLIT/*.jpg|png, ROOT/labels/SPLIT/*.png, classes.txt."""
 
-    kind: Literal["folder"] = "folder"
+    kind: Literal["folder"] = Field("folder", description="shapes: drawn by a procedure; folder: images and masks")
     root: str = Field("", description="folder that holds images, labels and the classes file")
     images: str = Field("images/{split}", description="image folder below root; {split} is replaced")
     labels: str = Field("labels/{split}", description="label folder below root; {split} is replaced")

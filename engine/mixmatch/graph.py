@@ -66,80 +66,84 @@ def build_match_graph(labels: Tensor, strategy: str = "graph", generator: torch.
 
 
 @dataclass(frozen=True)
-class _Order:
-    """Nodes in a random order, and where their classes stand in it. All (N,), indexed by position.
+class _Placed:
+    """Nodes in a random order, listed by class and, inside a class, by their place in that order. All int64 (N,).
 
-    ``rank`` counts earlier nodes of the same class, ``size`` all nodes of the class; ``by_class`` lists positions
-    sorted by class and then by position, ``start`` is where the class begins in it; ``key`` sorts by (class,
-    others before me).
+    ``order`` lists the nodes by place; the others go by line of the list: ``place`` of the line's node, ``start`` and
+    ``size`` of its class in the list, ``rank`` = how many of its class were placed before it.
     """
 
     order: Tensor
-    rank: Tensor
-    size: Tensor
+    place: Tensor
     start: Tensor
-    by_class: Tensor
-    class_id: Tensor
-    key: Tensor
+    size: Tensor
+    rank: Tensor
+
+    @property
+    def others(self) -> Tensor:
+        """How many nodes of other classes there are."""
+        return len(self.order) - self.size
+
+    @property
+    def others_before(self) -> Tensor:
+        """How many nodes of other classes were placed before the line's node."""
+        return self.place - self.rank
 
 
-def _place(labels: Tensor, generator: torch.Generator | None) -> _Order:
-    n, device = len(labels), labels.device
-    order = torch.randperm(n, generator=generator, device=device)
-    _, class_id, sizes = labels[order].unique(return_inverse=True, return_counts=True)
-    by_class = torch.argsort(class_id, stable=True)
-    starts = sizes.cumsum(0) - sizes
-    start = starts[class_id]
-    positions = torch.arange(n, device=device)
-    rank = torch.empty_like(positions)
-    rank[by_class] = positions
-    rank = rank - start
-    key = (class_id * (n + 1) + (positions - rank))[by_class]
-    return _Order(order, rank, sizes[class_id], start, by_class, class_id, key)
+def _place(labels: Tensor, generator: torch.Generator | None) -> _Placed:
+    order = torch.randperm(len(labels), generator=generator, device=labels.device)
+    by_class, place = labels[order].sort(stable=True)
+    start = torch.searchsorted(by_class, by_class)
+    stop = torch.searchsorted(by_class, by_class, right=True)
+    rank = torch.arange(len(labels), device=labels.device) - start
+    return _Placed(order, place, start, stop - start, rank)
 
 
 def _graph_triplets(labels: Tensor, generator: torch.Generator | None) -> MatchGraph:
+    """Edges to nodes placed before, and where there is none of the kind to any node of it."""
     placed = _place(labels, generator)
-    position = torch.arange(len(labels), device=labels.device)
-    # The first of a class chooses among all others of it, later ones among those before them.
-    positive_rank = torch.where(
+    # The first of a class chooses among all that follow it.
+    positive = torch.where(
         placed.rank > 0, _below(placed.rank, generator), 1 + _below(placed.size - 1, generator)
     )
-    earlier_others = position - placed.rank
-    choices = torch.where(earlier_others > 0, earlier_others, len(labels) - placed.size)
-    return _finish(placed, positive_rank, choices, generator)
+    choices = torch.where(placed.others_before > 0, placed.others_before, placed.others)
+    return _triplets(placed, positive, choices, generator)
 
 
 def _random_triplets(labels: Tensor, generator: torch.Generator | None) -> MatchGraph:
+    """Any other node of the class, any node of another class."""
     placed = _place(labels, generator)
-    # Uniform among the others of the class: draw below size - 1 and step over oneself.
-    positive_rank = _below(placed.size - 1, generator)
-    positive_rank = positive_rank + (positive_rank >= placed.rank).long()
-    return _finish(placed, positive_rank, len(labels) - placed.size, generator)
+    positive = _below(placed.size - 1, generator)
+    positive = positive + (positive >= placed.rank).long()
+    return _triplets(placed, positive, placed.others, generator)
 
 
-def _finish(
-    placed: _Order, positive_rank: Tensor, choices: Tensor, generator: torch.Generator | None
-) -> MatchGraph:
-    """Triplets in node order. ``choices``: among how many first nodes of other classes each one's negative is."""
-    n = len(placed.order)
-    position = torch.arange(n, device=placed.order.device)
-    alone = placed.size == 1
-    rank = torch.where(alone, 0, positive_rank).clamp(max=placed.size - 1)
-    positive = placed.by_class[placed.start + rank]
-    has_negative = choices > 0
+def _triplets(placed: _Placed, positive: Tensor, choices: Tensor, generator: torch.Generator | None) -> MatchGraph:
+    """Triplets in node order.
+
+    Args:
+        positive: rank of each line's positive in its class; of no account where it is alone.
+        choices: each line's negative is uniform among this many first placed nodes of other classes; 0 = none.
+    """
+    n, device = len(placed.order), placed.order.device
+    positive = torch.where(placed.size > 1, positive, 0)
+    # The k-th node of other classes stands at place k + those of the own class before it, which are the ones
+    # with at most k others before them: one search in a list that is sorted as a whole.
     k = _below(choices, generator)
-    # k-th other = k + members of my class that come before it, those with at most k others before them.
-    before = torch.searchsorted(placed.key, placed.class_id * (n + 1) + k, right=True) - placed.start
-    negative = torch.where(has_negative, (k + before).clamp(max=max(n - 1, 0)), position)
+    key = placed.start * (n + 1) + placed.others_before
+    own_before = torch.searchsorted(key, placed.start * (n + 1) + k, right=True) - placed.start
+    has_negative = choices > 0
+    negative_place = torch.where(has_negative, k + own_before, placed.place)
+
+    node = placed.order[placed.place]
 
     def in_node_order(values: Tensor) -> Tensor:
-        return torch.empty_like(values).scatter_(0, placed.order, values)
+        return torch.empty_like(values).scatter_(0, node, values)
 
     return MatchGraph(
-        anchor=position,
-        positive=in_node_order(placed.order[positive]),
-        negative=in_node_order(placed.order[negative]),
+        anchor=torch.arange(n, device=device),
+        positive=in_node_order(node[placed.start + positive]),
+        negative=in_node_order(placed.order[negative_place]),
         has_negative=in_node_order(has_negative),
         order=placed.order,
     )

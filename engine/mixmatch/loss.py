@@ -20,16 +20,21 @@ def triplet_loss(
     """Loss of one match graph.
 
     Args:
-        embeddings: float (N, D), not normalised; rows of zeros stay zero and get no gradient.
+        embeddings: float (N, D), not normalised; half precision is read as float32. Rows of zeros stay zero and
+            get no gradient.
         graph: triplets over the N nodes. Where a node has no negative, the negative's feature is the zero vector.
         margin: alpha.
-        normalizer: ``paper`` divides by N, ``reference`` by 2N as the release's layer does.
+        normalizer: ``paper`` divides by the number of triplets, ``reference`` by twice that, as the release's layer.
 
     Returns:
-        Scalar. No nodes: 0 that still depends on the embeddings.
+        Scalar, float32 or float64. No triplets: 0 that still depends on the embeddings.
+
+    Raises:
+        ValueError: unknown normalizer.
     """
     if normalizer not in ("paper", "reference"):
         raise ValueError(f"normalizer must be 'paper' or 'reference', got {normalizer!r}")
+    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     if len(graph) == 0:
         return embeddings.sum() * 0
     positive, negative = triplet_distances(normalise(embeddings), graph)
@@ -39,16 +44,27 @@ def triplet_loss(
 
 
 def normalise(embeddings: Tensor) -> Tensor:
-    """Rows of unit length, (N, D); rows of zeros pass through with a zero gradient, not one of 1/eps."""
-    squared = embeddings.square().sum(dim=1, keepdim=True)
-    is_zero = squared == 0
-    return torch.where(is_zero, torch.zeros_like(embeddings), embeddings * torch.where(is_zero, 1, squared).rsqrt())
+    """Rows of unit length, (N, D); rows of zeros pass through with a gradient of 0.
+
+    Rows are first divided by their largest entry, so that squares of very small and very large features neither
+    vanish nor overflow; the direction, and so the gradient, does not depend on that factor.
+    """
+    largest = embeddings.detach().abs().amax(dim=1, keepdim=True)
+    is_zero = largest == 0
+    scaled = embeddings / torch.where(is_zero, 1, largest)
+    inverse = torch.where(is_zero, 1, scaled.square().sum(dim=1, keepdim=True)).rsqrt()
+    return scaled * torch.where(is_zero, 0, inverse)
 
 
 def triplet_distances(unit: Tensor, graph: MatchGraph) -> tuple[Tensor, Tensor]:
-    """Squared distances anchor-positive and anchor-negative, (N,) each, of normalised features (N, D)."""
-    anchor = unit[graph.anchor]
-    positive = (anchor - unit[graph.positive]).square().sum(dim=1)
-    other = torch.where(graph.has_negative[:, None], unit[graph.negative], 0)
-    negative = (anchor - other).square().sum(dim=1)
-    return positive, negative
+    """Squared distances anchor-positive and anchor-negative, one each per triplet, of normalised features (N, D).
+
+    A negative that is missing is the zero vector; the anchor's own length does not change with its features then,
+    so that distance carries no gradient.
+    """
+    anchor = unit.index_select(0, graph.anchor)
+    positive = (anchor - unit.index_select(0, graph.positive)).square().sum(dim=1)
+    present = torch.where(graph.has_negative, graph.negative, graph.anchor)
+    negative = (anchor - unit.index_select(0, present)).square().sum(dim=1)
+    to_zero = torch.linalg.vector_norm(anchor.detach(), dim=1).square()
+    return positive, torch.where(graph.has_negative, negative, to_zero)

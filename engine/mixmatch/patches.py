@@ -53,7 +53,10 @@ class _Candidates:
     label: Tensor
 
     def take(self, order: Tensor) -> _Candidates:
-        return _Candidates(*(part.gather(1, order) for part in (self.cy, self.cx, self.size, self.label)))
+        return _Candidates(*(part.gather(1, order) for part in self.all()))
+
+    def all(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.cy, self.cx, self.size, self.label
 
 
 @dataclass(frozen=True)
@@ -261,9 +264,7 @@ def _collect(
     parts: list[_Candidates], usable: Tensor, bounds: tuple[int, ...], rejected: Tensor, topped: Tensor
 ) -> Patches:
     image = usable.nonzero()
-    joined = _Candidates(
-        *(torch.cat([getattr(part, name) for part in parts], dim=1)[image[:, 0]] for name in ("cy", "cx", "size", "label"))
-    )
+    joined = _Candidates(*(torch.cat(kind, dim=1)[image[:, 0]] for kind in zip(*(p.all() for p in parts), strict=True)))
     y0, y1, x0, x1 = _window(joined, bounds)
     outside = 1 - ((y1 - y0) * (x1 - x0)).float() / joined.size.float().square()
     return Patches(
@@ -305,7 +306,7 @@ def crop_patches(images: Tensor, patches: Patches, output_size: int = 128, fill:
     # All patches of an image stand in one tall grid, so that no image is copied.
     grid = grid.unflatten(0, (len(images), most)).flatten(1, 2)
     tall = F.grid_sample(exact - fill if fill else exact, grid, padding_mode="zeros", align_corners=False)
-    cut = tall.unflatten(2, (most, output_size)).transpose(1, 2).flatten(0, 1)
+    cut: Tensor = tall.unflatten(2, (most, output_size)).transpose(1, 2).flatten(0, 1)
     if slot is not None:
         cut = cut[slot]
     return (cut + fill if fill else cut).to(dtype)

@@ -23,7 +23,7 @@ def graph_statistics(
     """Values of a ``graph`` event (docs/events.md), ready for JSON.
 
     Args:
-        labels: int64 (N,), class of each node.
+        labels: int64 (N,), class of each node, below ``num_classes``.
         graph: its triplets.
         embeddings: float (N, D), not normalised.
         margin: alpha of the loss.
@@ -107,7 +107,11 @@ def _windows(patches: Patches) -> dict[str, Any]:
 
 
 class StarvationCounter:
-    """Remembers when each class was last among the nodes. Lives on the device; read only when asked."""
+    """Remembers when each class was last among the nodes. Lives on the device; read only when asked.
+
+    Counting starts with the first update: a run that was resumed does not call classes starved for steps it did
+    not see.
+    """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -116,7 +120,7 @@ class StarvationCounter:
     def update(self, labels: Tensor, step: int) -> None:
         """Note the classes of one step's nodes, int64 (N,); steps count from 1."""
         if self._last is None:
-            self._last = torch.zeros(self.num_classes, dtype=torch.int64, device=labels.device)
+            self._last = torch.full((self.num_classes,), step - 1, dtype=torch.int64, device=labels.device)
         self._last.index_fill_(0, labels, step)
 
     def starved(self, step: int, patience: int = 20) -> dict[str, int]:
@@ -129,20 +133,30 @@ class StarvationCounter:
 
 @torch.no_grad()
 def project_2d(embeddings: Tensor) -> Tensor:
-    """The two main axes of the L2-normalised embeddings (N, D): coordinates (N, 2), by PCA.
+    """The two main axes of the L2-normalised embeddings (N, D): coordinates (N, 2) float32, by PCA.
 
     The sign of an axis is chosen so that its largest coordinate by size is positive: equal input, equal picture.
+    NaN throughout if an embedding is not finite.
     """
-    unit = normalise(embeddings.float())
+    unit = normalise(embeddings.double())
     centred = unit - unit.mean(dim=0, keepdim=True)
-    n = len(centred)
-    points = centred.new_zeros((n, 2))
-    if n < 2:
-        return points
-    # N is small beside D: the N x N Gram matrix has the same spectrum as the D x D covariance.
-    values, vectors = torch.linalg.eigh((centred @ centred.T).double())
-    for axis in range(min(2, n)):
-        vector = vectors[:, -1 - axis]
-        vector = vector * torch.sign(vector[vector.abs().argmax()])
-        points[:, axis] = (vector * values[-1 - axis].clamp(min=0).sqrt()).to(points.dtype)
-    return points
+    if len(centred) < 2:
+        return torch.zeros((len(centred), 2), device=centred.device)
+    if not bool(centred.isfinite().all()):
+        return torch.full((len(centred), 2), torch.nan, device=centred.device)
+    points = _main_axes(centred)
+    largest = points.gather(0, points.abs().argmax(dim=0, keepdim=True))
+    return (points * torch.where(largest < 0, -1, 1)).float()
+
+
+def _main_axes(centred: Tensor) -> Tensor:
+    """Coordinates (N, 2) along the two main axes; the smaller Gram matrix has the spectrum of the larger one."""
+    n, dimensions = centred.shape
+    if dimensions < 2:
+        return torch.cat([centred, centred.new_zeros((n, 2 - dimensions))], dim=1)
+    if dimensions < n:
+        axes: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -2:].flip(1)
+        return centred @ axes
+    spectrum = torch.linalg.eigh(centred @ centred.T)
+    points: Tensor = spectrum.eigenvectors[:, -2:] * spectrum.eigenvalues[-2:].clamp(min=0).sqrt()
+    return points.flip(1)

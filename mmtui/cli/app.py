@@ -56,7 +56,7 @@ def command(verb: verbs.Verb) -> Callable[..., None]:
     def typed(**values: Any) -> None:
         raise typer.Exit(verb(**values) or 0)
 
-    del typed.__wrapped__  # type: ignore[attr-defined]  # Typer would read the verb's own signature through it
+    del typed.__wrapped__  # Typer would read the verb's own signature through it
     parameters = [_typed(parameter) for parameter in inspect.signature(verb, eval_str=True).parameters.values()]
     typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -75,11 +75,20 @@ def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
         info = typer.Option(
             *declared.flags,
             help=declared.help,
+            metavar=_metavar(parameter, declared),
             min=declared.minimum,
             show_default=shown,
             autocompletion=completion,
         )
     return parameter.replace(annotation=Annotated[parameter.annotation.__origin__, info])
+
+
+def _metavar(parameter: inspect.Parameter, declared: Option) -> str | None:
+    """What stands for the value in the help; None for a flag."""
+    kind = str(parameter.annotation.__origin__)
+    if "bool" in kind:
+        return None
+    return "N" if "int" in kind else "SECONDS" if "float" in kind else declared.flags[0].strip("-").upper()
 
 
 def _complete_runs(incomplete: str) -> list[tuple[str, str]]:

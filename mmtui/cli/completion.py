@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
-from mmtui.cli import render
 from mmtui.cli.options import Argument
 from mmtui.errors import MmtuiError, UsageError
 from mmtui.paths import Home
@@ -20,9 +20,11 @@ def completion(shell: Annotated[str, Argument("bash, zsh or fish")]) -> None:
     """Print a completion script. For bash: mmtui completion bash >> ~/.bash_completion"""
     if shell not in SHELLS:
         raise UsageError(f"no completion for '{shell}'", f"write one of {', '.join(SHELLS)}")
-    from typer.completion import get_completion_script
+    from mmtui.cli.app import app
 
-    render.block(get_completion_script(prog_name="mmtui", complete_var="_MMTUI_COMPLETE", shell=shell))
+    # The protocol of Typer's own completion: asked so, the program prints its script and leaves.
+    os.environ["_MMTUI_COMPLETE"] = f"source_{shell}"
+    app(prog_name="mmtui")
 
 
 def run_choices(incomplete: str) -> Choices:
@@ -46,6 +48,6 @@ def recipe_choices(incomplete: str) -> Choices:
 
 def key_choices(incomplete: str) -> Choices:
     """Keys of a recipe that begin so, each with its equals sign."""
-    from mmtui.services import recipes
+    from mmtui.services.recipes import keys
 
-    return [(f"{key.key}=", key.description) for key in recipes.keys() if key.key.startswith(incomplete)]
+    return [(f"{key.key}=", key.description) for key in keys() if key.key.startswith(incomplete)]

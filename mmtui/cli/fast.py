@@ -1,8 +1,8 @@
 """A parser for plain command lines that needs neither Typer nor pydantic.
 
-It understands what scripts and fingers mostly write: a verb, its arguments, ``--name value``, ``--name=value``, ``-n 5``
-and flags. Whatever else it meets (``--help``, an unknown option, a wrong number, a missing argument) it leaves to
-Typer, which then says what is wrong: so there is one set of messages, and a command line means the same in both.
+It understands what scripts and fingers mostly write: a verb, its arguments, ``--name value``, ``--name=value``,
+``-n 5`` and flags. Whatever else it meets (``--help``, an unknown option, a wrong number, a missing argument) it leaves
+to Typer, which then says what is wrong: so there is one set of messages, and a command line means the same in both.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _shape(verb: verbs.Verb) -> _Shape:
         if isinstance(declared, Argument):
             shape.arguments.append(parameter)
         else:
-            shape.options.update({flag: (parameter, declared) for flag in declared.flags})
+            shape.options.update(dict.fromkeys(declared.flags, (parameter, declared)))
     return shape
 
 

@@ -29,7 +29,7 @@ class Option:
     complete: str = ""
 
 
-def option(*flags: str, help: str, minimum: int | None = None, complete: str = "") -> Option:  # noqa: A002
+def option(*flags: str, help: str, minimum: int | None = None, complete: str = "") -> Option:
     """An option that is called by any of ``flags``."""
     return Option(flags, help, minimum, complete)
 

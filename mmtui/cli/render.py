@@ -1,6 +1,6 @@
 """stdout: tables, JSON and lines. The only place that prints.
 
-Everything that is printed goes through ``_clean``: control characters of names, logs and recipes never reach a terminal.
+Everything that is printed goes through ``_clean``: control characters of names, logs and recipes reach no terminal.
 """
 
 from __future__ import annotations
@@ -196,18 +196,23 @@ def class_table(found: ClassTable) -> None:
     line(f"mIoU {percent(found.miou)} over {present} ({found.stage} step {found.step})")
 
 
-def class_comparison(names: Sequence[str], tables: Sequence[ClassTable]) -> None:
-    """Per-class IoU of two runs side by side, with the difference of the second to the first."""
+def class_comparison(names: Sequence[str], tables: Sequence[ClassTable], last_row: Sequence[str] = ()) -> None:
+    """Per-class IoU of two runs side by side, with the difference of the second to the first.
+
+    Args:
+        last_row: a row below that of the means, in the same columns.
+    """
     first, second = tables
     # By index and name: two classes of one data set may share a name.
     other = {(c.index, c.name): c for c in second.classes}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for c in first.classes:
         match = other.pop((c.index, c.name), None)
         against = match.iou if match else None
         rows.append((c.name, percent(c.iou), percent(against), _difference(c.iou, against), str(c.pixels)))
     rows += [(c.name, "-", percent(c.iou), "-", str(c.pixels)) for c in other.values()]
     rows.append(("mean IoU", percent(first.miou), percent(second.miou), _difference(first.miou, second.miou), ""))
+    rows += [tuple(last_row)] if last_row else []
     table(("class (IoU %)", *names, "difference", "pixels"), rows, right=(1, 2, 3, 4))
 
 

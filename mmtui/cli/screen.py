@@ -20,7 +20,8 @@ def open_screen_or_status() -> int:
         return open_screen(Home.from_environment())
     from mmtui.cli.reading import queue
 
-    return queue() or 0
+    queue()
+    return 0
 
 
 def open_screen(home: Home, select: str | None = None) -> int:

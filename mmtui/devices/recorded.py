@@ -1,27 +1,67 @@
-"""A recorded NVML: a test double at the level of pynvml's calls, so that ``nvml.py`` itself is exercised.
+"""A recorded NVML: a stand-in for the module ``pynvml``, so that ``nvml.py`` itself is exercised without a GPU.
 
-A recording is JSON: {"init_error": code or absent, "users": {"pid": name}, "gpus": [{"uuid", "name", "memory":
-{"used", "total"}, "utilization", "power", "temperature", "compute": [{"pid", "usedGpuMemory"}], "graphics": [...],
-"lost": bool}]}. A field that is absent answers "not supported". Screens must say that such devices are simulated.
+It answers call by call from a JSON file, gives the errors that the file names, and refuses calls before ``nvmlInit``
+and handles of a session that was shut down, as the driver does. Everything it says is simulated, and screens say so.
+
+The file::
+
+    {"format": 1, "about": "what it shows",
+     "users": {"4242": "ada"},                 owners of pids; others are "?"
+     "frames": [FRAME, ...]}                   one look at the devices each; the last stays
+
+    FRAME:  {"nvmlInit": ANSWER, "nvmlDeviceGetCount": ANSWER, "devices": [DEVICE, ...]}
+            nvmlInit may be left out (it succeeds), so may nvmlDeviceGetCount (the number of devices)
+    DEVICE: {"nvmlDeviceGetName": ANSWER, ...}  calls by their names in pynvml; one that is left out is not supported.
+            "nvmlDeviceGetHandleByIndex" may be left out (it succeeds). "mig": [DEVICE or null, ...] are its MIG
+            devices, null a hole in their numbering.
+    ANSWER: the value; an object for a structure (fields by name), a list of objects for a list of structures, or
+            {"error": 15} for an NVML error, {"error": "UnicodeDecodeError"} for another error that pynvml raises,
+            {"seconds": 2.5} for a call that takes so long and then is not supported.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-NOT_SUPPORTED = 3
-GPU_IS_LOST = 15
+from mmtui.devices.nvml import NvmlDriver
+
+FORMAT = 1
+UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 1, 2, 3, 6
+
+
+class RecordingError(ValueError):
+    """The file is no recording; the message says why."""
 
 
 class RecordedNvmlError(Exception):
     """An NVML error of a recording."""
 
     def __init__(self, value: int) -> None:
-        super().__init__(f"recorded NVML error {value}")
+        super().__init__(f"NVML error {value}")
         self.value = value
+
+
+class RecordedLibraryMismatchError(Exception):
+    """What pynvml raises where the driver is too old for a call; no NVMLError, as there."""
+
+
+_OTHER_ERRORS: dict[str, Exception] = {
+    "NVMLLibraryMismatchError": RecordedLibraryMismatchError("Unversioned function called"),
+    "UnicodeDecodeError": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    "AttributeError": AttributeError("module 'pynvml' has no such function"),
+}
+
+
+class RecordedHandle:
+    """A device in one session."""
+
+    def __init__(self, device: dict[str, Any], session: int) -> None:
+        self.device, self.session = device, session
 
 
 class RecordedNvml:
@@ -30,61 +70,125 @@ class RecordedNvml:
     simulated = True
     NVMLError = RecordedNvmlError
     NVML_TEMPERATURE_GPU = 0
-    NVML_ERROR_DRIVER_NOT_LOADED = 9
-    NVML_ERROR_LIBRARY_NOT_FOUND = 12
-    NVML_ERROR_LIB_RM_VERSION_MISMATCH = 18
 
     def __init__(self, recording: dict[str, Any]) -> None:
-        self.recording = recording
-        self.users: dict[str, str] = recording.get("users", {})
+        self._frames: list[dict[str, Any]] = recording["frames"]
+        self._position = 0
+        self._used = False  # whether this frame has been looked at
+        self._open = False
+        self.sessions = 0
 
     def nvmlInit(self) -> None:
-        if "init_error" in self.recording:
-            raise RecordedNvmlError(self.recording["init_error"])
+        """Open a session, or fail as recorded."""
+        self._next_frame()
+        answer = self._frame.get("nvmlInit")
+        if answer is not None:
+            self._used = True
+            _answer(answer)
+        self._open = True
+        self.sessions += 1
 
     def nvmlShutdown(self) -> None:
-        """Nothing to free."""
+        """End the session; its handles are dead."""
+        self._check_open()
+        self._open = False
 
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.recording["gpus"])
+    def nvmlDeviceGetCount(self) -> Any:
+        """Number of devices; asking again is the next look."""
+        self._check_open()
+        self._next_frame()
+        self._used = True
+        return _answer(self._frame.get("nvmlDeviceGetCount", len(self._frame.get("devices", []))))
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict[str, Any]:
-        gpu: dict[str, Any] = self.recording["gpus"][index]
-        if gpu.get("lost"):
-            raise RecordedNvmlError(GPU_IS_LOST)
-        return gpu
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> RecordedHandle:
+        """A device of this look."""
+        self._check_open()
+        devices = self._frame.get("devices", [])
+        if not 0 <= index < len(devices):
+            raise RecordedNvmlError(INVALID_ARGUMENT)
+        _answer(devices[index].get("nvmlDeviceGetHandleByIndex"))
+        return RecordedHandle(devices[index], self.sessions)
 
-    def nvmlDeviceGetUUID(self, gpu: dict[str, Any]) -> Any:
-        return _field(gpu, "uuid")
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: RecordedHandle) -> int:
+        """Most MIG devices that the device can have."""
+        return len(self._device(handle).get("mig", []))
 
-    def nvmlDeviceGetName(self, gpu: dict[str, Any]) -> Any:
-        return _field(gpu, "name")
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: RecordedHandle, index: int) -> RecordedHandle:
+        """A MIG device."""
+        part = self._device(handle).get("mig", [])[index]
+        if part is None:
+            raise RecordedNvmlError(NOT_FOUND)
+        return RecordedHandle(part, self.sessions)
 
-    def nvmlDeviceGetMemoryInfo(self, gpu: dict[str, Any]) -> SimpleNamespace:
-        return SimpleNamespace(**_field(gpu, "memory"))
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("nvmlDevice"):
+            raise AttributeError(name)
+        return functools.partial(self._field, name)
 
-    def nvmlDeviceGetUtilizationRates(self, gpu: dict[str, Any]) -> SimpleNamespace:
-        return SimpleNamespace(gpu=_field(gpu, "utilization"))
+    def _field(self, name: str, handle: RecordedHandle, *_arguments: Any) -> Any:
+        device = self._device(handle)
+        if name not in device:
+            raise RecordedNvmlError(NOT_SUPPORTED)
+        return _answer(device[name])
 
-    def nvmlDeviceGetPowerUsage(self, gpu: dict[str, Any]) -> Any:
-        return _field(gpu, "power")
+    def _device(self, handle: RecordedHandle) -> dict[str, Any]:
+        self._check_open()
+        if handle.session != self.sessions:
+            raise RecordedNvmlError(UNINITIALIZED)
+        return handle.device
 
-    def nvmlDeviceGetTemperature(self, gpu: dict[str, Any], _sensor: int) -> Any:
-        return _field(gpu, "temperature")
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RecordedNvmlError(UNINITIALIZED)
 
-    def nvmlDeviceGetComputeRunningProcesses(self, gpu: dict[str, Any]) -> list[SimpleNamespace]:
-        return [SimpleNamespace(**process) for process in _field(gpu, "compute")]
+    @property
+    def _frame(self) -> dict[str, Any]:
+        return self._frames[self._position]
 
-    def nvmlDeviceGetGraphicsRunningProcesses(self, gpu: dict[str, Any]) -> list[SimpleNamespace]:
-        return [SimpleNamespace(**process) for process in _field(gpu, "graphics")]
+    def _next_frame(self) -> None:
+        if self._used and self._position + 1 < len(self._frames):
+            self._position += 1
+            self._used = False
 
 
-def _field(gpu: dict[str, Any], name: str) -> Any:
-    if name not in gpu:
+def _answer(recorded: Any) -> Any:
+    if isinstance(recorded, list):
+        return [_answer(item) for item in recorded]
+    if not isinstance(recorded, dict):
+        return recorded
+    if "seconds" in recorded:
+        time.sleep(recorded["seconds"])
         raise RecordedNvmlError(NOT_SUPPORTED)
-    return gpu[name]
+    if "error" not in recorded:
+        return SimpleNamespace(**recorded)
+    error = recorded["error"]
+    raise RecordedNvmlError(error) if isinstance(error, int) else _OTHER_ERRORS[error]
 
 
-def load_recording(path: Path) -> RecordedNvml:
-    """A recording as a stand-in for pynvml."""
-    return RecordedNvml(json.loads(path.read_text()))
+def load_recording(path: Path) -> dict[str, Any]:
+    """A recording, checked as far as it must be for the stand-in to answer.
+
+    Raises:
+        RecordingError: the file cannot be read or is no recording.
+    """
+    try:
+        recording = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{path} cannot be read: {error}") from None
+    if not isinstance(recording, dict) or recording.get("format") != FORMAT:
+        raise RecordingError(f'{path} is no recording of NVML: write "format": {FORMAT}')
+    frames = recording.get("frames")
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise RecordingError(f'{path}: "frames" must be a list of at least one object')
+    return recording
+
+
+def recorded_driver(path: Path) -> NvmlDriver:
+    """The NVML driver of this program over a recording.
+
+    Raises:
+        RecordingError: the file cannot be read or is no recording.
+    """
+    recording = load_recording(path)
+    users = {str(pid): str(name) for pid, name in recording.get("users", {}).items()}
+    return NvmlDriver(RecordedNvml(recording), owner=lambda pid: users.get(str(pid), "?"))

@@ -164,6 +164,8 @@ class GpuView:
     temperature: float | None  # degrees Celsius
     processes: tuple[GpuProcess, ...] = ()
     lost: bool = False
+    mig: bool = False  # split into MIG devices, which follow it in the list; nothing can run on the whole
+    parent: str = ""  # UUID of the GPU that this MIG device is a part of, "" for a whole GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ class GpuProcess:
     user: str
     memory: int | None  # bytes
     run: str  # id of the run it belongs to, "" if none of ours
+    kind: str = "compute"  # or "graphics": a desktop, which leaves room for a run
 
 
 @dataclass(frozen=True, slots=True)

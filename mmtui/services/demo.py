@@ -26,6 +26,7 @@ def follow(
 ) -> Iterator[str]:
     """One plain line every ``interval`` seconds until all runs are final."""
     while True:
+        supervisors.ensure(home)
         found = [runs.get_run(home, run_id) for run_id in ids]
         if all(RunState(detail.row.state) in FINAL_STATES for detail in found):
             return
@@ -35,20 +36,27 @@ def follow(
         sleep(interval)
 
 
+def stop_supervisor_if_idle(home: Home) -> None:
+    """Stop the supervisor unless it has something else to do."""
+    found = supervisors.status(home)
+    if found.running and not found.active_runs and not found.queued_runs:
+        supervisors.stop(home)
+
+
 def progress_line(detail: RunDetail) -> str:
     """Where a run stands, in one line."""
     row = detail.row
     words = [f"run {row.id}", row.name, row.state]
+    loss, miou = row.metrics.get("loss"), row.metrics.get("miou")
     stage = next((s for s in detail.stages if s.name == row.stage and s.status == "running"), None)
     if stage is not None:
         words.append(f"{stage.name} {stage.step}/{stage.total_steps}")
-        loss, miou = row.metrics.get("loss"), row.metrics.get("miou")
-        if loss is not None:
-            words.append(f"loss {loss:.3f}")
-        if miou is not None:
-            words.append(f"mIoU {miou:.1f}")
-        if stage.eta_seconds is not None:
-            words.append(f"stage ends in {duration(stage.eta_seconds)}")
-    elif row.reason:
+    if loss is not None:
+        words.append(f"loss {loss:.3f}")
+    if miou is not None:
+        words.append(f"mIoU {miou:.1f}")
+    if stage is not None and stage.eta_seconds is not None:
+        words.append(f"stage ends in {duration(stage.eta_seconds)}")
+    if stage is None and row.reason:
         words.append(row.reason)
     return "  ".join(words)

@@ -76,6 +76,13 @@ def resolve(name: str, overrides: Sequence[str] = (), home: Home | None = None) 
         raise UsageError(str(error)) from None
 
 
+def as_yaml(recipe: Recipe) -> str:
+    """The whole recipe as YAML."""
+    from engine.config import dump_recipe
+
+    return dump_recipe(recipe)
+
+
 def keys() -> tuple[KeyInfo, ...]:
     """Every key that can be overridden."""
     from engine.config import valid_keys

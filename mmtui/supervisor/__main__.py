@@ -28,7 +28,7 @@ def main() -> int:
     from mmtui.supervisor.loop import Supervisor
 
     try:
-        supervisor = Supervisor(home)
+        supervisor = Supervisor(home, lock.inode)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, supervisor.stop)
         supervisor.serve()

@@ -27,6 +27,7 @@ class SupervisorLock:
             raise RefusedError(
                 f"another supervisor already serves {home.root} (pid {_pid(text)})", "stop it with: mmtui daemon stop"
             )
+        self.inode = os.fstat(self._descriptor).st_ino
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "started_at": time.time()}).encode(), 0)
 

@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 class Supervisor:
     """Serves one data directory. Its state is in the database; what it keeps in memory can be lost at any moment."""
 
-    def __init__(self, home: Home) -> None:
-        self.home = home
+    def __init__(self, home: Home, lock_inode: int | None = None) -> None:
+        self.home, self.lock_inode = home, lock_inode
         self.database = Database(home, checkpoints=True)
         self.reader = Reader(home)
         self.children: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
@@ -54,7 +54,6 @@ class Supervisor:
         self.signalled: set[tuple[int, int]] = set()
         self.locked_since: dict[tuple[int, int], float] = {}
         self.complaints: set[tuple[int, str]] = set()
-        self.lock_file = home.lock.stat().st_ino if home.lock.exists() else 0
         self.recorder = DeviceRecorder()
         self.stopping = False
 
@@ -111,7 +110,7 @@ class Supervisor:
     def _evicted(self) -> bool:
         """Whether the data directory was removed under us: another supervisor may serve its successor."""
         try:
-            return bool(self.lock_file) and self.home.lock.stat().st_ino != self.lock_file
+            return self.lock_inode is not None and self.home.lock.stat().st_ino != self.lock_inode
         except OSError:
             logger.info("%s is gone", self.home.lock)
             return True

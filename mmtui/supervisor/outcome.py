@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmtui.domain.states import RunEvent
+from mmtui.domain.states import RunEvent, RunState
 from mmtui.domain.text import printable
 from mmtui.store.tables import Attempt, Run
 
 BACK_OFF_SECONDS = (0.0, 2.0, 4.0, 8.0)
 """Waits before the 1st, 2nd, ... new start without progress; after the fifth loss the run stays interrupted."""
-EXIT_RECIPE = 2
+EXIT_LOCKED = 75
+"""The launcher's word for: another trainer of this run still lives."""
+_ASKED = {RunState.STOPPING: "cancelled", RunState.PAUSING: "paused"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ def judge(run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: flo
         return Ending(RunEvent.EXIT_ERROR, "failed", run.error)
     if attempt.outcome == "stopped":
         return _again(run, RunEvent.EXIT_STOPPED, "stopped", "its trainer was told to stop")
-    if exit_code is not None and exit_code > 0 and attempt.resumed_global_step < 0 and exit_code < 128:
+    if exit_code is not None and 0 < exit_code < 128 and exit_code != EXIT_LOCKED:
+        # It left by itself and could not write why, as on a full disk; starting again would meet the same.
         text = f"the trainer left with code {exit_code}: {last_line(log)}"
-        if exit_code != 75:  # EX_TEMPFAIL of the launcher: another trainer still held the run's lock
-            return Ending(RunEvent.EXIT_ERROR, "failed", text, text)
+        return Ending(RunEvent.EXIT_ERROR, "failed", text, text)
     return _again(run, RunEvent.VANISHED, "vanished", f"its trainer vanished{_how(exit_code)}")
 
 
@@ -53,7 +55,14 @@ def _how(exit_code: int | None) -> str:
 
 
 def _again(run: Run, event: RunEvent, outcome: str, why: str) -> Ending:
-    """Back into the queue, later each time, until it has vanished too often without getting on."""
+    """Back into the queue, later each time, until it has vanished too often without getting on.
+
+    A run that was told to go stays where it is.
+    """
+    if run.state in _ASKED:
+        word = _ASKED[RunState(run.state)]
+        reason = f"{word} at step {run.global_step}; goes on from its last checkpoint if asked to"
+        return Ending(event, outcome, reason)
     vanished = 1 if run.global_step > run.vanished_at_step else run.vanished + 1
     if vanished > len(BACK_OFF_SECONDS):
         reason = f"{why} {vanished} times at step {run.global_step} without getting on; retry it by hand"

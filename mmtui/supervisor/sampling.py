@@ -34,6 +34,8 @@ class DeviceRecorder:
             )
         ]
         for gpu in gpu_snapshot()[0]:
+            if gpu.lost or not gpu.uuid:
+                continue  # nothing is known of it, and two without a name would have the same key
             samples.append(
                 DeviceSample(
                     t=now,

@@ -5,43 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from mmtui.devices import gpu_snapshot
+from mmtui.devices import gpu_answer
+from mmtui.devices.slots import Policy, find
 from mmtui.domain.scheduling import Slots
-from mmtui.domain.views import GpuView
-
-BUSY_MEMORY = 0.10
-"""A GPU on which others hold more than this share of its memory is not free."""
 
 
-def cpu_slots() -> int:
-    """How many runs may train at once on a machine without a GPU: ``MMTUI_CPU_SLOTS``, default 1."""
-    text = os.environ.get("MMTUI_CPU_SLOTS", "1")
-    return max(int(text), 1) if text.isdigit() else 1
+def policy() -> Policy:
+    """What the environment says: ``MMTUI_CPU_SLOTS`` (default 1), ``MMTUI_GPUS`` (``all``, or indices and UUIDs)."""
+    slots, gpus = os.environ.get("MMTUI_CPU_SLOTS", ""), os.environ.get("MMTUI_GPUS", "")
+    allowed = tuple(word for part in gpus.split(",") if (word := part.strip()) and word != "all")
+    return Policy(allowed=allowed, cpu_slots=max(int(slots), 1) if slots.isdecimal() else 1)
 
 
 def find_slots(taken: Collection[str]) -> Slots:
     """Slots that are free now; ``taken`` are those of runs that are active."""
-    gpus, _ = gpu_snapshot()
-    present = [gpu for gpu in gpus if not gpu.lost]
-    if not present:
-        names = [f"cpu:{number}" for number in range(cpu_slots())]
-        return Slots(tuple(name for name in names if name not in taken), len(names), "CPU slot")
-    free = [gpu.uuid for gpu in present if gpu.uuid not in taken and not _occupied(gpu)]
-    others = [_words(gpu) for gpu in present if gpu.uuid not in taken and _occupied(gpu)]
-    return Slots(tuple(free), len(present), "GPU", ", ".join(others))
-
-
-def _occupied(gpu: GpuView) -> bool:
-    """Whether somebody else uses the GPU."""
-    if not gpu.memory_total or gpu.memory_used is None:
-        return bool(gpu.processes)
-    return gpu.memory_used > BUSY_MEMORY * gpu.memory_total
-
-
-def _words(gpu: GpuView) -> str:
-    used = "unknown memory" if gpu.memory_used is None else f"{gpu.memory_used / 2**30:.1f} GiB"
-    holders = ", ".join(f"pid {p.pid} of {p.user}" for p in gpu.processes[:2])
-    return f"GPU {gpu.index} has {used} in use" + (f" by {holders}" if holders else "")
+    return find(gpu_answer(), taken, policy())
 
 
 def device_environment(slot: str) -> dict[str, str]:

@@ -107,4 +107,4 @@ class NewRunDialog(Dialog):
 
 
 def _line(view: RecipeView) -> str:
-    return f"{view.name:26} {shorten(printable(view.error or view.description), 46)}"
+    return f"{view.name:26} {shorten(printable(view.error or view.description), 42)}"

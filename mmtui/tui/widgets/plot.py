@@ -15,6 +15,7 @@ Span = tuple[str, str]
 _BRAILLE = 0x2800
 _DOT_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 AXIS_WIDTH = 9
+LABEL_WIDTH = AXIS_WIDTH - 2
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ def tick_text(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) >= 1e6 or abs(value) < 1e-3:
-        return f"{value:.1e}".replace("e+0", "e").replace("e-0", "e-")
-    return f"{value:.4g}"
+        texts = (f"{value:.{digits}e}".replace("e+0", "e").replace("e-0", "e-") for digits in (1, 0))
+        return next((text for text in texts if len(text) <= LABEL_WIDTH), "0")
+    return next(text for digits in (4, 3, 2, 1) if len(text := f"{value:.{digits}g}") <= LABEL_WIDTH or digits == 1)
 
 
 def draw(curves: Sequence[Curve], frame: Frame) -> list[list[Span]]:
@@ -267,6 +269,8 @@ def _x_axis(canvas: _Canvas, scale: _Scale, frame: Frame, marks: dict[int, str])
     for column, text in sorted(marks.items()):
         _put(cells, column, f"{':' if frame.ascii_only else '┊'}{text}")
     for tick in nice_ticks(scale.x0, scale.x1, max(canvas.columns // 12, 1)):
+        if tick != round(tick):
+            continue  # steps are whole numbers
         text = f"{tick:.0f}" if abs(tick) < 1e6 else tick_text(tick)
         column = scale.column(tick, canvas.width) // canvas.across
         _put(cells, min(max(column - len(text) // 2, 0), canvas.columns - len(text)), text)

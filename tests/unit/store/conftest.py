@@ -53,14 +53,18 @@ class EventFile:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text)
 
-    def emit(self, kind: str, step: int, values: dict[str, Any], stage: str = "segment", seq: int | None = None) -> None:
+    def emit(
+        self, kind: str, step: int, values: dict[str, Any], stage: str = "segment", seq: int | None = None
+    ) -> None:
         self.seq = self.seq + 1 if seq is None else seq
         event = {"v": 1, "seq": self.seq, "t": 1000.0 + step, "kind": kind, "stage": stage, "values": values}
         self.write(json.dumps({**event, "step": step, "global_step": step}) + "\n")
 
     def start(self, resumed: int = 0) -> None:
         stages = [list(item) for item in STAGES]
-        self.emit("run_started", resumed, {"stages": stages, "resumed_step": resumed, "resumed_global_step": resumed}, "")
+        self.emit(
+            "run_started", resumed, {"stages": stages, "resumed_step": resumed, "resumed_global_step": resumed}, ""
+        )
 
     def read(self) -> int:
         self.offset = ingest_file(self.database, self.path, self.run_id, self.number, self.offset)

@@ -139,7 +139,9 @@ def test_foreign_database_is_backed_up_and_refused(home: Home) -> None:
 def test_migration_several_processes_at_once_make_one_database(
     home: Home, run_together: Callable[..., list[str]], sql: Callable[..., list[tuple[int, ...]]]
 ) -> None:
-    script = "from mmtui.paths import Home; from mmtui.store.db import Database; Database(Home.from_environment()).close()"
+    script = (
+        "from mmtui.paths import Home; from mmtui.store.db import Database; Database(Home.from_environment()).close()"
+    )
     run_together(script, 4)
     assert sql("SELECT count(*) FROM alembic_version") == [(1,)]
     assert runs.list_runs(home) == []

@@ -45,7 +45,10 @@ def test_ingest_events_fill_run_stages_attempt_and_series(
     assert (segment.status, segment.step, segment.total_steps, segment.eta_seconds) == ("running", 20, 100, 40.0)
     assert (evaluate.status, evaluate.offset) == ("pending", 100)
     assert runs.metric_names(home, str(run_id)) == ["loss", "lr", "seconds_per_step"]
-    assert [(p.step, p.value, p.attempt) for p in runs.points(home, str(run_id), "loss")] == [(10, 0.1, 1), (20, 0.05, 1)]
+    assert [(p.step, p.value, p.attempt) for p in runs.points(home, str(run_id), "loss")] == [
+        (10, 0.1, 1),
+        (20, 0.05, 1),
+    ]
     table = runs.class_table(home, str(run_id))
     assert table is not None
     assert (table.miou, table.num_present, table.confusion) == (0.375, 2, ((3, 1), (0, 0)))
@@ -100,9 +103,7 @@ def test_ingest_line_longer_than_a_batch_is_stored(
     assert [len(event["values"]["text"]) for event in runs.events_tail(home, "1")] == [5000]
 
 
-def test_ingest_unknown_kind_is_kept(
-    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home
-) -> None:
+def test_ingest_unknown_kind_is_kept(add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home) -> None:
     file = new_attempt(add_run())
     file.emit("from_the_future", 5, {"a": [1, {"b": None}]})
     file.read()
@@ -148,7 +149,17 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = ("stages", "total_steps", "offset", "matrix", "classes", "loss", "seconds_per_step", "text", "status", "images")
-KINDS = ("run_started", "stage_started", "stage_finished", "metrics", "confusion", "error", "run_finished", "warning", "?")
+KINDS = (
+    "run_started",
+    "stage_started",
+    "stage_finished",
+    "metrics",
+    "confusion",
+    "error",
+    "run_finished",
+    "warning",
+    "?",
+)
 EVENTS = st.fixed_dictionaries(
     {"v": st.just(1), "seq": st.integers(0, 2**70), "t": st.floats() | st.integers(), "kind": st.sampled_from(KINDS)},
     optional={
@@ -261,7 +272,7 @@ def test_ingest_reader_killed_again_and_again_stores_each_event_once(
         reader.wait()
         reader.stdout.close()
     (before,) = sql("SELECT ingested FROM attempts")[0]
-    assert 0 < before, "nothing was read before the last kill; the test proves nothing"
+    assert before > 0, "nothing was read before the last kill; the test proves nothing"
     file.offset = before
     file.read()
     steps = [row[0] for row in sql("SELECT global_step FROM metrics")]

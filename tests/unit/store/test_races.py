@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +25,10 @@ for _ in range(150):
 database.close()
 """
 
-# Half of the processes are supervisors that claim, half people who cancel; both go through every run.
+# Half of the processes are supervisors that claim, half people who cancel. They begin at the same moment and go
+# through all runs from opposite ends.
 CLAIM_OR_CANCEL = """
-import sys
+import sys, time
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.errors import RefusedError
 from mmtui.paths import Home
@@ -36,9 +38,11 @@ from mmtui.store.runs import begin_attempt, transition
 number = int(sys.argv[1])
 home = Home.from_environment()
 database = Database(home)
-ids = list(range(1, 401))
+ids = range(1, 401)
 won = []
-for run_id in ids if number < 2 else ids[200:] + ids[:200]:
+time.sleep(max(GO - time.time(), 0))
+for run_id in reversed(ids) if number % 2 else ids:
+    time.sleep(0.001)  # SQLite's lock is not fair: without a breath the first process would do all it has to do
     try:
         with database.write() as session:
             if number % 2:
@@ -69,7 +73,8 @@ def test_claim_against_cancel_every_queued_run_has_one_winner(
 ) -> None:
     for _ in range(400):
         add_run()
-    won = [[int(word) for word in output.split()] for output in run_together(CLAIM_OR_CANCEL, 4)]
+    script = CLAIM_OR_CANCEL.replace("GO", repr(time.time() + 3.0))
+    won = [[int(word) for word in output.split()] for output in run_together(script, 4)]
     claimed, cancelled = sorted(won[0] + won[2]), sorted(won[1] + won[3])
     # A started run can still be cancelled (it then stops); a cancelled one can never be started.
     assert len(claimed) == len(set(claimed))

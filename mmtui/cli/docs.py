@@ -1,0 +1,78 @@
+"""``python -m mmtui.cli.docs FILE`` writes docs/cli.md from the help of every verb; ``--check`` only compares."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+
+from mmtui.cli import verbs
+from mmtui.cli.app import app
+from mmtui.cli.diagnostics import say
+from mmtui.errors import ExitCode
+
+HEADER = """# The command line
+
+Generated from `--help` by `make docs`; a test compares the two.
+
+stdout is data, stderr is talk. `--json` prints one document with `schema_version`, times in UTC ISO-8601, and `null` where
+a number is missing or not finite. Colours only on a terminal, never with `NO_COLOR` or `TERM=dumb`; `--color` overrules.
+
+Runs are named by id, by a unique prefix of an id, by `@` (the last), `@~1` (the one before it) and so on.
+
+| exit code | meaning |
+|---|---|
+| 0 | fine |
+| 1 | what was asked about failed: a run that was waited for, a check of `doctor` |
+| 2 | the command line, a recipe or the settings are wrong |
+| 3 | the supervisor or the database cannot be reached |
+| 4 | no such run, or more than one |
+| 5 | refused in this state |
+| 6 | not enough resources |
+| 124 | `wait --timeout` ran out |
+| 130 | interrupted |
+
+`MMTUI_HOME` names the data directory (else `$XDG_DATA_HOME/mmtui`, else `~/.local/share/mmtui`). Its `config.toml` may hold
+`color` ("auto", "always", "never"), `ascii` (true or false) and `rows` (how many runs `mmtui ls` lists).
+`MMTUI_CPU_SLOTS` is how many runs train at once on a machine without a GPU (1 unless set).
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    names = ["", *verbs.VERBS]
+    for group in reversed(verbs.GROUPS):
+        names.insert(next(i for i, name in enumerate(names) if name.startswith(f"{group} ")), group)
+    return HEADER + "".join(_section(name) for name in names)
+
+
+def _section(name: str) -> str:
+    return f"\n## {f'mmtui {name}'.strip()}\n\n```\n{help_text(name)}\n```\n"
+
+
+def help_text(name: str) -> str:
+    """What ``mmtui NAME --help`` prints on a terminal of 80 columns."""
+    os.environ["COLUMNS"] = "80"
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        app([*name.split(), "--help"], prog_name="mmtui")
+    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+
+
+def main(argv: list[str]) -> int:
+    """Write or check the page; returns the exit code."""
+    check = "--check" in argv
+    file = Path(next(word for word in argv if word != "--check"))
+    text = reference()
+    if not check:
+        file.write_text(text, encoding="utf-8")
+    elif not file.exists() or file.read_text(encoding="utf-8") != text:
+        say(f"error: {file} is not what --help says\n  write it again with: make docs")
+        return int(ExitCode.FAILED)
+    return int(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

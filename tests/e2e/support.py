@@ -1,0 +1,76 @@
+"""The whole program: supervisors and trainers that do not outlive their test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+
+from mmtui.paths import Home
+from mmtui.services import supervisors
+
+TINY = (
+    "data.height=32",
+    "data.width=32",
+    "data.train=8",
+    "data.val=4",
+    "model.width=0.5",
+    "model.head_channels=16",
+    "match.images=4",
+    "match.crop=32",
+    "match.patch_size=[8,16]",
+    "match.output_size=16",
+    "match.steps=20",
+    "segment.batch_size=4",
+    "segment.crop=32",
+    "segment.pixels=32",
+    "runtime.threads=1",
+    "runtime.log_every=2",
+)
+"""Overrides of shapes_mixmatch that make its steps take milliseconds."""
+
+
+def mmtui(home: Home, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run one command line."""
+    command = [sys.executable, "-m", "mmtui", *words]
+    environment = {**os.environ, "MMTUI_HOME": str(home.root)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def processes_of(home: Home) -> list[psutil.Process]:
+    """Every process that serves, trains or shows this data directory."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line, environment = process.cmdline(), process.environ()
+            mine = environment.get("MMTUI_HOME") == str(home.root) or any(str(home.root) in word for word in line)
+            python = any("mmtui" in word or "engine" in word for word in line)
+            if mine and python and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def kill_everything(home: Home) -> None:
+    """End the supervisor first, so that it starts nothing again."""
+    pid, _ = supervisors.holder(home)
+    if pid is not None and pid > 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for process in processes_of(home):
+        if "pytest" not in " ".join(process.cmdline()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll for something that another process brings about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.1)

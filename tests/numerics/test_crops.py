@@ -1,0 +1,168 @@
+"""Cutting out and resizing patches against a bilinear resize written pixel by pixel, and against OpenCV."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine.mixmatch.patches import Patches, crop_patches, sample_patches
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randn((batch, channels, height, width), generator=generator(seed))
+
+
+def boxes(*rows: tuple[int, int, int, int]) -> Patches:
+    """Patches from rows (image, cy, cx, size)."""
+    image, cy, cx, size = torch.tensor(rows).unbind(1)
+    return Patches(image, cy, cx, size, torch.zeros_like(image))
+
+
+def cut_out(image: Tensor, cy: int, cx: int, size: int, fill: float) -> Tensor:
+    """The window [c - size/2, c + size/2) of an image (C, H, W), ``fill`` where there is no image."""
+    window = torch.full((image.shape[0], size, size), fill, dtype=image.dtype)
+    for row in range(size):
+        for column in range(size):
+            y, x = cy - size // 2 + row, cx - size // 2 + column
+            if 0 <= y < image.shape[1] and 0 <= x < image.shape[2]:
+                window[:, row, column] = image[:, y, x]
+    return window
+
+
+def naive_resize(window: Tensor, side: int) -> Tensor:
+    """INTER_LINEAR: half-pixel centres, no antialiasing, the border pixels of the window go on beyond it."""
+    channels, size = window.shape[:2]
+    result = torch.zeros((channels, side, side), dtype=window.dtype)
+    taps = []
+    for k in range(side):
+        at = (k + 0.5) * size / side - 0.5
+        low = math.floor(at)
+        taps.append((max(0, min(size - 1, low)), max(0, min(size - 1, low + 1)), at - low))
+    for row, (y0, y1, wy) in enumerate(taps):
+        for column, (x0, x1, wx) in enumerate(taps):
+            upper = window[:, y0, x0] * (1 - wx) + window[:, y0, x1] * wx
+            lower = window[:, y1, x0] * (1 - wx) + window[:, y1, x1] * wx
+            result[:, row, column] = upper * (1 - wy) + lower * wy
+    return result
+
+
+def naive_crops(images: Tensor, patches: Patches, side: int, fill: float) -> Tensor:
+    windows = zip(patches.image.tolist(), patches.cy.tolist(), patches.cx.tolist(), patches.size.tolist(), strict=True)
+    return torch.stack([naive_resize(cut_out(images[i], cy, cx, s, fill), side) for i, cy, cx, s in windows])
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[Tensor, Patches, int, float]:
+    batch, height, width = draw(st.integers(1, 3)), draw(st.integers(1, 21)), draw(st.integers(1, 21))
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, batch - 1),
+                st.integers(0, height - 1),
+                st.integers(0, width - 1),
+                st.integers(1, 15).map(lambda half: 2 * half),
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    images = pictures(batch, 2, height, width, draw(st.integers(0, 99))).double()
+    return images, boxes(*rows), draw(st.integers(1, 12)), draw(st.sampled_from([0.0, -1.5]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=windows())
+def test_crop_patches_any_windows_equal_a_naive_bilinear_resize(case: tuple[Tensor, Patches, int, float]) -> None:
+    images, patches, side, fill = case
+    expected = naive_crops(images, patches, side, fill)
+    torch.testing.assert_close(crop_patches(images, patches, side, fill), expected, rtol=1e-9, atol=1e-9)
+    single = crop_patches(images.float(), patches, side, fill)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_crop_patches_sampled_batch_equals_a_naive_bilinear_resize() -> None:
+    images = pictures(3, 3, 64, 64)
+    labels = torch.zeros((3, 64, 64), dtype=torch.int64)
+    labels[:, 20:50, 10:60] = 4
+    patches = sample_patches(labels, 3, size=(8, 48), generator=generator())
+    expected = naive_crops(images, patches, 16, 0.0)
+    torch.testing.assert_close(crop_patches(images, patches, 16), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_crop_patches_result_does_not_depend_on_how_patches_are_grouped() -> None:
+    images = pictures(3, 2, 20, 20)
+    even = boxes((0, 5, 5, 8), (0, 9, 9, 6), (1, 3, 3, 10), (1, 18, 2, 4), (2, 7, 7, 2), (2, 0, 19, 12))
+    grouped = crop_patches(images, even, 6)
+    order = torch.tensor([5, 0, 3, 2, 1, 4])
+    mixed = Patches(*(getattr(even, name)[order] for name in ("image", "cy", "cx", "size", "label")))
+    assert torch.equal(crop_patches(images, mixed, 6), grouped[order])
+    uneven = torch.tensor([0, 1, 2])
+    few = Patches(*(getattr(even, name)[uneven] for name in ("image", "cy", "cx", "size", "label")))
+    assert torch.equal(crop_patches(images, few, 6), grouped[uneven])
+
+
+def test_crop_patches_size_of_the_output_copies_the_pixels() -> None:
+    images = torch.randint(0, 256, (1, 3, 64, 64), generator=generator()).float()
+    cut = crop_patches(images, boxes((0, 20, 30, 16)), output_size=16)
+    assert torch.equal(cut[0], images[0, :, 12:28, 22:38])
+
+
+def test_crop_patches_never_reads_beside_its_window() -> None:
+    images = torch.full((1, 1, 32, 32), 1e6)
+    images[:, :, 8:24, 4:20] = 1.0
+    cut = crop_patches(images, boxes((0, 16, 12, 16)), output_size=37)
+    torch.testing.assert_close(cut, torch.ones_like(cut))
+
+
+def test_crop_patches_outside_of_the_image_is_fill() -> None:
+    cut = crop_patches(torch.ones((1, 1, 8, 8)), boxes((0, 0, 0, 8)), output_size=8, fill=-3.0)
+    expected = torch.full((8, 8), -3.0)
+    expected[4:, 4:] = 1.0
+    assert torch.equal(cut[0, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_crop_patches_half_precision_images_are_read_at_exact_positions(dtype: torch.dtype) -> None:
+    ramp = torch.arange(512).remainder(16).to(dtype).expand(1, 1, 512, 512).contiguous()
+    patches = boxes((0, 300, 411, 64))
+    cut = crop_patches(ramp, patches, output_size=32)
+    assert cut.dtype == dtype
+    assert torch.equal(cut, crop_patches(ramp.float(), patches, output_size=32).to(dtype))
+
+
+def test_crop_patches_uint8_images_are_read_as_float32() -> None:
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=generator(), dtype=torch.uint8)
+    patches = boxes((0, 10, 10, 20), (1, 30, 2, 12))
+    cut = crop_patches(images, patches, output_size=9)
+    assert torch.equal(cut, crop_patches(images.float(), patches, output_size=9))
+
+
+def test_crop_patches_no_patches_gives_an_empty_batch() -> None:
+    empty = Patches(*(torch.zeros(0, dtype=torch.int64) for _ in range(5)))
+    cut = crop_patches(torch.zeros((2, 3, 8, 8), dtype=torch.uint8), empty, output_size=5)
+    assert cut.shape == (0, 3, 5, 5)
+    assert cut.dtype == torch.float32
+
+
+def test_crop_patches_windows_inside_equal_opencv() -> None:
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; the naive resize above stands in for it")
+    images = torch.randint(0, 256, (2, 3, 256, 256), generator=generator()).float()
+    labels = torch.ones((2, 256, 256), dtype=torch.int64)
+    patches = sample_patches(labels, 20, size=(30, 200), generator=generator())
+    cut = crop_patches(images, patches, output_size=128)
+    for k in range(len(patches)):
+        window = cut_out(images[patches.image[k]], int(patches.cy[k]), int(patches.cx[k]), int(patches.size[k]), 0.0)
+        rows = np.ascontiguousarray(window.permute(1, 2, 0).numpy())
+        expected = torch.from_numpy(cv2.resize(rows, (128, 128), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1)
+        torch.testing.assert_close(cut[k], expected, rtol=0, atol=2e-3)

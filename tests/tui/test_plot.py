@@ -1,0 +1,125 @@
+"""The chart's drawing against an oracle that reads the dots back."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, bar, draw, nice_ticks, smooth, spark
+
+FINITE = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+def text_of(lines: list[list[tuple[str, str]]]) -> list[str]:
+    return ["".join(text for text, _ in line) for line in lines]
+
+
+def dots(lines: list[list[tuple[str, str]]], height: int) -> set[tuple[int, int]]:
+    """(column, row) of every braille dot, read back from the characters by the Unicode standard's numbering."""
+    numbering = {0: (0, 0), 1: (0, 1), 2: (0, 2), 3: (1, 0), 4: (1, 1), 5: (1, 2), 6: (0, 3), 7: (1, 3)}
+    found = set()
+    for row, line in enumerate(text_of(lines)[: height - 1]):
+        for column, character in enumerate(line[AXIS_WIDTH:]):
+            bits = ord(character) - 0x2800
+            if 0 < bits < 256:
+                for bit, (dx, dy) in numbering.items():
+                    if bits >> bit & 1:
+                        found.add((2 * column + dx, 4 * row + dy))
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FINITE, min_size=2, max_size=60), st.integers(20, 120), st.integers(5, 30))
+def test_draw_every_value_has_its_dot(values: list[float], width: int, height: int) -> None:
+    samples = [Sample(float(i), v, v, v) for i, v in enumerate(values)]
+    found = dots(draw([Curve(samples)], Frame(width, height)), height)
+    low, high = min(values), max(values)
+    across, down = (width - AXIS_WIDTH) * 2, (height - 1) * 4
+    for index, value in enumerate(values):
+        column = index / (len(values) - 1) * (across - 1)
+        row = (high - value) / (high - low) * (down - 1) if high - low > 1e-12 * max(1, abs(low)) else None
+        near = [y for x, y in found if abs(x - column) <= 1]
+        assert near, f"no dot in the column of value {index}"
+        if row is not None:
+            assert min(abs(y - row) for y in near) <= 1
+
+
+def test_draw_bucket_extremes_are_both_visible() -> None:
+    samples = [Sample(0, 1, 1, 1), Sample(1, 0, 10, 1), Sample(2, 1, 1, 1)]
+    found = dots(draw([Curve(samples)], Frame(49, 11)), 11)
+    middle = [y for x, y in found if abs(x - 40) <= 1]
+    assert min(middle) == 0
+    assert max(middle) == 39
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [math.inf, -math.inf]])
+def test_draw_without_usable_values_says_so(values: list[float]) -> None:
+    lines = draw([Curve([Sample(0, v, v, v) for v in values])], Frame(40, 8))
+    assert "no values yet" in "\n".join(text_of(lines))
+    assert len(lines) == 8
+
+
+def test_draw_log_axis_leaves_out_what_has_no_logarithm() -> None:
+    samples = [Sample(0, -1, -1, -1), Sample(1, 1, 1, 1), Sample(2, 1000, 1000, 1000)]
+    lines = text_of(draw([Curve(samples)], Frame(60, 12, log=True)))
+    assert any("1000" in line[:AXIS_WIDTH] for line in lines)
+    assert not any("-" in line[:AXIS_WIDTH] for line in lines[:-1])
+
+
+def test_draw_ascii_uses_ascii_alone() -> None:
+    frame = Frame(60, 12, ascii_only=True, marks=[(2.0, "segment")], reference=3.0)
+    lines = text_of(draw([Curve([Sample(i, i, i, i) for i in range(5)])], frame))
+    assert all(line.isascii() for line in lines)
+    assert any("*" in line for line in lines)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 200), st.integers(0, 60))
+def test_draw_fits_its_frame(width: int, height: int) -> None:
+    lines = text_of(draw([Curve([Sample(i, i, i, i) for i in range(9)])], Frame(width, height, marks=[(3, "stage")])))
+    assert len(lines) == max(height, 1) or height == 0
+    if width - AXIS_WIDTH >= 4:
+        assert all(len(line) <= width for line in lines)
+
+
+def test_draw_dim_curve_lies_below() -> None:
+    same = [Sample(0, 1, 1, 1), Sample(1, 2, 2, 2)]
+    lines = draw([Curve(same), Curve(same, dim=True)], Frame(40, 8))
+    styles = {style for line in lines for text, style in line if any(0x2800 < ord(c) < 0x2900 for c in text)}
+    assert styles == {"curve"}
+
+
+def test_smooth_invents_no_points_and_keeps_a_constant() -> None:
+    samples = [Sample(float(x), 3.0, 3.0, 3.0) for x in (0, 10, 50)]
+    result = smooth(samples, 0.9)
+    assert [s.x for s in result] == [0.0, 10.0, 50.0]
+    assert all(s.last == pytest.approx(3.0) for s in result)
+
+
+def test_smooth_matches_the_weighted_mean() -> None:
+    values, weight = [1.0, 5.0, 2.0, 8.0], 0.6
+    result = smooth([Sample(float(i), v, v, v) for i, v in enumerate(values)], weight)
+    for i, sample in enumerate(result):
+        shares = [weight ** (i - j) for j in range(i + 1)]
+        assert sample.last == pytest.approx(sum(s * v for s, v in zip(shares, values, strict=False)) / sum(shares))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(1, 12))
+def test_nice_ticks_are_round_and_inside(low: float, span: float, count: int) -> None:
+    ticks = nice_ticks(low, low + span, count)
+    assert all(low - span * 1e-6 <= tick <= low + span * (1 + 1e-6) for tick in ticks)
+    if len(ticks) > 2:
+        step = ticks[1] - ticks[0]
+        mantissa = step / 10 ** math.floor(math.log10(step) + 1e-6)
+        assert min(abs(mantissa - nice) for nice in (1, 2, 5, 10)) < 1e-2
+
+
+def test_bar_and_spark_cover_their_range() -> None:
+    assert bar(0.0, 4) == "░░░░"
+    assert bar(1.0, 4) == "████"
+    assert bar(2.0, 4, ascii_only=True) == "####"
+    assert spark([0.0, None, 1.0]) == "▁ █"
+    assert spark([0.0, 1.0], ascii_only=True) == "09"

@@ -1,0 +1,239 @@
+"""The program driven by Textual's Pilot on a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mmtui.domain.states import RunEvent
+from mmtui.paths import Home
+from mmtui.services import runs
+from mmtui.tui.actions import ACTIONS
+from mmtui.tui.app import MmtuiApp
+from mmtui.tui.layout import PANELS, arrange, is_tiny
+from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
+from mmtui.tui.screens.new_run import NewRunDialog
+from mmtui.tui.widgets.chart import ChartPanel
+from mmtui.tui.widgets.lines import LinesPanel
+from mmtui.tui.widgets.runs_table import RunsTable
+from tests.tui.seed import HOSTILE_NAMES, seed_run
+
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture
+def seeded(home: Home) -> Home:
+    seed_run(home, "finished one", until=450, seed=1, end=RunEvent.EXIT_OK, now=NOW)
+    seed_run(home, "training one", until=330, seed=2, end=None, now=NOW)
+    return home
+
+
+async def until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
+    """Wait for the screen, fed by a thread, to come to something."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the screen never came to it"
+        await asyncio.sleep(0.05)
+
+
+def text(app: MmtuiApp, name: str) -> str:
+    return app.runs_screen.query_one(f"#{name}", LinesPanel).plain_text()
+
+
+async def ready(app: MmtuiApp) -> None:
+    await until(lambda: app.runs_screen.is_mounted and "state" in text(app, "runs") and app.feed.latest.detail is not None)
+    await until(lambda: "│" in text(app, "chart") or "|" in text(app, "chart"))
+
+
+async def test_wide_screen_shows_every_panel(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(160, 48)):
+        await ready(app)
+        assert "training one" in text(app, "runs")
+        assert "match" in text(app, "stages")
+        assert "one component per class" in text(app, "graph")
+        assert "starved: absent (25 steps)" in text(app, "graph")
+        assert "mIoU" in text(app, "classes")
+        assert "over 8/9 classes" in text(app, "classes")
+        assert "absent" in text(app, "classes")
+        assert "line 29" in text(app, "log")
+        await until(lambda: "CPU" in text(app, "devices"))
+        assert all(app.runs_screen.query_one(f"#{name}").display for name in PANELS)
+
+
+async def test_small_screen_shows_one_panel_at_a_time(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(app)
+        for name in (*PANELS, PANELS[0]):
+            assert [n for n in PANELS if app.runs_screen.query_one(f"#{n}").display] == [name]
+            await pilot.press("right_square_bracket")
+
+
+async def test_cursor_selects_the_other_run(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await ready(app)
+        assert app.feed.latest.detail is not None
+        assert app.feed.latest.detail.row.id == "2"
+        await pilot.press("j")
+        await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "1")
+        await until(lambda: "finished" in app.runs_screen.query_one("#stages", LinesPanel).title_text)
+
+
+async def test_metric_axis_and_smoothing_keys_change_the_chart(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await ready(app)
+        chart = app.runs_screen.query_one(ChartPanel)
+        before = text(app, "chart")
+        await pilot.press("L")
+        assert text(app, "chart") != before
+        assert "log" in chart.title_text
+        await pilot.press("plus")
+        assert "smoothed 0.6" in chart.title_text
+        await pilot.press("0", "m")
+        await until(lambda: chart.title_text.startswith("lr"))
+
+
+async def test_chart_moves_when_the_run_goes_on(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(160, 48)):
+        await ready(app)
+        before = text(app, "chart")
+        new = seed_run(seeded, "newer", until=40, seed=3, end=None, now=NOW)
+        await until(lambda: "newer" in text(app, "runs"))
+        assert text(app, "chart") == before
+        assert new == "3"
+
+
+async def test_cancel_asks_and_leaves_a_wish(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app)
+        await pilot.press("x")
+        assert isinstance(app.screen, CancelDialog)
+        await pilot.press("escape")
+        assert not isinstance(app.screen, CancelDialog)
+        assert runs.get_run(seeded, "2").row.state == "running"
+
+
+async def test_cancel_of_a_finished_run_is_refused_in_words(seeded: Home) -> None:
+    app = MmtuiApp(seeded, select="1")
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "1")
+        await pilot.press("x")
+        assert "nothing to cancel" in app.runs_screen.said
+
+
+async def test_new_run_dialog_says_what_is_wrong_and_queues_what_is_right(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The supervisor is started by its own tests; here the run only has to reach the queue.
+    monkeypatch.setattr("mmtui.services.supervisors.ensure", lambda home: None)
+    app = MmtuiApp(home)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(lambda: app.runs_screen.is_mounted)
+        await pilot.press("n")
+        dialog = app.screen
+        assert isinstance(dialog, NewRunDialog)
+        dialog.query_one("#overrides").focus()
+        await pilot.press(*"segment.stepz=5")
+        assert not dialog.check()
+        await pilot.press("backspace", "backspace", "backspace", *"s=5")
+        assert dialog.check()
+        await pilot.press("enter")
+        await until(lambda: bool(runs.list_runs(home)))
+        assert runs.get_run(home, "1").config["segment"]["steps"] == 5
+
+
+async def test_help_lists_every_key_and_searches(home: Home) -> None:
+    app = MmtuiApp(home)
+    async with app.run_test(size=(120, 48)) as pilot:
+        await until(lambda: app.runs_screen.is_mounted)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpDialog)
+        shown = str(app.screen.query_one("#found").render())
+        assert all(action.help.split(",")[0][:20] in shown for action in ACTIONS)
+        await pilot.press(*"cancel")
+        assert "Next run" not in str(app.screen.query_one("#found").render())
+
+
+async def test_quit_leaves_the_run_alone(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app)
+        await pilot.press("q")
+    assert app.return_value == 0
+    assert runs.get_run(seeded, "2").row.state == "running"
+
+
+async def test_hostile_names_are_shown_and_break_nothing(home: Home) -> None:
+    for number, name in enumerate(HOSTILE_NAMES):
+        seed_run(home, name, until=20, seed=number, end=RunEvent.EXIT_OK, now=NOW)
+    app = MmtuiApp(home)
+    async with app.run_test(size=(160, 48)):
+        await ready(app)
+        shown = text(app, "runs")
+        assert "[bold red]" in shown
+        assert "\x1b" not in shown
+        assert "\\x07" in shown
+        assert "中文" in shown
+        widths = {strip.cell_length for strip in (app.runs_screen.query_one(RunsTable).render_line(y) for y in range(8))}
+        assert len(widths) == 1
+
+
+async def test_ascii_screen_has_no_other_characters(seeded: Home) -> None:
+    app = MmtuiApp(seeded, ascii_only=True)
+    async with app.run_test(size=(160, 48)):
+        await ready(app)
+        for name in ("runs", *PANELS):
+            panel = app.runs_screen.query_one(f"#{name}", LinesPanel)
+            for y in range(panel.size.height):
+                assert panel.render_line(y).text.isascii(), f"{name} line {y}: {panel.render_line(y).text}"
+
+
+async def test_damaged_database_is_said_on_screen_and_keeps_trying(home: Home) -> None:
+    home.create()
+    home.database.write_bytes(b"this is no database, whatever its name says" * 100)
+    app = MmtuiApp(home)
+    async with app.run_test(size=(120, 30)):
+        await until(lambda: bool(app.feed.latest.problem))
+        assert "not a readable database" in app.feed.latest.problem
+        home.database.unlink()
+        await until(lambda: not app.feed.latest.problem)
+
+
+async def test_tiny_terminal_says_so(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(40, 10)):
+        await until(lambda: app.runs_screen.is_mounted)
+        assert app.runs_screen.has_class("tiny")
+        assert app.runs_screen.query_one("#message").display
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (110, 30), (120, 40), (160, 48), (250, 70)])
+@pytest.mark.parametrize("zoomed", [False, True])
+def test_arrange_covers_without_overlap(size: tuple[int, int], zoomed: bool) -> None:
+    width, height = size[0], size[1] - 2
+    for panel in PANELS:
+        boxes = arrange(width, height, panel, zoomed)
+        cells: set[tuple[int, int]] = set()
+        for box in boxes.values():
+            assert box.width > 0
+            assert box.height > 1
+            mine = {(x, y) for x in range(box.x, box.x + box.width) for y in range(box.y, box.y + box.height)}
+            assert not cells & mine
+            cells |= mine
+        assert max(x for x, _ in cells) == width - 1
+        assert max(y for _, y in cells) == height - 1
+    assert not is_tiny(*size)
+
+
+def test_actions_have_distinct_ids_and_keys() -> None:
+    keys = [key for action in ACTIONS for key in action.keys.split(",")]
+    assert len(set(keys)) == len(keys)
+    assert len({action.id for action in ACTIONS}) == len(ACTIONS)

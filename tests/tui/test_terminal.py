@@ -1,0 +1,135 @@
+"""The real program in a real pseudo-terminal: what it sends, and how it leaves the terminal behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pexpect
+import pyte
+import pytest
+
+from mmtui.domain.states import RunEvent
+from mmtui.paths import Home
+from tests.tui.seed import seed_run
+
+NOW = 1_790_000_000.0
+Start = Callable[..., "Terminal"]
+
+
+class Terminal:
+    """The program in a pty, with a screen that understands what it sends."""
+
+    def __init__(self, home: Home, columns: int, rows: int, **environment: str) -> None:
+        self.screen = pyte.Screen(columns, rows)
+        self.stream = pyte.ByteStream(self.screen)
+        self.received = b""
+        env = {**os.environ, "MMTUI_HOME": str(home.root), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **environment}
+        self.child = pexpect.spawn(
+            sys.executable, ["-m", "mmtui"], env=env, dimensions=(rows, columns), timeout=20, encoding=None
+        )
+
+    def read(self, seconds: float) -> bytes:
+        """Everything the program sends within a time."""
+        got, deadline = b"", time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                got += self.child.read_nonblocking(65536, timeout=left)
+            except pexpect.TIMEOUT:
+                break
+            except pexpect.EOF:
+                break
+        self.received += got
+        self.stream.feed(got)
+        return got
+
+    def text(self) -> str:
+        return "\n".join(self.screen.display)
+
+    def wait_for(self, words: str, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while words not in self.text():
+            assert time.monotonic() < deadline, f"{words!r} never came:\n{self.text()}"
+            self.read(0.2)
+
+
+@pytest.fixture
+def start(home: Home) -> Iterator[Start]:
+    seed_run(home, "seeded run", until=330, seed=1, end=RunEvent.EXIT_OK, now=NOW)
+    started: list[Terminal] = []
+
+    def begin(columns: int = 100, rows: int = 30, **environment: str) -> Terminal:
+        started.append(Terminal(home, columns, rows, **environment))
+        return started[-1]
+
+    yield begin
+    for terminal in started:
+        terminal.child.close(force=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminal_is_restored_after_a_polite_kill(start: Start, number: signal.Signals) -> None:
+    terminal = start()
+    terminal.wait_for("seeded run")
+    assert b"\x1b[?1049h" in terminal.received
+    os.kill(terminal.child.pid, number)
+    terminal.read(5)
+    for left_behind in (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h"):
+        assert left_behind in terminal.received
+    terminal.child.wait()
+    assert terminal.child.exitstatus == 128 + number
+
+
+def test_terminal_old_mouse_bytes_do_not_end_the_program(start: Start) -> None:
+    terminal = start(160, 48)
+    terminal.wait_for("seeded run")
+    terminal.child.send(b"\x1b[M \xff\xfe")
+    terminal.read(1.0)
+    terminal.child.send(b"]")
+    terminal.read(1.0)
+    assert terminal.child.isalive()
+    terminal.child.send(b"q")
+    terminal.read(5)
+    terminal.child.wait()
+    assert terminal.child.exitstatus == 0
+
+
+def test_terminal_idle_screen_sends_nothing(start: Start) -> None:
+    terminal = start(160, 48)
+    terminal.wait_for("CPU")
+    terminal.read(2.0)
+    assert terminal.read(4.0) == b""
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (160, 48)])
+def test_terminal_shows_the_run_at_every_size(start: Start, columns: int, rows: int) -> None:
+    terminal = start(columns, rows)
+    terminal.wait_for("seeded run")
+    terminal.wait_for("┤")
+    assert "q quit" in terminal.text()
+
+
+def test_terminal_without_unicode_gets_ascii(start: Start) -> None:
+    terminal = start(160, 48, LANG="C", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    terminal.wait_for("seeded run")
+    terminal.wait_for("CPU")
+    assert terminal.text().isascii()
+    assert "*" in terminal.text()
+
+
+def test_terminal_without_colour_shows_states_by_glyph_and_word(start: Start) -> None:
+    terminal = start(160, 48, NO_COLOR="1")
+    terminal.wait_for("✓ succeeded")
+    terminal.read(1)
+    colours = {cell.fg for line in terminal.screen.buffer.values() for cell in line.values()}
+    assert not colours & {"red", "green", "cyan", "yellow"}
+
+
+def test_terminal_dumb_is_refused_with_a_hint(start: Start) -> None:
+    terminal = start(80, 24, TERM="dumb")
+    terminal.wait_for("mmtui watch")
+    terminal.child.wait()
+    assert terminal.child.exitstatus == 2

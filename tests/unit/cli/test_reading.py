@@ -1,0 +1,267 @@
+"""Reading verbs: what they print, where, and with which exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmtui.paths import Home
+
+Invoke = Callable[..., Any]
+
+
+def test_ls_without_database_is_empty_and_makes_nothing(home: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("ls")
+    assert (found.code, found.out) == (0, "")
+    assert "mmtui run" in found.err
+    assert not home.root.exists()
+
+
+def test_ls_newest_first_with_states_in_words(populated: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("ls")
+    assert found.code == 0
+    lines = found.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["id", "3", "2", "1"]
+    assert ["held" in lines[1], "failed" in lines[2], "succeeded" in lines[3]] == [True] * 3
+    assert found.err == ""
+
+
+def test_ls_names_and_errors_with_control_characters_are_spelled_out(populated: Home, mmtui_: Invoke) -> None:
+    for argv in (("ls",), ("show", "2"), ("ls", "--json"), ("show", "2", "--json"), ("logs", "1")):
+        assert not [c for c in mmtui_(*argv).out if ord(c) < 32 and c != "\n"], argv
+    assert r"evil\x1b[31m\x07" in mmtui_("ls").out
+    assert mmtui_("ls", "--json").json()["runs"][1]["name"] == "evil\x1b[31m\x07"
+
+
+def test_ls_state_lists_only_that_state(populated: Home, mmtui_: Invoke) -> None:
+    assert [run["id"] for run in mmtui_("ls", "--state", "failed", "--json").json()["runs"]] == ["2"]
+    both = mmtui_("ls", "-s", "failed", "-s", "held", "--json").json()
+    assert [run["id"] for run in both["runs"]] == ["3", "2"]
+
+
+def test_ls_unknown_state_is_a_usage_error_with_the_nearest(populated: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("ls", "--state", "runing")
+    assert (found.code, found.out) == (2, "")
+    assert "did you mean running?" in found.err
+
+
+def test_ls_limit_says_on_stderr_what_it_left_out(populated: Home, mmtui_: Invoke) -> None:
+    for form in ((), ("--json",)):
+        found = mmtui_("ls", "-n", "1", *form)
+        assert "1 of 3 runs" in found.err
+        assert "of 3 runs" not in found.out
+    assert mmtui_("ls", "--all").err == ""
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "two", ""])
+def test_ls_bad_limit_is_a_usage_error(populated: Home, mmtui_: Invoke, limit: str) -> None:
+    found = mmtui_("ls", "--limit", limit)
+    assert (found.code, found.out) == (2, "")
+    assert "--limit" in found.err
+
+
+def test_ls_color_only_when_asked_for(populated: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b" not in mmtui_("ls").out
+    assert "\x1b[32m" in mmtui_("--color", "always", "ls").out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert "\x1b" not in mmtui_("--color", "never", "ls").out
+
+
+@pytest.mark.parametrize("name, value", [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_use_color_environment_says_no(mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    from mmtui.cli import render
+
+    class Terminal:
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    render.set_color("")
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert render.use_color()
+    monkeypatch.setenv(name, value)
+    assert not render.use_color()
+
+
+def test_color_mode_unknown_is_a_usage_error(mmtui_: Invoke) -> None:
+    found = mmtui_("--color", "blue", "ls")
+    assert found.code == 2
+    assert "auto, always or never" in found.err
+
+
+@pytest.mark.parametrize("selector, run_id", [("1", "1"), ("@", "3"), ("@~2", "1"), ("02", "2")])
+def test_show_selectors(populated: Home, mmtui_: Invoke, selector: str, run_id: str) -> None:
+    assert mmtui_("show", selector, "--json").json()["id"] == run_id
+
+
+@pytest.mark.parametrize("verb", ["show", "classes", "metrics", "logs", "wait", "watch", "cancel", "retry"])
+@pytest.mark.parametrize("selector", ["99", "@~7", "x", "1; rm"])
+def test_verbs_of_an_unknown_run_exit_4(populated: Home, mmtui_: Invoke, verb: str, selector: str) -> None:
+    found = mmtui_(verb, selector)
+    assert (found.code, found.out) == (4, "")
+    assert found.err.startswith("error: ")
+    assert "Traceback" not in found.err
+
+
+def test_show_prints_what_was_overridden(populated: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("show", "3")
+    assert "segment.steps=20" in found.out
+    assert "0/20" in found.out
+
+
+def test_classes_absent_class_has_no_iou(populated: Home, mmtui_: Invoke) -> None:
+    body = mmtui_("classes", "1", "--json").json()
+    assert [(c["name"], c["iou"]) for c in body["classes"]] == [("road", 8 / 11), ("car", 9 / 12), ("bike", None)]
+    assert body["num_present"] == 2
+    assert body["miou"] == pytest.approx((8 / 11 + 9 / 12) / 2)
+    text = mmtui_("classes", "1").out
+    assert "over 2/3 classes" in text
+    assert "nan" not in text.lower()
+
+
+def test_classes_step_picks_the_evaluation(populated: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("classes", "1", "--step", "2", "--json").json()["classes"][0]["iou"] == 1 / 3
+    assert mmtui_("classes", "1", "--step", "3").code == 4
+
+
+def test_classes_versus_shows_the_difference_of_the_first(populated: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("classes", "1", "--vs", "1")
+    assert found.code == 0
+    assert "+0.0" in found.out
+    assert mmtui_("classes", "1", "--vs", "2").code == 4
+
+
+def test_metrics_lists_names_and_points(populated: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("metrics", "1").out.split() == ["loss", "lr"]
+    points = mmtui_("metrics", "1", "-m", "loss", "--json").json()["points"]
+    assert [(p["step"], p["value"]) for p in points] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
+    assert [p["step"] for p in mmtui_("metrics", "1", "-m", "loss", "--last", "1", "--json").json()["points"]] == [4]
+
+
+def test_metrics_unknown_metric_names_those_there_are(populated: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("metrics", "1", "-m", "los")
+    assert found.code == 4
+    assert "loss, lr" in found.err
+
+
+def test_logs_last_lines_with_control_characters_spelled_out(populated: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("logs", "1", "-n", "1").out == "second \\x1b[2Jline\n"
+    assert mmtui_("logs", "1", "-n", "0").out == ""
+    assert mmtui_("logs", "1", "-f").out.splitlines()[0] == "first line"
+
+
+def test_logs_of_a_run_that_never_ran_exit_4(populated: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("logs", "3").code == 4
+    found = mmtui_("logs", "1", "--attempt", "9")
+    assert found.code == 4
+    assert "attempt 9 of run 1" in found.err
+
+
+def test_wait_exit_codes(populated: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("wait", "1").code == 0
+    found = mmtui_("wait", "1", "2")
+    assert (found.code, found.out) == (1, "1 succeeded\n2 failed\n")
+    assert mmtui_("wait", "1", "3", "--any").code == 0
+    began = time.monotonic()
+    found = mmtui_("wait", "3", "--timeout", "0.3")
+    assert found.code == 124
+    assert "3 (held)" in found.err
+    assert time.monotonic() - began < 5
+    assert mmtui_("wait", "3", "--timeout", "nan").code == 2
+
+
+def test_watch_of_finished_runs_prints_one_line(populated: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("watch", "1")
+    assert found.code == 0
+    assert len(found.out.splitlines()) == 1
+    assert mmtui_("watch", "2").code == 1
+
+
+def test_watch_foreign_event_file_and_run_directory(populated: Home, mmtui_: Invoke) -> None:
+    folder = populated.run("1").root
+    for path in (folder, folder / "attempts" / "001" / "events.jsonl"):
+        found = mmtui_("watch", str(path))
+        assert found.code == 0
+        assert "segment 4  loss 0.25  lr 0.1" in found.out
+        assert found.out.endswith("finished: succeeded\n")
+
+
+def test_watch_hostile_event_lines_are_skipped_or_escaped(tmp_path: Path, mmtui_: Invoke) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(
+        "not json\n[]\n"
+        '{"seq":1,"t":1,"kind":"metrics","values":7}\n'
+        '{"seq":2,"t":1,"kind":"warning","stage":"\\u001b[2J","values":{"text":"a\\u001b]0;b\\u0007"}}\n'
+        '{"seq":3,"t":1,"kind":"metrics","stage":5,"step":"x","values":{"loss":1}}\n'
+        '{"seq":4,"t":1,"kind":"run_finished","values":{"status":"failed"}}\n'
+    )
+    found = mmtui_("watch", str(file))
+    assert found.code == 1
+    assert "\x1b" not in found.out
+    assert r"warning: a\x1b]0;b\x07" in found.out
+    assert found.out.endswith("finished: failed\n")
+
+
+def test_watch_path_without_events_exits_4(tmp_path: Path, mmtui_: Invoke) -> None:
+    assert mmtui_("watch", str(tmp_path)).code == 4
+
+
+def test_queue_and_bare_mmtui_print_the_same_short_status(populated: Home, mmtui_: Invoke) -> None:
+    status = mmtui_("queue")
+    assert status.code == 0
+    assert "supervisor does not run" in status.out
+    assert "1 held" in status.out
+    assert mmtui_().out == status.out
+    assert mmtui_("status").out == status.out
+
+
+def test_daemon_status_without_supervisor_exits_3(populated: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("daemon", "status").code == 3
+    assert mmtui_("daemon", "status", "--json").json()["supervisor"]["running"] is False
+    assert mmtui_("daemon", "stop").code == 0
+
+
+def test_recipes_lists_shipped_and_own_and_says_why_one_does_not_load(home: Home, mmtui_: Invoke) -> None:
+    own = home.root / "recipes"
+    own.mkdir(parents=True)
+    (own / "broken.yaml").write_text("segment: {stepz: 1}\n")
+    found = {view["name"]: view for view in mmtui_("recipes", "--json").json()["recipes"]}
+    assert {"shapes_baseline", "shapes_mixmatch", "broken"} <= set(found)
+    assert "stepz" in found["broken"]["error"]
+    assert found["shapes_baseline"]["error"] == ""
+    assert "shapes_mixmatch" in mmtui_("recipes").out
+
+
+def test_gpu_without_driver_says_so(mmtui_: Invoke) -> None:
+    body = mmtui_("gpu", "--json").json()
+    assert body["gpus"] or body["gpu_note"]
+    assert body["memory_total"] > body["memory_used"] > 0
+    assert "memory" in mmtui_("gpu").out
+
+
+def test_database_that_is_no_database_exits_3(populated: Home, mmtui_: Invoke) -> None:
+    populated.database.write_bytes(b"not a database at all, by any means" * 100)
+    for argv in (("ls",), ("show", "1"), ("metrics", "1"), ("cancel", "3")):
+        found = mmtui_(*argv)
+        assert (found.code, found.out) == (3, ""), argv
+        assert str(populated.database) in found.err
+
+
+def test_settings_file_that_is_wrong_is_a_usage_error_naming_it(populated: Home, mmtui_: Invoke) -> None:
+    populated.config.write_text("rowz = 3\n")
+    found = mmtui_("ls")
+    assert found.code == 2
+    assert "did you mean rows?" in found.err
+    assert mmtui_("--version").code == 0
+
+
+def test_settings_rows_limit_the_list(populated: Home, mmtui_: Invoke) -> None:
+    populated.config.write_text("rows = 2\nascii = true\ncolor = 'never'\n")
+    found = mmtui_("ls")
+    assert len(found.out.splitlines()) == 3
+    assert found.out.isascii()
