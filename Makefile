@@ -1,14 +1,18 @@
 # make demo    train the built-in recipe twice (with and without mix-and-match) and compare; two minutes on a CPU
-# make test    everything CI checks            make lint    the same without the tests
-# make docs    generate docs/cli.md again      make bench   the numbers that performance claims rest on
+# make test    everything that CI checks
+# make lint    the same without the tests (make check is another name of it)
+# make docs    write docs/cli.md again from --help
+# make bench   the measurements that performance claims rest on
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BENCHES := $(wildcard benchmarks/bench_*.py)
 
-.PHONY: demo test check lint docs bench clean
-.DEFAULT_GOAL := demo
+.PHONY: help demo test check lint docs bench clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
 
 demo: $(VENV)/.base
 	@$(BIN)/mmtui demo

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import signal
 import sys
 import traceback
@@ -12,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from engine.config import Recipe, RecipeFileError, load_recipe
-from engine.errors import EngineError, RecipeError
+from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, attempt_numbers
 
 EXIT_STOPPED = 143
@@ -21,9 +23,13 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    name = options.recipe or options.name
+    if not name:
+        parser.error("give a recipe: a YAML file, or the name of a recipe")
     try:
-        recipe = load_recipe(options.recipe, options.set, [Path("recipes"), RECIPES])
+        recipe = load_recipe(name, options.set, [Path("recipes"), RECIPES])
     except RecipeFileError as error:
         _say(f"error: {error}")
         return RecipeError.exit_code
@@ -41,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command)
-        sub.add_argument("--recipe", required=True, help="YAML file or recipe name")
+        sub.add_argument("name", nargs="?", metavar="RECIPE", help="YAML file or recipe name")
+        sub.add_argument("--recipe", help="the same, as an option")
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
         if name == "train":
             sub.add_argument("--run-dir", required=True, type=Path, help="folder of the run")
@@ -53,14 +60,33 @@ def _parser() -> argparse.ArgumentParser:
 def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
     """Train, with every outcome written to the event file before the process leaves."""
     run_dir: Path = options.run_dir.absolute()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    numbers = attempt_numbers(run_dir)
-    attempt = options.attempt or (numbers[-1] + 1 if numbers else 1)
-    stop = StopSignal()
-    writer = EventWriter.open_for_attempt(run_dir, attempt)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not _lock(run_dir):
+            _say(f"error: another process is training in {run_dir}: wait for it, or use another --run-dir")
+            return 1
+        numbers = attempt_numbers(run_dir)
+        attempt = options.attempt or (numbers[-1] + 1 if numbers else 1)
+        stop = StopSignal()
+        writer = EventWriter.open_for_attempt(run_dir, attempt)
+    except OSError as error:
+        _say(f"error: {disk_full_text(error, Path(error.filename or run_dir), 'the file')}")
+        return 1
     echo = (lambda _line: None) if options.quiet else _print
     with Heartbeat(writer):
         return _train(recipe, run_dir, writer, attempt, stop, echo)
+
+
+def _lock(run_dir: Path) -> bool:
+    """Keep every other trainer out of the run directory until this process ends; False if one is at work there."""
+    descriptor = os.open(run_dir / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    # The descriptor stays open on purpose: the lock lives as long as it does.
+    return True
 
 
 def _train(
@@ -75,7 +101,7 @@ def _train(
         _fail(writer, str(error), type(error).__name__)
         return error.exit_code
     except OSError as error:
-        _fail(writer, f"{error.strerror or error}: {error.filename or run_dir}", type(error).__name__)
+        _fail(writer, disk_full_text(error, Path(error.filename or run_dir), "the file"), type(error).__name__)
         return 1
     except Exception as error:
         _say(traceback.format_exc())

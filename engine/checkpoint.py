@@ -4,12 +4,13 @@
     RUN/checkpoints/<stage>/final/          meta.json  model.safetensors
 
 ``meta.json`` can be read without torch and is the last file of a checkpoint to be written; a folder without it,
-or with a temporary name, does not count.
+or with a temporary name, does not count. It holds size and SHA-256 of the other files: one that was damaged later is
+found out before it is used.
 """
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import io
 import json
 import os
@@ -26,11 +27,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, disk_full_text
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
-_TEMPORARY = ".writing"
+_TEMPORARY, _DAMAGED = ".writing", ".damaged"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Checkpoint:
 
     def meta(self) -> dict[str, Any]:
         """What was written beside the weights."""
-        meta: dict[str, Any] = json.loads((self.path / "meta.json").read_text())
-        return meta
+        return read_meta(self.path)
 
 
 def stage_folder(run_dir: Path, stage: str) -> Path:
@@ -68,7 +68,7 @@ def save_step(
     folder = stage_folder(run_dir, stage)
     buffer = io.BytesIO()
     torch.save(optimiser.state_dict(), buffer)
-    files = {"model.safetensors": _weights(module), "optim.pt": buffer.getvalue()}
+    files: dict[str, bytes | memoryview] = {"model.safetensors": _weights(module), "optim.pt": buffer.getbuffer()}
     path = _write(folder / f"step_{step:08d}", files, {**meta, "stage": stage, "step": step})
     for old in step_checkpoints(run_dir, stage)[:-keep]:
         shutil.rmtree(old.path, ignore_errors=True)
@@ -82,7 +82,7 @@ def save_final(run_dir: Path, stage: str, module: nn.Module | None, meta: Mappin
         CheckpointError: the disk is full; the step checkpoints stay.
     """
     folder = stage_folder(run_dir, stage)
-    files = {} if module is None else {"model.safetensors": _weights(module)}
+    files: dict[str, bytes | memoryview] = {} if module is None else {"model.safetensors": _weights(module)}
     path = _write(folder / "final", files, {**meta, "stage": stage})
     for old in step_checkpoints(run_dir, stage):
         shutil.rmtree(old.path, ignore_errors=True)
@@ -106,6 +106,51 @@ def final_checkpoint(run_dir: Path, stage: str) -> Path | None:
     """The output of a finished stage, None if it has not finished."""
     path = stage_folder(run_dir, stage) / "final"
     return path if (path / "meta.json").is_file() else None
+
+
+def newest_sound(run_dir: Path, stage: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest step checkpoint that is undamaged, and a sentence on each newer one, which is set aside."""
+    problems: list[str] = []
+    for found in reversed(step_checkpoints(run_dir, stage)):
+        problem = damage(found.path)
+        if not problem:
+            return found, problems
+        aside = found.path.with_name(f"{found.path.name}{_DAMAGED}")
+        shutil.rmtree(aside, ignore_errors=True)
+        found.path.rename(aside)
+        problems.append(f"the checkpoint {found.path} is damaged ({problem}); it was set aside as {aside.name}")
+    return None, problems
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint folder; "" if its files are those that were written."""
+    try:
+        files = read_meta(path)["files"]
+        for name, (size, digest) in files.items():
+            if (path / name).stat().st_size != size:
+                return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
+            with (path / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return f"{name} has changed since it was written"
+    except (OSError, CheckpointError, KeyError, ValueError, TypeError, AttributeError) as error:
+        return _first_line(error)
+    return ""
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The meta file of a checkpoint folder.
+
+    Raises:
+        CheckpointError: it is not readable.
+    """
+    file = path / "meta.json"
+    try:
+        meta = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({_first_line(error)}); remove {path}") from None
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{file} is no checkpoint's meta file; remove {path}")
+    return meta
 
 
 def clean(run_dir: Path) -> None:
@@ -144,20 +189,21 @@ def load_module(path: Path, module: nn.Module) -> None:
 
 def _weights(module: nn.Module) -> bytes:
     tensors: dict[str, Tensor] = {
-        name: value.detach().to("cpu").contiguous().clone() for name, value in module.state_dict().items()
+        name: value.detach().to("cpu").contiguous() for name, value in module.state_dict().items()
     }
     return to_safetensors(tensors)
 
 
-def _write(target: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) -> Path:
+def _write(target: Path, files: Mapping[str, bytes | memoryview], meta: Mapping[str, Any]) -> Path:
     temporary = target.with_name(f"{target.name}{_TEMPORARY}")
+    sums = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}
+    text = json.dumps({"format": FORMAT, **meta, "files": sums}, indent=1)
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700)
-        for name, content in files.items():
+        for name, content in {**files, "meta.json": text.encode()}.items():
             _write_file(temporary / name, content)
-        _write_file(temporary / "meta.json", json.dumps({"format": FORMAT, **meta}, indent=1).encode())
         _sync_folder(temporary)
         if target.exists():
             # Only a re-done stage meets an older output of its own; a rename cannot replace a folder with files.
@@ -166,22 +212,12 @@ def _write(target: Path, files: Mapping[str, bytes], meta: Mapping[str, Any]) ->
         _sync_folder(target.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise _disk_error(target, files, error) from error
+        needed = sum(len(content) for content in files.values()) / 2**20
+        raise CheckpointError(disk_full_text(error, target, f"a checkpoint of {needed:.1f} MiB,")) from error
     return target
 
 
-def _disk_error(target: Path, files: Mapping[str, bytes], error: OSError) -> CheckpointError:
-    needed = sum(len(content) for content in files.values()) / 2**20
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(target.parent if target.parent.exists() else target.anchor).free / 2**20
-        return CheckpointError(
-            f"the disk is full: a checkpoint of {needed:.1f} MiB did not fit into the {free:.1f} MiB left at"
-            f" {target.parent}; free some space, then retry the run: it goes on from its last checkpoint"
-        )
-    return CheckpointError(f"the checkpoint {target} could not be written: {error.strerror or error}")
-
-
-def _write_file(path: Path, content: bytes) -> None:
+def _write_file(path: Path, content: bytes | memoryview) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -5,6 +5,10 @@ Each message is one sentence or two that name the file, the key and the value, a
 
 from __future__ import annotations
 
+import errno
+import shutil
+from pathlib import Path
+
 
 class EngineError(Exception):
     """A user's mistake or a bad input; the program prints the message alone, without a traceback."""
@@ -24,3 +28,15 @@ class DataError(EngineError):
 
 class CheckpointError(EngineError):
     """A checkpoint or weight file cannot be used."""
+
+
+def disk_full_text(error: OSError, path: Path, what: str) -> str:
+    """A sentence for an error of writing ``path``; a full disk is called by its name, with the space that is left."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return f"{what} {path} could not be written: {error.strerror or error}"
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
+    free = shutil.disk_usage(folder).free / 2**20
+    return (
+        f"the disk is full: {what} {path} did not fit, {free:.1f} MiB are left there;"
+        " free some space, then retry the run: it goes on from its last checkpoint"
+    )

@@ -5,6 +5,7 @@ The writer is the trainer, alone; readers are a supervisor and anybody who wants
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -135,6 +136,11 @@ class EventWriter:
         with self._lock:
             self._stage, self._step, self._global_step = stage, step, global_step
 
+    @property
+    def stage(self) -> str:
+        """The stage the run is in, "" outside one."""
+        return self._stage
+
     def emit(self, kind: str, values: Mapping[str, Any]) -> None:
         """Write one event. Raises OSError when the disk does not take the whole line."""
         with self._lock:
@@ -154,12 +160,15 @@ class EventWriter:
             self._last_written = time.monotonic()
 
     def _write(self, line: bytes) -> None:
-        written = os.write(self._file, line)
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         if written != len(line):
             # A full disk takes part of a line: take it back, so that the file never holds a torn line in the middle.
             size = os.fstat(self._file).st_size
             os.ftruncate(self._file, size - written)
-            raise OSError(28, "no space left on device", str(self.path))
+            raise OSError(errno.ENOSPC, "no space left on device", str(self.path))
 
     def quiet_seconds(self) -> float:
         """Seconds since the last event."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +19,13 @@ from engine.config.schema import Recipe
 from engine.data.registry import class_names
 from engine.errors import EngineError
 from engine.events import EventWriter
+from engine.replay import Replay
+from engine.resume import Position, find_position
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
+from engine.watch import FiniteWatch, StepClock, out_of_memory
 
 Echo = Callable[[str], None]
-
-
-class DivergedError(EngineError):
-    """The loss is no number any more."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run goes on: the first stage that has not finished, and the steps already done in it."""
-
-    stage: str
-    step: int
-    global_step: int
-
-
-def find_position(recipe: Recipe, run_dir: Path) -> Position:
-    """Where the checkpoints of a run directory let it go on; stage "" when everything is done."""
-    offset = 0
-    for name, total in recipe.stages():
-        if checkpoint.final_checkpoint(run_dir, name) is None:
-            found = checkpoint.step_checkpoints(run_dir, name)
-            step = found[-1].step if found else 0
-            return Position(name, step, offset + step)
-        offset += total
-    return Position("", 0, offset)
 
 
 def train(
@@ -74,106 +50,109 @@ def train(
     position = find_position(recipe, run_dir)
     writer.at("", 0, position.global_step)
     writer.emit("run_started", _started(recipe, attempt, device, position, threads))
-    context = Context(recipe, run_dir, device, writer, stop_requested, rank=dist.rank())
+    for warning in position.warnings:
+        writer.emit("warning", {"text": warning})
+    context = Context(recipe, run_dir, device, writer, stop_requested, rank=dist.rank(), attempt=attempt)
     offset = 0
     for name, total in recipe.stages():
-        if checkpoint.final_checkpoint(run_dir, name) is None:
-            if stop_requested():
-                return "stopped"
-            try:
-                finished = run_stage(context, name, total, offset, echo)
-            except StopRequestedError:
-                finished = False
-            if not finished:
-                return "stopped"
+        missing = checkpoint.final_checkpoint(run_dir, name) is None
+        if missing and (stop_requested() or not run_stage(context, name, total, offset, position, echo)):
+            return "stopped"
         offset += total
     writer.at("", 0, offset)
     return "succeeded"
 
 
-def run_stage(context: Context, name: str, total: int, offset: int, echo: Echo) -> bool:
-    """Train one stage to its end; False if it was asked to leave (a checkpoint is then on disk)."""
-    writer, runtime, run_dir = context.writer, context.recipe.runtime, context.run_dir
-    found = checkpoint.step_checkpoints(run_dir, name)
-    start = found[-1].step if found else 0
-    writer.at(name, start, offset + start)
-    writer.emit("stage_started", {"total_steps": total, "offset": offset, "resumed_step": start})
+def run_stage(context: Context, name: str, total: int, offset: int, position: Position, echo: Echo) -> bool:
+    """Train one stage to its end; False if it was asked to leave (what is needed to go on is then on disk)."""
+    found = position.found if position.stage == name else None
+    start = found.step if found is not None else 0
+    context.writer.at(name, start, offset + start)
+    context.writer.emit("stage_started", {"total_steps": total, "offset": offset, "resumed_step": start})
     began = time.monotonic()
-    stage = build_stage(context, name)
-    if found and stage.optimiser is not None:
-        checkpoint.load_step(found[-1], stage.module, stage.optimiser)
-    clock = StepClock(stage.images_per_step)
-    saved_at, saved_step = time.monotonic(), start
+    try:
+        stage = build_stage(context, name)
+        if found is not None and stage.optimiser is not None:
+            checkpoint.load_step(found, stage.module, stage.optimiser)
+        if found is not None and not found.meta().get("observed", True):
+            log(context, start, total, stage.observe(start), echo)
+        replay = Replay(context.run_dir, context.attempt, name, start)
+        finished = run_steps(context, stage, start, offset, echo, replay)
+    except StopRequestedError:
+        return False
+    except RuntimeError as error:
+        advice = out_of_memory(error, context.recipe, name, context.device)
+        if advice is None:
+            raise
+        raise advice from error
+    if finished:
+        checkpoint.save_final(context.run_dir, name, stage.output(), {**provenance(context.recipe), **stage.summary()})
+        values = {"replayed": replay.compared, "replayed_equal": replay.equal}
+        context.writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3), **values})
+    return finished
+
+
+def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Echo, replay: Replay) -> bool:
+    """Steps ``start`` to the last of a stage: compute, observe, log, checkpoint, in this order."""
+    runtime, total = context.recipe.runtime, stage.total_steps
+    clock, watch = StepClock(stage.images_per_step), FiniteWatch(stage.name)
+    saved_at = time.monotonic()
 
     for step in range(start, total):
-        determinism.seed_global(context.recipe.seed, name, rank=context.rank, step=step)
+        determinism.seed_global(context.recipe.seed, stage.name, rank=context.rank, step=step)
+        clock.start()
         values = stage.step(step)
         done = step + 1
-        clock.step_done()
-        writer.at(name, done, offset + done)
-        observed = stage.observe(done)
+        watch.note(values.get("loss"), done)
+        clock.stop()
+        context.writer.at(stage.name, done, offset + done)
+        observed = observe(stage, done)
         if done % runtime.log_every == 0 or done == total or observed:
-            log(context, stage, done, {**values, **observed, **clock.rates()}, echo)
-        if done == total:
-            break
-        stopping = context.stop_requested()
+            reported = {**values, **(observed or {}), **clock.rates()}
+            numbers = log(context, done, total, reported, echo, clock.left(total - done))
+            watch.check()
+            difference = replay.compare(done, numbers.get("loss", 0.0))
+            if difference:
+                context.writer.emit("warning", {"text": difference})
+        stopping = observed is None or context.stop_requested()
         due = time.monotonic() - saved_at >= runtime.checkpoint_seconds
         due = due or (runtime.checkpoint_every > 0 and done % runtime.checkpoint_every == 0)
-        if (due or stopping) and done > saved_step:
-            save(context, stage, done)
-            saved_at, saved_step = time.monotonic(), done
-        if stopping:
+        if (due or stopping) and stage.optimiser is not None and (done < total or observed is None):
+            watch.check()
+            save(context, stage, done, observed=observed is not None)
+            saved_at = time.monotonic()
+        if stopping and (done < total or observed is None):
             return False
-        clock.start()
-
-    writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3)})
-    checkpoint.save_final(run_dir, name, stage.output(), {**provenance(context.recipe), **stage.summary()})
     return True
 
 
-class StepClock:
-    """Seconds per step since the last report, without the time that evaluations and checkpoints take."""
-
-    def __init__(self, images_per_step: int) -> None:
-        self.images_per_step = images_per_step
-        self.busy, self.steps = 0.0, 0
-        self.start()
-
-    def start(self) -> None:
-        """A step begins."""
-        self._began = time.perf_counter()
-
-    def step_done(self) -> None:
-        """A step ended."""
-        self.busy += time.perf_counter() - self._began
-        self.steps += 1
-
-    def rates(self) -> dict[str, float]:
-        """Rates since the last call. On a GPU steps are only queued; the report's own sync makes the mean right."""
-        seconds = self.busy / max(self.steps, 1)
-        self.busy, self.steps = 0.0, 0
-        return {"seconds_per_step": seconds, "images_per_second": self.images_per_step / max(seconds, 1e-9)}
+def observe(stage: Stage, done: int) -> dict[str, float] | None:
+    """What the stage reports after ``done`` steps; None if it was asked to leave before it could say."""
+    try:
+        return stage.observe(done)
+    except StopRequestedError:
+        return None
 
 
-def log(context: Context, stage: Stage, done: int, values: dict[str, Tensor | float], echo: Echo) -> None:
-    """Write a metrics event: the only place where values leave the device."""
+def log(
+    context: Context, done: int, total: int, values: Mapping[str, Tensor | float], echo: Echo, left: float | None = None
+) -> dict[str, float]:
+    """Write a metrics event and a progress line: the only place where values leave the device. Returns them."""
     numbers = {name: float(value) for name, value in values.items()}
-    for name in ("seconds_per_step", "images_per_second"):
-        numbers[name] = float(f"{numbers[name]:.4g}")
     context.writer.emit("metrics", numbers)
-    loss = numbers.get("loss")
-    if loss is not None and not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss is {loss} at step {done} of stage {stage.name}; lower {stage.name}.optim.lr,"
-            f" or set {stage.name}.optim.clip_norm=1"
-        )
-    left = (stage.total_steps - done) * numbers["seconds_per_step"]
     words = [f"{name} {numbers[name]:.4g}" for name in ("loss", "miou", "lr") if name in numbers]
-    echo(f"{stage.name} {done}/{stage.total_steps}  {'  '.join(words)}  eta {left:.0f} s")
+    if left is not None and done < total:
+        words.append(f"eta {left:.0f} s")
+    echo(f"{context.writer.stage} {done}/{total}  {'  '.join(words)}")
+    return numbers
 
 
-def save(context: Context, stage: Stage, done: int) -> None:
-    """Write a step checkpoint and report it."""
+def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
+    """Write a step checkpoint and report it.
+
+    Args:
+        observed: whether ``stage.observe(done)`` has been done; if not, the next attempt does it first.
+    """
     assert stage.optimiser is not None
     began = time.perf_counter()
     path = checkpoint.save_step(
@@ -182,7 +161,7 @@ def save(context: Context, stage: Stage, done: int) -> None:
         done,
         stage.module,
         stage.optimiser,
-        provenance(context.recipe),
+        {**provenance(context.recipe), "observed": observed},
         keep=context.recipe.runtime.keep_checkpoints,
     )
     size = sum(file.stat().st_size for file in path.iterdir())
@@ -214,6 +193,7 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "engine": engine.__version__,
         "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
         "classes": list(class_names(recipe.data)),
     }
 

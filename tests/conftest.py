@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +18,38 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("e2e", "tui", "numerics")
 """Folders of tests/ whose tests carry the folder's name as a marker."""
 
-_FOREIGN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES", "MMTUI_NVML_RECORDING", "MMTUI_DEBUG")
+_FOREIGN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES")
+_OURS = ("MMTUI_TEST_DATA", "MMTUI_REQUIRE_GROUPS")
+"""Variables that are for the tests themselves; every other MMTUI_ variable is taken away."""
 
 
 @pytest.fixture(autouse=True)
-def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """``MMTUI_HOME`` of the test: a fresh folder that is not made yet; colours and terminal as in a plain session."""
     root = tmp_path_factory.mktemp("home") / "mmtui"
-    monkeypatch.setenv("MMTUI_HOME", str(root))
-    for name in _FOREIGN:
+    for name in (*_FOREIGN, *(name for name in os.environ if name.startswith("MMTUI_") and name not in _OURS)):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MMTUI_HOME", str(root))
     monkeypatch.setenv("TERM", "xterm-256color")
-    return root
+    yield root
+    if root.exists():
+        _end_processes(Home(root))
+
+
+def _end_processes(home: Home) -> None:
+    """End what a test has left: its supervisor first, which would start trainers again, then recorded trainers."""
+    from mmtui.services.supervisors import holder
+    from mmtui.supervisor.launch import identity
+
+    pid, _ = holder(home)
+    if pid is not None and pid > 0 and pid != os.getpid():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for file in home.runs.glob("*/attempts/*/pid"):
+        with contextlib.suppress(OSError, ValueError):
+            pid, known = int(file.read_text().split()[0]), file.read_text().split()[1]
+            if identity(pid) in (known, None):  # None: the leader is dead, and its group keeps the number from others
+                os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -51,8 +74,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def populated(home: Home) -> Home:
-    """A data directory with three runs and no supervisor.
+def populated(home: Home, populated_once: Home) -> Home:
+    """A data directory of the test's own with three runs and no supervisor: see ``populated_once``."""
+    shutil.copytree(populated_once.root, home.root)
+    return home
+
+
+@pytest.fixture(scope="session")
+def populated_once(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Made once and copied for each test that wants it.
 
     1: succeeded, loss at steps 1 to 4, two evaluations (class "bike" is in neither truth nor prediction)
     2: failed, with control characters in its name and error
@@ -65,8 +95,9 @@ def populated(home: Home) -> Home:
     from mmtui.store.db import Database
     from mmtui.store.runs import NewRun, begin_attempt, insert_run, transition
 
+    home = Home(tmp_path_factory.mktemp("populated") / "mmtui").create()
     stages = (("segment", 4), ("evaluate", 1))
-    database = Database(home.create())
+    database = Database(home)
     try:
         for name, events, end, error in (
             ("good", _good_events(), RunEvent.EXIT_OK, ""),
@@ -133,7 +164,7 @@ _ran: Counter[str] = Counter()
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.outcome != "skipped":
-        _ran.update(group for group in GROUPS if group in report.keywords)
+        _ran.update(group for group in GROUPS if report.nodeid.startswith(f"tests/{group}/"))
 
 
 def _groups_that_ran_nothing(config: pytest.Config) -> list[str]:

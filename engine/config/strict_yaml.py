@@ -20,6 +20,10 @@ class StrictYamlError(ValueError):
     """What is wrong with the text, as the rest of a sentence that starts with the file's name."""
 
 
+class _AnchorError(yaml.composer.ComposerError):
+    """An anchor or an alias: recipes share settings by ``base`` alone."""
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the rules above."""
 
@@ -27,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None):
             problem = f"the anchor '{event.anchor}' is not allowed; share settings between recipes with base:"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+            raise _AnchorError(None, None, problem, event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
@@ -113,9 +117,10 @@ def _problem(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "not valid YAML: nested too deeply"
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    problem = str(getattr(error, "problem", None) or "").replace("but found another", "found a second")
+    problem = problem or (str(error).splitlines() or [type(error).__name__])[0]
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    refused = "" if isinstance(error, yaml.composer.ComposerError) else "not valid YAML: "
+    refused = "" if isinstance(error, _AnchorError) else "not valid YAML: "
     return f"{where}{refused}{problem}"
 
 

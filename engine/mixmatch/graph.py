@@ -92,7 +92,7 @@ class _Placed:
 
 def _place(labels: Tensor, generator: torch.Generator | None) -> _Placed:
     order = torch.randperm(len(labels), generator=generator, device=labels.device)
-    by_class, place = labels[order].sort(stable=True)
+    by_class, place = labels.index_select(0, order).sort(stable=True)
     start = torch.searchsorted(by_class, by_class)
     stop = torch.searchsorted(by_class, by_class, right=True)
     rank = torch.arange(len(labels), device=labels.device) - start
@@ -103,9 +103,7 @@ def _graph_triplets(labels: Tensor, generator: torch.Generator | None) -> MatchG
     """Edges to nodes placed before, and where there is none of the kind to any node of it."""
     placed = _place(labels, generator)
     # The first of a class chooses among all that follow it.
-    positive = torch.where(
-        placed.rank > 0, _below(placed.rank, generator), 1 + _below(placed.size - 1, generator)
-    )
+    positive = torch.where(placed.rank > 0, _below(placed.rank, generator), 1 + _below(placed.size - 1, generator))
     choices = torch.where(placed.others_before > 0, placed.others_before, placed.others)
     return _triplets(placed, positive, choices, generator)
 
@@ -135,15 +133,15 @@ def _triplets(placed: _Placed, positive: Tensor, choices: Tensor, generator: tor
     has_negative = choices > 0
     negative_place = torch.where(has_negative, k + own_before, placed.place)
 
-    node = placed.order[placed.place]
+    node = placed.order.index_select(0, placed.place)
 
     def in_node_order(values: Tensor) -> Tensor:
         return torch.empty_like(values).scatter_(0, node, values)
 
     return MatchGraph(
         anchor=torch.arange(n, device=device),
-        positive=in_node_order(node[placed.start + positive]),
-        negative=in_node_order(placed.order[negative_place]),
+        positive=in_node_order(node.index_select(0, placed.start + positive)),
+        negative=in_node_order(placed.order.index_select(0, negative_place)),
         has_negative=in_node_order(has_negative),
         order=placed.order,
     )

@@ -222,8 +222,8 @@ def _choose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Greedy choice in candidate order, all images at once.
 
-    The union of kept windows is held on the grid of all window edges, whose cells are covered wholly or not at
-    all: exact, and a hundred times smaller than a mask of pixels.
+    What is not covered yet is held on the grid of all window edges, whose cells are covered wholly or not at all:
+    exact, and a hundred times smaller than a mask of pixels.
 
     Returns:
         indices (B, wanted) of the chosen candidates, and per image the numbers rejected and taken back, (B,).
@@ -231,25 +231,24 @@ def _choose(
     y0, y1, x0, x1 = _window(candidates, bounds)
     rows, heights = _cells(y0, y1)
     columns, widths = _cells(x0, x1)
-    area = ((y1 - y0) * (x1 - x0)).double()
-    if compat:
-        area = candidates.size[:, :1].double().square().expand_as(area)
-    batch, count = y0.shape
-    covered = heights.new_zeros((batch, rows.shape[2], columns.shape[2]))
-    kept = torch.zeros((batch, count), dtype=torch.bool, device=y0.device)
-    considered = torch.zeros_like(kept)
-    for k in range(count):
-        missing = kept.sum(dim=1) < wanted
-        already = torch.einsum("br,brc,bc->b", rows[:, k] * heights, covered, columns[:, k] * widths)
-        keep = missing & (already / area[:, k] <= overlap)
-        kept[:, k] = keep
-        considered[:, k] = missing
-        window = rows[:, k, :, None] * columns[:, k, None, :] * keep[:, None, None]
-        covered = torch.maximum(covered, window)
-    rejected = (considered & ~kept).sum(dim=1)
-    topped = (wanted - kept.sum(dim=1)).clamp(min=0)
-    order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)
-    return order[:, :wanted], rejected, topped
+    own = ((y1 - y0) * (x1 - x0)).double()
+    area = candidates.size[:, :1].double().square().expand_as(own) if compat else own
+    free = heights[:, :, None] * widths[:, None, :]
+    number = torch.zeros(len(own), dtype=torch.int64, device=own.device)
+    kept, tested = [], []
+    for k in range(own.shape[1]):
+        row, column = rows[:, k], columns[:, k]
+        uncovered = (torch.bmm(row[:, None], free)[:, 0] * column).sum(dim=1)
+        missing = number < wanted
+        keep = missing & ((own[:, k] - uncovered) / area[:, k] <= overlap)
+        number = number + keep
+        kept.append(keep)
+        tested.append(missing)
+        free.addcmul_(free * (row * keep[:, None])[:, :, None], column[:, None], value=-1)
+    is_kept = torch.stack(kept, dim=1)
+    rejected = (torch.stack(tested, dim=1) & ~is_kept).sum(dim=1)
+    order = torch.argsort((~is_kept).to(torch.uint8), dim=1, stable=True)
+    return order[:, :wanted], rejected, wanted - number
 
 
 def _cells(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,8 @@ class Context:
         device: where tensors live.
         writer: the attempt's event file.
         stop_requested: whether the run was asked to leave.
+        rank: number of this process, 0 when alone.
+        attempt: number of this process life of the run, from 1.
     """
 
     recipe: Recipe
@@ -41,6 +43,7 @@ class Context:
     writer: EventWriter
     stop_requested: Callable[[], bool]
     rank: int = 0
+    attempt: int = 1
     _data: dict[str, SegmentationData] = field(default_factory=dict)
 
     def data(self, split: str) -> SegmentationData:
@@ -54,6 +57,10 @@ class Context:
     def progress(self, text: str, done: int, total: int) -> None:
         """Report work that is not training steps; leaves if asked to."""
         self.writer.emit("progress", {"text": text, "done": done, "total": total})
+        self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        """Raises StopRequestedError if the run was asked to leave: only for work that can be done again."""
         if self.stop_requested():
             raise StopRequestedError
 
@@ -109,7 +116,10 @@ class Stage(Protocol):
         """Do step ``step`` (0-based): forward, backward, update. Values stay on the device."""
 
     def observe(self, done: int) -> dict[str, float]:
-        """Report what only this stage knows, after ``done`` steps; must not change what later steps compute."""
+        """Report what only this stage knows, after ``done`` steps; must not change what later steps compute.
+
+        May raise StopRequestedError; the next attempt then calls it again before it goes on.
+        """
 
     def output(self) -> nn.Module | None:
         """The module whose weights the stage hands on, None if it trains nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,26 @@ from engine.models.heads import HypercolumnSegmenter
 from engine.stages.base import Context
 from engine.stages.palette import to_palette_image
 
-PROGRESS_EVERY = 4
-"""Batches between progress events."""
+PROGRESS_SECONDS = 0.5
+"""Time between progress events."""
 
 
-def evaluate(
-    context: Context, model: HypercolumnSegmenter, config: EvaluateConfig, *, final: bool
-) -> ConfusionMatrix:
+def evaluate(context: Context, model: HypercolumnSegmenter, config: EvaluateConfig, *, final: bool) -> ConfusionMatrix:
     """Predict the validation split and report its confusion matrix.
 
     The model's mode is restored and no random number is drawn, so training goes on as if nothing had happened.
 
     Args:
-        final: whether this is the run's last evaluation: predictions are saved and a stop request is honoured.
+        final: whether this is the run's last evaluation, whose predictions are saved.
+
+    Raises:
+        StopRequestedError: the run was asked to leave; nothing was reported.
     """
     data = context.data("val")
     matrix = ConfusionMatrix(data.num_classes)
     was_training = model.training
     model.eval()
+    told = time.monotonic()
     try:
         for start in range(0, len(data), config.batch_size):
             stop = min(start + config.batch_size, len(data))
@@ -43,15 +46,17 @@ def evaluate(
             target = data.labels[start:stop].long()
             matrix.update(prediction, target)
             _save(context, data, start, prediction, config, final)
-            if final and (start // config.batch_size) % PROGRESS_EVERY == 0:
+            context.leave_if_asked()
+            if time.monotonic() - told >= PROGRESS_SECONDS:
                 context.progress("evaluating", stop, len(data))
+                told = time.monotonic()
     finally:
         model.train(was_training)
     _report(context, data, matrix, "predictions" if final and config.save_predictions else "")
     return matrix
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict(context: Context, model: HypercolumnSegmenter, images: Tensor, stride: int) -> Tensor:
     """Class of every pixel, int64 (B, H, W), of images uint8 (B, 3, H, W)."""
     with context.autocast():

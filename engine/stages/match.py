@@ -59,9 +59,7 @@ class MatchStage:
         graph = build_match_graph(
             patches.label, strategy=self.config.strategy, generator=self.context.generator("match/graph", step)
         )
-        loss = triplet_loss(
-            embeddings.float(), graph, margin=self.config.margin, normalizer=self.config.normalizer
-        )
+        loss = triplet_loss(embeddings.float(), graph, margin=self.config.margin, normalizer=self.config.normalizer)
         backward(loss)
         self.updater.apply()
         self.starvation.update(patches.label, step + 1)

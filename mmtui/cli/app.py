@@ -122,7 +122,10 @@ def build() -> None:
     for name in verbs.VERBS:
         group, _, verb = name.rpartition(" ")
         target = groups[group] if group else app
-        target.command(verb)(command(verbs.load(name)))
+        function = verbs.load(name)
+        # Given as it is, Typer does not cut it off in the list of verbs.
+        short = (inspect.getdoc(function) or "").partition("\n")[0]
+        target.command(verb, short_help=short)(command(function))
     for name, group_app in groups.items():
         app.add_typer(group_app, name=name)
     for alias, name in verbs.ALIASES.items():

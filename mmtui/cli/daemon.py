@@ -27,8 +27,12 @@ def stop(
     """Stop the supervisor; runs that train go on and the next supervisor takes them over."""
     from mmtui.services import supervisors
 
-    stopped = supervisors.stop(Home.from_environment(), timeout)
-    say("the supervisor has stopped; runs go on" if stopped else "no supervisor runs")
+    home = Home.from_environment()
+    if not supervisors.stop(home, timeout):
+        say("no supervisor runs")
+        return
+    active = supervisors.status(home).active_runs
+    say("the supervisor has stopped" + (f"; {active} run{'' if active == 1 else 's'} train on" if active else ""))
 
 
 def status(as_json: JsonOption = False) -> int:

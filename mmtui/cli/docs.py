@@ -17,8 +17,9 @@ HEADER = """# The command line
 
 Generated from `--help` by `make docs`; a test compares the two.
 
-stdout is data, stderr is talk. `--json` prints one document with `schema_version`, times in UTC ISO-8601, and `null` where
-a number is missing or not finite. Colours only on a terminal, never with `NO_COLOR` or `TERM=dumb`; `--color` overrules.
+stdout is data, stderr is talk. `--json` prints one document with `schema_version`, times in UTC ISO-8601, and `null`
+where a number is missing or not finite. Colours only on a terminal, never with `NO_COLOR` or `TERM=dumb`; `--color`
+overrules.
 
 Runs are named by id, by a unique prefix of an id, by `@` (the last), `@~1` (the one before it) and so on.
 
@@ -34,8 +35,8 @@ Runs are named by id, by a unique prefix of an id, by `@` (the last), `@~1` (the
 | 124 | `wait --timeout` ran out |
 | 130 | interrupted |
 
-`MMTUI_HOME` names the data directory (else `$XDG_DATA_HOME/mmtui`, else `~/.local/share/mmtui`). Its `config.toml` may hold
-`color` ("auto", "always", "never"), `ascii` (true or false) and `rows` (how many runs `mmtui ls` lists).
+`MMTUI_HOME` names the data directory (else `$XDG_DATA_HOME/mmtui`, else `~/.local/share/mmtui`). Its `config.toml` may
+hold `color` ("auto", "always", "never"), `ascii` (true or false) and `rows` (how many runs `mmtui ls` lists).
 `MMTUI_CPU_SLOTS` is how many runs train at once on a machine without a GPU (1 unless set).
 """
 

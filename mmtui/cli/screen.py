@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from mmtui.errors import UsageError
@@ -32,6 +33,10 @@ def open_screen(home: Home, select: str | None = None) -> int:
     """
     if os.environ.get("TERM", "") in ("", "dumb"):
         raise UsageError("this terminal (TERM=dumb) has no full screen", "follow runs as plain lines with: mmtui watch")
+    from mmtui.cli import render
     from mmtui.tui.app import run
 
-    return run(home, select)
+    # The screen handles its own end; in a pipe that closes there is no screen.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return run(home, select, True if render.settings().ascii else None)

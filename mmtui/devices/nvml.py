@@ -100,7 +100,8 @@ class NvmlDriver:
         gpus: list[GpuView] = []
         notes: list[str] = []
         unreachable = [index for index in range(min(count, MAX_DEVICES)) if not self._read(index, gpus, notes)]
-        gpus += self._missing(gpus, unreachable)
+        # Stable: MIG devices stay behind their GPU, a lost one takes its old place.
+        gpus = sorted(gpus + self._missing(gpus, unreachable), key=lambda gpu: gpu.index)
         if any(gpu.lost for gpu in gpus) and self._clock() >= self._retry_at:
             # Handles of a lost GPU stay dead; a new session finds those that came back.
             self._retry_at = self._clock() + RETRY_SECONDS

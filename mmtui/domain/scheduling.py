@@ -50,6 +50,8 @@ def _reason(ahead: int, slots: Slots) -> str:
     busy = slots.total - len(slots.free)
     plural = "" if slots.total == 1 else "s"
     text = f"waiting: {busy} of {slots.total} {slots.kind}{plural} in use"
+    if not slots.total:
+        text = f"waiting: no {slots.kind} can be used"
     if ahead:
         text += f", {ahead} run{'' if ahead == 1 else 's'} ahead"
     return f"{text}; {slots.note}" if slots.note else text

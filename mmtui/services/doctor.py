@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import devices, recipes, supervisors
+from mmtui.settings import SettingsError, load
 from mmtui.store.reader import Reader
 from mmtui.store.schema import schema_revision
 
@@ -40,6 +42,7 @@ def checks(home: Home) -> list[Check]:
         _python(),
         _packages(),
         _home(home),
+        _settings(home),
         _filesystem(home),
         _disk(home),
         _sqlite(),
@@ -77,6 +80,14 @@ def _home(home: Home) -> Check:
     return Check("home", True, f"{home.root}, private to you")
 
 
+def _settings(home: Home) -> Check:
+    try:
+        load(home.config)
+    except SettingsError as error:
+        return Check("settings", False, str(error), f"mend or remove {home.config}")
+    return Check("settings", True, str(home.config) if home.config.exists() else "defaults")
+
+
 def _filesystem(home: Home) -> Check:
     kind = _filesystem_kind(home.root)
     if kind in _NETWORK_FILESYSTEMS:
@@ -87,6 +98,7 @@ def _filesystem(home: Home) -> Check:
 
 def _filesystem_kind(path: Path) -> str:
     best = ("", "")
+    path = path.resolve()
     try:
         mounts = Path("/proc/mounts").read_text().splitlines()
     except OSError:
@@ -103,7 +115,7 @@ def _disk(home: Home) -> Check:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    return Check("disk", free >= LOW_DISK, f"{free / 2**30:.1f} GiB free", "free some space: checkpoints need it")
+    return Check("disk", free >= LOW_DISK, f"{size(free)} free", f"free at least {size(LOW_DISK)} for checkpoints")
 
 
 def _sqlite() -> Check:
@@ -123,7 +135,7 @@ def _database(home: Home) -> Check:
             problem = str(reader.query("PRAGMA quick_check(1)")[0][0])
             runs = len(reader.ids())
     except MmtuiError as error:
-        return Check("database", False, error.message, f"restore a backup from {home.backups}")
+        return Check("database", False, error.message, error.hint or f"restore a backup from {home.backups}")
     return Check("database", problem == "ok", f"{runs} runs, {problem}", f"restore a backup from {home.backups}")
 
 
@@ -133,7 +145,7 @@ def _supervisor(home: Home) -> Check:
         text = f"runs (pid {found.pid}), {found.active_runs} active, {found.queued_runs} queued"
         return Check("supervisor", True, text)
     waiting = found.active_runs + found.queued_runs
-    text = f"does not run; {waiting} runs wait"
+    text = f"does not run; {waiting or 'no'} run{'' if waiting == 1 else 's'} waiting for it"
     return Check("supervisor", False if waiting else None, text, "mmtui daemon start")
 
 

@@ -18,7 +18,7 @@ from sqlmodel import Session, col, select
 
 from mmtui.domain.scheduling import Waiting, pick_next, waiting_reasons
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
-from mmtui.errors import MmtuiError, RefusedError, UnreachableError
+from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.code import frozen_folder
 from mmtui.services.ingest import ingest_file
@@ -145,9 +145,12 @@ class Supervisor:
             for wish in take_wishes(session):
                 try:
                     self._grant(session, wish.run_id, wish.verb, json.loads(wish.arguments))
-                except RefusedError as error:
+                except (RefusedError, NotFoundError) as error:
                     # The run went on since the wish was made; it is told in the log, not to a terminal that is gone.
                     logger.info("run %d: %s: %s", wish.run_id, wish.verb, error.message)
+                except (ValueError, AttributeError) as error:
+                    # No wish of this version: left in its place, it would fail every tick and hold up all runs.
+                    logger.error("run %d: '%s' cannot be carried out: %s", wish.run_id, wish.verb, error)
         return True
 
     def _grant(self, session: Session, run_id: int, verb: str, arguments: dict[str, object]) -> None:
@@ -178,6 +181,7 @@ class Supervisor:
             self._signal(run_id, number, state, pid, known, kill_at)
             return
         if self._is_gone(run_id, number, pid):
+            self._reap()  # it may have died since this tick began; its exit code tells a failure from a kill
             self._ingest(run_id, number)
             self._finish(run_id, number)
 

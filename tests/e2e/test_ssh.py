@@ -4,99 +4,182 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pexpect
-import pyte
+import psutil
 import pytest
 
 from mmtui.paths import Home
-from mmtui.services import runs
-from tests.e2e.support import TINY, kill_everything, mmtui, processes_of, wait_until
+from mmtui.services import runs, supervisors
+from tests.e2e.support import mmtui, processes_of, wait_until
+from tests.e2e.terminals import (
+    ENDLESS,
+    PROGRAM,
+    RECIPE,
+    Terminal,
+    downs_to,
+    kinds_of,
+    progress,
+    screens_of,
+    terminal_of,
+    wait_for_moving_chart,
+)
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+LEAVES_FULL_SCREEN = b"\x1b[?1049l"
+Connect = Callable[..., Terminal]
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not Path(SSHD).exists() or shutil.which("ssh") is None, reason="sshd or ssh is not installed"),
+    pytest.mark.skipif(not Path(SSHD).exists(), reason="sshd is not installed (Debian: openssh-server)"),
+    pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not installed (Debian: openssh-client)"),
 ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """An sshd of the test's own."""
+    """An sshd of the test's own: its config, host key, port and authorised key are in a temporary folder."""
 
     port: int
-    key: Path
-    known_hosts: Path
+    folder: Path
+    process: subprocess.Popen[bytes]
 
-    def command(self, remote: str) -> list[str]:
-        options = ["StrictHostKeyChecking=no", f"UserKnownHostsFile={self.known_hosts}", "IdentitiesOnly=yes"]
-        words = ["-tt", "-p", str(self.port), "-i", str(self.key), "-F", "none"]
-        for option in options:
+    def command(self, remote: str, *options: str) -> list[str]:
+        """The ssh client with a terminal; nothing of the user's own settings is used."""
+        words = ["ssh", "-tt", "-F", "none", "-p", str(self.port), "-i", str(self.folder / "user")]
+        settings = ["StrictHostKeyChecking=no", f"UserKnownHostsFile={self.folder / 'known'}", "IdentitiesOnly=yes"]
+        for option in (*settings, "IdentityAgent=none", "BatchMode=yes", "LogLevel=ERROR", *options):
             words += ["-o", option]
         return [*words, f"{getpass.getuser()}@127.0.0.1", remote]
+
+    def sessions(self) -> list[psutil.Process]:
+        """Every live process of its connections."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Server]:
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
-    (tmp_path / "authorized").write_text((tmp_path / "user.pub").read_text())
+    shutil.copy(tmp_path / "user.pub", tmp_path / "authorized")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (tmp_path / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path / 'host'}\nPidFile {tmp_path / 'pid'}\n"
-        f"AuthorizedKeysFile {tmp_path / 'authorized'}\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
-        "PermitRootLogin yes\nPermitUserEnvironment no\n"
-    )
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": tmp_path / "host",
+        "PidFile": "none",
+        "AuthorizedKeysFile": tmp_path / "authorized",
+        "StrictModes": "no",  # the temporary folder may lie below one that others can write to
+        "UsePAM": "no",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "PermitRootLogin": "prohibit-password",
+        "ClientAliveInterval": 1,
+        "ClientAliveCountMax": 2,
+    }
+    (tmp_path / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)
-    server = subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", str(tmp_path / "config")], stderr=(tmp_path / "log").open("w"), start_new_session=True
-    )
-    wait_until(lambda: "Server listening" in (tmp_path / "log").read_text(), 10, "sshd listening")
-    yield Server(port, tmp_path / "user", tmp_path / "known")
-    server.kill()
-    server.wait()
-
-
-def test_ssh_screen_shows_the_run_and_a_lost_connection_ends_the_screen_alone(sshd: Server, home: Home) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)  # where root's sshd locks its helper in
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(tmp_path / "config")], stderr=file)
+    server = Server(port, tmp_path, process)
     try:
-        queued = mmtui(home, "run", "shapes_mixmatch", *TINY, "segment.steps=1500", "-q")
-        assert queued.returncode == 0, queued.stderr
-        run_id = queued.stdout.strip()
-        remote = f"MMTUI_HOME={home.root} LC_ALL=C.UTF-8 TERM=xterm-256color exec {sys.executable} -m mmtui"
-        client = pexpect.spawn("ssh", sshd.command(remote), dimensions=(48, 160), encoding=None, timeout=20)
-        screen = pyte.Screen(160, 48)
-        stream = pyte.ByteStream(screen)
-
-        def shows(words: str) -> bool:
-            try:
-                stream.feed(client.read_nonblocking(65536, timeout=0.2))
-            except (pexpect.TIMEOUT, pexpect.EOF):
-                pass
-            return words in "\n".join(screen.display)
-
-        wait_until(lambda: shows("● running"), 40, "the live run over ssh")
-        wait_until(lambda: shows("┤"), 20, "the chart over ssh")
-        screens = [p.pid for p in processes_of(home) if p.cmdline()[-2:] == ["-m", "mmtui"]]
-        assert len(screens) == 1
-        os.kill(client.pid, signal.SIGKILL)
-        client.close(force=True)
-        wait_until(lambda: screens[0] not in [p.pid for p in processes_of(home)], 15, "the screen ending")
-        at_loss = runs.get_run(home, run_id).row.progress
-        wait_until(lambda: runs.get_run(home, run_id).row.progress > at_loss, 20, "the run going on")
-        left = [" ".join(p.cmdline()) for p in processes_of(home)]
-        assert sorted("supervisor" in line for line in left) == [False, True], left
-        assert sum("engine train" in line for line in left) == 1
-        assert mmtui(home, "wait", run_id, "--timeout", "120", timeout=130).returncode == 0
+        wait_until(lambda: process.poll() is not None or b"Server listening" in log.read_bytes(), 10, "sshd listening")
+        assert process.poll() is None, log.read_text()
+        _check_login(server)
+        yield server
     finally:
-        kill_everything(home)
+        if process.poll() is None:
+            for session in server.sessions():
+                session.kill()
+            process.kill()
+        process.wait()
+
+
+def _check_login(server: Server) -> None:
+    """Skip where this user cannot log in by key at all, such as one whose account is locked."""
+    found = subprocess.run(server.command("true"), capture_output=True, text=True, timeout=20, check=False)
+    if found.returncode == 255:
+        shell = pwd.getpwuid(os.getuid()).pw_shell
+        why = (server.folder / "log").read_text().strip().splitlines()[-1:]
+        pytest.skip(f"this user (shell {shell}) cannot log in over ssh here: {found.stderr.strip()} {why}")
+
+
+@pytest.fixture
+def connect(sshd: Server, short_home: Home) -> Iterator[Connect]:
+    """Terminals with `ssh -tt ... mmtui` in them."""
+    opened: list[Terminal] = []
+
+    def begin(columns: int = 160, rows: int = 48) -> Terminal:
+        remote = f"MMTUI_HOME={short_home.root} LC_ALL=C.UTF-8 exec {PROGRAM}"
+        environment = {"TERM": "xterm-256color", "PATH": os.environ["PATH"], "HOME": str(sshd.folder)}
+        opened.append(Terminal(sshd.command(remote), columns, rows, environment))
+        return opened[-1]
+
+    yield begin
+    for terminal in opened:
+        terminal.close()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param(signal.SIGKILL, id="client-killed"),
+        pytest.param(signal.SIGSTOP, id="network-silent"),  # no word from the client; the server gives up after 2 s
+    ],
+)
+def test_ssh_connection_lost_ends_the_screen_and_not_the_run(
+    sshd: Server, short_home: Home, connect, lost: signal.Signals
+) -> None:
+    client = connect()
+    client.wait_for("no runs yet")
+    client.send("n")
+    client.wait_for("New run")
+    client.send("\x1b[B" * downs_to(short_home))
+    client.wait_for("ok: match")
+    unfocused = client.look_of("overrides")
+    client.send("\r")
+    wait_until(lambda: client.look_of("overrides") != unfocused, 20, "the focus on the overrides")
+    client.send(" ".join(ENDLESS))
+    client.wait_for("ok: match 20 steps")
+    client.send("\r")
+    wait_for_moving_chart(client.screen)
+    (screen,) = screens_of(short_home)
+    assert terminal_of(screen) != 0
+
+    os.kill(client.child.pid, lost)
+    wait_until(lambda: screen not in screens_of(short_home), 20, "the screen ending")
+    wait_until(lambda: sshd.sessions() == [], 10, "the end of everything that the connection began")
+    left_at = progress(short_home)
+    wait_until(lambda: progress(short_home) > left_at, 20, "the run going on")
+    row = runs.get_run(short_home, "1").row
+    assert (row.state, row.attempt) == ("running", 1), "nothing was started anew"
+    assert kinds_of(short_home) == ["supervisor", "trainer"], "and nothing else is left"
+    assert {terminal_of(process.pid) for process in processes_of(short_home)} == {0}
+    assert supervisors.status(short_home).running
+
+
+def test_ssh_live_run_is_shown_and_q_gives_the_terminal_back(short_home: Home, connect: Connect) -> None:
+    queued = mmtui(short_home, "run", RECIPE, *ENDLESS, "-q")
+    assert queued.returncode == 0, queued.stderr
+    client = connect(80, 24)
+    wait_for_moving_chart(client.screen)
+    assert "running" in client.screen()
+    client.send("q")
+    wait_until(lambda: not client.child.isalive(), 15, "ssh ending")
+    assert client.child.exitstatus == 0, "the exit status comes through ssh"
+    assert LEAVES_FULL_SCREEN in client.received
+    assert progress(short_home) > 0 and kinds_of(short_home) == ["supervisor", "trainer"]
+    assert mmtui(short_home, "cancel", "1", "--now").returncode == 0
+    assert mmtui(short_home, "wait", "1", "--timeout", "30").returncode in (0, 1)
+    assert runs.get_run(short_home, "1").row.state == "cancelled"

@@ -2,97 +2,134 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from mmtui.paths import Home
 from mmtui.services import runs
-from tests.e2e.support import TINY, kill_everything, mmtui, wait_until
+from tests.e2e.support import mmtui, wait_until
+from tests.e2e.terminals import (
+    ENDLESS,
+    PROGRAM,
+    chart_of,
+    downs_to,
+    kinds_of,
+    progress,
+    screens_of,
+    wait_for_moving_chart,
+    wait_for_words,
+)
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
 ]
+SIZES = {"160x48": (160, 48), "80x24": (80, 24)}
 
 
 class Tmux:
-    """One tmux server of its own with one pane."""
+    """One tmux server of its own, without anybody's settings, with one pane in which a shell runs."""
 
     def __init__(self, home: Home, columns: int, rows: int) -> None:
-        self.socket = str(home.root / "tmux")
-        home.create()
-        shell = f"MMTUI_HOME={home.root} LC_ALL=C.UTF-8 exec sh"
-        self("-u", "new-session", "-d", "-x", str(columns), "-y", str(rows), shell)
+        self._socket = str(home.root.parent / "tmux")
+        shell = f"MMTUI_HOME={home.root} LC_ALL=C.UTF-8 PS1='shell> ' exec sh"
+        self("-u", "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), shell)
+        self.wait_for("shell>")
 
     def __call__(self, *words: str) -> str:
-        command = ["tmux", "-S", self.socket, *words]
+        command = ["tmux", "-S", self._socket, *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
 
     def keys(self, *keys: str) -> None:
         self("send-keys", *keys)
-        time.sleep(0.3)
 
     def type(self, text: str) -> None:
         self("send-keys", "-l", text)
-        time.sleep(0.3)
 
     def screen(self) -> str:
         return self("capture-pane", "-p")
 
-    def wait_for(self, words: str, seconds: float = 20) -> None:
-        wait_until(lambda: words in self.screen(), seconds, f"{words!r} on the screen")
+    def look_of(self, words: str) -> list[str]:
+        """The rows that have these words, with colours: they change when the focus comes or goes."""
+        return [line for line in self("capture-pane", "-e", "-p").splitlines() if words in line]
+
+    def wait_for(self, words: str, seconds: float = 30) -> None:
+        wait_for_words(self.screen, words, seconds)
+
+    def wait_for_moving_chart(self) -> None:
+        wait_for_moving_chart(self.screen)
+
+    def launch(self, home: Home) -> None:
+        """From the shell to a run that is queued from the screen."""
+        self.type(f"{PROGRAM}\n")
+        self.wait_for("no runs yet")
+        self.keys("n")
+        self.wait_for("New run")
+        self.keys(*["Down"] * downs_to(home))
+        self.wait_for("ok: match")
+        unfocused = self.look_of("overrides")
+        self.keys("Enter")
+        wait_until(lambda: self.look_of("overrides") != unfocused, 20, "the focus on the overrides")
+        self.type(" ".join(ENDLESS))
+        self.wait_for("ok: match 20 steps, segment 1000000 steps")
+        self.keys("Enter")
 
 
 @pytest.fixture
-def tmux(home: Home, request: pytest.FixtureRequest) -> Iterator[Tmux]:
-    session = Tmux(home, *request.param)
+def tmux(short_home: Home, request: pytest.FixtureRequest) -> Iterator[Tmux]:
+    session = Tmux(short_home, *request.param)
     yield session
     session("kill-server")
-    kill_everything(home)
 
 
-@pytest.mark.parametrize("tmux", [(160, 48), (80, 24)], indirect=True, ids=["160x48", "80x24"])
-def test_tmux_run_launched_from_the_screen_outlives_it(tmux: Tmux, home: Home) -> None:
-    tmux.type(f"{sys.executable} -m mmtui\n")
-    tmux.wait_for("no runs yet")
-    tmux.keys("n")
-    tmux.wait_for("New run")
-    tmux.keys("End", "Enter")
-    names = [line for line in tmux.screen().splitlines() if "shapes_mixmatch" in line]
-    assert names, tmux.screen()
-    tmux.keys("Escape")
-    # The recipe is chosen by name on the command line's terms: the dialog keeps the list in order.
-    tmux.keys("n")
-    tmux.wait_for("New run")
-    position = sorted(view.name for view in _recipes()).index("shapes_mixmatch")
-    for _ in range(position):
-        tmux.keys("Down")
-    tmux.keys("Enter")
-    tmux.type(" ".join([*TINY, "segment.steps=700", "segment.eval_every=100"]))
-    tmux.wait_for("ok: match 20 steps, segment 700 steps")
-    tmux.keys("Enter")
-    tmux.wait_for("running", 30)
-    tmux.wait_for("┤", 30)
-    before = runs.get_run(home, "1").row.progress
-    first = tmux.screen()
-    wait_until(lambda: tmux.screen() != first, 15, "the chart moving")
+@pytest.mark.parametrize("tmux", SIZES.values(), indirect=True, ids=SIZES)
+def test_tmux_run_launched_from_the_screen_goes_on_without_it(tmux: Tmux, short_home: Home) -> None:
+    tmux.launch(short_home)
+    tmux.wait_for_moving_chart()
+    assert "running" in tmux.screen()
+
     tmux.keys("q")
-    wait_until(lambda: "New run" not in tmux.screen() and "┤" not in tmux.screen(), 10, "leaving the screen")
-    listed = mmtui(home, "ls")
-    assert "shapes_mixmatch" in listed.stdout
-    wait_until(lambda: runs.get_run(home, "1").row.progress > before, 20, "the run going on")
-    tmux.type(f"{sys.executable} -m mmtui\n")
-    tmux.wait_for("shapes_mixmatch")
-    assert mmtui(home, "wait", "1", "--timeout", "90", timeout=100).returncode == 0
-    tmux.wait_for("succeeded", 10)
+    tmux.wait_for("shell>")
+    wait_until(lambda: screens_of(short_home) == [], 10, "the screen's process ending")
+    assert chart_of(tmux.screen()) == [], "the shell has its own screen back"
+    tmux.type(f"{PROGRAM} ls\n")
+    tmux.wait_for("running")
+    (listed,) = json.loads(mmtui(short_home, "ls", "--json").stdout)["runs"]
+    assert (listed["id"], listed["state"]) == ("1", "running")
+    left_at = progress(short_home)
+    wait_until(lambda: progress(short_home) > left_at, 20, "the run going on without a screen")
+    assert kinds_of(short_home) == ["supervisor", "trainer"]
+
+    tmux.type(f"{PROGRAM}\n")
+    tmux.wait_for_moving_chart()
+    tmux.keys("x")
+    tmux.wait_for("Cancel run 1")
+    tmux.keys("X")
+    tmux.wait_for("cancelled")
+    wait_until(lambda: kinds_of(short_home).count("trainer") == 0, 10, "the trainer ending")
 
 
-def _recipes() -> list:  # type: ignore[type-arg]
-    from mmtui.services import recipes
+@pytest.mark.parametrize("tmux", [SIZES["160x48"]], indirect=True, ids=["160x48"])
+def test_tmux_window_shrinks_grows_and_dies_while_a_run_is_shown(tmux: Tmux, short_home: Home) -> None:
+    tmux.launch(short_home)
+    tmux.wait_for_moving_chart()
+    for columns, rows in ((80, 24), (59, 14), (200, 50)):
+        tmux("resize-window", "-x", str(columns), "-y", str(rows))
+        if columns < 60:
+            tmux.wait_for("too small")
+        else:
+            tmux.wait_for_moving_chart()
+            lines = tmux.screen().splitlines()
+            assert len(lines) == rows and max(map(len, lines)) > columns - 20, "it uses the window that it has"
+    (screen,) = screens_of(short_home)
 
-    return recipes.list_recipes()
+    tmux("kill-server")  # the terminal is gone at once, as when its machine goes down
+    wait_until(lambda: screen not in screens_of(short_home), 15, "the screen ending")
+    left_at = progress(short_home)
+    wait_until(lambda: progress(short_home) > left_at, 20, "the run going on")
+    assert kinds_of(short_home) == ["supervisor", "trainer"]
+    assert runs.get_run(short_home, "1").row.attempt == 1, "the same process trains on"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from engine.metrics import ConfusionMatrix
 
@@ -125,7 +126,7 @@ def count_and_reduce(rank: int, meeting: str, results: str) -> None:
 
 
 def test_confusion_matrix_reduce_sums_over_processes(tmp_path: Path) -> None:
-    multiprocessing.spawn(count_and_reduce, (str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
+    spawn(count_and_reduce, (str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
     expected = counted([0, 2, 1, 2], [0, 3, 1, 3]).matrix
     for rank in range(2):
         assert torch.equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected)

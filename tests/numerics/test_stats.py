@@ -168,7 +168,7 @@ def test_project_2d_equals_the_singular_value_decomposition(n: int, d: int) -> N
     np.testing.assert_allclose(np.abs(points.numpy()), np.abs(expected), atol=1e-5)
     for axis in points.T:
         assert float(axis[axis.abs().argmax()]) >= 0
-        # Coordinates of an axis keep their signs relative to each other.
+    # Coordinates of an axis keep their signs relative to each other.
     np.testing.assert_allclose(points @ points.T, expected @ expected.T, atol=1e-5)
 
 
@@ -182,7 +182,7 @@ def test_project_2d_classes_far_apart_stay_apart() -> None:
     assert float(gaps.min()) > 4 * float(spread)
 
 
-def test_project_2d_mirrored_eigenvectors_give_the_same_picture() -> None:
+def test_project_2d_equal_directions_give_the_same_picture() -> None:
     features = torch.randn((20, 6), generator=generator())
     assert torch.equal(project_2d(features), project_2d(features.clone()))
     torch.testing.assert_close(project_2d(features * 3), project_2d(features))

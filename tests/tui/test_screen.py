@@ -44,7 +44,8 @@ def text(app: MmtuiApp, name: str) -> str:
 
 
 async def ready(app: MmtuiApp) -> None:
-    await until(lambda: app.runs_screen.is_mounted and "state" in text(app, "runs") and app.feed.latest.detail is not None)
+    await until(lambda: app.runs_screen.is_mounted and "state" in text(app, "runs"))
+    await until(lambda: app.feed.latest.detail is not None)
     await until(lambda: "│" in text(app, "chart") or "|" in text(app, "chart"))
 
 
@@ -182,7 +183,8 @@ async def test_hostile_names_are_shown_and_break_nothing(home: Home) -> None:
         assert "\x1b" not in shown
         assert "\\x07" in shown
         assert "中文" in shown
-        widths = {strip.cell_length for strip in (app.runs_screen.query_one(RunsTable).render_line(y) for y in range(8))}
+        table = app.runs_screen.query_one(RunsTable)
+        widths = {table.render_line(y).cell_length for y in range(8)}
         assert len(widths) == 1
 
 

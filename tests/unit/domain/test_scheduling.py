@@ -33,6 +33,6 @@ def test_waiting_reasons_count_runs_ahead_in_queue_order() -> None:
 
 def test_waiting_reasons_ten_thousand_queued_are_quick() -> None:
     waiting = [Waiting(i, 0, float(i), 0) for i in range(10_000)]
-    began = time.perf_counter()
+    began = time.process_time()  # not the wall's: other tests may run beside it
     assert len(waiting_reasons(waiting, NONE_FREE)) == 10_000
-    assert time.perf_counter() - began < 1.0  # quadratic took 15 s
+    assert time.process_time() - began < 1.0  # quadratic took 15 s

@@ -17,14 +17,37 @@ import mmtui.store
 from mmtui.errors import ExitCode, UnreachableError
 from mmtui.paths import Home
 from mmtui.services import runs
-from mmtui.store.db import Database
-from mmtui.store.schema import HEAD
+from mmtui.store.db import Database, prepare
+from mmtui.store.schema import HEAD, schema_revision
 from mmtui.store.tables import metadata
 
 
 def test_migrations_make_exactly_the_tables(database: Database) -> None:
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_migration_twice_changes_nothing_and_backs_up_nothing(
+    home: Home, database: Database, add_run: Callable[..., int]
+) -> None:
+    add_run()
+    database.close()
+    before = home.database.read_bytes(), schema_revision(home.database)
+    prepare(home)
+    prepare(home)
+    assert (home.database.read_bytes(), schema_revision(home.database)) == before
+    assert before[1] == HEAD
+    assert list(home.backups.iterdir()) == []
+    assert [row.id for row in runs.list_runs(home)] == ["1"]
+
+
+def test_migration_of_an_empty_file_is_as_of_none(home: Home) -> None:
+    home.create()
+    home.database.touch()
+    assert schema_revision(home.database) is None
+    assert runs.list_runs(home) == []
+    Database(home).close()
+    assert schema_revision(home.database) == HEAD
 
 
 def test_schema_head_is_the_newest_migration() -> None:
@@ -51,6 +74,17 @@ def test_write_takes_the_lock_before_the_first_read(database: Database, home: Ho
         other.execute("BEGIN IMMEDIATE")
     other.execute("BEGIN IMMEDIATE")
     other.close()
+
+
+def test_write_every_transaction_begins_immediate(database: Database, add_run: Callable[..., int]) -> None:
+    said: list[str] = []
+    with database.engine.connect() as connection:
+        connection.connection.driver_connection.set_trace_callback(said.append)  # type: ignore[union-attr]
+    for _ in range(3):
+        add_run()
+    begins = [text for text in said if text.upper().startswith("BEGIN")]
+    assert begins == ["BEGIN IMMEDIATE"] * 3
+    assert said.count("COMMIT") == 3
 
 
 def test_write_error_inside_rolls_everything_back(database: Database, add_run: Callable[..., int], home: Home) -> None:
@@ -116,6 +150,10 @@ def test_damaged_database_is_unreachable_not_a_traceback(
     home.database.write_bytes(damaged)
     with pytest.raises(UnreachableError, match=r"mmtui\.db"):
         runs.list_runs(home)
+    with pytest.raises(UnreachableError, match=r"mmtui\.db"):
+        database = Database(home)
+        with database.write() as session:
+            session.connection().exec_driver_sql("UPDATE runs SET name = name || 'x'")
 
 
 def test_foreign_database_is_backed_up_and_refused(home: Home) -> None:

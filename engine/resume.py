@@ -1,0 +1,118 @@
+"""Where a run goes on, and whether what lies in its directory belongs to its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from engine import checkpoint
+from engine.checkpoint import Checkpoint
+from engine.config.schema import STAGE_ORDER, Recipe
+from engine.errors import CheckpointError
+
+FREE_KEYS = frozenset(
+    {
+        "data.root",
+        "segment.eval_every",
+        "evaluate.batch_size",
+        "evaluate.save_predictions",
+        "evaluate.show_images",
+    }
+)
+"""Keys that may change between two attempts: they do not change what is computed."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run goes on.
+
+    Attributes:
+        stage: the first stage that has not finished; "" when everything is done.
+        step: steps of it that are done.
+        global_step: steps of the whole run that are done.
+        found: the checkpoint to go on from; None at the start of a stage.
+        warnings: what the user should know, one sentence each.
+    """
+
+    stage: str
+    step: int
+    global_step: int
+    found: Checkpoint | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def find_position(recipe: Recipe, run_dir: Path) -> Position:
+    """Where the checkpoints of a run directory let it go on.
+
+    Raises:
+        CheckpointError: they were made with another recipe, or the output of a finished stage is damaged.
+    """
+    offset = 0
+    for name, total in recipe.stages():
+        final = checkpoint.final_checkpoint(run_dir, name)
+        if final is None:
+            return _within_stage(recipe, run_dir, name, offset)
+        problem = checkpoint.damage(final)
+        if problem:
+            raise CheckpointError(f"{final} is damaged ({problem}); remove it, and the stage trains again")
+        check_same_recipe(recipe, final, name)
+        offset += total
+    return Position("", 0, offset)
+
+
+def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int) -> Position:
+    found, warnings = checkpoint.newest_sound(run_dir, name)
+    if found is None:
+        if warnings:
+            warnings.append(f"no checkpoint of stage {name} is sound: the stage starts again")
+        return Position(name, 0, offset, None, tuple(warnings))
+    check_same_recipe(recipe, found.path, name)
+    threads = found.meta().get("threads", torch.get_num_threads())
+    if threads != torch.get_num_threads():
+        warnings.append(
+            f"the checkpoint was made with {threads} CPU threads, now there are {torch.get_num_threads()}:"
+            f" losses may differ in their last digits; set runtime.threads={threads} to go on exactly"
+        )
+    return Position(name, found.step, offset + found.step, found, tuple(warnings))
+
+
+def check_same_recipe(recipe: Recipe, path: Path, stage: str) -> None:
+    """Compare everything that determines the state after ``stage`` with what the checkpoint was made from.
+
+    Raises:
+        CheckpointError: they differ; the message names the first key.
+    """
+    try:
+        made_with = Recipe.model_validate(checkpoint.read_meta(path)["recipe"])
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(f"{path} holds no recipe that can be read: use another run directory") from error
+    then, now = dict(_determining(made_with, stage)), dict(_determining(recipe, stage))
+    for key in [*then, *now]:
+        if then.get(key) != now.get(key):
+            raise CheckpointError(
+                f"{path} was made with {key}={then.get(key)}, the recipe now says {now.get(key)}:"
+                " use another run directory, or remove the checkpoints of this one"
+            )
+
+
+def _determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
+    data = recipe.model_dump(mode="json")
+    yield "seed", data["seed"]
+    yield "runtime.precision", data["runtime"]["precision"]
+    for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
+        for key, value in _flat(data[section], section):
+            if key not in FREE_KEYS:
+                yield key, value
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}")
+    else:
+        yield key, value

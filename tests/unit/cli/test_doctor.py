@@ -1,0 +1,98 @@
+"""doctor: every fault it is there to find, made for real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmtui.paths import Home
+from mmtui.services import doctor, queue
+
+Invoke = Callable[..., Any]
+
+
+def check(home: Home, name: str) -> doctor.Check:
+    (found,) = [item for item in doctor.checks(home) if item.name == name]
+    return found
+
+
+def test_doctor_on_a_fresh_machine_finds_no_fault_and_makes_nothing(home: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("doctor")
+    faults = [item for item in doctor.checks(home) if item.ok is False and item.name != "disk"]
+    assert not faults
+    assert "torch" in found.out
+    assert not home.root.exists()
+
+
+def test_doctor_names_the_fault_and_what_to_do_and_exits_1(populated: Home, mmtui_: Invoke) -> None:
+    populated.root.chmod(0o755)
+    found = mmtui_("doctor")
+    assert found.code == 1
+    assert f"-> chmod 700 {populated.root}" in found.out
+    populated.root.chmod(0o700)
+    assert check(populated, "home").ok
+
+
+def test_database_with_a_damaged_page_is_a_fault(populated: Home) -> None:
+    assert check(populated, "database").ok
+    with populated.database.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xff" * 4096 * 4)
+    assert check(populated, "database").ok is False
+
+
+def test_supervisor_missing_while_runs_wait_is_a_fault(populated: Home) -> None:
+    assert check(populated, "supervisor").ok is None
+    queue.release(populated, "3")
+    found = check(populated, "supervisor")
+    assert (found.ok, found.fix) == (False, "mmtui daemon start")
+
+
+def test_recipe_that_does_not_load_is_a_fault(populated: Home) -> None:
+    assert check(populated, "recipes").ok
+    own = populated.root / "recipes"
+    own.mkdir()
+    (own / "mine.yaml").write_text("sed: 1\n")
+    found = check(populated, "recipes")
+    assert found.ok is False
+    assert "mine.yaml" in found.text
+
+
+def test_settings_that_are_wrong_are_a_fault(populated: Home) -> None:
+    populated.config.write_text("rows = 'many'\n")
+    assert check(populated, "settings").ok is False
+
+
+def test_network_file_system_is_a_fault(populated: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(populated, "file system").ok
+    monkeypatch.setattr(doctor, "_filesystem_kind", lambda path: "nfs4")
+    found = check(populated, "file system")
+    assert found.ok is False
+    assert "MMTUI_HOME" in found.fix
+
+
+@pytest.mark.parametrize(
+    "version, safe",
+    [((3, 40, 1), None), ((3, 44, 6), True), ((3, 50, 7), True), ((3, 50, 6), None), ((3, 51, 3), True)],
+)
+def test_sqlite_with_the_wal_reset_fault_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, home: Home, version: tuple[int, int, int], safe: bool | None
+) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version_info", version)
+    assert check(home, "sqlite").ok is safe
+
+
+def test_simulated_gpus_are_labelled_and_a_broken_recording_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "recording.json"
+    device = {"nvmlDeviceGetName": "H100", "nvmlDeviceGetUUID": "GPU-1"}
+    file.write_text(json.dumps({"format": 1, "users": {}, "frames": [{"devices": [device]}]}))
+    monkeypatch.setenv("MMTUI_NVML_RECORDING", str(file))
+    assert check(home, "gpu").text == "H100 (simulated)"
+    monkeypatch.setenv("MMTUI_NVML_RECORDING", str(tmp_path / "missing.json"))
+    assert "missing.json" in check(home, "gpu").text

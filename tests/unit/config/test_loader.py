@@ -1,0 +1,187 @@
+"""Recipes from files: what loads, and what each mistake is answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.config import Recipe, RecipeFileError, dump_recipe, load_recipe
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_file(text: str, name: str = "mine.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+def message(path: Path, *overrides: str, search: tuple[Path, ...] = ()) -> str:
+    with pytest.raises(RecipeFileError) as caught:
+        load_recipe(path, overrides, search)
+    return str(caught.value)
+
+
+def test_load_recipe_minimal_file_takes_defaults_and_file_name(write: Write) -> None:
+    recipe = load_recipe(write("segment: {steps: 7}"))
+    assert recipe.name == "mine"
+    assert recipe.stages() == (("segment", 7), ("evaluate", 1))
+    assert recipe.segment is not None and recipe.segment.optim.momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("seed: 1\nsegment:\n  stepz: 10\n", 3, ["segment.stepz", "no such key", "segment.steps"]),
+        ("seed: 1\nsegmnt: {steps: 1}\n", 2, ["segmnt", "did you mean segment?"]),
+        ("segment:\n  optim: {learning_rate: 1}\n", 2, ["segment.optim.learning_rate", "keys there are lr, momentum"]),
+        ("segment: {}\nmatch:\n  strategy: grap\n", 3, ["match.strategy", "'grap'", "graph | random"]),
+        ("segment:\n  steps: 0\n", 2, ["segment.steps", "0 is not allowed", "int >= 1"]),
+        ("segment:\n  steps: ten\n", 2, ["'ten'", "int >= 1"]),
+        ("segment: {}\nname: 12\n", 2, ["name", '"12" in quotes']),
+        ("segment:\n  optim: {lr: .inf}\n", 2, ["segment.optim.lr", "float > 0"]),
+        ("segment:\n  optim: {milestones: [0.5, x]}\n", 2, ["segment.optim.milestones", "list of float"]),
+        ("segment: {}\ndata: {height: 64}\n", 2, ["data.kind", "kind: shapes or kind: folder"]),
+        ("segment: {}\ndata: {kind: shape}\n", 2, ["kind: shapes or kind: folder"]),
+        ("segment: {}\nmatch:\n  patch_size: [48, 16]\n", 3, ["match.patch_size", "smaller side first"]),
+        ("segment: {}\nsegment: {}\n", 2, ["'segment' stands twice", "line 1"]),
+        ("segment: {}\n1: 2\n", 2, ["plain name"]),
+        ("segment: {}\n? [a]\n: 2\n", 2, ["plain name"]),
+        ("segment: &x {steps: 1}\nmatch: *x\n", 1, ["anchor 'x'", "base:"]),
+        ("segment: [\n", 2, ["not valid YAML"]),
+        ("segment: {}\nseed: !!python/object:os.system x\n", 2, ["not valid YAML"]),
+    ],
+)
+def test_load_recipe_mistake_names_file_line_and_remedy(write: Write, text: str, line: int, words: list[str]) -> None:
+    path = write(text)
+    told = message(path)
+    assert told.startswith(f"{path}: line {line}")
+    for word in words:
+        assert word in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("value", ["yes", "on", "1:30", "0x10", "true", "1.5"])
+def test_load_recipe_yaml_value_that_is_no_number_is_refused_for_a_number(write: Write, value: str) -> None:
+    assert "write int >= 1" in message(write(f"segment:\n  steps: {value}\n"))
+
+
+def test_load_recipe_number_as_json_or_python_writes_it_is_read(write: Write) -> None:
+    recipe = load_recipe(write("segment: {steps: 10_000, optim: {lr: 1e-3, gamma: .5}}"))
+    assert recipe.segment is not None
+    assert (recipe.segment.steps, recipe.segment.optim.lr, recipe.segment.optim.gamma) == (10000, 1e-3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "mapping of keys"),
+        ("- a\n", "mapping of keys"),
+        ("seed: 1\n", "no training stage"),
+        ("match: {steps: 1}\n", "evaluate needs segment"),
+        ("a: " + "[" * 4000, "nested too deeply"),
+        ("a: 1\n---\nb: 2\n", "not valid YAML"),
+        ("a: \0\n", "not valid YAML"),
+    ],
+)
+def test_load_recipe_whole_file_wrong_says_so_in_one_sentence(write: Write, text: str, words: str) -> None:
+    path = write(text)
+    told = message(path)
+    assert told.startswith(str(path)) and words in told
+
+
+def test_load_recipe_file_that_is_no_text_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"seed: \xff\xfe")
+    assert "UTF-8" in message(path)
+
+
+def test_load_recipe_several_mistakes_tells_how_many_more(write: Write) -> None:
+    assert "(and 2 more)" in message(write("segment: {steps: 0, crop: 0, pixels: 0}\n"))
+
+
+# ---- base ----------------------------------------------------------------------------------------------------------
+
+
+def test_load_recipe_with_base_merges_section_by_section(write: Write) -> None:
+    write("name: b\ndescription: of the base\nseed: 5\nsegment: {steps: 9, crop: 64}\n", "base.yaml")
+    recipe = load_recipe(write("base: base\nsegment: {crop: 32}\n"))
+    assert recipe.segment is not None
+    assert (recipe.seed, recipe.segment.steps, recipe.segment.crop) == (5, 9, 32)
+    assert (recipe.name, recipe.description) == ("mine", "")
+
+
+def test_load_recipe_stage_set_to_null_is_removed_from_base(write: Write) -> None:
+    write("segment: {steps: 9}\nmatch: {steps: 3}\n", "base.yaml")
+    assert load_recipe(write("base: base\nmatch: null\n")).match is None
+
+
+def test_load_recipe_base_with_another_data_kind_is_replaced_whole(write: Write) -> None:
+    write("segment: {steps: 9}\ndata: {kind: shapes, height: 64}\n", "base.yaml")
+    recipe = load_recipe(write("base: base\ndata: {kind: folder, root: /x}\n"))
+    assert recipe.data.kind == "folder"
+
+
+def test_load_recipe_base_of_base_is_refused(write: Write) -> None:
+    write("segment: {steps: 9}\n", "one.yaml")
+    write("base: one\n", "two.yaml")
+    assert "only one level" in message(write("base: two\n"))
+
+
+def test_load_recipe_base_that_is_missing_names_the_nearest(write: Write) -> None:
+    write("segment: {steps: 9}\n", "shapes_base.yaml")
+    assert "did you mean shapes_base" in message(write("base: shape_base\n"))
+
+
+def test_load_recipe_mistake_in_base_names_the_base_file(write: Write) -> None:
+    base = write("segment:\n  stepz: 9\n", "base.yaml")
+    assert message(write("base: base\n")).startswith(f"{base}: line 2")
+
+
+def test_load_recipe_name_in_search_folder_is_found(write: Write, tmp_path: Path) -> None:
+    write("segment: {steps: 9}\n")
+    assert load_recipe("mine", (), [tmp_path]).segment is not None
+
+
+def test_load_recipe_unknown_name_tells_the_nearest(write: Write, tmp_path: Path) -> None:
+    write("segment: {steps: 9}\n", "shapes_baseline.yaml")
+    with pytest.raises(RecipeFileError, match="did you mean shapes_baseline"):
+        load_recipe("shape_baseline", (), [tmp_path])
+
+
+# ---- paths and writing ---------------------------------------------------------------------------------------------
+
+
+def test_load_recipe_relative_paths_become_absolute_from_the_current_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("segment: {}\ndata: {kind: folder, root: pictures}\nmodel: {weights: ~/w.safetensors}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/somewhere")
+    recipe = load_recipe(path)
+    assert recipe.data.kind == "folder" and recipe.data.root == str(tmp_path / "pictures")
+    assert recipe.model.weights == "/somewhere/w.safetensors"
+
+
+def test_load_recipe_empty_paths_stay_empty(write: Write) -> None:
+    recipe = load_recipe(write("segment: {}\ndata: {kind: folder}\n"))
+    assert recipe.data.kind == "folder" and (recipe.data.root, recipe.model.weights) == ("", "")
+
+
+@pytest.mark.parametrize("name", ["yes", "1e-3", "0x10", "12", "null", "a: b", "# c", "é", "- x", "1:30", "~"])
+def test_dump_recipe_loads_again_as_an_equal_recipe(write: Write, name: str) -> None:
+    recipe = Recipe.model_validate({"segment": {"steps": 3, "optim": {"lr": 1e-7}}, "name": name, "evaluate": None})
+    again = load_recipe(write(dump_recipe(recipe)))
+    assert again == recipe
+
+
+def test_load_recipe_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").mkdir()
+    with pytest.raises(RecipeFileError, match="no file called"):
+        load_recipe(tmp_path / "x.yaml")

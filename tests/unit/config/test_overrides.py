@@ -1,0 +1,121 @@
+"""key=value overrides, and the list of keys that forms and completion show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import Recipe, RecipeFileError, load_recipe, parse_overrides, valid_keys
+from engine.config.overrides import nearest_key_hint
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text("segment: {steps: 10}\ndata: {kind: shapes, height: 64}\n")
+    return path
+
+
+def resolved(recipe_file: Path, *overrides: str) -> Recipe:
+    return load_recipe(recipe_file, overrides)
+
+
+def refused(recipe_file: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeFileError) as caught:
+        load_recipe(recipe_file, overrides)
+    return str(caught.value)
+
+
+def test_overrides_values_take_the_type_of_the_schema(recipe_file: Path) -> None:
+    texts = ("segment.steps=20", "segment.optim.lr=1e-3", "runtime.deterministic=false", "name=12", "description=a: b")
+    recipe = resolved(recipe_file, *texts, "match.patch_size=[16, 48]", "match.background=null", "name=34")
+    assert recipe.segment is not None and recipe.match is not None
+    assert (recipe.segment.steps, recipe.segment.optim.lr) == (20, 1e-3)
+    assert recipe.runtime.deterministic is False
+    assert (recipe.name, recipe.description) == ("34", "a: b")
+    assert (recipe.match.patch_size, recipe.match.background) == ((16, 48), None)
+
+
+def test_overrides_stage_null_removes_it_and_a_key_of_it_brings_it_back(recipe_file: Path) -> None:
+    assert resolved(recipe_file, "evaluate=null").evaluate is None
+    recipe = resolved(recipe_file, "match.steps=4")
+    assert recipe.match is not None and recipe.match.steps == 4
+
+
+def test_overrides_data_kind_drops_keys_of_the_other_kind(recipe_file: Path) -> None:
+    data = resolved(recipe_file, "data.root=/x", "data.kind=folder").data
+    assert data.kind == "folder" and data.root == "/x"
+
+
+def test_overrides_data_key_without_data_section_means_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("segment: {steps: 10}\n")
+    data = load_recipe(path, ["data.height=32"]).data
+    assert data.kind == "shapes" and data.height == 32
+
+
+def test_overrides_class_names_of_reference_are_free(recipe_file: Path) -> None:
+    assert resolved(recipe_file, "reference.per_class.road=12.5").reference.per_class == {"road": 12.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", ["write key=value"]),
+        ("=3", ["write key=value"]),
+        ("segment.stepps=3", ["no key 'segment.stepps'", "did you mean segment.steps?"]),
+        ("segmnt.steps=3", ["did you mean segment.steps?"]),
+        ("match.zzz=3", ["keys there are steps, images"]),
+        ("segment=3", ["is a section", "segment.name=value", "segment=null"]),
+        ("segment.steps=abc", ["override 'segment.steps=abc'", "int >= 1"]),
+        ("segment.steps=true", ["true is not allowed", "int >= 1"]),
+        ("segment.steps=-1", ["-1 is not allowed", "int >= 1"]),
+        ("segment.steps=", ["int >= 1"]),
+        ("match.overlap=1.5", ["float >= 0 <= 1"]),
+        ("runtime.deterministic=maybe", ["true | false"]),
+        ("model.backbone=vgg19", ["tiny_vgg | vgg16"]),
+        ("match.patch_size=[48, 16]", ["override 'match.patch_size=[48, 16]'", "smaller side first"]),
+        ("data.kind=voc", ["kind: shapes or kind: folder"]),
+    ],
+)
+def test_overrides_mistake_says_what_to_write(recipe_file: Path, text: str, words: list[str]) -> None:
+    told = refused(recipe_file, text)
+    assert told.startswith("override '")
+    for word in words:
+        assert word in told
+
+
+def test_parse_overrides_keeps_equals_signs_of_the_value() -> None:
+    (override,) = parse_overrides(["description=a=b"])
+    assert (override.key, override.value) == ("description", "a=b")
+
+
+def test_valid_keys_every_key_is_described_and_every_default_valid() -> None:
+    infos = valid_keys()
+    assert len({info.key for info in infos}) == len(infos) > 80
+    assert [info.key for info in infos if not info.description] == []
+
+
+def test_valid_keys_lists_a_key_for_each_field_of_the_schema_leaves() -> None:
+    keys = {info.key: info for info in valid_keys()}
+    assert keys["data.kind"].type == "shapes | folder"
+    assert keys["segment.steps"].type == "int >= 1" and keys["segment.steps"].default == 42_000
+    assert keys["match.background"].type == "int | null"
+    assert keys["runtime.deterministic"].type == "true | false"
+    leaves = _leaves(Recipe.model_validate({n: {} for n in ("proxy", "match", "segment")}).model_dump(mode="json"), "")
+    assert leaves - keys.keys() == set()
+
+
+def _leaves(data: dict[str, object], prefix: str) -> set[str]:
+    found: set[str] = set()
+    for name, value in data.items():
+        if isinstance(value, dict) and name != "per_class":
+            found |= _leaves(value, f"{prefix}{name}.")
+        else:
+            found.add(f"{prefix}{name}")
+    return found
+
+
+def test_nearest_key_hint_nothing_near_is_silent_outside_any_section() -> None:
+    assert nearest_key_hint("a.b.c") == ""

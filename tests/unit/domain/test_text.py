@@ -1,0 +1,92 @@
+"""Text for terminals: nothing in it may steer one."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmtui.domain.look import COLORS, GLYPHS, glyph
+from mmtui.domain.states import RunState
+from mmtui.domain.text import duration, printable, shorten, size
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("Straße 道路 🚲", "Straße 道路 🚲"),
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+        ("a\tb\n", "a    b\\x0a"),
+        ("\x9b2J", "\\x9b2J"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\u2028b", "a\\u2028b"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_printable_spells_out_what_steers(text: str, expected: str) -> None:
+    assert printable(text) == expected
+
+
+@given(st.text(st.characters()))
+def test_printable_any_text_has_no_control_left_and_stays_so(text: str) -> None:
+    safe = printable(text)
+    left = {character for character in safe if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}}
+    assert left <= {"\u200d"}  # joins emoji
+    assert printable(safe) == safe
+    safe.encode()
+
+
+@given(st.text(max_size=30), st.integers(1, 20))
+def test_shorten_fits_and_keeps_what_fits(text: str, width: int) -> None:
+    short = shorten(text, width)
+    assert len(short) <= width
+    assert short == text if len(text) <= width else short == text[: width - 1] + "…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (None, "-"),
+        (-3, "0s"),
+        (0.4, "0s"),
+        (59.4, "59s"),
+        (59.6, "1m00s"),
+        (200, "3m20s"),
+        (3599.7, "1h00m"),
+        (7500, "2h05m"),
+        (86400, "1d00h"),
+        (3 * 86400 + 4 * 3600 + 3599, "3d04h"),
+    ],
+)
+def test_duration_has_at_most_two_units(seconds: float | None, expected: str) -> None:
+    assert duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (None, "n/a"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (150 * 2**20, "150 MiB"),
+        (3.4 * 2**30, "3.4 GiB"),
+        (2**40, "1.0 TiB"),
+        (5000 * 2**40, "5000.0 TiB"),
+    ],
+)
+def test_size_in_binary_units(count: float | None, expected: str) -> None:
+    assert size(count) == expected
+
+
+def test_look_every_state_has_a_glyph_of_its_own_and_a_colour() -> None:
+    states = {state.value for state in RunState}
+    assert set(GLYPHS) == set(COLORS) == states
+    for ascii_only in (False, True):
+        glyphs = [glyph(state, ascii_only) for state in states]
+        assert len(set(glyphs)) == len(states)
+    assert all(glyph(state, True).isascii() for state in states)
+    assert glyph("from the future") == glyph("from the future", True) == "?"

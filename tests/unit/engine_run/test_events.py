@@ -1,0 +1,198 @@
+"""The event file: what a reader may rely on whatever happens to the writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.events import (
+    KINDS,
+    EventWriter,
+    Heartbeat,
+    attempt_folder,
+    attempt_numbers,
+    cut_torn_line,
+    last_seq,
+    read_events,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def events_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file can grow beyond ``size`` bytes: the kernel then takes part of a line, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_emit_line_has_every_key_of_the_schema(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path / "e.jsonl", clock=lambda: 1764000000.12345)
+    writer.at("match", 4, 14)
+    writer.emit("metrics", {"loss": 0.5})
+    assert events_of(tmp_path / "e.jsonl") == [
+        {
+            "v": 1,
+            "seq": 1,
+            "t": 1764000000.123,
+            "kind": "metrics",
+            "stage": "match",
+            "step": 4,
+            "global_step": 14,
+            "values": {"loss": 0.5},
+        }
+    ]
+
+
+def test_emit_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path / "e.jsonl")
+    writer.emit("metrics", {"a": float("nan"), "b": [1.0, float("-inf")], "c": {"d": float("inf")}, "e": (1, 2)})
+    assert events_of(tmp_path / "e.jsonl")[0]["values"] == {"a": None, "b": [1.0, None], "c": {"d": None}, "e": [1, 2]}
+
+
+def test_emit_from_many_threads_gives_whole_lines_in_order_of_seq(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path / "e.jsonl")
+    threads = [
+        threading.Thread(target=lambda: [writer.emit("metrics", {"x": "y" * 500}) for _ in range(100)]) for _ in "12345"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [event["seq"] for event in events_of(tmp_path / "e.jsonl")] == list(range(1, 501))
+
+
+def test_emit_every_line_is_one_write_in_append_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[bytes] = []
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: (writes.append(bytes(data)), real(fd, data))[1])
+    path = tmp_path / "e.jsonl"
+    writer = EventWriter(path)
+    writer.emit("metrics", {"x": "y" * 20_000})
+    with path.open("ab") as other:
+        other.write(b'{"by":"another"}\n')
+    writer.emit("metrics", {})
+    assert len(writes) == 2 and all(line.endswith(b"\n") for line in writes)
+    assert [event.get("by") for event in events_of(path)] == [None, "another", None]
+
+
+def test_open_for_attempt_seq_goes_on_over_attempts_and_torn_lines(tmp_path: Path) -> None:
+    first = EventWriter.open_for_attempt(tmp_path, 1)
+    for _ in range(3):
+        first.emit("progress", {})
+    first.close()
+    path = attempt_folder(tmp_path, 1) / "events.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"v":1,"seq":4,"t":1.0,"kind":"met')
+    second = EventWriter.open_for_attempt(tmp_path, 2)
+    second.emit("progress", {})
+    again = EventWriter.open_for_attempt(tmp_path, 2)
+    again.emit("progress", {})
+    assert [e["seq"] for e in events_of(attempt_folder(tmp_path, 2) / "events.jsonl")] == [4, 5]
+    assert attempt_numbers(tmp_path) == [1, 2]
+
+
+def test_open_torn_last_line_is_cut_and_what_follows_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    EventWriter(path).emit("progress", {})
+    with path.open("ab") as file:
+        file.write(b'{"v":1,"seq":2,' + b"x" * 100_000)
+    EventWriter(path, first_seq=2).emit("progress", {"text": "after"})
+    assert [event["seq"] for event in events_of(path)] == [1, 2]
+
+
+@pytest.mark.parametrize(("content", "kept"), [(b"", b""), (b"abc", b""), (b"a\nb", b"a\n"), (b"a\nb\n", b"a\nb\n")])
+def test_cut_torn_line_keeps_all_that_ends_in_a_newline(tmp_path: Path, content: bytes, kept: bytes) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(content)
+    assert cut_torn_line(path) == len(content) - len(kept)
+    assert path.read_bytes() == kept
+
+
+def test_last_seq_skips_lines_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(b'{"seq":7}\n{"no":1}\n\xff\xfe\n[1]\n' + b"z" * 200_000 + b"\n")
+    assert last_seq(path) == 7
+
+
+def test_emit_partial_write_is_taken_back_and_raised(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    writer = EventWriter(path)
+    writer.emit("progress", {"text": "fits"})
+    size = path.stat().st_size
+    with file_size_limit(size + 40), pytest.raises(OSError, match="space") as caught:
+        writer.emit("progress", {"text": "x" * 200})
+    assert caught.value.filename == str(path)
+    assert path.stat().st_size == size
+    writer.emit("progress", {"text": "space again"})
+    assert [event["seq"] for event in events_of(path)] == [1, 2]
+
+
+def test_emit_full_device_raises_with_the_file_name(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.symlink_to("/dev/full")
+    writer = EventWriter(path)
+    with pytest.raises(OSError, match="space") as caught:
+        writer.emit("progress", {})
+    assert caught.value.filename == str(path)
+
+
+def test_read_events_resumes_at_an_offset_and_leaves_the_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    writer = EventWriter(path)
+    writer.emit("progress", {"n": 1})
+    (first,) = read_events(path)
+    writer.emit("progress", {"n": 2})
+    with path.open("ab") as file:
+        file.write(b"no json\n{torn")
+    rest = list(read_events(path, first[0]))
+    assert [None if event is None else event["values"]["n"] for _, event in rest] == [2, None]
+    assert rest[-1][0] == path.stat().st_size - len(b"{torn")
+
+
+def test_heartbeat_beats_only_in_silence_and_never_after_leaving(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    writer = EventWriter(path)
+    with Heartbeat(writer, interval=0.1):
+        for _ in range(8):
+            writer.emit("progress", {})
+            time.sleep(0.02)
+        assert "heartbeat" not in [event["kind"] for event in events_of(path)]
+        deadline = time.monotonic() + 10
+        while "heartbeat" not in path.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    beats = [event for event in events_of(path) if event["kind"] == "heartbeat"]
+    assert beats and beats[0]["values"]["rss"] > 1_000_000
+    size = path.stat().st_size
+    time.sleep(0.25)
+    assert path.stat().st_size == size
+
+
+def test_events_module_needs_no_torch() -> None:
+    code = "import sys, engine.events, engine.config; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_kinds_are_those_of_the_documented_schema() -> None:
+    table = (ROOT / "docs" / "events.md").read_text().split("| kind | `values` |")[1].split("\n\n")[0]
+    documented = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+    assert documented == KINDS

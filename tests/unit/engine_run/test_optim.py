@@ -1,0 +1,74 @@
+"""SGD of the reference release: who learns at which rate and who decays; the schedules."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from engine.config.schema import OptimConfig
+from engine.optim import build_optimiser, clip, learning_rate, set_learning_rate
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 1)
+        self.bn = nn.BatchNorm2d(2)
+
+
+def test_build_optimiser_update_equals_the_formula_by_hand() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    config = OptimConfig(lr=0.1, momentum=0.9, weight_decay=0.01, bias_lr_factor=2.0)
+    optimiser = build_optimiser(net, config)
+    rules = {"conv.weight": (1.0, 0.01), "conv.bias": (2.0, 0.0), "bn.weight": (1.0, 0.0), "bn.bias": (1.0, 0.0)}
+    expected = {name: value.detach().clone() for name, value in net.named_parameters()}
+    speed = {name: torch.zeros_like(value) for name, value in expected.items()}
+    for step in range(3):
+        set_learning_rate(optimiser, 0.1 / (step + 1))
+        for name, parameter in net.named_parameters():
+            parameter.grad = torch.full_like(parameter, 0.5 + step)
+            factor, decay = rules[name]
+            speed[name] = 0.9 * speed[name] + parameter.grad + decay * expected[name]
+            expected[name] = expected[name] - 0.1 / (step + 1) * factor * speed[name]
+        optimiser.step()
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.detach(), expected[name])
+
+
+def test_build_optimiser_holds_every_parameter_once() -> None:
+    net = nn.Sequential(Net(), nn.Linear(2, 2), nn.LayerNorm(2))
+    optimiser = build_optimiser(net, OptimConfig())
+    held = [id(p) for group in optimiser.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (OptimConfig(lr=1, schedule="constant"), [1, 1, 1, 1]),
+        (OptimConfig(lr=1, schedule="step", milestones=(0.5, 0.75), gamma=0.1), [1, 1, 0.1, 0.01]),
+        (OptimConfig(lr=1, schedule="poly"), [1, 0.75**0.9, 0.5**0.9, 0.25**0.9]),
+        (OptimConfig(lr=1, schedule="cosine"), [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)]),
+        (OptimConfig(lr=1, schedule="constant", warmup_steps=2), [0.5, 1, 1, 1]),
+    ],
+)
+def test_learning_rate_schedule_gives_the_rates_by_hand(config: OptimConfig, expected: list[float]) -> None:
+    assert [learning_rate(config, step, 4) for step in range(4)] == pytest.approx(expected)
+
+
+def test_learning_rate_reference_milestones_fall_on_the_published_steps() -> None:
+    config = OptimConfig(milestones=(24 / 42, 36 / 42, 40 / 42))
+    changes = [s for s in range(1, 42_000) if learning_rate(config, s, 42_000) != learning_rate(config, s - 1, 42_000)]
+    assert changes == [24_000, 36_000, 40_000]
+
+
+def test_clip_limits_the_norm_only_where_asked() -> None:
+    net = nn.Linear(2, 1, bias=False)
+    for limit, norm in ((0.0, 5.0), (1.0, 1.0), (9.0, 5.0)):
+        net.weight.grad = torch.tensor([[3.0, 4.0]])
+        clip(net, OptimConfig(clip_norm=limit))
+        assert float(net.weight.grad.norm()) == pytest.approx(norm, rel=1e-5)

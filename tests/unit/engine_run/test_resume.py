@@ -1,0 +1,190 @@
+"""Resume is exact: whatever ends a run early, going on gives the run that was never cut off."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from engine.config import Recipe
+from engine.replay import Replay
+from engine.resume import find_position
+
+Make = Callable[..., Recipe]
+
+
+class Runner(Protocol):
+    run_dir: Path
+
+    def train(self, recipe: Recipe, stop: Any = ...) -> str: ...
+    def finish(self, recipe: Recipe, *options: str) -> tuple[int, str, str]: ...
+    def kill_at(self, recipe: Recipe, number: signal.Signals, stage: str, step: int) -> int: ...
+    def events(self, attempt: int | None = None) -> list[dict[str, Any]]: ...
+    def kind(self, kind: str, stage: str | None = None) -> list[dict[str, Any]]: ...
+    def losses(self) -> dict[tuple[str, int], float]: ...
+    def weights(self, stage: str) -> bytes: ...
+
+
+def at(stage: str, step: int) -> Callable[[list[dict[str, Any]]], bool]:
+    """Whether the newest event is of that step or a later one of the stage."""
+    return lambda events: events[-1]["stage"] == stage and events[-1]["step"] >= step
+
+
+def assert_equal_runs(one: Runner, other: Runner) -> None:
+    """Losses, weights, evaluations and graphs to the last bit."""
+    assert one.losses() == other.losses()
+    for stage in ("proxy", "match", "segment"):
+        assert one.weights(stage) == other.weights(stage)
+    for kind, key in (("confusion", "matrix"), ("graph", "d_pos_mean"), ("projection", "x")):
+        found = [{(e["stage"], e["step"]): e["values"][key] for e in run.kind(kind)} for run in (one, other)]
+        assert found[0] == found[1]
+
+
+def assert_no_gap_in_seq(run: Runner) -> None:
+    seqs = [event["seq"] for event in run.events()]
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+# ---- in this process: every place where a run may be asked to leave -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [
+        *[("", 0), ("proxy", 0), ("proxy", 1), ("proxy", 3), ("match", 0), ("match", 2)],
+        *[("segment", 1), ("segment", 3), ("segment", 5), ("segment", 6), ("evaluate", 0)],
+    ],
+)
+def test_stop_then_resume_equals_the_run_that_was_never_stopped(
+    runner: Runner, another_runner: Runner, make_recipe: Make, stage: str, step: int
+) -> None:
+    recipe = make_recipe()
+    assert another_runner.train(recipe) == "succeeded"
+    assert runner.train(recipe, stop=at(stage, step)) == "stopped"
+    assert runner.train(recipe) == "succeeded"
+    assert_equal_runs(runner, another_runner)
+    assert_no_gap_in_seq(runner)
+
+
+def test_stop_at_every_step_still_comes_to_the_same_end(
+    runner: Runner, another_runner: Runner, make_recipe: Make
+) -> None:
+    recipe = make_recipe(proxy=None, match__steps=2, segment__steps=3, segment__eval_every=2, evaluate=None)
+    another_runner.train(recipe)
+    for attempts in range(1, 12):
+        own: list[int] = []
+
+        def after_one_step(events: list[dict[str, Any]], number: int = attempts, own: list[int] = own) -> bool:
+            own[:] = [e["step"] for e in events if e["kind"] == "metrics"]
+            return len(own) >= number
+
+        if runner.train(recipe, stop=after_one_step) == "succeeded":
+            break
+    assert attempts == 5
+    assert runner.losses() == another_runner.losses()
+    assert runner.weights("segment") == another_runner.weights("segment")
+
+
+def test_resume_reports_where_it_goes_on(runner: Runner, make_recipe: Make) -> None:
+    recipe = make_recipe()
+    runner.train(recipe, stop=at("match", 2))
+    assert find_position(recipe, runner.run_dir).global_step == 5
+    runner.train(recipe)
+    started = runner.kind("run_started")[1]["values"]
+    assert (started["resumed_stage"], started["resumed_step"], started["resumed_global_step"]) == ("match", 2, 5)
+    assert runner.kind("stage_started", "match")[1]["values"]["resumed_step"] == 2
+
+
+def test_stop_during_an_evaluation_does_it_again_before_going_on(
+    runner: Runner, another_runner: Runner, make_recipe: Make
+) -> None:
+    recipe = make_recipe(proxy=None, match=None)
+    another_runner.train(recipe)
+
+    # The first image of the evaluation after step 3 is written, its matrix is not.
+    assert runner.train(recipe, stop=lambda events: events[-1]["kind"] == "image") == "stopped"
+    assert runner.kind("confusion") == []
+    assert runner.kind("checkpoint")[0]["step"] == 3
+    runner.train(recipe)
+    assert [e["step"] for e in runner.kind("confusion", "segment")] == [3, 6]
+    assert runner.losses() == another_runner.losses()
+    miou = [[e["values"]["miou"] for e in r.kind("metrics") if "miou" in e["values"]] for r in (runner, another_runner)]
+    assert miou[0] == miou[1]
+
+
+def test_resume_finished_run_does_nothing_more(runner: Runner, make_recipe: Make) -> None:
+    recipe = make_recipe(proxy=None, match=None)
+    runner.train(recipe)
+    assert runner.train(recipe) == "succeeded"
+    assert [e["kind"] for e in runner.events(2)] == ["run_started"]
+
+
+def test_resume_from_a_damaged_checkpoint_takes_the_one_before_and_warns(
+    runner: Runner, another_runner: Runner, make_recipe: Make
+) -> None:
+    recipe = make_recipe(proxy=None, match=None, runtime__checkpoint_every=2)
+    another_runner.train(recipe)
+    runner.train(recipe, stop=at("segment", 5))
+    newest = runner.run_dir / "checkpoints/segment/step_00000005/model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    runner.train(recipe)
+    assert "step_00000005 is damaged" in runner.kind("warning")[0]["values"]["text"]
+    assert runner.kind("stage_started", "segment")[1]["values"]["resumed_step"] == 4
+    assert runner.losses() == another_runner.losses()
+
+
+def test_resume_with_other_threads_warns(runner: Runner, make_recipe: Make) -> None:
+    recipe = make_recipe(proxy=None, match=None)
+    runner.train(recipe, stop=at("segment", 1))
+    runner.train(make_recipe(proxy=None, match=None, runtime__threads=2))
+    assert "set runtime.threads=1 to go on exactly" in runner.kind("warning")[0]["values"]["text"]
+
+
+# ---- the proof by replay -------------------------------------------------------------------------------------------
+
+
+def test_replay_compares_with_the_attempt_before(runner: Runner, make_recipe: Make) -> None:
+    recipe = make_recipe(proxy=None, segment=None, evaluate=None, runtime__checkpoint_every=2)
+    runner.train(recipe, stop=at("match", 3))
+    replay = Replay(runner.run_dir, 2, "match", 2)
+    loss = runner.losses()[("match", 3)]
+    assert replay.compare(3, loss) == "" and replay.compare(4, 1.0) == ""
+    assert (replay.compared, replay.equal) == (1, 1)
+
+
+def test_replay_first_difference_is_told_once(runner: Runner, make_recipe: Make) -> None:
+    runner.train(make_recipe(proxy=None, segment=None, evaluate=None))
+    replay = Replay(runner.run_dir, 2, "match", 0)
+    assert "the loss of step 1 is 9" in replay.compare(1, 9.0)
+    assert replay.compare(2, 9.0) == ""
+    assert (replay.compared, replay.equal) == (2, 0)
+
+
+# ---- real processes ------------------------------------------------------------------------------------------------
+
+LONG = {"proxy__steps": 30, "match__steps": 40, "segment__steps": 60, "segment__eval_every": 25}
+
+
+@pytest.mark.slow
+def test_process_killed_in_every_stage_and_stopped_once_equals_the_run_that_was_not(
+    runner: Runner, another_runner: Runner, make_recipe: Make
+) -> None:
+    recipe = make_recipe(**LONG, runtime__checkpoint_every=7)
+    code, _, err = another_runner.finish(recipe, "--quiet")
+    assert code == 0, err
+    for stage, step in (("proxy", 9), ("match", 16), ("segment", 24)):
+        assert runner.kill_at(recipe, signal.SIGKILL, stage, step) == -signal.SIGKILL
+    assert runner.kill_at(recipe, signal.SIGTERM, "segment", 40) == 143
+    assert runner.events(4)[-1]["values"] == {"status": "stopped"}
+    stopped_at = runner.kind("checkpoint")[-1]["step"]
+    code, _, err = runner.finish(recipe, "--quiet")
+    assert code == 0, err
+    assert_equal_runs(runner, another_runner)
+    assert_no_gap_in_seq(runner)
+    assert runner.kind("run_started")[4]["values"]["resumed_step"] == stopped_at >= 40
+    replayed = [e["values"] for e in runner.kind("stage_finished") if e["values"]["replayed"]]
+    assert replayed and all(v["replayed"] == v["replayed_equal"] for v in replayed)
+    assert runner.kind("warning") == []
