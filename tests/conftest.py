@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -48,7 +49,10 @@ def _end_processes(home: Home) -> None:
     for file in home.runs.glob("*/attempts/*/pid"):
         with contextlib.suppress(OSError, ValueError):
             pid, known = int(file.read_text().split()[0]), file.read_text().split()[1]
-            if identity(pid) in (known, None):  # None: the leader is dead, and its group keeps the number from others
+            if pid > 1 and identity(pid) in (
+                known,
+                None,
+            ):  # None: the leader is dead, and its group keeps the number from others
                 os.killpg(pid, signal.SIGKILL)
 
 

@@ -123,9 +123,13 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
     for name, info in model.model_fields.items():
         models = list(_models(info.annotation))
         if not models:
-            yield KeyInfo(f"{prefix}{name}", type_text(info), info.description or "", info.get_default())
+            yield KeyInfo(f"{prefix}{name}", type_text(info), info.description or "", _default(info))
         for inner in models:
             yield from _walk(inner, f"{prefix}{name}.")
+
+
+def _default(info: FieldInfo) -> Any:
+    return info.default_factory() if info.default_factory is not None else info.default  # type: ignore[call-arg]
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -85,6 +85,14 @@ class OptimConfig(Section):
     clip_norm: float = Field(0.0, ge=0, description="gradient norm limit; 0 = off")
 
 
+class SegmentOptimConfig(OptimConfig):
+    """The same, with the milestones of fine-tuning: 24k, 36k and 40k of 42k steps."""
+
+    milestones: tuple[float, ...] = Field(
+        (24 / 42, 36 / 42, 40 / 42), description="stage fractions at which lr is multiplied by gamma"
+    )
+
+
 class ProxyConfig(Section):
     """Self-supervised proxy task (paper stage a)."""
 
@@ -127,7 +135,7 @@ class SegmentConfig(Section):
     pixels: int = Field(256, ge=1, description="pixels sampled per image (hypercolumn)")
     pixel_margin: int = Field(0, ge=0, description="distance that sampled pixels keep from the crop border, pixels")
     eval_every: int = Field(0, ge=0, description="evaluate on the validation split every N steps; 0 = only at the end")
-    optim: OptimConfig = OptimConfig(milestones=(24 / 42, 36 / 42, 40 / 42))
+    optim: SegmentOptimConfig = SegmentOptimConfig()
 
 
 class EvaluateConfig(Section):

@@ -46,13 +46,13 @@ def resolve(home: Home, selector: str) -> str:
     """
     with Reader(home) as reader:
         ids = reader.ids()
-    back = re.fullmatch(r"@(?:~(\d+))?", selector)
+    back = re.fullmatch(r"@(?:~([0-9]+))?", selector)
     if back:
         steps = int(back.group(1) or 0)
         if steps < len(ids):
             return str(ids[-1 - steps])
         raise NotFoundError(f"'{selector}' asks for run {steps + 1} from the end, but there are {len(ids)}")
-    if not re.fullmatch(r"\d+", selector):
+    if not re.fullmatch(r"[0-9]+", selector):
         raise NotFoundError(f"no run '{selector}'", "give an id, a unique prefix of one, @ (the last) or @~1")
     if int(selector) in ids:
         return str(int(selector))

@@ -129,7 +129,8 @@ def stop(home: Home, timeout: float = 10) -> bool:
         return False
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if holder(home)[0] != pid:
+        # -1: the lock is still held by one that is on its way out (or in) and says nothing of itself.
+        if holder(home)[0] not in (pid, -1):
             return True
         time.sleep(0.05)
     raise MmtuiError(f"the supervisor (pid {pid}) did not leave within {timeout:g} s", f"end it with: kill -9 {pid}")

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def _migrate(home: Home) -> None:
 def backup(source: Path, target: Path) -> Path:
     """Copy a database while it is in use."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with sqlite3.connect(source) as origin, sqlite3.connect(target) as copy:
+    with closing(sqlite3.connect(source)) as origin, closing(sqlite3.connect(target)) as copy:
         origin.backup(copy)
     target.chmod(0o600)
     return target

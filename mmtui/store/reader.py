@@ -150,7 +150,7 @@ class Reader:
         return values
 
     def _warnings(self, run_id: int) -> tuple[str, ...]:
-        sql = 'SELECT "values" FROM events WHERE run_id = ? AND kind = \'warning\' ORDER BY id DESC LIMIT 20'
+        sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'warning' ORDER BY id DESC LIMIT 20"
         return tuple(str(json.loads(row[0]).get("text", "")) for row in self.query(sql, [run_id]))
 
     def stages(self, run_id: int) -> tuple[StageView, ...]:
@@ -208,7 +208,7 @@ class Reader:
     def graphs(self, run_id: int, limit: int) -> list[GraphStats]:
         """The newest graph statistics, oldest first."""
         sql = (
-            'SELECT step, t, "values" FROM events e WHERE run_id = ? AND kind = \'graph\''
+            "SELECT step, t, \"values\" FROM events e WHERE run_id = ? AND kind = 'graph'"
             f" AND {KEPT.format(t='e')} ORDER BY id DESC LIMIT ?"
         )
         rows = self.query(sql, [run_id, limit])
@@ -226,7 +226,7 @@ class Reader:
         return [{**dict(row), "values": json.loads(row["values"])} for row in rows]
 
     def class_table(self, run_id: int, step: int | None = None) -> ClassTable | None:
-        """Per-class IoU of the newest evaluation, or of the one at global step ``step``."""
+        """Per-class IoU of the newest evaluation, or of the one at step ``step`` of its stage."""
         rows = self.query(
             f"SELECT * FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
             " ORDER BY global_step, stage = 'evaluate', attempt",

@@ -128,6 +128,8 @@ def apply_verb(session: Session, run_id: int, verb: str) -> RunState:
     fields: dict[str, Any] = {}
     if verb == "cancel":
         fields = {"ended_at": time.time()}
+    elif verb == "resume":
+        fields = {"ended_at": None}
     elif verb == "retry":
         fields = {"ended_at": None, "not_before": 0.0, "vanished": 0, "error": ""}
     return transition(session, run_id, RunEvent(verb), actor="user", **fields)

@@ -15,6 +15,15 @@ from mmtui.services import demo, runs, supervisors
 Invoke = Callable[..., Any]
 
 
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    """A recipe that trains for a few seconds on one thread."""
+    file = tmp_path / "tiny.yaml"
+    stages = "proxy: null\nmatch: null\nsegment: {steps: 3, eval_every: 0}\n"
+    file.write_text(f"base: shapes_smoke\n{stages}runtime: {{threads: 1}}\n")
+    return str(file)
+
+
 def states(home: Home) -> dict[str, str]:
     return {row.id: row.state for row in runs.list_runs(home)}
 
@@ -130,8 +139,8 @@ def test_cancel_quiet_prints_the_ids(populated: Home, mmtui_: Invoke) -> None:
 
 
 @pytest.mark.e2e
-def test_release_starts_a_supervisor_and_the_run_trains(supervised: Home, mmtui_: Invoke) -> None:
-    assert mmtui_("run", "shapes_smoke", "--hold", "-q").out == "1\n"
+def test_release_starts_a_supervisor_and_the_run_trains(supervised: Home, mmtui_: Invoke, tiny: str) -> None:
+    assert mmtui_("run", tiny, "--hold", "-q").out == "1\n"
     assert mmtui_("release", "1").code == 0
     assert mmtui_("daemon", "status").code == 0
     assert mmtui_("wait", "1", "--timeout", "200").code == 0
@@ -158,9 +167,9 @@ def test_run_follow_of_a_run_that_fails_exits_1_and_logs_say_why(
 
 @pytest.mark.e2e
 def test_demo_without_terminal_ends_with_both_runs_side_by_side(
-    supervised: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch
+    supervised: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch, tiny: str
 ) -> None:
-    monkeypatch.setattr(demo, "RECIPES", ("shapes_smoke", "shapes_smoke"))
+    monkeypatch.setattr(demo, "RECIPES", (tiny, tiny))
     found = mmtui_("demo")
     assert found.code == 0, found.err
     lines = found.out.splitlines()
@@ -174,11 +183,11 @@ def test_demo_without_terminal_ends_with_both_runs_side_by_side(
 
 @pytest.mark.e2e
 def test_demo_with_a_run_that_fails_exits_1(
-    supervised: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    supervised: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: str
 ) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text(f"base: shapes_smoke\ndata: {{kind: folder, root: {tmp_path / 'nowhere'}}}\n")
-    monkeypatch.setattr(demo, "RECIPES", ("shapes_smoke", str(broken)))
+    monkeypatch.setattr(demo, "RECIPES", (tiny, str(broken)))
     found = mmtui_("demo")
     assert found.code == 1
     assert "mmtui logs 2" in found.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_overrides_values_take_the_type_of_the_schema(recipe_file: Path) -> None
     assert recipe.runtime.deterministic is False
     assert (recipe.name, recipe.description) == ("34", "a: b")
     assert (recipe.match.patch_size, recipe.match.background) == ((16, 48), None)
+
+
+def test_overrides_one_key_of_an_optimiser_keeps_the_published_milestones_of_its_stage(recipe_file: Path) -> None:
+    recipe = resolved(recipe_file, "segment.optim.lr=0.02", "match.optim.lr=0.02")
+    assert recipe.segment is not None and recipe.match is not None
+    assert recipe.segment.optim.milestones == (24 / 42, 36 / 42, 40 / 42)
+    assert recipe.match.optim.milestones == (0.75,)
 
 
 def test_overrides_stage_null_removes_it_and_a_key_of_it_brings_it_back(recipe_file: Path) -> None:
@@ -119,3 +127,12 @@ def _leaves(data: dict[str, object], prefix: str) -> set[str]:
 
 def test_nearest_key_hint_nothing_near_is_silent_outside_any_section() -> None:
     assert nearest_key_hint("a.b.c") == ""
+
+
+def test_recipes_document_lists_the_keys_of_the_schema(repository: Path) -> None:
+    spec = importlib.util.spec_from_file_location("make_recipes", repository / "docs" / "make_recipes.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.FILE.read_text()
+    assert module.updated(text) == text, "run: python docs/make_recipes.py"

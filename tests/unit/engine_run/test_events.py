@@ -71,9 +71,12 @@ def test_emit_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
 
 def test_emit_from_many_threads_gives_whole_lines_in_order_of_seq(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path / "e.jsonl")
-    threads = [
-        threading.Thread(target=lambda: [writer.emit("metrics", {"x": "y" * 500}) for _ in range(100)]) for _ in "12345"
-    ]
+
+    def emit_many() -> None:
+        for _ in range(100):
+            writer.emit("metrics", {"x": "y" * 500})
+
+    threads = [threading.Thread(target=emit_many) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,7 +87,12 @@ def test_emit_from_many_threads_gives_whole_lines_in_order_of_seq(tmp_path: Path
 def test_emit_every_line_is_one_write_in_append_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[bytes] = []
     real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: (writes.append(bytes(data)), real(fd, data))[1])
+
+    def counted(descriptor: int, data: bytes) -> int:
+        writes.append(bytes(data))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", counted)
     path = tmp_path / "e.jsonl"
     writer = EventWriter(path)
     writer.emit("metrics", {"x": "y" * 20_000})

@@ -1,6 +1,6 @@
 """How much faster the vectorised draws are than loops over nodes and patches, measured side by side in one run.
 
-    python benchmarks/graph.py [--threads 1] [--rounds 5]
+    python benchmarks/bench_graph.py [--threads 1] [--rounds 5]
 
 Rivals, on the same input: the node-by-node loop of PAPER 1.3, and patches sampled and cut one after the other with a
 coverage mask of pixels, each window resized by itself. Medians; rivals take turns, so a slow moment of the machine
