@@ -23,6 +23,7 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit code."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # else trainers that share cores spin in each other's way
     parser = _parser()
     options = parser.parse_args(arguments)
     name = options.recipe or options.name

@@ -63,8 +63,8 @@ def kill_everything(home: Home) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for process in processes_of(home):
-        if "pytest" not in " ".join(process.cmdline()):
-            with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error):
+            if "pytest" not in " ".join(process.cmdline()):
                 process.kill()
 
 
