@@ -151,11 +151,7 @@ def bench_patches(rounds: int, batch: int, per_image: int) -> None:
         rounds,
         lambda: crop_patches(images, sample_patches(labels, per_image, generator=source)),
         lambda: torch.stack(
-            [
-                naive_cut(i, *w)
-                for i, m in zip(images, maps, strict=True)
-                for w in naive_windows(m, per_image, rng)
-            ]
+            [naive_cut(i, *w) for i, m in zip(images, maps, strict=True) for w in naive_windows(m, per_image, rng)]
         ),
     )
 

@@ -1,4 +1,4 @@
-"""``python -m engine``: train a recipe, check a recipe, check a data set. Works without mmtui."""
+"""``python -m engine``: train a recipe, check a recipe or a data set, draw pictures of runs. Works without mmtui."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from engine import pictures_cli
 from engine.config import Recipe, RecipeFileError, load_recipe
+from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
-from engine.events import EventWriter, Heartbeat, attempt_numbers
+from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
 
 EXIT_STOPPED = 143
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+_SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
+FOLDERS = [Path("recipes"), _SHIPPED, _SHIPPED / "studies"]
+"""Where recipe names are looked up."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,11 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # else trainers that share cores spin in each other's way
     parser = _parser()
     options = parser.parse_args(arguments)
+    if not hasattr(options, "recipe"):
+        return int(options.command(options))
     name = options.recipe or options.name
     if not name:
         parser.error("give a recipe: a YAML file, or the name of a recipe")
     try:
-        recipe = load_recipe(name, options.set, [Path("recipes"), RECIPES])
+        overrides = list(options.set)
+        if getattr(options, "smoke", False):
+            overrides = [*smoke_overrides(load_recipe(name, overrides, FOLDERS)), *overrides]
+        recipe = load_recipe(name, overrides, FOLDERS)
     except RecipeFileError as error:
         _say(f"error: {error}")
         return RecipeError.exit_code
@@ -54,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "train":
             sub.add_argument("--run-dir", required=True, type=Path, help="folder of the run")
             sub.add_argument("--attempt", type=int, default=0, help="number of this attempt (default: the next)")
+            sub.add_argument("--smoke", action="store_true", help="two steps of each stage, few images, a thin network")
             sub.add_argument("--quiet", action="store_true", help="no progress lines")
+    pictures_cli.add_parser(commands)
     return parser
 
 
@@ -63,12 +74,15 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
     run_dir: Path = options.run_dir.absolute()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        stop = StopSignal()
+        if int(os.environ.get("RANK", "0")) > 0:
+            # One of several processes that torchrun has started: rank 0 alone writes.
+            return _train(recipe, run_dir, SilentWriter(), 1, stop, lambda _line: None)
         if not _lock(run_dir):
             _say(f"error: another process is training in {run_dir}: wait for it, or use another --run-dir")
             return 1
         numbers = attempt_numbers(run_dir)
         attempt = options.attempt or (numbers[-1] + 1 if numbers else 1)
-        stop = StopSignal()
         writer = EventWriter.open_for_attempt(run_dir, attempt)
     except OSError as error:
         _say(f"error: {disk_full_text(error, Path(error.filename or run_dir), 'the file')}")
@@ -148,9 +162,10 @@ def check_recipe_command(recipe: Recipe, _options: argparse.Namespace) -> int:
 def check_data_command(recipe: Recipe, _options: argparse.Namespace) -> int:
     """Print what is in the data set; 1 if something is wrong with it."""
     from engine.data.check import format_report, summarise
+    from engine.data.progress import Paced, terminal_line
 
     try:
-        report = summarise(recipe.data)
+        report = summarise(recipe.data, Paced(terminal_line) if sys.stderr.isatty() else None)
     except EngineError as error:
         _say(f"error: {error}")
         return error.exit_code

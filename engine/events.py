@@ -181,6 +181,20 @@ class EventWriter:
             self._file = -1
 
 
+class SilentWriter(EventWriter):
+    """Writes nothing: what the processes beside rank 0 of a distributed run report to."""
+
+    def __init__(self) -> None:
+        self.path = Path(os.devnull)
+        self._lock = threading.Lock()
+        self._stage, self._step, self._global_step = "", 0, 0
+        self._last_written = 0.0
+        self._file = -1
+
+    def emit(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Nothing happens."""
+
+
 class Heartbeat:
     """A thread that writes ``heartbeat`` events while nothing else is written.
 

@@ -46,24 +46,59 @@ def train(
     """
     threads = determinism.configure(recipe.runtime.threads, recipe.runtime.deterministic)
     device = choose_device(recipe)
-    checkpoint.clean(run_dir)
-    position = find_position(recipe, run_dir)
+    dist.start(device)
+    position = _agreed_position(recipe, run_dir)
     writer.at("", 0, position.global_step)
     writer.emit("run_started", _started(recipe, attempt, device, position, threads))
     for warning in position.warnings:
         writer.emit("warning", {"text": warning})
-    context = Context(recipe, run_dir, device, writer, stop_requested, rank=dist.rank(), attempt=attempt)
+    stop = Stop(stop_requested)
+    context = Context(recipe, run_dir, device, writer, stop.requested, rank=dist.rank(), attempt=attempt)
     offset = 0
     for name, total in recipe.stages():
         missing = checkpoint.final_checkpoint(run_dir, name) is None
-        if missing and (stop_requested() or not run_stage(context, name, total, offset, position, echo)):
+        dist.barrier()
+        if missing and (stop.agree(False)[0] or not run_stage(context, name, total, offset, position, echo, stop)):
             return "stopped"
         offset += total
     writer.at("", 0, offset)
     return "succeeded"
 
 
-def run_stage(context: Context, name: str, total: int, offset: int, position: Position, echo: Echo) -> bool:
+class Stop:
+    """The wish that the run leave. Several processes agree on it after every step; in between they keep to that.
+
+    Alone, it is asked for at once.
+    """
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self._asked = asked
+        self._agreed = False
+
+    def requested(self) -> bool:
+        """Whether to leave; may be called by one process alone."""
+        return self._agreed if dist.active() else self._asked()
+
+    def agree(self, due: bool) -> tuple[bool, bool]:
+        """Whether any process was asked to leave, and whether one's checkpoint is due. All of them have to call it."""
+        if not dist.active():
+            return self._asked(), due
+        self._agreed, due = dist.agree([self._asked(), due])
+        return self._agreed, due
+
+
+def _agreed_position(recipe: Recipe, run_dir: Path) -> Position:
+    """Where to go on. Rank 0 tidies the directory first; the others find it as it left it."""
+    if dist.rank() == 0:
+        checkpoint.clean(run_dir)
+        position = find_position(recipe, run_dir)
+        dist.barrier()
+        return position
+    dist.barrier()
+    return find_position(recipe, run_dir)
+
+
+def run_stage(context: Context, name: str, total: int, offset: int, position: Position, echo: Echo, stop: Stop) -> bool:
     """Train one stage to its end; False if it was asked to leave (what is needed to go on is then on disk)."""
     found = position.found if position.stage == name else None
     start = found.step if found is not None else 0
@@ -74,10 +109,11 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         stage = build_stage(context, name)
         if found is not None and stage.optimiser is not None:
             checkpoint.load_step(found, stage.module, stage.optimiser)
+            stage.splits = int(found.meta().get("splits", 1))
         if found is not None and not found.meta().get("observed", True):
             log(context, start, total, stage.observe(start), echo)
         replay = Replay(context.run_dir, context.attempt, name, start)
-        finished = run_steps(context, stage, start, offset, echo, replay)
+        finished = run_steps(context, stage, start, offset, echo, replay, stop)
     except StopRequestedError:
         return False
     except RuntimeError as error:
@@ -86,13 +122,16 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
             raise
         raise advice from error
     if finished:
-        checkpoint.save_final(context.run_dir, name, stage.output(), {**provenance(context.recipe), **stage.summary()})
+        if context.rank == 0:
+            meta = {**provenance(context.recipe), **stage.summary()}
+            checkpoint.save_final(context.run_dir, name, stage.output(), meta)
+        dist.barrier()
         values = {"replayed": replay.compared, "replayed_equal": replay.equal}
         context.writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3), **values})
     return finished
 
 
-def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Echo, replay: Replay) -> bool:
+def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Echo, replay: Replay, stop: Stop) -> bool:
     """Steps ``start`` to the last of a stage: compute, observe, log, checkpoint, in this order."""
     runtime, total = context.recipe.runtime, stage.total_steps
     clock, watch = StepClock(stage.images_per_step), FiniteWatch(stage.name)
@@ -114,9 +153,11 @@ def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Ech
             difference = replay.compare(done, numbers.get("loss", 0.0))
             if difference:
                 context.writer.emit("warning", {"text": difference})
-        stopping = observed is None or context.stop_requested()
-        due = time.monotonic() - saved_at >= runtime.checkpoint_seconds
+        # By the clock of rank 0 alone: other clocks would be due at other steps.
+        due = context.rank == 0 and time.monotonic() - saved_at >= runtime.checkpoint_seconds
         due = due or (runtime.checkpoint_every > 0 and done % runtime.checkpoint_every == 0)
+        stopping, due = stop.agree(due)
+        stopping = stopping or observed is None
         if (due or stopping) and stage.optimiser is not None and (done < total or observed is None):
             watch.check()
             save(context, stage, done, observed=observed is not None)
@@ -138,13 +179,21 @@ def log(
     context: Context, done: int, total: int, values: Mapping[str, Tensor | float], echo: Echo, left: float | None = None
 ) -> dict[str, float]:
     """Write a metrics event and a progress line: the only place where values leave the device. Returns them."""
-    numbers = {name: float(value) for name, value in values.items()}
+    numbers = _across_processes({name: float(value) for name, value in values.items()})
     context.writer.emit("metrics", numbers)
     words = [f"{name} {numbers[name]:.4g}" for name in ("loss", "miou", "lr") if name in numbers]
     if left is not None and done < total:
         words.append(f"eta {left:.0f} s")
     echo(f"{context.writer.stage} {done}/{total}  {'  '.join(words)}")
     return numbers
+
+
+def _across_processes(numbers: dict[str, float]) -> dict[str, float]:
+    """Means over all processes: each has seen its share of the step alone."""
+    if not dist.active():
+        return numbers
+    means = dist.mean(torch.tensor(list(numbers.values()), dtype=torch.float64)).tolist()
+    return dict(zip(numbers, means, strict=True))
 
 
 def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
@@ -154,6 +203,9 @@ def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
         observed: whether ``stage.observe(done)`` has been done; if not, the next attempt does it first.
     """
     assert stage.optimiser is not None
+    if context.rank > 0:
+        dist.barrier()
+        return
     began = time.perf_counter()
     path = checkpoint.save_step(
         context.run_dir,
@@ -161,7 +213,7 @@ def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
         done,
         stage.module,
         stage.optimiser,
-        {**provenance(context.recipe), "observed": observed},
+        {**provenance(context.recipe), "observed": observed, "splits": stage.splits},
         keep=context.recipe.runtime.keep_checkpoints,
     )
     size = sum(file.stat().st_size for file in path.iterdir())
@@ -171,6 +223,7 @@ def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
         "bytes": size,
     }
     context.writer.emit("checkpoint", values)
+    dist.barrier()
 
 
 def choose_device(recipe: Recipe) -> torch.device:
@@ -194,6 +247,7 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
         "engine": engine.__version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "processes": dist.world_size(),
         "classes": list(class_names(recipe.data)),
     }
 
@@ -214,6 +268,7 @@ def _started(recipe: Recipe, attempt: int, device: torch.device, position: Posit
         "classes": list(class_names(recipe.data)),
         "threads": threads,
         "precision": recipe.runtime.precision,
+        "processes": dist.world_size(),
     }
 
 

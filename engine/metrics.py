@@ -88,6 +88,19 @@ class ConfusionMatrix:
         truth = self.matrix.sum(1).double()
         return torch.where(truth > 0, self.matrix.diagonal().double() / truth, torch.nan)
 
+    def mean_accuracy(self) -> float:
+        """Mean accuracy over the classes in the truth, 0-1 (PAPER 2.5: mean acc, nanmean); NaN if there are none."""
+        return float(self.accuracy().nanmean())
+
+    def frequency_weighted_iou(self) -> float:
+        """IoU of each class weighted with its share of the truth's pixels, 0-1 (Long et al. 2015); NaN without pixels.
+
+        A class that is only predicted has no share.
+        """
+        truth = self.matrix.sum(1).double()
+        present = truth > 0
+        return float((truth[present] * self.iou()[present]).sum() / truth.sum())
+
     def pixel_accuracy(self) -> float:
         """Share of all counted pixels that are right, 0-1; NaN if there are none."""
         total = int(self.matrix.sum())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from engine import checkpoint
+from engine import checkpoint, dist
 from engine.checkpoint import Checkpoint
 from engine.config.schema import STAGE_ORDER, Recipe
 from engine.errors import CheckpointError
@@ -91,6 +91,13 @@ def check_same_recipe(recipe: Recipe, path: Path, stage: str) -> None:
         made_with = Recipe.model_validate(checkpoint.read_meta(path)["recipe"])
     except (KeyError, ValidationError) as error:
         raise CheckpointError(f"{path} holds no recipe that can be read: use another run directory") from error
+    processes = checkpoint.read_meta(path).get("processes", 1)
+    if processes != dist.world_size():
+        raise CheckpointError(
+            f"{path} was made by {processes} processes, now there are {dist.world_size()}: the rest would not be what"
+            f" one training computes; start {processes} (torchrun --nproc_per_node {processes}), or use another run"
+            " directory"
+        )
     then, now = dict(_determining(made_with, stage)), dict(_determining(recipe, stage))
     for key in [*then, *now]:
         if then.get(key) != now.get(key):

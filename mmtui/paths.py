@@ -60,6 +60,11 @@ class Home:
         return self.root / "supervisor.log"
 
     @property
+    def reserve(self) -> Path:
+        """Space set aside for a full disk."""
+        return self.root / "reserve"
+
+    @property
     def config(self) -> Path:
         return self.root / "config.toml"
 

@@ -24,6 +24,15 @@ from engine.config.overrides import (
 from engine.config.schema import Recipe
 from engine.config.strict_yaml import Location, StrictYamlError
 
+PATHS = (
+    ("data", "root"),
+    ("model", "weights"),
+    ("proxy", "images"),
+    ("evaluate", "ensemble"),
+    ("runtime", "data_cache"),
+)
+"""Keys that hold files or folders."""
+
 
 @dataclass
 class Document:
@@ -125,10 +134,13 @@ def _read(file: Path) -> Document:
 
 def _make_paths_absolute(data: dict[str, Any]) -> None:
     """Relative paths mean the folder the command is given in; a trainer starts elsewhere."""
-    for section, key in (("data", "root"), ("model", "weights")):
+    for section, key in PATHS:
         part = data.get(section)
-        if isinstance(part, dict) and isinstance(part.get(key), str) and part[key]:
-            part[key] = str(Path(part[key]).expanduser().absolute())
+        value = part.get(key) if isinstance(part, dict) else None
+        if isinstance(value, str) and value:
+            part[key] = str(Path(value).expanduser().absolute())  # type: ignore[index]
+        elif isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            part[key] = [str(Path(item).expanduser().absolute()) for item in value]  # type: ignore[index]
 
 
 def _validate(document: Document, file: Path) -> Recipe:

@@ -13,11 +13,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from engine.config.schema import FolderData, ProxyConfig, Recipe, ShapesData
+from engine.config.schema import CityscapesData, FolderData, ProxyConfig, Recipe, ShapesData, VocData
 from engine.config.strict_yaml import load_value
 
 TEXT, BOOLEAN = "text", "true | false"
-_DATA_KINDS: dict[Any, type[BaseModel]] = {"shapes": ShapesData, "folder": FolderData}
+_DATA_KINDS: dict[Any, type[BaseModel]] = {
+    "shapes": ShapesData,
+    "folder": FolderData,
+    "voc": VocData,
+    "cityscapes": CityscapesData,
+}
 _DEFAULT_SECTIONS = {"data": {"kind": "shapes"}}
 
 
@@ -179,7 +184,7 @@ def nearest_key_hint(key: str) -> str:
     return f"; keys there are {', '.join(siblings)}" if siblings else ""
 
 
-_SECTION_NAMES = {cls.model_fields["kind"].default for cls in (ShapesData, FolderData, ProxyConfig)}
+_SECTION_NAMES = {*_DATA_KINDS, ProxyConfig.model_fields["kind"].default}
 
 
 def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
@@ -194,7 +199,7 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "value_error":
         return key, str(error["ctx"]["error"]) if "ctx" in error else str(error["msg"])
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return f"{key}.kind", "write kind: shapes or kind: folder"
+        return f"{key}.kind", f"write kind: {' or kind: '.join(_DATA_KINDS)}"
     if info is not None:
         what = f'{info.type}, for example "{value}" in quotes' if info.type == TEXT else info.type
         return key, f"{_shown(value)} is not allowed; write {what}"

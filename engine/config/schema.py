@@ -53,22 +53,66 @@ class FolderData(Section):
     data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
 
 
-DataConfig = Annotated[ShapesData | FolderData, Field(discriminator="kind")]
+class VocData(Section):
+    """PASCAL VOC 2012 as it is unpacked: ROOT/JPEGImages, ROOT/SegmentationClass, ROOT/ImageSets/Segmentation."""
+
+    kind: Literal["voc"] = Field("voc", description="PASCAL VOC 2012, with or without the SBD masks")
+    root: str = Field("", description="folder VOC2012, the one that holds JPEGImages")
+    masks: str = Field("SegmentationClassAug", description="mask folder below root; SegmentationClass = without SBD")
+    train_list: str = Field(
+        "ImageSets/Segmentation/train_aug.txt", description="list of training images below root, one name a line"
+    )
+    val_list: str = Field("ImageSets/Segmentation/val.txt", description="list of validation images below root")
+    val_masks: str = Field("SegmentationClass", description="mask folder of the validation images, below root")
+    scale: float = Field(1.0, gt=0, le=1, description="resize factor applied once when decoding, 0-1")
+    max_train: int | None = Field(None, ge=1, description="use only this many training images (chosen by data_seed)")
+    max_val: int | None = Field(None, ge=1, description="use only this many validation images")
+    data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
+
+
+class CityscapesData(Section):
+    """Cityscapes in its official layout: ROOT/leftImg8bit/SPLIT/CITY, ROOT/gtFine/SPLIT/CITY; 19 trainIds."""
+
+    kind: Literal["cityscapes"] = Field("cityscapes", description="Cityscapes, fine annotations")
+    root: str = Field("", description="folder that holds leftImg8bit and gtFine")
+    masks: Literal["labelIds", "labelTrainIds"] = Field(
+        "labelIds", description="which masks to read; labelIds are mapped to the 19 trainIds"
+    )
+    train_split: str = Field("train", description="name of the training split")
+    val_split: str = Field("val", description="name of the validation split")
+    scale: float = Field(1.0, gt=0, le=1, description="resize factor applied once when decoding, 0-1")
+    max_train: int | None = Field(None, ge=1, description="use only this many training images (chosen by data_seed)")
+    max_val: int | None = Field(None, ge=1, description="use only this many validation images")
+    data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
+
+
+DataConfig = Annotated[ShapesData | FolderData | VocData | CityscapesData, Field(discriminator="kind")]
+BackboneName = Literal["tiny_vgg", "vgg16", "alexnet", "alexnet_jigsaw", "resnet18", "resnet50"]
+Strategy = Literal["graph", "random", "semi_hard", "balanced"]
 
 
 class ModelConfig(Section):
     """The network."""
 
-    backbone: Literal["tiny_vgg", "vgg16"] = Field("vgg16", description="backbone, with batch normalisation")
+    backbone: BackboneName = Field("vgg16", description="backbone, with batch normalisation")
     width: float = Field(1.0, gt=0, le=4, description="channel multiplier of the backbone")
     input: Literal["rgb", "gray"] = Field("rgb", description="rgb, or gray = mean of R, G and B (Larsson's input)")
-    head: Literal["hypercolumn"] = Field("hypercolumn", description="segmentation head")
+    head: Literal["hypercolumn", "fcn32", "fcn", "aspp"] = Field(
+        "hypercolumn",
+        description="segmentation head: hypercolumn (paper, VGG), fcn32 (paper, AlexNet), fcn or aspp (ResNets)",
+    )
+    dilated: bool = Field(False, description="ResNets: output stride 8 by dilation instead of 32")
     head_channels: int = Field(1024, ge=8, le=4096, description="hidden units of the hypercolumn head")
     fc_channels: int = Field(4096, ge=0, le=8192, description="channels of fc6 and fc7; 0 leaves both out")
     extra_channels: int = Field(1024, ge=0, le=4096, description="channels of the two extra blocks; 0 leaves them out")
     head_std: float = Field(0.0, ge=0, description="init deviation of the head; 0 = vgg16 1e-4 (paper), tiny_vgg He")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout after fc6 and fc7, probability")
-    weights: str = Field("", description="safetensors file with backbone weights to start from; empty = random")
+    weights: str = Field(
+        "",
+        description="backbone weights to start from: safetensors, a torch state dict (.pth) or a .caffemodel;"
+        " empty = random",
+    )
+    weights_partial: bool = Field(False, description="accept weights that fill only a part of the backbone")
 
 
 class OptimConfig(Section):
@@ -96,14 +140,26 @@ class SegmentOptimConfig(OptimConfig):
 class ProxyConfig(Section):
     """Self-supervised proxy task (paper stage a)."""
 
-    kind: Literal["colorization"] = Field("colorization", description="proxy task")
+    kind: Literal["colorization", "jigsaw", "rotation", "classification"] = Field(
+        "colorization", description="proxy task; classification is the supervised one, on a folder a class"
+    )
+    images: str = Field(
+        "",
+        description="folder of images for the task, searched to any depth; classification: one folder a class;"
+        " empty = the images of data, without their labels",
+    )
+    max_images: int | None = Field(None, ge=1, description="use only this many of them (chosen by the run's seed)")
+    image_side: int = Field(256, ge=16, le=2048, description="images of the folder are resized to this, pixels")
     steps: int = Field(10_000, ge=1, description="optimiser steps")
-    batch_size: int = Field(32, ge=1, description="images per step")
+    batch_size: int = Field(32, ge=1, description="images per step, shared out over the processes")
     crop: int = Field(256, ge=16, description="square training crop, pixels")
     hue_bins: int = Field(32, ge=4, le=128, description="hue histogram bins")
     chroma_bins: int = Field(32, ge=4, le=128, description="chroma histogram bins")
     pixels: int = Field(128, ge=1, description="pixels sampled per image for the loss")
     head_channels: int = Field(1024, ge=8, le=4096, description="hidden units of the proxy head")
+    permutations: int = Field(100, ge=2, le=1000, description="jigsaw: size of the set of permutations, classes")
+    tile: int = Field(64, ge=8, le=256, description="jigsaw: side of a tile as the network sees it, pixels")
+    gap: int = Field(11, ge=0, le=64, description="jigsaw: largest gap between neighbouring tiles, pixels")
     optim: OptimConfig = OptimConfig()
 
 
@@ -111,7 +167,10 @@ class MatchConfig(Section):
     """Mix-and-match tuning (paper stage b): patches, class-wise connected graph, triplet loss."""
 
     steps: int = Field(8_000, ge=1, description="optimiser steps")
-    images: int = Field(16, ge=1, description="images per step")
+    images: int = Field(16, ge=1, description="images of one graph")
+    graphs: int = Field(
+        1, ge=1, description="batches of images per step, shared out over the processes (release, VGG-16: 4)"
+    )
     patches_per_image: int = Field(9, ge=2, description="patches drawn from each image")
     crop: int = Field(512, ge=16, description="square training crop, pixels")
     patch_size: tuple[int, int] = Field((64, 256), description="smallest and largest patch side, pixels (even)")
@@ -119,7 +178,21 @@ class MatchConfig(Section):
     overlap: float = Field(0.6, ge=0, le=1, description="a patch covered by kept ones beyond this share is dropped")
     background: int | None = Field(0, description="class with its own quota; null = no background class")
     background_ratio: float = Field(0.1, ge=0, le=1, description="share of patches drawn from the background class")
-    strategy: Literal["graph", "random"] = Field("graph", description="connected graph, or random triplets")
+    strategy: Strategy = Field(
+        "graph",
+        description="graph (paper), random (its ablation), semi_hard (rejective edges to hard nodes of the graph),"
+        " balanced (rejective edges spread evenly over the other classes)",
+    )
+    loss: Literal["triplet", "supcon"] = Field(
+        "triplet", description="triplet (paper), or supervised contrast over all nodes of the graph"
+    )
+    temperature: float = Field(0.1, gt=0, le=10, description="supcon: temperature")
+    centres: Literal["uniform", "balanced"] = Field(
+        "uniform", description="patch centres: uniform over pixels (paper), or equally often from every class present"
+    )
+    graph_scope: Literal["local", "global"] = Field(
+        "local", description="local: a graph for each batch (as the release); global: one over all batches of a step"
+    )
     margin: float = Field(2.1, gt=0, description="triplet margin alpha")
     normalizer: Literal["paper", "reference"] = Field("paper", description="divide by N, or by 2N (release)")
     optim: OptimConfig = OptimConfig()
@@ -130,10 +203,12 @@ class SegmentConfig(Section):
 
     steps: int = Field(42_000, ge=1, description="optimiser steps")
     batch_size: int = Field(16, ge=1, description="images per forward pass")
-    accumulate: int = Field(1, ge=1, description="forward passes per optimiser step")
+    accumulate: int = Field(1, ge=1, description="forward passes per optimiser step, shared out over the processes")
     crop: int = Field(512, ge=16, description="square training crop, pixels")
     pixels: int = Field(256, ge=1, description="pixels sampled per image (hypercolumn)")
     pixel_margin: int = Field(0, ge=0, description="distance that sampled pixels keep from the crop border, pixels")
+    scale_jitter: tuple[float, float] = Field((1.0, 1.0), description="smallest and largest random resize factor")
+    colour_jitter: float = Field(0.0, ge=0, le=1, description="strength of random brightness and contrast; 0 = off")
     eval_every: int = Field(0, ge=0, description="evaluate on the validation split every N steps; 0 = only at the end")
     optim: SegmentOptimConfig = SegmentOptimConfig()
 
@@ -143,6 +218,19 @@ class EvaluateConfig(Section):
 
     batch_size: int = Field(8, ge=1, description="images per forward pass")
     stride: int = Field(1, ge=1, le=16, description="hypercolumn grid step; scores are upsampled to full size")
+    protocol: Literal["plain", "fit", "windows"] = Field(
+        "plain",
+        description="plain: each image as it is; fit: resized to fit a square, padded, classes back by nearest (VOC);"
+        " windows: overlapping squares, class probabilities summed (Cityscapes)",
+    )
+    side: int = Field(512, ge=16, le=4096, description="side of the square of fit and windows, pixels")
+    window_stride: int = Field(256, ge=8, description="distance of neighbouring windows, pixels")
+    scales: tuple[float, ...] = Field((1.0,), min_length=1, description="resize factors whose probabilities are summed")
+    flip: bool = Field(False, description="add the mirrored image's probabilities")
+    ensemble: tuple[str, ...] = Field(
+        (), description="run directories whose segmentation networks' probabilities are added to this run's"
+    )
+    overlays: bool = Field(False, description="also write each prediction as colours over its image")
     save_predictions: bool = Field(True, description="write predicted index masks as PNG")
     show_images: int = Field(4, ge=0, description="how many image/truth/prediction triples are kept for the screen")
 
@@ -159,7 +247,11 @@ class RuntimeConfig(Section):
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0 = by time alone")
     keep_checkpoints: int = Field(2, ge=1, description="how many step checkpoints of a stage are kept")
-    memory_budget_gib: float = Field(8.0, gt=0, description="decoded data larger than this are refused, GiB")
+    memory_budget_gib: float = Field(8.0, gt=0, description="decoded data up to this size are held in memory, GiB")
+    data_cache: str = Field("", description="folder for decoded data that do not fit; empty = refuse such data")
+    halve_on_oom: bool = Field(
+        True, description="GPU out of memory: halve the batch and accumulate, where that is exact"
+    )
 
 
 class Reference(Section):
@@ -185,6 +277,9 @@ class Recipe(Section):
     evaluate: EvaluateConfig | None = EvaluateConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     reference: Reference = Reference()
+    reference_compat: bool = Field(
+        False, description="repeat the release's quirks: first candidate's area, 1/(2N), class 0 as background"
+    )
 
     @model_validator(mode="after")
     def _check_across_fields(self) -> Recipe:
@@ -196,6 +291,10 @@ class Recipe(Section):
             low, high = self.match.patch_size
             if low > high or low < 2:
                 raise ValueError(f"match.patch_size {low}, {high}: give the smaller side first, at least 2")
+        if self.segment is not None:
+            least, most = self.segment.scale_jitter
+            if not 0 < least <= most:
+                raise ValueError(f"segment.scale_jitter {least}, {most}: give the smaller factor first, above 0")
         if isinstance(self.data, ShapesData) and self.data.objects[0] > self.data.objects[1]:
             raise ValueError(f"data.objects {self.data.objects}: give the smaller number first")
         return self

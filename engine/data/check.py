@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.schema import DataConfig, FolderData, ShapesData
-from engine.data import folder, shapes
+from engine.config.schema import DataConfig
 from engine.data.dataset import VOID, Progress
+from engine.data.digests import file_digest
+from engine.data.fingerprint import fingerprint
+from engine.data.pairs import Bytes, Listing, load_pair, require_files
+from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
+from engine.data.threads import in_threads
 from engine.errors import DataError
 
-MAX_PROBLEMS = 20
-PROGRESS_EVERY = 16
+SPLITS: tuple[Split, ...] = ("train", "val")
+SHOWN_NAMES = 5
+"""How many duplicates or orphans a sentence names."""
 
 
 @dataclass
@@ -44,41 +51,53 @@ class DataReport:
         kind: kind of data set.
         classes: names in index order.
         splits: counts of train and val.
-        problems: what stops a training run, one sentence each; at most 20 are written out.
-        problem_count: how many there are.
+        problems: what stops a training run, one sentence each, all of them.
         warnings: what looks wrong but stops nothing.
+        fingerprint: of the whole data set, see ``engine.data.fingerprint``; "" if files are missing.
     """
 
     kind: str
     classes: tuple[str, ...]
     splits: dict[str, SplitSummary]
     problems: list[str]
-    problem_count: int
     warnings: list[str]
+    fingerprint: str
+
+    @property
+    def problem_count(self) -> int:
+        """How many problems there are."""
+        return len(self.problems)
 
 
-class _Tally:
-    """Accumulates label maps one at a time, so that a data set of any size can be checked."""
+@dataclass(frozen=True)
+class _Seen:
+    """One image as it was read: its name, what its content hashes to, and counts of its label map."""
 
-    def __init__(self, num_classes: int) -> None:
-        self.counts = np.zeros(256, np.int64)
-        self.present = np.zeros(256, np.int64)
-        self.sizes: Counter[str] = Counter()
-        self.num_classes = num_classes
+    name: str
+    digest: str
+    size: str
+    counts: NDArray[np.int64]
 
-    def add(self, labels: NDArray[np.uint8]) -> None:
-        counts = np.bincount(labels.ravel(), minlength=256)
-        self.counts += counts
-        self.present += counts > 0
-        self.sizes[f"{labels.shape[1]}x{labels.shape[0]}"] += 1
 
-    def summary(self) -> SplitSummary:
+@dataclass
+class _Found:
+    """All images of a split that could be read, and sentences about those that could not."""
+
+    seen: list[_Seen] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def summary(self, num_classes: int) -> SplitSummary:
+        pixels, present = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        for seen in self.seen:
+            pixels += seen.counts
+            present += seen.counts > 0
         return SplitSummary(
-            images=self.sizes.total(),
-            sizes=dict(self.sizes.most_common(10)),
-            pixels=self.counts[: self.num_classes].tolist(),
-            present=self.present[: self.num_classes].tolist(),
-            void=int(self.counts[VOID]),
+            images=len(self.seen),
+            sizes=dict(Counter(seen.size for seen in self.seen).most_common(10)),
+            pixels=pixels[:num_classes].tolist(),
+            present=present[:num_classes].tolist(),
+            void=int(pixels[VOID]),
         )
 
 
@@ -86,65 +105,109 @@ def summarise(config: DataConfig, progress: Progress | None = None) -> DataRepor
     """Read the whole data set, image by image, and list everything that is wrong instead of stopping at the first.
 
     Raises:
-        DataError: the classes file cannot be read; without it nothing can be checked.
+        DataError: the classes file or ``data.root`` cannot be read; without them nothing can be checked.
     """
-    problems: list[str] = []
-    if isinstance(config, ShapesData):
-        classes = shapes.class_names(config)
-        tallies = {split: _tally_shapes(config, split, progress) for split in ("train", "val")}
-        warnings: list[str] = []
-    else:
-        classes = folder.class_names(config)
-        tallies = {split: _tally_folder(config, split, len(classes), problems, progress) for split in ("train", "val")}
-        warnings = _shared_names(config)
-    splits = {split: tally.summary() for split, tally in tallies.items()}
+    classes = class_names(config)
+    found = {split: _read_split(config, split, progress) for split in SPLITS}
+    splits: dict[str, SplitSummary] = {split: found[split].summary(len(classes)) for split in SPLITS}
+    problems = list(dict.fromkeys(text for split in SPLITS for text in found[split].problems))
+    warnings = [text for split in SPLITS for text in found[split].warnings]
+    warnings += _duplicate_warnings(found["train"].seen, found["val"].seen)
     warnings += _class_warnings(classes, splits)
-    return DataReport(config.kind, classes, splits, problems[:MAX_PROBLEMS], len(problems), warnings)
-
-
-def _tally_shapes(config: ShapesData, split: str, progress: Progress | None) -> _Tally:
-    tally = _Tally(len(shapes.CLASSES))
-    count = config.train if split == "train" else config.val
-    for index in range(count):
-        tally.add(shapes.draw(config, split, index)[1])
-        _report(progress, f"drawing {split} images", index + 1, count)
-    return tally
-
-
-def _tally_folder(
-    config: FolderData, split: str, num_classes: int, problems: list[str], progress: Progress | None
-) -> _Tally:
-    tally = _Tally(num_classes)
     try:
-        pairs = folder.choose_pairs(config, split)
-    except DataError as error:
-        problems.append(str(error))
-        return tally
-    for number, pair in enumerate(pairs, 1):
-        try:
-            folder.require_masks([pair])
-            tally.add(folder.load_pair(pair, config, num_classes)[1])
-        except DataError as error:
-            problems.append(str(error))
-        _report(progress, f"reading {split} images", number, len(pairs))
-    return tally
-
-
-def _report(progress: Progress | None, text: str, done: int, total: int) -> None:
-    if progress and (done % PROGRESS_EVERY == 0 or done == total):
-        progress(text, done, total)
-
-
-def _shared_names(config: FolderData) -> list[str]:
-    """Images that are in both splits would make the validation score too good."""
-    try:
-        train = {pair.name for pair in folder.choose_pairs(config, "train")}
-        both = sorted(train & {pair.name for pair in folder.choose_pairs(config, "val")})
+        whole = fingerprint(config, progress)
     except DataError:
+        whole = ""  # what is missing is among the problems
+    return DataReport(config.kind, classes, splits, problems, warnings, whole)
+
+
+def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> _Found:
+    found = _Found()
+    try:
+        if config.kind in LISTINGS:
+            listing = LISTINGS[config.kind](config, split)
+            work, count, text = _listed(listing), len(listing.pairs), f"reading {split} images"
+            found.warnings += _orphan_warnings(listing)
+        else:
+            work, count, text = _drawn(config, split)
+    except DataError as error:
+        found.problems.append(str(error))
+        return found
+    for result in in_threads(work, count, text, progress):
+        if isinstance(result, str):
+            found.problems.append(result)
+        else:
+            found.seen.append(result)
+    return found
+
+
+_Work = Callable[[int], "_Seen | str"]
+"""Reads one image; a sentence if it cannot be used."""
+
+
+def _listed(listing: Listing) -> _Work:
+    def read(index: int) -> _Seen | str:
+        pair = listing.pairs[index]
+        try:
+            require_files([pair], listing.remedy)
+            labels = load_pair(pair, listing.rule, listing.scale)[1]
+            return _look(pair.name, file_digest(pair.image), labels)
+        except DataError as error:
+            return str(error)
+
+    return read
+
+
+def _drawn(config: DataConfig, split: Split) -> tuple[_Work, int, str]:
+    source = BUILDERS[config.kind](config, split)
+
+    def read(index: int) -> _Seen | str:
+        picture, labels = source.read(index)
+        return _look(source.names[index], hashlib.sha256(picture.tobytes()).hexdigest(), labels)
+
+    return read, len(source.names), source.doing
+
+
+def _look(name: str, digest: str, labels: Bytes) -> _Seen:
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return _Seen(name, digest, f"{labels.shape[1]}x{labels.shape[0]}", counts)
+
+
+def _duplicate_warnings(train: list[_Seen], val: list[_Seen]) -> list[str]:
+    """Images that are in both splits would make the validation score too good."""
+    warnings = []
+    train_names = {seen.name for seen in train}
+    names = [seen.name for seen in val if seen.name in train_names]
+    if names:
+        warnings.append(
+            f"{_count(names, 'name')} in both splits, the validation score may be too good: {_some(names)}."
+        )
+    by_content = {seen.digest: seen.name for seen in train}
+    copies = [f"{seen.name} (val) = {by_content[seen.digest]} (train)" for seen in val if seen.digest in by_content]
+    if copies:
+        warnings.append(
+            f"{_count(copies, 'image')} of the same content in both splits, the validation score may be too good:"
+            f" {_some(copies)}."
+        )
+    return warnings
+
+
+def _orphan_warnings(listing: Listing) -> list[str]:
+    if not listing.orphans:
         return []
-    if not both:
-        return []
-    return [f"{len(both)} names are in both splits, {both[0]} first: the validation score may be too good."]
+    return [
+        f"{_count(listing.orphans, 'mask')} of split {listing.split} without an image, passed over:"
+        f" {_some([str(path) for path in listing.orphans])}."
+    ]
+
+
+def _count(items: list[str] | tuple[object, ...], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - SHOWN_NAMES} more" if len(items) > SHOWN_NAMES else ""
+    return ", ".join(items[:SHOWN_NAMES]) + more
 
 
 def _class_warnings(classes: tuple[str, ...], splits: dict[str, SplitSummary]) -> list[str]:
@@ -160,20 +223,31 @@ def _class_warnings(classes: tuple[str, ...], splits: dict[str, SplitSummary]) -
 
 
 def format_report(report: DataReport) -> str:
-    """The report as text: one block a split, one line a class, then what is wrong."""
+    """The report as text: sizes of each split, a table of the classes, then what is wrong."""
     lines = []
-    width = max(len(name) for name in report.classes)
     for split, summary in report.splits.items():
         sizes = ", ".join(f"{size} ({count})" for size, count in summary.sizes.items())
         lines.append(f"{split}: {summary.images} images, {sizes or 'none readable'}")
-        total = max(sum(summary.pixels) + summary.void, 1)
-        for index, (name, pixels) in enumerate(zip(report.classes, summary.pixels, strict=True)):
-            share, present = 100 * pixels / total, summary.present[index]
-            lines.append(f"  {index:3d} {name:<{width}} {share:6.2f} % of pixels, in {present} images")
-        lines.append(f"  255 {'void':<{width}} {100 * summary.void / total:6.2f} % of pixels")
+    lines += _table(report)
+    if report.fingerprint:
+        lines.append(f"fingerprint: sha256:{report.fingerprint}")
     lines += [f"warning: {text}" for text in report.warnings]
     lines += [f"problem: {text}" for text in report.problems]
-    if report.problem_count > len(report.problems):
-        lines.append(f"problem: and {report.problem_count - len(report.problems)} more")
     lines.append(f"{report.problem_count or 'no'} problem{'' if report.problem_count == 1 else 's'} found")
     return "\n".join(lines)
+
+
+def _table(report: DataReport) -> Iterator[str]:
+    """One line a class: its share of the pixels, and in how many images it occurs, for each split."""
+    width = max(len(name) for name in ("class", "void", *report.classes))
+    heads = "".join(f" {split + ' %':>9} {'images':>8}" for split in report.splits)
+    yield f"  {'':3} {'class':<{width}}{heads}"
+    for index, name in enumerate(report.classes):
+        cells = "".join(f" {_share(s, s.pixels[index])} {s.present[index]:8d}" for s in report.splits.values())
+        yield f"  {index:3d} {name:<{width}}{cells}"
+    cells = "".join(f" {_share(s, s.void)} {'':8}" for s in report.splits.values())
+    yield f"  255 {'void':<{width}}{cells}".rstrip()
+
+
+def _share(summary: SplitSummary, pixels: int) -> str:
+    return f"{100 * pixels / max(sum(summary.pixels) + summary.void, 1):9.2f}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from engine.data.augment import draw_factors, gather_resized, jitter_colours, resized
 from engine.data.dataset import VOID, SegmentationData
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,6 +35,13 @@ def epoch_indices(seed: int, step: int, batch_size: int, n: int) -> Tensor:
     return torch.cat(parts)
 
 
+def next_draw(draw: int, per_step: int, own: int, rank: int) -> int:
+    """The draw that follows for a process that computes draws rank * own .. rank * own + own - 1 of each step's."""
+    last = draw % per_step == rank * own + own - 1
+    return draw + 1 + (per_step - own if last else 0)
+
+
+@lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, n: int) -> Tensor:
     digest = hashlib.blake2b(f"order/{seed}/{epoch}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
@@ -45,6 +54,8 @@ def sample_crops(
     crop: int,
     generator: torch.Generator,
     mirror: bool = True,
+    scale_jitter: tuple[float, float] = (1.0, 1.0),
+    colour_jitter: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Random square crops, each mirrored with probability 1/2.
 
@@ -52,26 +63,41 @@ def sample_crops(
     the crop and surrounded by pixels 0 and labels 255 (PAPER: "zero pad + label 255 outside").
 
     Args:
-        data: images on any device; the result is on the same one.
+        data: images on any device; the result is on ``data.device``.
         indices: int64 (B,), which images.
         crop: side of the crop, pixels.
         generator: source of all randomness, on any device.
         mirror: whether to mirror at all.
+        scale_jitter: smallest and largest factor by which an image is resized before it is cropped, drawn uniformly.
+        colour_jitter: strength of random brightness and contrast. Both draw no random number when they are off.
 
     Returns:
         images uint8 (B, 3, crop, crop) and labels int64 (B, crop, crop).
     """
-    device = data.images.device
+    if data.feed is not None:
+        data = data.take(indices)
+        indices = torch.arange(len(data))
+    device = data.device
     indices = indices.to(device)
     draw = torch.rand((3, len(indices)), generator=generator, device=generator.device, dtype=torch.float64)
     draw = draw.to(device)
     sizes = data.sizes[indices]
-    offsets = _offsets(sizes, crop, draw[:2].T)
+    new_sizes = sizes
+    if scale_jitter != (1.0, 1.0):
+        new_sizes = resized(sizes, draw_factors(len(indices), scale_jitter, generator).to(device))
+    offsets = _offsets(new_sizes, crop, draw[:2].T)
     flip = (draw[2] < 0.5) if mirror else torch.zeros(len(indices), dtype=torch.bool, device=device)
     steps = torch.arange(crop, device=device)
     rows = offsets[:, 0:1] + steps
     columns = offsets[:, 1:2] + torch.where(flip[:, None], crop - 1 - steps, steps)
-    return _gather(data, indices, rows, columns, sizes)
+    inside = _inside(rows, columns, new_sizes)
+    if new_sizes is sizes:
+        images, labels = _gather(data, indices, rows, columns, inside)
+    else:
+        images, labels = gather_resized(data, indices, rows, columns, sizes, new_sizes, inside)
+    if colour_jitter:
+        images = jitter_colours(images, inside, colour_jitter, generator)
+    return images, labels
 
 
 def _offsets(sizes: Tensor, crop: int, draw: Tensor) -> Tensor:
@@ -83,14 +109,12 @@ def _offsets(sizes: Tensor, crop: int, draw: Tensor) -> Tensor:
 
 
 def _gather(
-    data: SegmentationData, indices: Tensor, rows: Tensor, columns: Tensor, sizes: Tensor
+    data: SegmentationData, indices: Tensor, rows: Tensor, columns: Tensor, inside: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Read pixels at rows (B, crop) x columns (B, crop); whole rows first, as those are contiguous copies."""
     count, _, height, width = data.images.shape
     batch, crop = rows.shape
-    row_in = (rows >= 0) & (rows < sizes[:, 0:1])
-    column_in = (columns >= 0) & (columns < sizes[:, 1:2])
-    outside = ~(row_in[:, :, None] & column_in[:, None, :])
+    outside = ~inside
     safe_rows = rows.clamp(0, height - 1)
     safe_columns = columns.clamp(0, width - 1)
 
@@ -103,6 +127,13 @@ def _gather(
     label_lines = data.labels[indices[:, None], safe_rows]
     labels = label_lines.gather(2, safe_columns[:, None, :].expand(batch, crop, crop))
     return images, labels.masked_fill_(outside, VOID).long()
+
+
+def _inside(rows: Tensor, columns: Tensor, sizes: Tensor) -> Tensor:
+    """Which pixels of rows (B, crop) x columns (B, crop) lie in their image; bool (B, crop, crop)."""
+    row_in = (rows >= 0) & (rows < sizes[:, 0:1])
+    column_in = (columns >= 0) & (columns < sizes[:, 1:2])
+    return row_in[:, :, None] & column_in[:, None, :]
 
 
 def normalise(images: Tensor, input: Literal["rgb", "gray"]) -> Tensor:

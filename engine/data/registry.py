@@ -1,25 +1,39 @@
-"""Which data sets there are. A new one is a file beside this and one line in BUILDERS."""
+"""Which data sets there are. A new one is a file beside this and its lines in these tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from engine.config.schema import DataConfig
-from engine.data import folder, shapes
+from engine.data import cityscapes, folder, shapes, voc
+from engine.data.cache import load_cached
 from engine.data.dataset import Progress, SegmentationData
+from engine.data.limits import check_budget
+from engine.data.pairs import Listing
+from engine.data.source import Source, load
 
 Split = Literal["train", "val"]
-Builder = Callable[[Any, Split, int | None, Progress | None], SegmentationData]
 
-BUILDERS: dict[str, Builder] = {
-    "shapes": shapes.build,
-    "folder": folder.build,
+BUILDERS: dict[str, Callable[[Any, str], Source]] = {
+    "shapes": shapes.source,
+    "folder": folder.source,
+    "voc": voc.source,
+    "cityscapes": cityscapes.source,
 }
 CLASS_NAMES: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "shapes": shapes.class_names,
     "folder": folder.class_names,
+    "voc": voc.class_names,
+    "cityscapes": cityscapes.class_names,
 }
+LISTINGS: dict[str, Callable[[Any, str], Listing]] = {
+    "folder": folder.list_split,
+    "voc": voc.list_split,
+    "cityscapes": cityscapes.list_split,
+}
+"""The files of a split, for the kinds that have any."""
 
 
 def build_data(
@@ -27,19 +41,28 @@ def build_data(
     split: Split,
     budget_bytes: int | None = None,
     progress: Progress | None = None,
+    cache: Path | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> SegmentationData:
     """Decode (or draw) one split.
 
     Args:
         config: the recipe's data section.
         split: train or val.
-        budget_bytes: refuse data whose decoded tensors are larger; None = no limit.
+        budget_bytes: data whose decoded tensors are larger are not held in memory; None = no limit.
         progress: told what is done, how far it is and how much there is.
+        cache: folder for decoded data that do not fit the budget; None = refuse them.
+        warn: told of a cache that was damaged and is made anew.
 
     Raises:
-        DataError: the data cannot be read, or do not fit the budget.
+        DataError: the data cannot be read, or fit neither the budget nor the cache's disk.
     """
-    return BUILDERS[config.kind](config, split, budget_bytes, progress)
+    source = BUILDERS[config.kind](config, split)
+    if cache is not None and budget_bytes is not None and source.nbytes > budget_bytes:
+        return load_cached(source, cache, progress, warn)
+    advice = f"set runtime.data_cache to a folder for decoded data, {source.advice}"
+    check_budget(source.what, source.nbytes, budget_bytes, advice)
+    return load(source, progress)
 
 
 def class_names(config: DataConfig) -> tuple[str, ...]:

@@ -12,24 +12,23 @@ Every image is a pure function of (data_seed, split, index).
 from __future__ import annotations
 
 import colorsys
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.config.schema import ShapesData
-from engine.data.dataset import VOID, Progress, SegmentationData
-from engine.data.limits import check_budget
+from engine.data.dataset import VOID, Progress
+from engine.data.source import Source
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 
 SPLIT_IDS = {"train": 0, "val": 1, "unlabelled": 2}
-PROGRESS_EVERY = 16
 
 
 @dataclass(frozen=True)
@@ -127,55 +126,29 @@ def class_names(config: ShapesData) -> tuple[str, ...]:
     return CLASSES
 
 
-def build(
-    config: ShapesData,
-    split: str,
-    budget_bytes: int | None = None,
-    progress: Progress | None = None,
-) -> SegmentationData:
-    """Draw one split; the training split also holds the unlabelled images.
-
-    Raises:
-        DataError: the images would not fit ``budget_bytes``.
-    """
+def source(config: ShapesData, split: str) -> Source:
+    """What ``build_data`` draws; the training split also holds the unlabelled images."""
     count = config.train if split == "train" else config.val
     extra = config.unlabelled if split == "train" else 0
-    needed = (count * 4 + extra * 3) * config.height * config.width
-    check_budget(
-        f"data.kind shapes, split {split} ({count + extra} images of {config.height}x{config.width})",
-        needed,
-        budget_bytes,
-        f"or lower data.{split}, data.height or data.width",
-    )
-    total = count + extra
 
-    def report(done: int) -> None:
-        if progress and (done % PROGRESS_EVERY == 0 or done == total):
-            progress(f"drawing {split} images", done, total)
+    def read(index: int) -> tuple[Bytes, Bytes]:
+        return draw(config, split, index) if index < count else draw(config, "unlabelled", index - count)
 
-    images, labels = _draw_many(config, split, count, report)
-    unlabelled = None
-    if extra:
-        pictures, _ = _draw_many(config, "unlabelled", extra, lambda done: report(count + done))
-        unlabelled = torch.from_numpy(pictures)
-    return SegmentationData(
-        images=torch.from_numpy(images),
-        labels=torch.from_numpy(labels),
-        sizes=torch.tensor([[config.height, config.width]], dtype=torch.int64).repeat(count, 1),
+    def digest(_progress: Progress | None) -> str:
+        return hashlib.sha256(f"{split}/{config.model_dump_json()}".encode()).hexdigest()
+
+    return Source(
+        split=split,
+        what=f"data.kind shapes, split {split} ({count + extra} images of {config.height}x{config.width})",
+        doing=f"drawing {split} images",
+        advice=f"or lower data.{split}, data.height or data.width",
         names=[f"{split}_{index:05d}" for index in range(count)],
         classes=CLASSES,
-        unlabelled=unlabelled,
+        sizes=[(config.height, config.width)] * count,
+        read=read,
+        digest=digest,
+        unlabelled=extra,
     )
-
-
-def _draw_many(config: ShapesData, split: str, count: int, report: Callable[[int], None]) -> tuple[Bytes, Bytes]:
-    images = np.empty((count, 3, config.height, config.width), np.uint8)
-    labels = np.empty((count, config.height, config.width), np.uint8)
-    for index in range(count):
-        picture, labels[index] = draw(config, split, index)
-        images[index] = picture.transpose(2, 0, 1)
-        report(index + 1)
-    return images, labels
 
 
 def draw(config: ShapesData, split: str, index: int) -> tuple[Bytes, Bytes]:

@@ -43,6 +43,33 @@ def triplet_loss(
     return hinge.sum() / count
 
 
+def contrast_loss(embeddings: Tensor, labels: Tensor, graph: MatchGraph, temperature: float = 0.1) -> Tensor:
+    """Contrast of each node's attractive edge with all nodes of other classes; an alternative to the paper's loss.
+
+    L = (1/N) sum_i -log( e^{s(a_i, p_i)} / (e^{s(a_i, p_i)} + sum_{c_j != c_i} e^{s(a_i, x_j)}) ), s the cosine
+    divided by the temperature: InfoNCE whose positives are the edges that tie each class into one component, so that
+    classes cannot fall apart into several centres, and whose negatives are supervised (Khosla et al. 2020).
+
+    Args:
+        embeddings: float (N, D), not normalised; half precision is read as float32.
+        labels: int64 (N,), class of each node.
+        graph: its attractive edges are used; the rejective ones are not.
+        temperature: above 0.
+
+    Returns:
+        Scalar. 0 for a batch of one class: there is nothing to contrast with.
+    """
+    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+    if len(graph) == 0:
+        return embeddings.sum() * 0
+    unit = normalise(embeddings)
+    attraction = (unit * unit.index_select(0, graph.positive)).sum(dim=1) / temperature
+    scores = (unit @ unit.T) / temperature
+    other = labels[:, None] != labels[None, :]
+    rejection = scores.masked_fill(~other, -torch.inf)
+    return (torch.logsumexp(torch.cat([attraction[:, None], rejection], dim=1), dim=1) - attraction).mean()
+
+
 def normalise(embeddings: Tensor) -> Tensor:
     """Rows of unit length, (N, D); rows of zeros pass through with a gradient of 0.
 

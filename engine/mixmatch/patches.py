@@ -15,6 +15,9 @@ from torch.nn import functional as F
 CANDIDATES_PER_PATCH = 5
 """How many centres are drawn for every wanted patch (reference release: 5)."""
 
+LABELS = 256
+"""Label values there can be: classes and void."""
+
 LANES = 8
 """Bytes of an int64, and so the flags that one integer addition counts."""
 
@@ -41,6 +44,22 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.image)
+
+
+def join(parts: list[Patches], images: int) -> Patches:
+    """Patches of several batches of ``images`` images each, as if they were one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return Patches(
+        image=torch.cat([part.image + number * images for number, part in enumerate(parts)]),
+        cy=torch.cat([part.cy for part in parts]),
+        cx=torch.cat([part.cx for part in parts]),
+        size=torch.cat([part.size for part in parts]),
+        label=torch.cat([part.label for part in parts]),
+        padding=torch.cat([part.padding for part in parts]),
+        overlap_rejections=torch.stack([part.overlap_rejections for part in parts]).sum(),
+        topped_up=torch.stack([part.topped_up for part in parts]).sum(),
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,7 @@ def sample_patches(
     ignore_index: int = 255,
     generator: torch.Generator | None = None,
     reference_compat: bool = False,
+    centres: str = "uniform",
 ) -> Patches:
     """Draw ``per_image`` patches from every image that has a labelled pixel.
 
@@ -100,19 +120,23 @@ def sample_patches(
         reference_compat: repeat the quirks of the release: coverage is measured against the squared side of the
             image's first candidate; class 0 is the background whatever the data set calls it; background patches
             drawn from elsewhere are labelled background all the same.
+        centres: ``uniform`` over pixels as published, where large classes win, or ``balanced``: every class of an
+            image's pool is drawn equally often, and uniformly within the class.
 
     Raises:
-        ValueError: sizes, counts or shares out of range.
+        ValueError: unknown centres; sizes, counts or shares out of range.
     """
     sides = _even_sides(size)
     _check(label_maps, per_image, background_ratio, overlap)
+    if centres not in DRAWS:
+        raise ValueError(f"unknown centres {centres!r}; there are {', '.join(DRAWS)}")
     if reference_compat:
         background = 0
     quota = 0 if background is None else min(max(1, int(per_image * background_ratio)), per_image - 1)
     wanted = per_image - quota
 
     everything, behind, before = _pools(label_maps, background, ignore_index)
-    front = _draw(label_maps, before, everything, wanted * CANDIDATES_PER_PATCH, sides, generator)
+    front = _draw(label_maps, before, everything, wanted * CANDIDATES_PER_PATCH, sides, generator, centres)
     chosen, rejected, topped = _choose(front, wanted, label_maps.shape[1:], overlap, reference_compat)
     parts = [front.take(chosen)]
     if quota:
@@ -180,24 +204,57 @@ def _draw(
     count: int,
     sides: tuple[int, int],
     generator: torch.Generator | None,
+    centres: str = "uniform",
 ) -> _Candidates:
-    """``count`` uniform pixels per image from ``pool``, or from ``fallback`` where the pool is empty."""
+    """``count`` pixels per image from ``pool``, or from ``fallback`` where the pool is empty, with random sides."""
     empty = ~pool.rows.any(dim=1, keepdim=True)
+    uniform = _uniform((2, len(label_maps), count), label_maps.device, generator)
+    cy, cx = DRAWS[centres](label_maps, pool, fallback, empty, uniform[0])
+    image = torch.arange(len(label_maps), device=label_maps.device)[:, None]
+    low, high = sides
+    side = low + (uniform[1] * (high - low + 1)).long().clamp(max=high - low)
+    return _Candidates(cy, cx, side - side % 2, label_maps[image, cy, cx])
+
+
+def _uniform_pixels(
+    label_maps: Tensor, pool: _Pool, fallback: _Pool, empty: Tensor, uniform: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Row and column (B, K) of pixels drawn uniformly, from draws (B, K) in [0, 1)."""
     per_row = torch.where(empty, fallback.rows, pool.rows)
     up_to_row = per_row.cumsum(dim=1)
     total = up_to_row[:, -1:]
-    uniform = _uniform((2, len(label_maps), count), label_maps.device, generator)
     # An image without any labelled pixel gets some centre; the caller leaves its patches out.
-    pick = torch.minimum((uniform[0] * total).long(), (total - 1).clamp(min=0))
+    pick = torch.minimum((uniform * total).long(), (total - 1).clamp(min=0))
     cy = torch.searchsorted(up_to_row, pick, right=True).clamp(max=label_maps.shape[1] - 1)
     within = pick - (up_to_row.gather(1, cy) - per_row.gather(1, cy))
     image = torch.arange(len(label_maps), device=label_maps.device)[:, None]
     lines = label_maps[image, cy]
     along = torch.where(empty[:, :, None], fallback.member(lines), pool.member(lines)).cumsum(dim=2)
     cx = torch.searchsorted(along, within[:, :, None], right=True).squeeze(2).clamp(max=label_maps.shape[2] - 1)
-    low, high = sides
-    side = low + (uniform[1] * (high - low + 1)).long().clamp(max=high - low)
-    return _Candidates(cy, cx, side - side % 2, label_maps[image, cy, cx])
+    return cy, cx
+
+
+def _balanced_pixels(
+    label_maps: Tensor, pool: _Pool, fallback: _Pool, empty: Tensor, uniform: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same, but every class of the pool is as likely as any other: a pixel weighs 1 / pixels of its class."""
+    batch, height, width = label_maps.shape
+    image = torch.arange(batch, device=label_maps.device)
+    flat = label_maps.flatten(1) + image[:, None] * LABELS
+    counts = torch.bincount(flat.flatten(), minlength=batch * LABELS).view(batch, LABELS)
+    labels = torch.arange(LABELS, device=label_maps.device).expand(batch, LABELS)
+    allowed = torch.where(empty, fallback.member(labels), pool.member(labels)) & (counts > 0)
+    weight = torch.where(allowed, 1.0 / counts.clamp(min=1).double(), 0.0).flatten()
+    along = weight[flat].view(batch, height, width).cumsum(dim=2)
+    up_to_row = along[:, :, -1].cumsum(dim=1)
+    pick = uniform * up_to_row[:, -1:]
+    cy = torch.searchsorted(up_to_row, pick, right=True).clamp(max=height - 1)
+    line = along[image[:, None], cy]
+    within = pick - (up_to_row.gather(1, cy) - line[:, :, -1])
+    # Sums of fractions are rounded: keep off the row's very end, behind which there is no pixel of the pool.
+    within = torch.minimum(within.clamp(min=0), line[:, :, -1] * (1 - 1e-9))
+    cx = torch.searchsorted(line, within[:, :, None], right=True).squeeze(2).clamp(max=width - 1)
+    return cy, cx
 
 
 def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
@@ -236,17 +293,22 @@ def _choose(
     free = heights[:, :, None] * widths[:, None, :]
     number = torch.zeros(len(own), dtype=torch.int64, device=own.device)
     kept, tested = [], []
+    on_cpu = own.device.type == "cpu"
     for k in range(own.shape[1]):
+        missing = number < wanted
+        # A GPU would have to be waited for to learn this; it goes through all candidates instead.
+        if on_cpu and not bool(missing.any()):
+            break
         row, column = rows[:, k], columns[:, k]
         uncovered = (torch.bmm(row[:, None], free)[:, 0] * column).sum(dim=1)
-        missing = number < wanted
         keep = missing & ((own[:, k] - uncovered) / area[:, k] <= overlap)
         number = number + keep
         kept.append(keep)
         tested.append(missing)
         free.addcmul_(free * (row * keep[:, None])[:, :, None], column[:, None], value=-1)
-    is_kept = torch.stack(kept, dim=1)
-    rejected = (torch.stack(tested, dim=1) & ~is_kept).sum(dim=1)
+    untested = own.shape[1] - len(kept)
+    is_kept = F.pad(torch.stack(kept, dim=1), (0, untested))
+    rejected = (F.pad(torch.stack(tested, dim=1), (0, untested)) & ~is_kept).sum(dim=1)
     order = torch.argsort((~is_kept).to(torch.uint8), dim=1, stable=True)
     return order[:, :wanted], rejected, wanted - number
 
@@ -343,3 +405,6 @@ def _axis(center: Tensor, size: Tensor, output_size: int, side: int, dtype: torc
     within = torch.minimum(within, size_f - 1)
     position = (center - size // 2).double()[:, None] + within
     return ((2 * position + 1) / side - 1).to(dtype)
+
+
+DRAWS = {"uniform": _uniform_pixels, "balanced": _balanced_pixels}

@@ -48,7 +48,9 @@ class Colorization(nn.Module):
     all three channels, normalised like any image, so that its weights fit what follows.
     """
 
-    def __init__(self, config: ProxyConfig, backbone: Backbone, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, config: ProxyConfig, backbone: Backbone, generator: torch.Generator | None = None, classes: int = 0
+    ) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
@@ -73,7 +75,9 @@ class Colorization(nn.Module):
         hidden = F.dropout(F.relu(self.hidden(columns)), 0.5, self.training)
         return self.hue(hidden), self.chroma(hidden)
 
-    def forward(self, rgb: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, rgb: Tensor, generator: torch.Generator, targets: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """``loss``, also through a wrapper such as DistributedDataParallel."""
         return self.loss(rgb, generator)
 

@@ -9,11 +9,15 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from engine import determinism
+from engine import determinism, dist
 from engine.config.schema import Recipe
 from engine.data.dataset import SegmentationData
-from engine.data.registry import build_data
+from engine.data.pipeline import epoch_indices
+from engine.data.progress import Paced
+from engine.data.registry import Split, build_data
+from engine.errors import RecipeError
 from engine.events import EventWriter
 from engine.models import Backbone, build_backbone
 from engine.models.weights import load_backbone
@@ -46,11 +50,14 @@ class Context:
     attempt: int = 1
     _data: dict[str, SegmentationData] = field(default_factory=dict)
 
-    def data(self, split: str) -> SegmentationData:
-        """A split, decoded once and kept on the device."""
+    def data(self, split: Split) -> SegmentationData:
+        """A split, decoded once and kept on the device; or served from ``runtime.data_cache`` if it is too large."""
         if split not in self._data:
-            budget = int(self.recipe.runtime.memory_budget_gib * 2**30)
-            loaded = build_data(self.recipe.data, split, budget, self.progress)  # type: ignore[arg-type]
+            runtime = self.recipe.runtime
+            budget = int(runtime.memory_budget_gib * 2**30)
+            cache = Path(runtime.data_cache) if runtime.data_cache else None
+            paced = Paced(self._tell, self.leave_if_asked)
+            loaded = build_data(self.recipe.data, split, budget, paced, cache, self._warn)
             self._data[split] = loaded.to(self.device)
         return self._data[split]
 
@@ -58,6 +65,13 @@ class Context:
         """Report work that is not training steps; leaves if asked to."""
         self.writer.emit("progress", {"text": text, "done": done, "total": total})
         self.leave_if_asked()
+
+    def _tell(self, text: str, done: int, total: int, left: float | None) -> None:
+        eta = {} if left is None else {"eta_seconds": round(left, 1)}
+        self.writer.emit("progress", {"text": text, "done": done, "total": total, **eta})
+
+    def _warn(self, text: str) -> None:
+        self.writer.emit("warning", {"text": text})
 
     def leave_if_asked(self) -> None:
         """Raises StopRequestedError if the run was asked to leave: only for work that can be done again."""
@@ -84,9 +98,41 @@ class Context:
                 found = file
         return found
 
-    def generator(self, purpose: str, step: int = 0) -> torch.Generator:
-        """Randomness for one purpose at one step, on the device."""
-        return determinism.generator(self.recipe.seed, purpose, rank=self.rank, step=step, device=self.device)
+    def indices(self, order_seed: int, draw: int, batch_size: int, count: int) -> Tensor:
+        """This process's share of the images of one draw, int64; all shares together are what one process would see.
+
+        Raises:
+            RecipeError: the batch cannot be shared out evenly.
+        """
+        share = self.share_of(batch_size, "a batch")
+        joined = epoch_indices(order_seed, draw, batch_size, count)
+        return joined[self.rank * share : (self.rank + 1) * share]
+
+    def share_of(self, total: int, what: str) -> int:
+        """``total`` divided by the number of processes.
+
+        Raises:
+            RecipeError: it cannot be divided; ``what`` names it.
+        """
+        world = dist.world_size()
+        if total % world:
+            raise RecipeError(f"{what} of {total} cannot be shared out over {world} processes: make it a multiple")
+        return total // world
+
+    def distribute(self, module: nn.Module) -> nn.Module:
+        """The module to call in training: averages gradients over the processes; alone, the module itself.
+
+        Running statistics are those of rank 0, as each process's batches have statistics of their own (PAPER 1.5).
+        """
+        if not dist.active():
+            return module
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=True)
+
+    def generator(self, purpose: str, step: int = 0, rank: int | None = None) -> torch.Generator:
+        """Randomness for one purpose at one step, on the device; of this process unless ``rank`` says otherwise."""
+        rank = self.rank if rank is None else rank
+        return determinism.generator(self.recipe.seed, purpose, rank=rank, step=step, device=self.device)
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, in the memory layout that is fastest there."""
@@ -107,6 +153,9 @@ class Stage(Protocol):
     total_steps: int
     images_per_step: int
     module: nn.Module
+    splits: int
+    """Into how many portions a batch is cut because memory did not suffice; a resumed stage is told before its first
+    step."""
 
     @property
     def optimiser(self) -> torch.optim.Optimizer | None:

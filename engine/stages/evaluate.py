@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from engine.config.schema import EvaluateConfig
-from engine.data.dataset import SegmentationData
-from engine.data.pipeline import normalise
+from engine.events import finite
 from engine.metrics import ConfusionMatrix
-from engine.models.heads import HypercolumnSegmenter
 from engine.stages.base import Context
-from engine.stages.palette import to_palette_image
+from engine.stages.ensemble import load_members
+from engine.stages.predictions import PredictionFiles
+from engine.stages.protocols import Member, Predictor, Segmenter
 
 PROGRESS_SECONDS = 0.5
 """Time between progress events."""
 
 
-def evaluate(context: Context, model: HypercolumnSegmenter, config: EvaluateConfig, *, final: bool) -> ConfusionMatrix:
-    """Predict the validation split and report its confusion matrix.
+class TrainedSegmenter(Segmenter, Protocol):
+    """A segmentation network that is also trained."""
+
+    training: bool
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch between training and evaluation mode."""
+
+
+@dataclass
+class Outcome:
+    """What an evaluation found and what its events will say."""
+
+    matrix: ConfusionMatrix
+    confusion: dict[str, Any] = field(default_factory=dict)
+    images: list[dict[str, Any]] = field(default_factory=list)
+
+    def report(self, context: Context) -> None:
+        """Write the ``image`` events and the ``confusion`` event, with the step the run is at."""
+        for values in self.images:
+            context.writer.emit("image", values)
+        context.writer.emit("confusion", self.confusion)
+
+    def metrics(self) -> dict[str, float]:
+        """Percent; the paper's mean IoU and overall and mean accuracy, and the frequency-weighted IoU."""
+        return {
+            "miou": 100 * self.matrix.mean_iou(),
+            "pixel_accuracy": 100 * self.matrix.pixel_accuracy(),
+            "mean_accuracy": 100 * self.matrix.mean_accuracy(),
+            "frequency_weighted_iou": 100 * self.matrix.frequency_weighted_iou(),
+        }
+
+
+def evaluate(context: Context, model: TrainedSegmenter, config: EvaluateConfig, *, final: bool) -> ConfusionMatrix:
+    """Predict the validation split and report its confusion matrix. Of an ensemble this is the run's own network alone.
 
     The model's mode is restored and no random number is drawn, so training goes on as if nothing had happened.
 
@@ -34,95 +65,70 @@ def evaluate(context: Context, model: HypercolumnSegmenter, config: EvaluateConf
     Raises:
         StopRequestedError: the run was asked to leave; nothing was reported.
     """
-    data = context.data("val")
-    matrix = ConfusionMatrix(data.num_classes)
+    outcome = measure(context, model, config, final=final)
+    outcome.report(context)
+    return outcome.matrix
+
+
+def measure(
+    context: Context, model: TrainedSegmenter, config: EvaluateConfig, others: Sequence[Member] = (), *, final: bool
+) -> Outcome:
+    """Predict the validation split and write its files, but no event except progress.
+
+    Args:
+        others: networks in evaluation mode whose probabilities are added.
+        final: as for ``evaluate``.
+
+    Raises:
+        StopRequestedError: the run was asked to leave.
+        RecipeError: the settings of the protocol contradict each other.
+    """
+    own = Member(model, context.recipe.model.input)
+    predictor = Predictor([own, *others], config, context.autocast)
     was_training = model.training
-    model.eval()
-    told = time.monotonic()
+    model.train(False)
     try:
-        for start in range(0, len(data), config.batch_size):
-            stop = min(start + config.batch_size, len(data))
-            prediction = predict(context, model, data.images[start:stop], config.stride)
-            target = data.labels[start:stop].long()
-            matrix.update(prediction, target)
-            _save(context, data, start, prediction, config, final)
-            context.leave_if_asked()
-            if time.monotonic() - told >= PROGRESS_SECONDS:
-                context.progress("evaluating", stop, len(data))
-                told = time.monotonic()
+        return _over_all_images(context, predictor, config, final)
     finally:
         model.train(was_training)
-    _report(context, data, matrix, "predictions" if final and config.save_predictions else "")
-    return matrix
 
 
-@torch.inference_mode()
-def predict(context: Context, model: HypercolumnSegmenter, images: Tensor, stride: int) -> Tensor:
-    """Class of every pixel, int64 (B, H, W), of images uint8 (B, 3, H, W)."""
-    with context.autocast():
-        logits = model.dense_logits(normalise(images, context.recipe.model.input), stride)
-    return logits.argmax(dim=1)
-
-
-def _report(context: Context, data: SegmentationData, matrix: ConfusionMatrix, predictions: str) -> None:
-    values = {
-        "matrix": matrix.matrix.tolist(),
+def _over_all_images(context: Context, predictor: Predictor, config: EvaluateConfig, final: bool) -> Outcome:
+    data = context.data("val")
+    files = PredictionFiles(context.run_dir, data, config, final)
+    outcome = Outcome(ConfusionMatrix(data.num_classes))
+    told = time.monotonic()
+    for start in range(0, len(data), config.batch_size):
+        stop = min(start + config.batch_size, len(data))
+        images, labels = data.batch(start, stop)
+        sizes = [(height, width) for height, width in data.sizes[start:stop].tolist()]
+        prediction = predictor.classes(images, sizes)
+        outcome.matrix.update(prediction, labels.long())
+        if context.rank == 0:  # every process evaluates all images; one writes
+            outcome.images += files.save(start, images, labels, prediction)
+        context.leave_if_asked()
+        if time.monotonic() - told >= PROGRESS_SECONDS:
+            context.progress("evaluating", stop, len(data))
+            told = time.monotonic()
+    outcome.confusion = {
+        "matrix": outcome.matrix.matrix.tolist(),
         "classes": list(data.classes),
         "split": "val",
         "images": len(data),
-        "predictions": predictions,
+        "predictions": files.folder,
+        "protocol": config.protocol,
+        "networks": len(predictor.members),
     }
-    context.writer.emit("confusion", values)
-
-
-def _save(
-    context: Context, data: SegmentationData, start: int, prediction: Tensor, config: EvaluateConfig, final: bool
-) -> None:
-    for offset, classes in enumerate(prediction.to(torch.uint8).cpu()):
-        index = start + offset
-        height, width = data.sizes[index].tolist()
-        name = data.names[index].replace("/", "__")
-        classes = classes[:height, :width]
-        if index < config.show_images:
-            _save_triple(context, data, index, name, classes)
-        if final and config.save_predictions:
-            folder = context.run_dir / "predictions"
-            _write_png(folder / f"{name}.png", Image.fromarray(classes.numpy()))
-            truth = data.labels[index, :height, :width].cpu().numpy()
-            _write_png(folder / "truth" / f"{name}.png", Image.fromarray(truth))
-
-
-def _save_triple(context: Context, data: SegmentationData, index: int, name: str, classes: Tensor) -> None:
-    """Image, truth and prediction of one validation image, for the screen; the newest replaces the last."""
-    folder = context.run_dir / "images"
-    height, width = classes.shape
-    picture = data.images[index, :, :height, :width].permute(1, 2, 0).cpu().numpy()
-    truth = data.labels[index, :height, :width].cpu().numpy()
-    pictures = {
-        "image": Image.fromarray(picture),
-        "truth": to_palette_image(truth),
-        "prediction": to_palette_image(classes.numpy()),
-    }
-    paths = {kind: f"images/{index:03d}_{kind}.png" for kind in pictures}
-    for kind, image in pictures.items():
-        _write_png(context.run_dir / paths[kind], image)
-    assert folder.is_dir()
-    context.writer.emit("image", {"index": index, "name": name, **paths})
-
-
-def _write_png(path: Path, image: Image.Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing")
-    image.save(temporary, format="PNG")
-    temporary.replace(path)
+    return outcome
 
 
 class EvaluateStage:
-    """Evaluates the segmentation network once; one step."""
+    """Evaluates the segmentation network, or an ensemble with those of other runs, once; one step."""
 
     name = "evaluate"
     total_steps = 1
     optimiser = None
+    splits = 1
 
     def __init__(self, context: Context, config: EvaluateConfig) -> None:
         from engine.checkpoint import final_checkpoint, load_module
@@ -135,18 +141,21 @@ class EvaluateStage:
         assert weights is not None, "evaluate comes after segment"
         load_module(weights, self.model)
         self.module: nn.Module = context.place(self.model)
-        self.result: dict[str, Any] = {}
+        self.others = list(load_members(context, config.ensemble))
+        self.outcome: Outcome | None = None
 
     def step(self, step: int) -> dict[str, Tensor | float]:
-        matrix = evaluate(self.context, self.model, self.config, final=True)
-        self.result = {"miou": 100 * matrix.mean_iou(), "pixel_accuracy": 100 * matrix.pixel_accuracy()}
-        return dict(self.result)
+        self.outcome = measure(self.context, self.model, self.config, self.others, final=True)
+        return dict(self.outcome.metrics())
 
     def observe(self, done: int) -> dict[str, float]:
+        """Reports here, not in ``step``: the events then carry the step that is done."""
+        if self.outcome is not None:
+            self.outcome.report(self.context)
         return {}
 
     def output(self) -> None:
         return None
 
     def summary(self) -> dict[str, Any]:
-        return json.loads(json.dumps(self.result))  # type: ignore[no-any-return]
+        return {} if self.outcome is None else dict(finite(self.outcome.metrics()))

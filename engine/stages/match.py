@@ -3,20 +3,25 @@ backbone is tuned so that patches of one class come together and those of differ
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from engine import determinism
+from engine import determinism, dist
 from engine.config.schema import MatchConfig
-from engine.data.pipeline import epoch_indices, normalise, sample_crops
+from engine.data.pipeline import epoch_indices, next_draw, normalise, sample_crops
 from engine.mixmatch.graph import MatchGraph, build_match_graph
-from engine.mixmatch.loss import triplet_loss
-from engine.mixmatch.patches import Patches, crop_patches, sample_patches
+from engine.mixmatch.loss import contrast_loss, triplet_loss
+from engine.mixmatch.patches import Patches, crop_patches, join, sample_patches
 from engine.mixmatch.stats import StarvationCounter, graph_statistics, project_2d
 from engine.models import Backbone
 from engine.stages.base import Context
+from engine.stages.match_pictures import save_match_pictures
+from engine.stages.memory import MemoryGuard
 from engine.stages.training import Updater, backward
 
 PROJECTIONS = 8
@@ -41,36 +46,120 @@ class MatchStage:
 
     def __init__(self, context: Context, config: MatchConfig) -> None:
         self.context, self.config = context, config
-        self.total_steps, self.images_per_step = config.steps, config.images
+        self.compat = context.recipe.reference_compat
+        self.total_steps, self.images_per_step = config.steps, config.images * config.graphs
+        self.graphs = context.share_of(config.graphs, "match.graphs")
         self.data = context.data("train")
         self.embedder = Embedder(context.backbone())
         self.module: nn.Module = context.place(self.embedder).train()
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", context.rank)
+        self.network = context.distribute(self.module)
+        self.guard = MemoryGuard(context, self.module, self.name, config.images * config.patches_per_image)
+        self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.starvation = StarvationCounter(self.data.num_classes)
-        self.last: tuple[Patches, MatchGraph, Tensor] | None = None
+        self.last: tuple[Patches, Tensor, MatchGraph, Tensor] | None = None
+
+    @property
+    def splits(self) -> int:
+        """Portions of a batch, see MemoryGuard."""
+        return self.guard.splits
+
+    @splits.setter
+    def splits(self, value: int) -> None:
+        self.guard.splits = value
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)
-        patches, pixels = self._mix(step)
-        with self.context.autocast():
-            embeddings = self.embedder(pixels)
-        graph = build_match_graph(
-            patches.label, strategy=self.config.strategy, generator=self.context.generator("match/graph", step)
-        )
-        loss = triplet_loss(embeddings.float(), graph, margin=self.config.margin, normalizer=self.config.normalizer)
-        backward(loss)
+        loss = self.guard.run(lambda: self._loss_and_gradients(step))
         self.updater.apply()
-        self.starvation.update(patches.label, step + 1)
-        self.last = (patches, graph, embeddings.detach())
-        return {"loss": loss.detach(), "lr": lr}
+        assert self.last is not None
+        self.starvation.update(self.last[1], step + 1)
+        return {"loss": loss, "lr": lr}
 
-    def _mix(self, step: int) -> tuple[Patches, Tensor]:
-        """Patches of this step's images and their pixels (N, C, output_size, output_size)."""
+    def _loss_and_gradients(self, step: int) -> Tensor:
+        """The step's loss without gradient; gradients are left in the parameters."""
+        first = self.context.rank * self.graphs
+        draws = [step * self.config.graphs + first + number for number in range(self.graphs)]
+        if self.config.graph_scope == "global":
+            return self._joined(step, draws)
+        losses = []
+        for number, draw in enumerate(draws):
+            patches, pixels = self._mix(draw)
+            with self._quiet(number + 1 < len(draws)):
+                losses.append(self._tune(patches, patches.label, pixels, draw))
+        return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+
+    def _tune(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
+        """One graph: embed its patches, tie them, pull and push; its gradients count one share of all graphs'."""
+        if self.splits == 1:
+            embeddings = self._embed(pixels)
+            loss = self._loss(patches, labels, embeddings, draw)
+            backward(loss, 1 / self.graphs)
+            return loss.detach()
+        return self._tune_in_portions(patches, labels, pixels, draw)
+
+    def _tune_in_portions(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
+        """The same with little memory: embed without gradient, differentiate the loss, embed each portion again."""
+        portions = pixels.chunk(self.splits)
+        was = [buffer.clone() for buffer in self.module.buffers()]
+        with torch.no_grad():
+            embeddings = torch.cat([self._embed(portion) for portion in portions])
+            for buffer, old in zip(self.module.buffers(), was, strict=True):
+                buffer.copy_(old)  # the second pass counts, not both
+        leaf = embeddings.detach().requires_grad_()
+        loss = self._loss(patches, labels, leaf, draw)
+        backward(loss, 1 / self.graphs)
+        assert leaf.grad is not None
+        for portion, grad in zip(portions, leaf.grad.chunk(self.splits), strict=True):
+            self._embed(portion).backward(grad)
+        return loss.detach()
+
+    def _joined(self, step: int, draws: list[int]) -> Tensor:
+        """One graph over the batches of all processes: rows are gathered, each process differentiates its own."""
+        mixed = [self._mix(draw) for draw in draws]
+        own = torch.cat([self._embed(pixels) for _, pixels in mixed])
+        patches = join([patches for patches, _ in mixed], self.config.images)
+        capacity = self.graphs * self.config.images * self.config.patches_per_image
+        labels = dist.gather_rows(patches.label, capacity)
+        embeddings = dist.gather_rows(own, capacity)
+        loss = self._loss(patches, labels, embeddings, step)
+        backward(loss, dist.world_size())  # the mean over processes that follows is of gradients that add up
+        return loss.detach()
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        with self.context.autocast():
+            embeddings: Tensor = self.network(pixels)
+        return embeddings.float()
+
+    def _quiet(self, more_follow: bool) -> contextlib.AbstractContextManager[None]:
+        """Leave the exchange of gradients to the last backward pass of a step."""
+        if more_follow and isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return contextlib.nullcontext()
+
+    def _loss(self, patches: Patches, labels: Tensor, embeddings: Tensor, draw: int) -> Tensor:
+        """Loss of the graph of one draw. Its random numbers do not depend on the process that computes it."""
         config = self.config
-        indices = epoch_indices(self.order_seed, step, config.images, len(self.data))
-        images, labels = sample_crops(self.data, indices, config.crop, self.context.generator("match/crop", step))
+        graph = build_match_graph(
+            labels,
+            strategy=config.strategy,
+            generator=self.context.generator("match/graph", draw, rank=0),
+            embeddings=embeddings,
+        )
+        self.last = (patches, labels, graph, embeddings.detach())
+        if config.loss == "supcon":
+            return contrast_loss(embeddings, labels, graph, config.temperature)
+        normalizer = "reference" if self.compat else config.normalizer
+        return triplet_loss(embeddings, graph, margin=config.margin, normalizer=normalizer)
+
+    def _mix(self, draw: int) -> tuple[Patches, Tensor]:
+        """Patches of one batch of images and their pixels (N, C, output_size, output_size)."""
+        config, generator = self.config, partial(self.context.generator, step=draw, rank=0)
+        indices = epoch_indices(self.order_seed, draw, config.images, len(self.data))
+        images, labels = sample_crops(self.data, indices, config.crop, generator("match/crop"))
+        following = next_draw(draw, config.graphs, self.graphs, self.context.rank)
+        self.data.expect(lambda: epoch_indices(self.order_seed, following, config.images, len(self.data)))
         patches = sample_patches(
             labels,
             config.patches_per_image,
@@ -78,7 +167,9 @@ class MatchStage:
             background=config.background,
             background_ratio=config.background_ratio,
             overlap=config.overlap,
-            generator=self.context.generator("match/patches", step),
+            generator=generator("match/patches"),
+            reference_compat=self.compat,
+            centres=config.centres,
         )
         inputs = normalise(images, self.context.recipe.model.input)
         return patches, crop_patches(inputs, patches, output_size=config.output_size)
@@ -86,15 +177,14 @@ class MatchStage:
     def observe(self, done: int) -> dict[str, float]:
         if self.last is None:
             return {}
-        patches, graph, embeddings = self.last
+        patches, labels, graph, embeddings = self.last
         if done % self.context.recipe.runtime.graph_every == 0 or done == self.total_steps:
-            statistics = graph_statistics(
-                patches.label, graph, embeddings, self.config.margin, patches, self.data.num_classes
-            )
+            statistics = graph_statistics(labels, graph, embeddings, self.config.margin, patches, self.data.num_classes)
             statistics["starved"] = self.starvation.starved(done)
             self.context.writer.emit("graph", statistics)
         if done % max(1, self.total_steps // PROJECTIONS) == 0:
-            self._report_projection(patches.label, embeddings)
+            self._report_projection(labels, embeddings)
+        save_match_pictures(self, done)
         return {}
 
     def _report_projection(self, labels: Tensor, embeddings: Tensor) -> None:

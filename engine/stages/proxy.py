@@ -1,16 +1,21 @@
-"""Stage a: a self-supervised proxy task trains the backbone on images without labels (PAPER 1.1)."""
+"""Stage a: a proxy task trains the backbone, on images without segmentation labels (PAPER 1.1)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from engine import determinism
 from engine.config.schema import ProxyConfig
-from engine.data.pipeline import epoch_indices, sample_crops
+from engine.data.dataset import SegmentationData
+from engine.data.images import load_images
+from engine.data.pipeline import sample_crops
+from engine.errors import RecipeError
 from engine.proxies import build_proxy
 from engine.stages.base import Context
+from engine.stages.memory import MemoryGuard
 from engine.stages.training import Updater, backward
 
 
@@ -22,24 +27,51 @@ class ProxyStage:
     def __init__(self, context: Context, config: ProxyConfig) -> None:
         self.context, self.config = context, config
         self.total_steps, self.images_per_step = config.steps, config.batch_size
-        self.data = context.data("train").proxy_view()
+        self.data, self.targets, self.classes = proxy_images(context, config)
         seed = context.recipe.seed
-        self.task = build_proxy(config, context.backbone(), determinism.generator(seed, "init/proxy"))
+        init = determinism.generator(seed, "init/proxy")
+        self.task = build_proxy(config, context.backbone(), init, len(self.classes))
         self.module: nn.Module = context.place(self.task).train()
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.order_seed = determinism.derive_seed(seed, "order/proxy", context.rank)
+        self.network = context.distribute(self.module)
+        self.guard = MemoryGuard(context, self.module, self.name, config.batch_size)
+        self.order_seed = determinism.derive_seed(seed, "order/proxy", 0)
+
+    @property
+    def splits(self) -> int:
+        """Portions of a batch, see MemoryGuard."""
+        return self.guard.splits
+
+    @splits.setter
+    def splits(self, value: int) -> None:
+        self.guard.splits = value
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)
-        indices = epoch_indices(self.order_seed, step, self.config.batch_size, len(self.data))
+        values = self.guard.run(lambda: self._loss_and_gradients(step))
+        self.updater.apply()
+        return {"lr": lr, **values}
+
+    def _loss_and_gradients(self, step: int) -> dict[str, Tensor]:
+        """The step's loss and metrics without gradient; gradients are left in the parameters."""
+        indices = self.context.indices(self.order_seed, step, self.config.batch_size, len(self.data))
         generator = self.context.generator("proxy", step)
         images, _ = sample_crops(self.data, indices, self.config.crop, generator)
-        with self.context.autocast():
-            loss, metrics = self.task.loss(images, generator)
-        backward(loss)
-        self.updater.apply()
-        return {"loss": loss.detach(), "lr": lr, **metrics}
+        self.data.expect(
+            lambda: self.context.indices(self.order_seed, step + 1, self.config.batch_size, len(self.data))
+        )
+        targets = None if self.targets is None else self.targets[indices.to(self.targets.device)]
+        total: dict[str, Tensor] = {}
+        for chosen in torch.arange(len(images), device=images.device).chunk(self.splits):
+            whole, share = len(chosen) == len(images), len(chosen) / len(images)
+            labels = None if targets is None else targets[chosen]
+            with self.context.autocast():
+                loss, metrics = self.network(images if whole else images[chosen], generator, labels)
+            backward(loss, share)
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                total[name] = value if whole else total.get(name, 0) + share * value
+        return total
 
     def observe(self, done: int) -> dict[str, float]:
         return {}
@@ -49,3 +81,22 @@ class ProxyStage:
 
     def summary(self) -> dict[str, Any]:
         return {"kind": self.config.kind, "images": len(self.data)}
+
+
+def proxy_images(context: Context, config: ProxyConfig) -> tuple[SegmentationData, Tensor | None, tuple[str, ...]]:
+    """The images of a proxy task, their classes int64 (N,) and the names of these; without classes: None and ().
+
+    Raises:
+        RecipeError: a supervised task without a folder of its own.
+        DataError: the folder cannot be read.
+    """
+    if not config.images:
+        if config.kind == "classification":
+            raise RecipeError(
+                "proxy.kind classification needs proxy.images: a folder with one folder of images a class"
+            )
+        return context.data("train").proxy_view(), None, ()
+    budget = int(context.recipe.runtime.memory_budget_gib * 2**30)
+    found = load_images(config, context.recipe.seed, budget, context.progress)
+    targets = None if found.targets is None else found.targets.to(context.device)
+    return found.data.to(context.device), targets, found.classes

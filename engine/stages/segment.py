@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from engine import determinism
+from engine import determinism, dist
 from engine.config.schema import SegmentConfig
 from engine.data.dataset import VOID
-from engine.data.pipeline import epoch_indices, normalise, sample_crops
+from engine.data.pipeline import epoch_indices, next_draw, normalise, sample_crops
 from engine.models.heads import HypercolumnSegmenter
 from engine.stages.base import Context
 from engine.stages.evaluate import evaluate
+from engine.stages.memory import MemoryGuard
 from engine.stages.training import Updater, backward
 
 
@@ -37,29 +40,86 @@ class SegmentStage:
         self.module: nn.Module = context.place(self.model).train()
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.order_seed = determinism.derive_seed(context.recipe.seed, "order/segment", context.rank)
+        self.network = context.distribute(self.module)
+        self.guard = MemoryGuard(context, self.module, self.name, config.batch_size)
+        self.order_seed = determinism.derive_seed(context.recipe.seed, "order/segment", 0)
+        # Whole batches for each process where that goes, so that they are the batches that one process would see.
+        self.whole = config.accumulate % dist.world_size() == 0
+        self.passes = config.accumulate // dist.world_size() if self.whole else config.accumulate
+        if not self.whole:
+            context.share_of(config.batch_size, "segment.batch_size or segment.accumulate")
+
+    @property
+    def splits(self) -> int:
+        """Portions of a batch, see MemoryGuard."""
+        return self.guard.splits
+
+    @splits.setter
+    def splits(self, value: int) -> None:
+        self.guard.splits = value
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)
-        total: Tensor | None = None
-        for part in range(self.config.accumulate):
-            loss = self._loss(step * self.config.accumulate + part)
-            backward(loss, 1 / self.config.accumulate)
-            detached = loss.detach() / self.config.accumulate
-            total = detached if total is None else total + detached
+        loss = self.guard.run(lambda: self._loss_and_gradients(step))
         self.updater.apply()
-        assert total is not None
-        return {"loss": total, "lr": lr}
+        return {"loss": loss, "lr": lr}
 
-    def _loss(self, draw: int) -> Tensor:
-        config, generator = self.config, self.context.generator("segment", draw)
-        indices = epoch_indices(self.order_seed, draw, config.batch_size, len(self.data))
-        images, labels = sample_crops(self.data, indices, config.crop, generator)
-        ys, xs = (sample_pixels(labels, config.pixels, config.pixel_margin, generator) for _ in range(2))
+    def _loss_and_gradients(self, step: int) -> Tensor:
+        """The step's loss without gradient; gradients are left in the parameters."""
+        first = step * self.config.accumulate + (self.context.rank * self.passes if self.whole else 0)
+        total: Tensor | None = None
+        for number in range(self.passes):
+            with self._quiet(number + 1 < self.passes):
+                loss = self._pass(first + number) / self.passes
+            total = loss if total is None else total + loss
+        assert total is not None
+        return total
+
+    def _pass(self, draw: int) -> Tensor:
+        """Forward and backward of one batch; its loss without gradient."""
+        images, labels, generator = self._batch(draw)
+        ys, xs = (sample_pixels(labels, self.config.pixels, self.config.pixel_margin, generator) for _ in range(2))
         target = labels[torch.arange(len(labels), device=labels.device)[:, None], ys, xs]
+        valid = (target != VOID).sum()
+        if not self.whole:
+            valid = dist.mean(valid.double())  # as if one process had the whole batch
+        total: Tensor | None = None
+        for rows in torch.arange(len(images), device=images.device).chunk(self.splits):
+            if len(rows) == len(images):
+                loss = self._portion(images, ys, xs, target, valid)
+            else:
+                loss = self._portion(images[rows], ys[rows], xs[rows], target[rows], valid)
+            backward(loss, 1 / self.passes)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    def _batch(self, draw: int) -> tuple[Tensor, Tensor, torch.Generator]:
+        """Crops of one draw, or this process's share of them, and the generator for what is drawn next."""
+        config = self.config
+        generator = self.context.generator("segment", draw, rank=0 if self.whole else None)
+        indices, jitter = self._indices(draw), (config.scale_jitter, config.colour_jitter)
+        images, labels = sample_crops(self.data, indices, config.crop, generator, True, *jitter)
+        following = next_draw(draw, config.accumulate, self.passes, self.context.rank)
+        self.data.expect(lambda: self._indices(following))
+        return images, labels, generator
+
+    def _indices(self, draw: int) -> Tensor:
+        """Which images this process sees in one draw."""
+        if self.whole:
+            return epoch_indices(self.order_seed, draw, self.config.batch_size, len(self.data))
+        return self.context.indices(self.order_seed, draw, self.config.batch_size, len(self.data))
+
+    def _portion(self, images: Tensor, ys: Tensor, xs: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         with self.context.autocast():
-            logits = self.model.sample_logits(normalise(images, self.context.recipe.model.input), ys, xs)
-        return pixel_loss(logits.float(), target)
+            logits = self.network(normalise(images, self.context.recipe.model.input), ys, xs)
+        return pixel_loss(logits.float(), target, valid)
+
+    def _quiet(self, more_follow: bool) -> contextlib.AbstractContextManager[None]:
+        """Leave the exchange of gradients to the last backward pass of a step."""
+        if more_follow and isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return contextlib.nullcontext()
 
     def observe(self, done: int) -> dict[str, float]:
         every = self.config.eval_every
@@ -82,12 +142,14 @@ def sample_pixels(labels: Tensor, count: int, margin: int, generator: torch.Gene
     return torch.randint(low, side - low, (len(labels), count), generator=generator, device=labels.device)
 
 
-def pixel_loss(logits: Tensor, target: Tensor) -> Tensor:
+def pixel_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean cross-entropy over pixels that are not void; 0 (with a gradient of 0) if all are.
 
     Args:
         logits: (B, P, K), float32.
         target: int64 (B, P), 255 = void.
+        valid: number of pixels to divide by, scalar; None = those of ``target`` that are not void.
     """
     losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=VOID, reduction="sum")
-    return losses / (target != VOID).sum().clamp(min=1)
+    count = (target != VOID).sum() if valid is None else valid
+    return losses / count.clamp(min=1)

@@ -9,7 +9,7 @@ from typing import Annotated
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import JsonOption, RunArgument, option
-from mmtui.domain.states import ACTIVE_STATES, RunState
+from mmtui.domain.states import RunState
 from mmtui.domain.text import duration
 from mmtui.domain.views import RunDetail
 from mmtui.errors import NotFoundError, UsageError
@@ -158,21 +158,3 @@ def _metric_names(run_id: str, names: list[str], as_json: bool) -> None:
         render.block("\n".join(names))
     else:
         say(f"run {run_id} has logged nothing yet")
-
-
-def queue(as_json: JsonOption = False) -> None:
-    """Short status: supervisor, numbers of runs, what is active."""
-    from mmtui.services import runs, supervisors
-
-    home = Home.from_environment()
-    counts, status = runs.count_runs(home), supervisors.status(home)
-    busy = runs.list_runs(home, states=sorted(ACTIVE_STATES), newest_first=False)
-    if as_json:
-        active = [jsonform.run(row) for row in busy]
-        render.document({"supervisor": jsonform.supervisor(status), "counts": counts, "active": active})
-        return
-    word = f"runs (pid {status.pid})" if status.running else "does not run"
-    totals = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no runs yet"
-    render.line(f"supervisor {word}; {totals}")
-    if busy:
-        render.runs_table(busy, time.time())

@@ -19,7 +19,7 @@ def open_screen_or_status() -> int:
     """The screen on a terminal; a short status in a pipe."""
     if on_terminal():
         return open_screen(Home.from_environment())
-    from mmtui.cli.reading import queue
+    from mmtui.cli.ordering import queue
 
     queue()
     return 0

@@ -2,52 +2,114 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Sequence
 from typing import Annotated
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import report, say
 from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, option
 from mmtui.domain.states import ACTIVE_STATES, RunState
-from mmtui.errors import ExitCode, MmtuiError
+from mmtui.domain.text import duration
+from mmtui.errors import ExitCode, MmtuiError, UsageError
 from mmtui.paths import Home
 
 
 def run(
     recipe: Annotated[str, Argument("recipe name (see: mmtui recipes) or a YAML file", complete="recipes")],
     overrides: Annotated[
-        list[str] | None, Argument("key=value, for example segment.steps=200", complete="keys")
+        list[str] | None,
+        Argument("key=value, for example segment.steps=200; key=a,b or seed=0..4 queues one run for each", "keys"),
     ] = None,
     name: Annotated[str, option("--name", help="name of the run (default: the recipe's)")] = "",
     tag: Annotated[list[str] | None, option("--tag", help="tag (repeatable)")] = None,
     seed: Annotated[int | None, option("--seed", help="seed of the run", minimum=0)] = None,
+    smoke: Annotated[bool, option("--smoke", help="two steps of each stage with a thin network")] = False,
+    zipped: Annotated[bool, option("--zip", help="sweep: the n-th values together, not every combination")] = False,
+    group: Annotated[str, option("--group", help="group of the runs (default: a sweep's own)")] = "",
+    priority: Annotated[int, option("--priority", help="higher starts earlier (default 0)")] = 0,
+    after: Annotated[list[str] | None, option("--after", help="run that must succeed first (repeatable)")] = None,
+    if_failed: Annotated[str, option("--if-failed", help="what to do if it does not: hold, cancel or run")] = "hold",
+    wait: Annotated[str, option("--delay", help="start no earlier than in 30m, 2h, 1d")] = "",
     hold: Annotated[bool, option("--hold", help="queue it, but do not start it until released")] = False,
-    dry_run: Annotated[bool, option("--dry-run", help="print the resolved recipe and queue nothing")] = False,
+    dry_run: Annotated[bool, option("--dry-run", help="print what would be queued and queue nothing")] = False,
     follow: Annotated[bool, option("--follow", "-f", help="stay and print progress until it ends")] = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Queue a run of a recipe and print its id.
+    """Queue a run of a recipe, or one for each combination of several values, and print the ids.
 
-    Example: mmtui run shapes_mixmatch segment.steps=200 --seed 1
+    Example: mmtui run shapes_mixmatch segment.optim.lr=0.05,0.01 seed=0..2
     """
-    from mmtui.services import queue, recipes, supervisors
+    from mmtui.services import queue, recipes, runs, supervisors
 
     home = Home.from_environment()
-    texts = list(overrides or [])
+    texts = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
+    members = recipes.sweep(recipe, texts, home, zipped=zipped, smoke=smoke)
+    if if_failed not in queue.IF_FAILED:
+        raise UsageError(f"--if-failed {if_failed}: write one of {', '.join(queue.IF_FAILED)}")
+    terms = queue.Terms(
+        name=name,
+        tags=tag or (),
+        hold=hold,
+        group=group,
+        priority=priority,
+        not_before=time.time() + seconds_of(wait) if wait else 0.0,
+        after=[runs.resolve(home, selector) for selector in after or ()],
+        if_failed=if_failed,
+    )
     if dry_run:
-        texts += [f"seed={seed}"] if seed is not None else []
-        render.block(recipes.as_yaml(recipes.resolve(recipe, texts, home)))
+        _preview(home, recipe, members)
         return int(ExitCode.OK)
-    run_id = queue.enqueue(home, recipe, texts, name=name, tags=tag or (), seed=seed, hold=hold)
-    render.line(run_id)
+    ids = queue.enqueue_all(home, recipe, members, terms)
+    for run_id in ids:
+        render.line(run_id)
     if not hold:
         supervisors.ensure(home)
     if follow:
         from mmtui.cli.follow import watch_run
 
-        return watch_run(home, run_id)
+        return max(watch_run(home, run_id) for run_id in ids)
     if not quiet:
-        say(_queued(run_id, recipe, hold))
+        say(_queued(ids[0], recipe, hold) if len(ids) == 1 else _queued_all(home, ids))
     return int(ExitCode.OK)
+
+
+def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]]) -> None:
+    """The resolved recipe of one run; of several what differs, and how long each may take."""
+    from mmtui.services import forecast, recipes
+
+    if len(members) == 1:
+        render.block(recipes.as_yaml(recipes.resolve(recipe, list(members[0]), home)))
+        return
+    shared = set(members[0]).intersection(*map(set, members))
+    rows, total = [], 0.0
+    known = forecast.Costs(home)
+    for number, texts in enumerate(members, 1):
+        seconds = known.seconds(recipes.resolve(recipe, list(texts), home))
+        total += seconds or 0.0
+        rows.append((str(number), " ".join(text for text in texts if text not in shared), duration(seconds)))
+    render.table(("run", "differs in", "about"), rows, right=(0, 2))
+    say(f"{len(members)} runs" + (f", about {duration(total)} one after the other" if total else ""))
+
+
+def seconds_of(text: str) -> float:
+    """Seconds from ``90s``, ``30m``, ``2h``, ``1d`` or a plain number of seconds.
+
+    Raises:
+        UsageError: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if not match:
+        raise UsageError(f"'{text}' is no length of time", "write for example 90s, 30m, 2h or 1d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _queued_all(home: Home, ids: Sequence[str]) -> str:
+    from mmtui.services import runs
+
+    group = runs.get_run(home, ids[0]).row.group
+    return f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}, as group {group}; wait for them with: mmtui wait {ids[-1]}"
 
 
 def _queued(run_id: str, recipe: str, hold: bool) -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
-from mmtui.errors import RefusedError
+from mmtui.errors import RefusedError, UsageError
 from mmtui.paths import Home
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from engine.config import Recipe
+    from mmtui.store.runs import NewRun
 
 VERBS: dict[str, RunEvent] = {
     "cancel": RunEvent.CANCEL,
@@ -21,6 +29,32 @@ VERBS: dict[str, RunEvent] = {
     "release": RunEvent.RELEASE,
     "retry": RunEvent.RETRY,
 }
+
+
+IF_FAILED = ("hold", "cancel", "run")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under which terms runs are queued.
+
+    Attributes:
+        name: name of the runs, "" = the recipe's.
+        group: group they belong to, "" = none (a sweep makes one of its own).
+        priority: higher starts earlier.
+        not_before: Unix time before which they do not start.
+        after: ids of runs that must succeed first.
+        if_failed: what happens to them if one of those does not: ``hold``, ``cancel`` or ``run``.
+    """
+
+    name: str = ""
+    tags: Sequence[str] = ()
+    hold: bool = False
+    group: str = ""
+    priority: int = 0
+    not_before: float = 0.0
+    after: Sequence[str] = ()
+    if_failed: str = "hold"
 
 
 def enqueue(
@@ -40,37 +74,64 @@ def enqueue(
         UsageError: the recipe or an override is wrong.
         UnreachableError: the database cannot be written.
     """
+    texts = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
+    return enqueue_all(home, recipe, [texts], Terms(name=name, tags=tags, hold=hold, group=group))[0]
+
+
+def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms: Terms = Terms()) -> list[str]:
+    """Queue one run for each list of overrides, all or none; returns their ids.
+
+    Raises:
+        UsageError: the recipe or an override is wrong.
+        UnreachableError: the database cannot be written.
+    """
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
     from engine.config import dump_recipe
     from mmtui.services import code, recipes
     from mmtui.store.db import Database
-    from mmtui.store.runs import NewRun, insert_run
+    from mmtui.store.runs import insert_run, set_group
 
-    texts = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
-    resolved = recipes.resolve(recipe, texts, home)
+    resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
     home.create()
     frozen = code.freeze(home)
-    new = NewRun(
-        name=name or resolved.name,
-        recipe=resolved.name,
-        seed=resolved.seed,
-        config=resolved.model_dump(mode="json"),
-        overrides=texts,
-        code=frozen,
-        stages=resolved.stages(),
-        tags=tags,
-        group=group,
-        held=hold,
-    )
     database = Database(home)
     try:
         with database.write(durable=True) as session:
-            run_id = str(insert_run(session, new, above=_highest_folder(home)))
-            # Inside the transaction: a run is never visible without its files.
-            _write_files(home, run_id, dump_recipe(resolved), new)
+            ids: list[str] = []
+            group = terms.group
+            for one, texts in zip(resolved, members, strict=True):
+                new = _new_run(one, texts, frozen, terms, group)
+                run_id = str(insert_run(session, new, above=_highest_folder(home)))
+                ids.append(run_id)
+                if len(members) > 1 and not group:
+                    group = f"sweep-{run_id}"
+                    set_group(session, int(run_id), group)
+                # Inside the transaction: a run is never visible without its files.
+                _write_files(home, run_id, dump_recipe(one), new)
     finally:
         database.close()
-    return run_id
+    return ids
+
+
+def _new_run(resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], terms: Terms, group: str) -> NewRun:
+    from mmtui.store.runs import NewRun
+
+    return NewRun(
+        name=terms.name or resolved.name,
+        recipe=resolved.name,
+        seed=resolved.seed,
+        config=resolved.model_dump(mode="json"),
+        overrides=list(texts),
+        code=frozen,
+        stages=resolved.stages(),
+        tags=terms.tags,
+        group=group,
+        held=terms.hold,
+        priority=terms.priority,
+        not_before=terms.not_before,
+        after=[int(run_id) for run_id in terms.after],
+        if_failed=terms.if_failed,
+    )
 
 
 def _highest_folder(home: Home) -> int:
@@ -89,6 +150,7 @@ def _write_files(home: Home, run_id: str, recipe: str, new: Any) -> None:
         "overrides": list(new.overrides),
         "code": dict(new.code),
         "tags": list(new.tags),
+        "group": new.group,
     }
     write_file(paths.recipe, recipe)
     write_file(paths.manifest, json.dumps(manifest, indent=1))
@@ -103,6 +165,90 @@ def write_file(path: Path, text: str) -> None:
         file.flush()
         os.fsync(descriptor)
     temporary.replace(path)
+
+
+def move(home: Home, run_id: str, *, before: str = "", after: str = "", bottom: bool = False) -> None:
+    """Put a waiting run before or after another one, to the end of the queue, or with none of these to its top.
+
+    Raises:
+        RefusedError: one of them does not wait.
+    """
+    from mmtui.store.runs import place, waiting_line
+
+    with _writing(home) as session:
+        if bottom:
+            others = [run.id for run in waiting_line(session) if run.id != int(run_id)]
+            place(session, int(run_id), after=others[-1] if others else None)
+        else:
+            place(session, int(run_id), before=int(before) if before else None, after=int(after) if after else None)
+
+
+def set_priority(home: Home, run_id: str, priority: int) -> None:
+    """Give a run another priority; it counts when the run next waits."""
+    from mmtui.store.runs import read_run
+
+    with _writing(home) as session:
+        run = read_run(session, int(run_id))
+        run.priority = priority
+        session.add(run)
+
+
+def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
+    """Change the recipe of a run that waits and has not begun: further overrides, applied last.
+
+    Raises:
+        UsageError: an override is wrong; nothing is changed.
+        RefusedError: the run has begun, or does not wait.
+    """
+    from engine.config import RecipeFileError, dump_recipe, load_recipe
+    from mmtui.store.runs import change_recipe, read_run
+
+    paths = home.run(run_id)
+    with _writing(home) as session:
+        run = read_run(session, int(run_id))
+        if run.state not in (RunState.QUEUED, RunState.HELD) or run.attempt:
+            begun = "has begun" if run.attempt else f"is {run.state}"
+            raise RefusedError(
+                f"run {run_id} {begun}: only a run that has not started can be edited", "queue a new one"
+            )
+        try:
+            resolved = load_recipe(paths.recipe, list(overrides))
+        except RecipeFileError as error:
+            raise UsageError(str(error)) from None
+        texts = [*json.loads(run.overrides), *overrides]
+        change_recipe(session, run, resolved.model_dump(mode="json"), texts, resolved.seed, resolved.stages())
+        manifest = json.loads(paths.manifest.read_text()) | {"overrides": texts, "seed": resolved.seed}
+        # Before the commit: the row is never ahead of the files. A crash in between leaves a valid recipe.
+        write_file(paths.manifest, json.dumps(manifest, indent=1))
+        write_file(paths.recipe, dump_recipe(resolved))
+
+
+def close_queue(home: Home, why: str) -> None:
+    """Start nothing any more; what runs goes on. "" opens the queue again."""
+    from mmtui.store.runs import set_setting
+
+    with _writing(home) as session:
+        set_setting(session, "closed", why)
+
+
+def limit_group(home: Home, group: str, most: int | None) -> None:
+    """Let at most so many runs of a group be active at once; None = no limit."""
+    from mmtui.store.runs import set_setting
+
+    with _writing(home) as session:
+        set_setting(session, f"limit:{group}", "" if most is None else str(most))
+
+
+@contextmanager
+def _writing(home: Home) -> Iterator[Session]:
+    from mmtui.store.db import Database
+
+    database = Database(home.create())
+    try:
+        with database.write(durable=True) as session:
+            yield session
+    finally:
+        database.close()
 
 
 def cancel(home: Home, run_id: str, *, now: bool = False) -> None:

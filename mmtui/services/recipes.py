@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mmtui.domain import sweeps
 from mmtui.domain.views import RecipeView
 from mmtui.errors import UsageError
 from mmtui.paths import Home
@@ -14,12 +17,16 @@ if TYPE_CHECKING:
     from engine.config import KeyInfo, Recipe
 
 
+_MISSING = object()
+
+
 def recipe_dirs(home: Home | None = None) -> list[Path]:
     """Folders in which recipe names are looked up: the user's, then the shipped ones."""
     package = Path(__file__).resolve().parent.parent
     own = [home.root / "recipes"] if home is not None else []
     shipped = [package / "_recipes", package.parent / "recipes"]
-    return [folder for folder in [*own, *shipped] if folder.is_dir()]
+    studies = [folder / "studies" for folder in shipped]
+    return [folder for folder in [*own, *shipped, *studies] if folder.is_dir()]
 
 
 def list_recipes(home: Home | None = None) -> list[RecipeView]:
@@ -74,6 +81,70 @@ def resolve(name: str, overrides: Sequence[str] = (), home: Home | None = None) 
         return load_recipe(name, list(overrides), recipe_dirs(home))
     except RecipeFileError as error:
         raise UsageError(str(error)) from None
+
+
+def with_smoke(name: str, overrides: Sequence[str] = (), home: Home | None = None) -> list[str]:
+    """The overrides, after those that make the recipe a matter of seconds.
+
+    Raises:
+        UsageError: the recipe or an override is wrong.
+    """
+    from engine.config.smoke import smoke_overrides
+
+    return [*smoke_overrides(resolve(name, overrides, home)), *overrides]
+
+
+def sweep(
+    name: str, overrides: Sequence[str], home: Home | None = None, *, zipped: bool = False, smoke: bool = False
+) -> list[list[str]]:
+    """The overrides of every run that a command line means; each is checked against the recipe.
+
+    Raises:
+        UsageError: the recipe, an override or the sweep is wrong.
+    """
+    members = [list(texts) for texts in sweeps.expand(overrides, _holds_text, zipped=zipped)]
+    if smoke:
+        members = [with_smoke(name, texts, home) for texts in members]
+    for texts in members:
+        resolve(name, texts, home)
+    return members
+
+
+def _holds_text(key: str) -> bool:
+    """Whether a key holds free text, in which a comma is a comma."""
+    from engine.config.overrides import TEXT
+
+    return any(info.key == key and info.type == TEXT for info in keys())
+
+
+def changed_in_editor(file: Path) -> list[str]:
+    """Open a resolved recipe in the user's editor; overrides for every value that was changed.
+
+    Raises:
+        UsageError: what was saved is no recipe, or the editor failed.
+    """
+    from engine.config import RecipeFileError, load_recipe
+    from mmtui.services.editor import edited
+
+    with tempfile.TemporaryDirectory(prefix="mmtui-") as folder:
+        after = Path(folder) / file.name
+        after.write_text(edited(file.read_text(), file.name))
+        try:
+            old, new = (load_recipe(path).model_dump(mode="json") for path in (file, after))
+        except RecipeFileError as error:
+            raise UsageError(str(error)) from None
+    return [f"{key}={json.dumps(value)}" for key, value in _changed(old, new, "")]
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for name, value in new.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict) and isinstance(old.get(name), dict):
+            yield from _changed(old[name], value, f"{key}.")
+        elif isinstance(value, dict):
+            yield from _changed({}, value, f"{key}.")
+        elif old.get(name, _MISSING) != value:
+            yield key, value
 
 
 def as_yaml(recipe: Recipe) -> str:

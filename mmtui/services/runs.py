@@ -32,6 +32,24 @@ def list_runs(
         return reader.runs(states=states, limit=limit, offset=offset, newest_first=newest_first)
 
 
+def queue_order(home: Home) -> list[str]:
+    """Queued and held runs in the order in which they will start."""
+    with Reader(home) as reader:
+        return [str(run_id) for run_id in reader.waiting_ids()]
+
+
+def queue_settings(home: Home) -> dict[str, str]:
+    """What holds for the queue as a whole: ``closed`` (why nothing starts), ``limit:GROUP``."""
+    with Reader(home) as reader:
+        return reader.settings()
+
+
+def by_ids(home: Home, ids: Sequence[str]) -> list[RunRow]:
+    """Rows of these runs, in this order."""
+    with Reader(home) as reader:
+        return reader.rows([int(run_id) for run_id in ids])
+
+
 def count_runs(home: Home) -> dict[str, int]:
     """Number of runs in each state that has some."""
     with Reader(home) as reader:

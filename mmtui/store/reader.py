@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mmtui.domain.states import ACTIVE_STATES, RunState
+from mmtui.domain.text import duration
 from mmtui.domain.views import (
     AttemptView,
     ClassRow,
@@ -105,6 +106,21 @@ class Reader:
         rows = self.query(sql, [*parameters, -1 if limit is None else limit, offset])
         now = time.time()
         return [_run_row(row, now) for row in rows]
+
+    def rows(self, ids: Sequence[int]) -> list[RunRow]:
+        """Runs with these ids, in this order; ids that do not exist are left out."""
+        marks, now = ",".join("?" * len(ids)), time.time()
+        found = {row["id"]: row for row in self.query(f"SELECT {_RUN_COLUMNS} FROM runs WHERE id IN ({marks})", ids)}
+        return [_run_row(found[run_id], now) for run_id in ids if run_id in found]
+
+    def settings(self) -> dict[str, str]:
+        """What holds for the queue as a whole, by key."""
+        return {row[0]: row[1] for row in self.query("SELECT key, value FROM settings")}
+
+    def waiting_ids(self) -> list[int]:
+        """Queued and held runs in queue order."""
+        where = "state IN ('queued', 'held') AND deleted_at IS NULL"
+        return [row[0] for row in self.query(f"SELECT id FROM runs WHERE {where} ORDER BY priority DESC, position, id")]
 
     def counts(self) -> dict[str, int]:
         """Number of runs in each state that has some."""
@@ -285,7 +301,7 @@ def _reason(row: sqlite3.Row, now: float) -> str:
     if row["state"] == RunState.FAILED and row["error"]:
         return str(row["error"])
     if row["state"] == RunState.QUEUED and row["not_before"] > now:
-        return f"{row['reason']}; starts again in {row['not_before'] - now:.0f} s".removeprefix("; ")
+        return f"{row['reason']}; starts in {duration(row['not_before'] - now)}".removeprefix("; ")
     silent = now - (row["last_event_at"] or now)
     if row["state"] in ACTIVE_STATES and silent > STALLED_SECONDS:
         return f"stalled: no event for {silent / 60:.0f} min"

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import CursorResult, func, update
 from sqlmodel import Session, col, delete, select
 
+from mmtui.domain.scheduling import crowded, place_between
 from mmtui.domain.states import RunEvent, RunState, next_state
 from mmtui.errors import NotFoundError, RefusedError
-from mmtui.store.tables import Attempt, Run, Stage, Transition, Wish
+from mmtui.store.tables import Attempt, Run, Setting, Stage, Transition, Wish
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class NewRun:
     tags: Sequence[str] = ()
     group: str = ""
     held: bool = False
+    priority: int = 0
+    not_before: float = 0.0
+    after: Sequence[int] = ()
+    if_failed: str = "hold"
 
 
 def insert_run(session: Session, new: NewRun, now: float | None = None, above: int = 0) -> int:
@@ -56,6 +61,11 @@ def insert_run(session: Session, new: NewRun, now: float | None = None, above: i
         overrides=json.dumps(list(new.overrides)),
         code=json.dumps(new.code),
         total_steps=sum(steps for _, steps in new.stages),
+        priority=new.priority,
+        not_before=new.not_before,
+        reason=delayed_text(new.not_before) if new.not_before > now else "",
+        after=json.dumps(list(new.after)),
+        if_failed=new.if_failed,
     )
     session.add(run)
     session.flush()
@@ -66,6 +76,11 @@ def insert_run(session: Session, new: NewRun, now: float | None = None, above: i
         offset += steps
     session.add(Transition(run_id=run.id, t=now, event="create", before="", after=state.value, actor="user"))
     return run.id
+
+
+def delayed_text(not_before: float) -> str:
+    """Why a run with a time of its own waits."""
+    return f"waits until {time.strftime('%Y-%m-%d %H:%M', time.localtime(not_before))}"
 
 
 def _last_id(session: Session) -> int:
@@ -177,3 +192,89 @@ def read_attempt(session: Session, run_id: int, number: int) -> Attempt:
     attempt = session.get(Attempt, (run_id, number), populate_existing=True)
     assert attempt is not None, f"run {run_id} has no attempt {number}"
     return attempt
+
+
+def waiting_line(session: Session) -> list[Run]:
+    """Queued and held runs in queue order."""
+    states = [RunState.QUEUED.value, RunState.HELD.value]
+    statement = select(Run).where(col(Run.state).in_(states), col(Run.deleted_at).is_(None))
+    return list(session.exec(statement.order_by(col(Run.priority).desc(), col(Run.position), col(Run.id))).all())
+
+
+def place(session: Session, run_id: int, *, before: int | None = None, after: int | None = None) -> None:
+    """Move a waiting run next to another one (before or after it), or with neither to the top; takes its priority.
+
+    Raises:
+        RefusedError: one of them does not wait.
+    """
+    line = waiting_line(session)
+    moving = _in_line(line, run_id)
+    others = [run for run in line if run.id != run_id]
+    if before is None and after is None:
+        index = 0
+    else:
+        anchor = _in_line(line, before if before is not None else after or 0)
+        index = others.index(anchor) + (0 if before is not None else 1)
+    # The neighbour that was named decides the priority; at the top it is the first one's.
+    if others:
+        beside = others[index] if before is not None or (after is None) else others[index - 1]
+        moving.priority = beside.priority
+    same = [run for run in others if run.priority == moving.priority]
+    left = [run.position for run in others[:index] if run.priority == moving.priority]
+    right = [run.position for run in others[index:] if run.priority == moving.priority]
+    low, high = (left[-1] if left else None), (right[0] if right else None)
+    if crowded(low, high):
+        for number, run in enumerate(same):
+            run.position = float(number)
+            session.add(run)
+        low, high = float(len(left) - 1), float(len(left))
+    moving.position = place_between(low, high)
+    session.add(moving)
+
+
+def _in_line(line: Sequence[Run], run_id: int) -> Run:
+    found = next((run for run in line if run.id == run_id), None)
+    if found is None:
+        raise RefusedError(f"run {run_id} does not wait in the queue", "only queued and held runs can be moved")
+    return found
+
+
+def set_setting(session: Session, key: str, value: str) -> None:
+    """Keep a setting of the queue; "" removes it."""
+    row = session.get(Setting, key)
+    if not value:
+        if row is not None:
+            session.delete(row)
+        return
+    if row is None:
+        session.add(Setting(key=key, value=value))
+    else:
+        row.value = value
+        session.add(row)
+
+
+def set_group(session: Session, run_id: int, group: str) -> None:
+    """Put a run into a group."""
+    run = read_run(session, run_id)
+    run.run_group = group
+    session.add(run)
+
+
+def change_recipe(
+    session: Session,
+    run: Run,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    seed: int,
+    stages: Sequence[tuple[str, int]],
+) -> None:
+    """Another recipe for a run that has not begun."""
+    assert run.id is not None
+    run.config, run.overrides, run.seed = json.dumps(config), json.dumps(list(overrides)), seed
+    run.total_steps = sum(steps for _, steps in stages)
+    session.add(run)
+    session.exec(delete(Stage).where(col(Stage.run_id) == run.id))
+    offset = 0
+    for position, (name, steps) in enumerate(stages):
+        session.add(Stage(run_id=run.id, name=name, position=position, total_steps=steps, step_offset=offset))
+        offset += steps

@@ -49,6 +49,18 @@ class Run(SQLModel, table=True):
     miou: float | None = None
     last_event_at: float | None = None
     deleted_at: float | None = None
+    after: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
+    if_failed: str = Field(default="hold", sa_column_kwargs={"server_default": "hold"})
+
+
+class Setting(SQLModel, table=True):
+    """What holds for the queue as a whole: ``closed`` (why nothing starts), ``limit:GROUP`` (most runs at once)."""
+
+    __tablename__ = "settings"
+    __table_args__: Any = ({"sqlite_with_rowid": False},)
+
+    key: str = Field(primary_key=True)
+    value: str = Field(sa_column=Column(Text, nullable=False))
 
 
 class Stage(SQLModel, table=True):

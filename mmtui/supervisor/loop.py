@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from mmtui.domain.scheduling import Waiting, pick_next, waiting_reasons
-from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
+from mmtui.domain.scheduling import Rules, Waiting, pick_next, waiting_reasons
+from mmtui.domain.states import ACTIVE_STATES, FINAL_STATES, RunEvent, RunState, is_legal
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.code import frozen_folder
@@ -29,6 +29,7 @@ from mmtui.store.tables import Run
 from mmtui.supervisor import process
 from mmtui.supervisor.launch import identity
 from mmtui.supervisor.outcome import Ending, judge
+from mmtui.supervisor.reserve import DiskReserve
 from mmtui.supervisor.sampling import DeviceRecorder
 from mmtui.supervisor.slots import device_environment, find_slots
 
@@ -55,6 +56,7 @@ class Supervisor:
         self.locked_since: dict[tuple[int, int], float] = {}
         self.complaints: set[tuple[int, str]] = set()
         self.recorder = DeviceRecorder()
+        self.reserve = DiskReserve(home)
         self.stopping = False
 
     def serve(self) -> None:
@@ -63,18 +65,28 @@ class Supervisor:
         while not self.stopping and not self._evicted():
             busy = True
             try:
+                self.reserve.hold()
                 busy = self.tick()
             except MmtuiError as error:
                 # A full disk or a locked database passes; runs go on meanwhile and nothing is lost.
                 logger.error("%s", error.message)
-                time.sleep(2)
+                self._make_room()
             except Exception:
                 logger.exception("a tick failed; the next one tries again")
-                time.sleep(2)
+                self._make_room()
             time.sleep(ACTIVE_SECONDS if busy else IDLE_SECONDS)
         self.database.close()
         self.reader.close()
         logger.info("supervisor %d leaves; runs go on", os.getpid())
+
+    def _make_room(self) -> None:
+        """Before the next try: give the reserve back if the disk is full, else wait a little."""
+        if self.reserve.release():
+            logger.error(
+                "the disk is full; space that was set aside is given back, so that the database can be written"
+            )
+        else:
+            time.sleep(2)
 
     def stop(self, *_: object) -> None:
         """Leave after this tick (signal handler)."""
@@ -224,7 +236,7 @@ class Supervisor:
         log, now, exit_code = self.home.run(str(run_id)).log(number), time.time(), self.exits.get((run_id, number))
         with self.database.write(durable=True) as session:
             run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
-            ending = judge(run, attempt, exit_code, log, now)
+            ending = judge(run, attempt, exit_code, log, now, disk_full=self.reserve.spent)
             attempt.ended_at, attempt.exit_code = now, exit_code
             attempt.outcome = attempt.outcome or ending.outcome
             session.add(attempt)
@@ -257,19 +269,52 @@ class Supervisor:
         if not waiting:
             return False
         now, started = time.time(), False
-        slots = find_slots(self._taken())
-        while (chosen := pick_next(list(waiting.values()), slots, now)) is not None:
+        slots, rules = find_slots(self._taken()), self._rules()
+        while (chosen := pick_next(list(waiting.values()), slots, now, rules)) is not None:
             run, slot = chosen
             self._start(run.run_id, slot)
             started = True
             del waiting[run.run_id]
-            slots = find_slots(self._taken())
-        self._explain(waiting_reasons(list(waiting.values()), slots))
+            slots, rules = find_slots(self._taken()), self._rules()
+        self._explain(waiting_reasons(list(waiting.values()), slots, rules))
         return started or any(run.not_before > now for run in waiting.values())
 
+    def _rules(self) -> Rules:
+        """What holds for the queue as a whole, as it is now."""
+        settings = self.reader.settings()
+        limits = {key.removeprefix("limit:"): int(value) for key, value in settings.items() if key.startswith("limit:")}
+        marks = ",".join("?" * len(ACTIVE_STATES))
+        sql = f"SELECT run_group, count(*) FROM runs WHERE state IN ({marks}) AND run_group != '' GROUP BY run_group"
+        rows = self.reader.query(sql, [state.value for state in ACTIVE_STATES]) if limits else []
+        active = {row[0]: row[1] for row in rows}
+        return Rules(settings.get("closed", ""), limits, active)
+
     def _waiting(self) -> dict[int, Waiting]:
-        sql = "SELECT id, priority, position, not_before FROM runs WHERE state = 'queued' AND deleted_at IS NULL"
-        return {row[0]: Waiting(*row) for row in self.reader.query(sql)}
+        columns = "id, priority, position, not_before, run_group, after, if_failed"
+        rows = self.reader.query(f"SELECT {columns} FROM runs WHERE state = 'queued' AND deleted_at IS NULL")
+        found = {}
+        for row in rows:
+            after = json.loads(row["after"])
+            left = self._left_of(row["id"], after, row["if_failed"]) if after else ()
+            if left is not None:
+                found[row["id"]] = Waiting(row[0], row[1], row[2], row[3], group=row[4], after=left)
+        return found
+
+    def _left_of(self, run_id: int, after: list[int], if_failed: str) -> tuple[int, ...] | None:
+        """Runs that a run still waits for; None if it was held or cancelled because one of them failed."""
+        marks = ",".join("?" * len(after))
+        rows = self.reader.query(f"SELECT id, state FROM runs WHERE id IN ({marks})", after)
+        states = {row[0]: row[1] for row in rows}
+        over = [other for other in after if states.get(other, RunState.CANCELLED) in FINAL_STATES]
+        bad = [other for other in over if states.get(other) != RunState.SUCCEEDED]
+        if bad and if_failed != "run":
+            event = RunEvent.CANCEL if if_failed == "cancel" else RunEvent.HOLD
+            reason = f"run #{bad[0]}, which it waits for, is {states.get(bad[0], 'gone')}"
+            fields: dict[str, Any] = {"ended_at": time.time()} if event is RunEvent.CANCEL else {}
+            with self.database.write() as session:
+                transition(session, run_id, event, reason=reason, **fields)
+            return None
+        return tuple(other for other in after if other not in over)
 
     def _taken(self) -> list[str]:
         marks = ",".join("?" * len(ACTIVE_STATES))

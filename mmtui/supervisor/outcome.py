@@ -13,6 +13,7 @@ BACK_OFF_SECONDS = (0.0, 2.0, 4.0, 8.0)
 """Waits before the 1st, 2nd, ... new start without progress; after the fifth loss the run stays interrupted."""
 EXIT_LOCKED = 75
 """The launcher's word for: another trainer of this run still lives."""
+DISK_FULL = "the disk is full: free some space, then retry the run; it goes on from its last checkpoint"
 _ASKED = {RunState.STOPPING: "cancelled", RunState.PAUSING: "paused"}
 
 
@@ -28,12 +29,15 @@ class Ending:
     vanished: int = 0
 
 
-def judge(run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: float) -> Ending:
+def judge(
+    run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: float, *, disk_full: bool = False
+) -> Ending:
     """The trainer's own last word first, then its exit code; silence means that it vanished.
 
     Args:
         exit_code: None when the trainer was no child of this supervisor.
         log: what the trainer printed.
+        disk_full: whether the disk was found full: then the trainer could not say so itself.
     """
     if attempt.outcome == "succeeded":
         return Ending(RunEvent.EXIT_OK, "succeeded")
@@ -44,6 +48,8 @@ def judge(run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: flo
     if exit_code is not None and 0 < exit_code < 128 and exit_code != EXIT_LOCKED:
         # It left by itself and could not write why, as on a full disk; starting again would meet the same.
         text = f"the trainer left with code {exit_code}: {last_line(log)}"
+        if disk_full and "disk is full" not in text:
+            text = f"{DISK_FULL} (the trainer left with code {exit_code})"
         return Ending(RunEvent.EXIT_ERROR, "failed", text, text)
     return _again(run, RunEvent.VANISHED, "vanished", f"its trainer vanished{_how(exit_code)}")
 

@@ -97,7 +97,8 @@ def goodness(observed: Counter[object], probabilities: dict[object, float]) -> f
 @example(labels=[4], seed=0, strategy="random")
 @example(labels=[2, 2, 2], seed=0, strategy="random")
 def test_match_graph_any_labels_obeys_the_rules_of_triplets(labels: list[int], seed: int, strategy: str) -> None:
-    graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), strategy, generator(seed))
+    features = torch.rand(len(labels), 3, generator=generator(seed))
+    graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), strategy, generator(seed), features)
     assert graph.anchor.tolist() == list(range(len(labels)))
     assert sorted(graph.order.tolist()) == list(range(len(labels)))
     sizes = Counter(labels)
@@ -115,10 +116,11 @@ def test_match_graph_any_labels_obeys_the_rules_of_triplets(labels: list[int], s
 
 
 @settings(max_examples=60, deadline=None)
-@given(labels=LABELS, seed=st.integers(0, 2**30))
-@example(labels=[0] * 95 + [1] * 4 + [2], seed=1)
-def test_match_graph_any_labels_ties_each_class_into_one_component(labels: list[int], seed: int) -> None:
-    graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), "graph", generator(seed))
+@given(labels=LABELS, seed=st.integers(0, 2**30), strategy=st.sampled_from(sorted(set(STRATEGIES) - {"random"})))
+@example(labels=[0] * 95 + [1] * 4 + [2], seed=1, strategy="graph")
+def test_match_graph_any_labels_ties_each_class_into_one_component(labels: list[int], seed: int, strategy: str) -> None:
+    features = torch.rand(len(labels), 3, generator=generator(seed))
+    graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), strategy, generator(seed), features)
     once = dict.fromkeys(set(labels), 1)
     assert naive_components(labels, graph) == once
     assert graph.components(torch.tensor(labels, dtype=torch.int64)) == once
@@ -245,9 +247,10 @@ def test_match_graph_random_triplets_are_uniform() -> None:
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_match_graph_equal_seeds_give_equal_graphs(strategy: str) -> None:
     labels = torch.arange(300) % 7
+    features = torch.rand(300, 4, generator=generator())
 
     def draw(seed: int) -> list[Tensor]:
-        graph = build_match_graph(labels, strategy, generator(seed))
+        graph = build_match_graph(labels, strategy, generator(seed), features)
         return [graph.positive, graph.negative, graph.has_negative, graph.order]
 
     assert all(torch.equal(a, b) for a, b in zip(draw(1), draw(1), strict=True))

@@ -315,4 +315,3 @@ class RunsScreen(Screen[None]):
             self.app.call_from_thread(self.say, f"! {printable(error.message)}")
             return
         self.app.call_from_thread(self.say, f"asked: {verb} run {run_id}")
-

@@ -151,9 +151,7 @@ def _starved(v: dict[str, Any], names: Sequence[str]) -> Line:
     return [("! starved: ", "bad"), (words, "warn")]
 
 
-def _nodes_per_class(
-    v: dict[str, Any], names: Sequence[str], width: int, height: int, ascii_only: bool
-) -> list[Line]:
+def _nodes_per_class(v: dict[str, Any], names: Sequence[str], width: int, height: int, ascii_only: bool) -> list[Line]:
     counts = {int(c): n for c, n in (v.get("nodes_per_class") or {}).items()}
     total = max(len(names), max(counts, default=-1) + 1)
     largest = max(counts.values(), default=1)
@@ -184,9 +182,7 @@ def classes(found: ClassTable | None, width: int, height: int, ascii_only: bool)
         past = list(c.history)[-history:] if history else []
         shown = spark(past, ascii_only, top=1.0).rjust(history) if history else ""
         drawn = bar(c.iou or 0.0, room, ascii_only)
-        lines.append(
-            [(f"{fit(c.name, name_width, ascii_only)} {iou:>5} ", ""), (drawn, "cyan"), (f" {shown}", "dim")]
-        )
+        lines.append([(f"{fit(c.name, name_width, ascii_only)} {iou:>5} ", ""), (drawn, "cyan"), (f" {shown}", "dim")])
     return _clip(lines, height, "classes")
 
 

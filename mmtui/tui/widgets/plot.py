@@ -229,9 +229,7 @@ def _compose(canvas: _Canvas, scale: _Scale, frame: Frame) -> list[list[Span]]:
     return lines
 
 
-def _cell(
-    canvas: _Canvas, row: int, column: int, marks: dict[int, str], reference: int | None, frame: Frame
-) -> Span:
+def _cell(canvas: _Canvas, row: int, column: int, marks: dict[int, str], reference: int | None, frame: Frame) -> Span:
     bits = canvas.bits[row][column]
     if bits:
         return ("*" if frame.ascii_only else chr(_BRAILLE + bits)), canvas.styles[row][column]

@@ -84,7 +84,7 @@ def test_overrides_class_names_of_reference_are_free(recipe_file: Path) -> None:
         ("runtime.deterministic=maybe", ["true | false"]),
         ("model.backbone=vgg19", ["tiny_vgg | vgg16"]),
         ("match.patch_size=[48, 16]", ["override 'match.patch_size=[48, 16]'", "smaller side first"]),
-        ("data.kind=voc", ["kind: shapes or kind: folder"]),
+        ("data.kind=coco", ["kind: shapes or kind: folder or kind: voc"]),
     ],
 )
 def test_overrides_mistake_says_what_to_write(recipe_file: Path, text: str, words: list[str]) -> None:
@@ -107,7 +107,7 @@ def test_valid_keys_every_key_is_described_and_every_default_valid() -> None:
 
 def test_valid_keys_lists_a_key_for_each_field_of_the_schema_leaves() -> None:
     keys = {info.key: info for info in valid_keys()}
-    assert keys["data.kind"].type == "shapes | folder"
+    assert keys["data.kind"].type == "shapes | folder | voc | cityscapes"
     assert keys["segment.steps"].type == "int >= 1" and keys["segment.steps"].default == 42_000
     assert keys["match.background"].type == "int | null"
     assert keys["runtime.deterministic"].type == "true | false"

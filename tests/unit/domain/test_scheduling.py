@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import time
 
-from mmtui.domain.scheduling import Slots, Waiting, order, pick_next, waiting_reasons
+from mmtui.domain.scheduling import (
+    Rules,
+    Slots,
+    Waiting,
+    crowded,
+    order,
+    pick_next,
+    place_between,
+    waiting_reasons,
+)
 
 ONE_FREE = Slots(("cpu:0",), 1, "CPU slot")
 NONE_FREE = Slots((), 1, "CPU slot")
@@ -36,3 +45,36 @@ def test_waiting_reasons_ten_thousand_queued_are_quick() -> None:
     began = time.process_time()  # not the wall's: other tests may run beside it
     assert len(waiting_reasons(waiting, NONE_FREE)) == 10_000
     assert time.process_time() - began < 1.0  # quadratic took 15 s
+
+
+def test_pick_next_run_that_waits_for_another_lets_the_next_pass() -> None:
+    waiting = [Waiting(1, 9, 1.0, 0, after=(7, 8)), Waiting(2, 0, 2.0, 0)]
+    assert pick_next(waiting, ONE_FREE, now=0) == (waiting[1], "cpu:0")
+    reasons = waiting_reasons(waiting, NONE_FREE)
+    assert reasons[1] == "waiting for #7, #8 to succeed"
+    assert "ahead" not in reasons[2], "who cannot start stands in nobody's way"
+
+
+def test_pick_next_full_group_lets_others_pass_and_says_its_numbers() -> None:
+    rules = Rules(limits={"g": 2}, active={"g": 2})
+    waiting = [Waiting(1, 0, 1.0, 0, group="g"), Waiting(2, 0, 2.0, 0, group="h"), Waiting(3, 0, 3.0, 0)]
+    assert pick_next(waiting, ONE_FREE, 0, rules) == (waiting[1], "cpu:0")
+    assert waiting_reasons(waiting, NONE_FREE, rules)[1] == "waiting: group g has 2 of 2 runs active"
+    assert pick_next(waiting, ONE_FREE, 0, Rules(limits={"g": 3}, active={"g": 2})) == (waiting[0], "cpu:0")
+
+
+def test_pick_next_closed_queue_starts_nothing_and_every_run_says_why() -> None:
+    waiting = [Waiting(1, 0, 1.0, 0), Waiting(2, 0, 2.0, 0)]
+    assert pick_next(waiting, ONE_FREE, 0, Rules(closed="drained")) is None
+    assert waiting_reasons(waiting, ONE_FREE, Rules(closed="drained")) == {1: "drained", 2: "drained"}
+
+
+def test_place_between_neighbours_until_nothing_fits() -> None:
+    assert (place_between(None, None), place_between(None, 3.0), place_between(5.0, None)) == (0.0, 2.0, 6.0)
+    low, high, moves = 1.0, 2.0, 0
+    while not crowded(low, high):
+        high = place_between(low, high)
+        assert low < high
+        moves += 1
+    assert 40 < moves < 60
+    assert not crowded(None, 1.0) and not crowded(1.0, None)

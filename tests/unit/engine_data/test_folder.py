@@ -15,7 +15,8 @@ from PIL import Image
 
 from engine.config.schema import FolderData
 from engine.data.check import SplitSummary, format_report, summarise
-from engine.data.folder import list_pairs, scaled_size
+from engine.data.folder import list_split
+from engine.data.pairs import scaled_size
 from engine.data.registry import build_data, class_names
 from engine.errors import DataError
 
@@ -118,7 +119,7 @@ def test_build_folder_scale_resizes_images_smoothly_and_labels_by_nearest(data_r
 
 def test_list_pairs_max_train_is_a_choice_fixed_by_data_seed(data_root: Path) -> None:
     def chosen(seed: int, **limits: int) -> list[str]:
-        return [p.name for p in list_pairs(FolderData(root=str(data_root), data_seed=seed, **limits), "train")]
+        return [p.name for p in list_split(FolderData(root=str(data_root), data_seed=seed, **limits), "train").pairs]
 
     everything = chosen(0)
     choices = [chosen(seed, max_train=3) for seed in range(12)]

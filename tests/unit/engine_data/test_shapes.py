@@ -164,4 +164,4 @@ def test_colours_alone_do_not_solve_shapes_but_a_tiny_network_does() -> None:
 
 
 def test_registry_knows_every_kind_of_the_schema() -> None:
-    assert set(BUILDERS) == set(CLASS_NAMES) == {"shapes", "folder"}
+    assert set(BUILDERS) == set(CLASS_NAMES) == {"shapes", "folder", "voc", "cityscapes"}

@@ -98,7 +98,8 @@ class Workshop:
         """Queue a run; the recipe says how the stand-in behaves."""
         recipe.setdefault("steps", 20)
         stages = [("segment", recipe["steps"])]
-        new = NewRun("x", "x", 0, recipe, (), recipe.get("code", {"digest": self.code}), stages)
+        terms = recipe.pop("terms", {})
+        new = NewRun("x", "x", 0, recipe, (), recipe.get("code", {"digest": self.code}), stages, **terms)
         database = Database(self.home)
         with database.write() as session:
             run_id = str(insert_run(session, new))

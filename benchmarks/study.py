@@ -1,0 +1,178 @@
+"""Does mix-and-match help where labels are few? Trains every arm of recipes/studies and prints the table.
+
+    python benchmarks/study.py --data CAMVID --proxy-images FOLDER --out FOLDER [--labels 50 367] [--seeds 0 1 2]
+
+All arms have the same network, the same images and the same fine-tuning; they differ in what comes before it. Runs that
+have finished are not trained again, so the study can be stopped and goes on. ``--table`` only prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ARMS = {
+    "baseline": "random -> fine-tuning",
+    "triplets": "random -> M&M, random triplets -> fine-tuning",
+    "graph": "random -> M&M, graph (paper) -> fine-tuning",
+    "contrast": "random -> M&M, graph + contrast, balanced centres -> fine-tuning",
+    "colorization": "colorization -> fine-tuning",
+    "colorization_graph": "colorization -> M&M, graph (paper) -> fine-tuning",
+    "colorization_contrast": "colorization -> M&M, graph + contrast, balanced centres -> fine-tuning",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run came to.
+
+    Attributes:
+        curve: mIoU in percent at each evaluation during fine-tuning, and at the end.
+        classes: IoU in percent of each class, NaN where absent.
+        seconds: training time of all stages.
+    """
+
+    curve: list[float]
+    classes: dict[str, float]
+    seconds: float
+
+
+def overrides(options: argparse.Namespace, arm: str, labels: int, seed: int) -> list[str]:
+    """What a run changes of its recipe; the choice of labelled images goes with the seed."""
+    found = [f"data.root={options.data}", f"seed={seed}", f"data.max_train={labels}", f"data.data_seed={seed}"]
+    return found + ([f"proxy.images={options.proxy_images}"] if arm.startswith("colorization") else [])
+
+
+def train(options: argparse.Namespace, arm: str, labels: int, seed: int) -> None:
+    """Train one run to its end, if it has not come to it."""
+    run_dir = options.out / f"{arm}_{labels}_{seed}"
+    if read(run_dir) is not None:
+        return
+    command = [sys.executable, "-m", "engine", "train", "--recipe", str(recipe_file(arm)), "--run-dir", str(run_dir)]
+    for text in overrides(options, arm, labels, seed):
+        command += ["--set", text]
+    began = time.monotonic()
+    subprocess.run([*command, "--quiet"], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    result = read(run_dir)
+    assert result is not None, f"{run_dir} has no result"
+    print(f"{run_dir.name}: mIoU {result.curve[-1]:.1f} in {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def recipe_file(arm: str) -> Path:
+    """The recipe of an arm."""
+    return ROOT / "recipes" / "studies" / f"few_labels_{arm}.yaml"
+
+
+def read(run_dir: Path) -> Result | None:
+    """The result of a finished run, None if it has not finished."""
+    events = [
+        json.loads(line)
+        for file in sorted(run_dir.glob("attempts/*/events.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
+    if not any(e["kind"] == "run_finished" and e["values"].get("status") == "succeeded" for e in events):
+        return None
+    curve = [e["values"]["miou"] for e in events if e["kind"] == "metrics" and "miou" in e["values"]]
+    confusion = [e["values"] for e in events if e["kind"] == "confusion"][-1]
+    seconds = sum(e["values"]["seconds"] for e in events if e["kind"] == "stage_finished")
+    return Result(curve, dict(zip(confusion["classes"], iou(confusion["matrix"]), strict=True)), seconds)
+
+
+def iou(matrix: list[list[int]]) -> list[float]:
+    """IoU in percent from rows = truth, columns = prediction."""
+    found = []
+    for c, row in enumerate(matrix):
+        union = sum(row) + sum(other[c] for other in matrix) - row[c]
+        found.append(100 * row[c] / union if union else math.nan)
+    return found
+
+
+def welch(ours: list[float], base: list[float]) -> float:
+    """Two-sided p-value of Welch's t-test."""
+    from scipy import stats
+
+    return float(stats.ttest_ind(ours, base, equal_var=False).pvalue)
+
+
+def table(options: argparse.Namespace) -> str:
+    """Markdown: one table of means for each number of labels, and one of classes."""
+    lines: list[str] = []
+    for labels in options.labels:
+        results = {arm: _results(options, arm, labels) for arm in ARMS}
+        base = [result.curve[-1] for result in results["baseline"]]
+        lines += [f"### {labels} labelled images", ""]
+        lines += ["| arm | seeds | mIoU % | sd | gain | p (Welch) | at 1/4, 1/2, 3/4 of fine-tuning | seconds |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [_row(arm, found, base) for arm, found in results.items() if found]
+        lines += ["", *_classes(results), ""]
+    return "\n".join(lines)
+
+
+def _results(options: argparse.Namespace, arm: str, labels: int) -> list[Result]:
+    found = [read(options.out / f"{arm}_{labels}_{seed}") for seed in options.seeds]
+    return [result for result in found if result is not None]
+
+
+def _row(arm: str, found: list[Result], base: list[float]) -> str:
+    last = [result.curve[-1] for result in found]
+    spread = f"{statistics.stdev(last):.1f}" if len(last) > 1 else "-"
+    gain, chance = "", ""
+    if arm != "baseline" and base:
+        gain = f"{statistics.mean(last) - statistics.mean(base):+.1f}"
+        chance = f"{welch(last, base):.3f}" if min(len(last), len(base)) > 1 else "-"
+    steps = [f"{statistics.mean(result.curve[k] for result in found):.1f}" for k in range(3)]
+    seconds = f"{statistics.mean(result.seconds for result in found):.0f}"
+    cells = [
+        ARMS[arm],
+        str(len(found)),
+        f"{statistics.mean(last):.1f}",
+        spread,
+        gain,
+        chance,
+        ", ".join(steps),
+        seconds,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _classes(results: dict[str, list[Result]]) -> list[str]:
+    arms = [arm for arm, found in results.items() if found]
+    names = list(results[arms[0]][0].classes) if arms else []
+    lines = [f"| IoU % | {' | '.join(arms)} |", f"|---|{'---|' * len(arms)}"]
+    for name in names:
+        values = [statistics.fmean(result.classes[name] for result in results[arm]) for arm in arms]
+        lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, help="CamVid folder")
+    parser.add_argument("--proxy-images", type=Path, help="folder of images for colorization")
+    parser.add_argument("--out", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument("--labels", type=int, nargs="+", default=[50, 367])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--table", action="store_true", help="train nothing, print what there is")
+    options: Any = parser.parse_args()
+    if not options.table:
+        if options.data is None or options.proxy_images is None:
+            parser.error("give --data and --proxy-images, or --table")
+        for seed in options.seeds:
+            for labels in options.labels:
+                for arm in ARMS:
+                    train(options, arm, labels, seed)
+    print(table(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The fingerprint of a data set: what it holds, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from engine.config.schema import DataConfig
+from engine.data.dataset import Progress
+from engine.data.digests import digest_files
+from engine.data.registry import LISTINGS
+
+
+def fingerprint(config: DataConfig, progress: Progress | None = None) -> str:
+    """What identifies a data set: SHA-256, hexadecimal, of every file of both splits and of the data section.
+
+    Files count with their path below ``data.root``, size and content. ``data.root`` itself does not count, so that
+    data may move; neither do times. The content of ``shapes`` follows from the data section alone.
+
+    Raises:
+        DataError: a file or folder is missing or cannot be read.
+    """
+    files: dict[str, list[tuple[str, int, str]]] = {}
+    for split in ("train", "val"):
+        if config.kind in LISTINGS:
+            listing = LISTINGS[config.kind](config, split)
+            paths = [path for pair in listing.pairs for path in (pair.image, pair.mask)]
+            files[split] = digest_files(listing.root, [*paths, *listing.extra], progress)
+    content = {"data": config.model_dump(mode="json", exclude={"root"}), "files": files}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

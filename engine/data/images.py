@@ -1,0 +1,113 @@
+"""Folders of images for proxy tasks: any depth, no masks; with classes where each folder is one."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from engine import determinism
+from engine.config.schema import ProxyConfig
+from engine.data.dataset import VOID, Progress, SegmentationData
+from engine.data.limits import check_budget
+from engine.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+PROGRESS_EVERY = 64
+
+
+@dataclass(frozen=True)
+class ProxyImages:
+    """Images without masks.
+
+    Attributes:
+        data: all labels void; every image square.
+        targets: int64 (N,), the class of each image; None if the task has none.
+        classes: names of the classes, in index order.
+    """
+
+    data: SegmentationData
+    targets: Tensor | None
+    classes: tuple[str, ...]
+
+
+def load_images(config: ProxyConfig, seed: int, budget: int | None, progress: Progress | None) -> ProxyImages:
+    """Decode the folder ``config.images``: each image resized to ``config.image_side`` and cut to its middle square.
+
+    Raises:
+        DataError: no such folder, no images, fewer than two classes where classes are needed, a file that is no
+            image, or more than the budget holds.
+    """
+    root = Path(config.images).expanduser()
+    files = _choose(_list(root), config.max_images, seed)
+    side = config.image_side
+    what = f"{root} ({len(files)} images of {side}x{side})"
+    check_budget(what, 3 * len(files) * side**2, budget, "or set proxy.max_images or a smaller proxy.image_side")
+    classes, targets = _classes(root, files) if config.kind == "classification" else ((), None)
+    images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
+
+    def decode(index: int) -> None:
+        images[index] = torch.from_numpy(_square(files[index], side)).permute(2, 0, 1)
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for done, _ in enumerate(pool.map(decode, range(len(files))), 1):
+            if progress and (done % PROGRESS_EVERY == 0 or done == len(files)):
+                progress("decoding images of the proxy task", done, len(files))
+    void = torch.full((1, 1, 1), VOID, dtype=torch.uint8).expand(len(files), side, side)
+    sizes = torch.full((len(files), 2), side, dtype=torch.int64)
+    names = [str(file.relative_to(root)) for file in files]
+    return ProxyImages(SegmentationData(images, void, sizes, names, ()), targets, classes)
+
+
+def _list(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder: set proxy.images to a folder of images.")
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        endings = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"{root} holds no images ({endings}): set proxy.images to a folder that does.")
+    return files
+
+
+def _choose(files: list[Path], most: int | None, seed: int) -> list[Path]:
+    """All files, or ``most`` of them, in order of their paths."""
+    if most is None or most >= len(files):
+        return files
+    order = torch.randperm(len(files), generator=determinism.generator(seed, "proxy/images"))
+    return [files[index] for index in sorted(order[:most].tolist())]
+
+
+def _classes(root: Path, files: list[Path]) -> tuple[tuple[str, ...], Tensor]:
+    """The first folder below the root names an image's class."""
+    parts = [file.relative_to(root).parts for file in files]
+    loose = next((file for file, part in zip(files, parts, strict=True) if len(part) < 2), None)
+    if loose is not None:
+        raise DataError(f"{loose} lies in no class folder: classification needs {root}/CLASS/IMAGE.")
+    names = tuple(sorted({part[0] for part in parts}))
+    if len(names) < 2:
+        raise DataError(f"{root} holds one class only, {names[0]}: classification needs at least two folders.")
+    number = {name: index for index, name in enumerate(names)}
+    return names, torch.tensor([number[part[0]] for part in parts], dtype=torch.int64)
+
+
+def _square(file: Path, side: int) -> NDArray[np.uint8]:
+    """uint8 (side, side, 3): shorter side resized to ``side``, the middle cut out."""
+    try:
+        with Image.open(file) as opened:
+            opened.draft("RGB", (side, side))
+            picture = opened.convert("RGB")
+        factor = side / min(picture.size)
+        size = (max(side, round(picture.width * factor)), max(side, round(picture.height * factor)))
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        left, top = (size[0] - side) // 2, (size[1] - side) // 2
+        return np.array(picture.crop((left, top, left + side, top + side)))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} is no readable image ({error}): replace or remove it.") from None

@@ -1,0 +1,234 @@
+"""Pairs of an image and an index mask: choosing, checking and decoding them, for every data set that has files."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.data.dataset import VOID
+from engine.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
+MASK_MODES = {"L", "P"}
+COLOUR_MODES = {"RGB", "RGBA", "CMYK", "YCbCr"}
+READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises on files that are missing, cut short, not pictures, or absurdly large."""
+SHOWN_VALUES = 4
+"""How many wrong values of one mask a sentence names."""
+
+Bytes = NDArray[np.uint8]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """What the values of a mask mean.
+
+    Attributes:
+        classes: names in index order.
+        meaning: of each value 0 .. 255 its class index, 255 = void, or -1 = not allowed.
+        allowed: the values that are allowed, in words, for sentences.
+        remedy: what to do about a value that is not, given that value.
+    """
+
+    classes: tuple[str, ...]
+    meaning: tuple[int, ...]
+    allowed: str
+    remedy: Callable[[int], str]
+
+
+def plain_meaning(num_classes: int, void_labels: Sequence[int]) -> tuple[int, ...]:
+    """Values are class indices, except those that mean void."""
+    return tuple(VOID if value in void_labels else value if value < num_classes else -1 for value in range(256))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one split, before anything is decoded.
+
+    Attributes:
+        root: folder of the data set; fingerprints hold paths relative to it.
+        split: train or val.
+        pairs: in the order of the decoded data.
+        rule: what mask values mean.
+        scale: resize factor applied when decoding, 0-1.
+        remedy: what to write if a mask is missing, continuing the sentence "write MASK, ...".
+        extra: further files that decide what is read: lists, the classes file.
+        orphans: masks without an image.
+    """
+
+    root: Path
+    split: str
+    pairs: list[Pair]
+    rule: LabelRule
+    scale: float
+    remedy: str
+    extra: tuple[Path, ...] = ()
+    orphans: tuple[Path, ...] = ()
+
+
+def choose(items: Sequence[Item], limit: int | None, data_seed: int, split: str) -> list[Item]:
+    """All items, or ``limit`` of them fixed by ``data_seed`` and split, in their order."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    rng = np.random.default_rng([data_seed, 0 if split == "train" else 1])
+    keep = sorted(rng.permutation(len(items))[:limit].tolist())
+    return [items[index] for index in keep]
+
+
+def require_files(pairs: Sequence[Pair], remedy: str) -> None:
+    """Check that every image and every mask is there.
+
+    Raises:
+        DataError: names the first one that is not, how many are not, and ``remedy`` for a mask.
+    """
+    lost = [pair for pair in pairs if not pair.image.is_file()]
+    if lost:
+        more = f" ({len(lost)} images of {len(pairs)} do not)" if len(lost) > 1 else ""
+        raise DataError(f"{lost[0].image} does not exist{more}: put it there or take it out of the list.")
+    bare = [pair for pair in pairs if not pair.mask.is_file()]
+    if bare:
+        more = f" ({len(bare)} images of {len(pairs)} have none)" if len(bare) > 1 else ""
+        raise DataError(f"{bare[0].image} has no mask{more}: write {bare[0].mask}, {remedy}.")
+
+
+def existing_root(root: str, holds: str) -> Path:
+    """The folder ``data.root``.
+
+    Raises:
+        DataError: it is empty or no folder; ``holds`` says what it should hold.
+    """
+    if not root:
+        raise DataError(f"data.root is empty: write the folder that holds {holds}.")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise DataError(f"data.root {path.absolute()} is no folder: write the one that holds {holds}.")
+    return path
+
+
+def below_root(root: Path, key: str, relative: str) -> Path:
+    """A path below root; a recipe or a list may come from elsewhere, so it may not point out of it.
+
+    Raises:
+        DataError: it would; ``key`` says where it was written.
+    """
+    parts = PurePosixPath(relative)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise DataError(f"{key} = {relative!r} leaves data.root: write a path below it, without '..'.")
+    return root / parts
+
+
+def require_folder(path: Path, advice: str) -> Path:
+    """The folder itself.
+
+    Raises:
+        DataError: it is none; names the folders beside it and ``advice``.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} is no folder{_names_beside(path)}: {advice}.")
+    return path
+
+
+def _names_beside(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir())[:8]
+    return f" (beside it: {', '.join(names)})" if names else ""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is one of a picture that is not hidden."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) after resizing, at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the file's header alone.
+
+    Raises:
+        DataError: not a readable picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from None
+
+
+def load_pair(pair: Pair, rule: LabelRule, scale: float) -> tuple[Bytes, Bytes]:
+    """Decode, check and resize: image uint8 (h, w, 3) bilinear, mask uint8 (h, w) nearest, 255 = void.
+
+    Raises:
+        DataError: unreadable, wrong mode, different sizes, or a mask value that is neither class nor void.
+    """
+    picture = _open(pair.image, IMAGE_MODES, "an 8-bit colour or grey picture")
+    mask = _open(pair.mask, MASK_MODES, "an 8-bit PNG of class indices (mode L or P)")
+    if picture.size != mask.size:
+        raise DataError(
+            f"{pair.mask} is {mask.width}x{mask.height} but {pair.image} is {picture.width}x{picture.height}: "
+            "write masks of the same size as their images."
+        )
+    indices = check_indices(np.asarray(mask, np.uint8), pair.mask, rule)
+    picture = picture.convert("RGB")
+    height, width = scaled_size((picture.height, picture.width), scale)
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
+    return np.array(picture, np.uint8), np.array(indices, np.uint8)
+
+
+def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
+    """Map mask values to class indices and 255, and refuse those that are neither.
+
+    Raises:
+        DataError: names the file and its values that are not allowed, with their numbers of pixels.
+    """
+    table = np.array(rule.meaning)
+    counts = np.bincount(indices.ravel(), minlength=256)
+    wrong = np.flatnonzero((counts > 0) & (table < 0)).tolist()
+    if wrong:
+        found = [f"{v} ({counts[v]} pixels, {100 * counts[v] / indices.size:.3g} %)" for v in wrong[:SHOWN_VALUES]]
+        more = f" and {len(wrong) - SHOWN_VALUES} more" if len(wrong) > SHOWN_VALUES else ""
+        raise DataError(f"{path} holds the value {', '.join(found)}{more} but {rule.allowed}: {rule.remedy(wrong[0])}.")
+    result: Bytes = table.astype(np.uint8)[indices]
+    return result
+
+
+def _open(path: Path, modes: set[str], wanted: str) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            mode = picture.mode
+            result = picture.copy()
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from None
+    if mode not in modes:
+        colours = ", not one of colours" if mode in COLOUR_MODES else ""
+        raise DataError(f"{path} is a picture of mode {mode}: write {wanted}{colours}.")
+    return result
+
+
+def _unreadable(path: Path, error: BaseException) -> DataError:
+    reason = str(error).replace(str(path), path.name) or type(error).__name__
+    return DataError(f"{path} cannot be read as a picture ({reason}): replace the file or take it out of the split.")

@@ -1,0 +1,232 @@
+"""``python -m engine pictures --run-dir D --out FOLDER``: pictures of finished or running runs, from their files alone.
+
+- ``graph.png``: the last match graph that the run kept, nodes as thumbnails where it kept those.
+- ``embeddings.png``: the first and the last ``projection`` event side by side.
+- ``predictions.png``: image | truth | prediction of the validation images that every run shows.
+
+With several runs, the first two are drawn for each and carry its number: ``graph_1.png``, ``graph_2.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import DataError, EngineError, disk_full_text
+from engine.events import attempt_folder, attempt_numbers, read_events
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+TEXT = "draw the match graph, the embeddings and the predictions of runs"
+LARGEST_SIDE = 8192
+"""Largest side of a picture that is read, pixels."""
+KINDS = ("image", "truth", "prediction")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command ``pictures``."""
+    sub = commands.add_parser("pictures", help=TEXT, description=TEXT)
+    sub.set_defaults(command=pictures_command)
+    sub.add_argument("--run-dir", required=True, type=Path, action="append", help="folder of a run; may be repeated")
+    sub.add_argument("--out", required=True, type=Path, help="folder for the pictures")
+
+
+def pictures_command(options: argparse.Namespace) -> int:
+    """Draw what there is; 1 if there is nothing, or something cannot be read or written."""
+    try:
+        made = draw_runs(options.run_dir, options.out)
+    except EngineError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except OSError as error:
+        path = Path(error.filename or options.out)
+        sys.stderr.write(f"error: {disk_full_text(error, path, 'the picture')}\n")
+        return 1
+    for path in made:
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def draw_runs(run_dirs: Sequence[Path], out: Path) -> list[Path]:
+    """Draw every picture that the runs have the files for; returns their paths.
+
+    Raises:
+        DataError: a folder is no run, a file of it is damaged, or there is nothing to draw.
+        OSError: a picture cannot be written.
+    """
+    from engine.stages.predictions import write_png
+
+    made = []
+    for name, picture in _pictures(run_dirs):
+        write_png(out / name, picture)
+        made.append(out / name)
+    if not made:
+        names = ", ".join(str(run_dir) for run_dir in run_dirs)
+        raise DataError(f"{names} holds nothing to draw yet: pictures need some steps of match, or an evaluation")
+    return made
+
+
+def _pictures(run_dirs: Sequence[Path]) -> Iterator[tuple[str, Image.Image]]:
+    shown = []
+    for number, run_dir in enumerate(run_dirs, 1):
+        if not attempt_numbers(run_dir):
+            raise DataError(f"--run-dir {run_dir} holds no attempt of a run: write a run directory, as given to train")
+        suffix = f"_{number}" if len(run_dirs) > 1 else ""
+        events = _events(run_dir)
+        graph = run_dir / "images" / "match_graph.json"
+        if graph.is_file():
+            yield f"graph{suffix}.png", draw_graph(graph)
+        if events["projection"]:
+            yield f"embeddings{suffix}.png", draw_embeddings(events["projection"], _classes(events))
+        shown.append({str(e["values"].get("name")): e["values"] for e in events["image"] if _is_triple(e["values"])})
+    common = [name for name in shown[0] if all(name in others for others in shown)]
+    if common:
+        yield "predictions.png", draw_predictions(run_dirs, shown, common)
+
+
+def _events(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """Events of the kinds that are drawn, of all attempts in order."""
+    found: dict[str, list[dict[str, Any]]] = {"run_started": [], "projection": [], "image": []}
+    for number in attempt_numbers(run_dir):
+        path = attempt_folder(run_dir, number) / "events.jsonl"
+        for _, event in read_events(path) if path.is_file() else ():
+            if event is not None and event["kind"] in found and isinstance(event.get("values"), dict):
+                found[event["kind"]].append(event)
+    return found
+
+
+def _classes(events: dict[str, list[dict[str, Any]]]) -> list[str]:
+    return (
+        [str(name) for name in events["run_started"][-1]["values"].get("classes", ())] if events["run_started"] else []
+    )
+
+
+def _is_triple(values: dict[str, Any]) -> bool:
+    return all(isinstance(values.get(kind), str) and values[kind] for kind in KINDS)
+
+
+def draw_graph(path: Path) -> Image.Image:
+    """The graph of a ``match_graph.json``.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    import torch
+
+    from engine.stages.palette import palette_of
+    from engine.stages.pictures import graph_drawing
+
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        count = len(kept["labels"])
+        labels, positive, negative = (
+            torch.tensor(kept[key], dtype=torch.int64).view(count) for key in ("labels", "positive", "negative")
+        )
+        has_negative = torch.tensor(kept["has_negative"], dtype=torch.bool).view(count)
+        classes, side = [str(name) for name in kept["classes"]], int(kept["thumbnails"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} is no graph that a match stage kept ({error!r}): remove it") from None
+    ends = torch.cat([positive, negative])
+    if count and (int(ends.min()) < 0 or int(ends.max()) >= count or not _are_classes(labels.tolist())):
+        raise DataError(f"{path} has edges or classes that do not exist: remove it")
+    thumbnails = _thumbnails(path.with_name("match_nodes.png"), count, side)
+    return graph_drawing(labels, positive, negative, has_negative, classes, palette_of(classes), thumbnails)
+
+
+def _are_classes(labels: Sequence[int]) -> bool:
+    return all(0 <= label < 256 for label in labels)
+
+
+def _thumbnails(path: Path, count: int, side: int) -> list[Image.Image] | None:
+    """Pictures of the nodes, cut from their sheet; None where there is no sheet for so many."""
+    if side < 1 or not path.is_file():
+        return None
+    sheet = read_picture(path).convert("RGB")
+    columns = sheet.width // side
+    if columns * (sheet.height // side) < count:
+        return None
+    corners = [(node % columns * side, node // columns * side) for node in range(count)]
+    return [sheet.crop((left, top, left + side, top + side)) for left, top in corners]
+
+
+def draw_embeddings(events: Sequence[dict[str, Any]], classes: Sequence[str]) -> Image.Image:
+    """The first and the last projection; of a step that several attempts did, the last one's.
+
+    Raises:
+        DataError: an event is damaged.
+    """
+    import torch
+
+    from engine.stages.palette import palette_of
+    from engine.stages.pictures import scatter_panels
+
+    by_step = {int(event.get("step") or 0): event["values"] for event in events}
+    steps = sorted({min(by_step), max(by_step)})
+    panels = []
+    for step in steps:
+        values = by_step[step]
+        try:
+            xs, ys = ([float("nan") if v is None else float(v) for v in values[axis]] for axis in ("x", "y"))
+            points = torch.tensor([xs, ys], dtype=torch.float64).T
+            labels = torch.tensor(values["label"], dtype=torch.int64).view(len(points))
+            if not _are_classes(labels.tolist()):
+                raise ValueError("a label is no class")
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise DataError(f"the projection event of step {step} cannot be drawn ({error!r})") from None
+        panels.append((f"step {step}", points, labels))
+    return scatter_panels(panels, classes, palette_of(classes))
+
+
+def draw_predictions(
+    run_dirs: Sequence[Path], shown: Sequence[dict[str, dict[str, Any]]], names: Sequence[str]
+) -> Image.Image:
+    """A row for each image: image and truth as the first run shows them, and the prediction of every run.
+
+    Raises:
+        DataError: a picture is missing or cannot be read.
+    """
+    from engine.stages.pictures import prediction_grid
+
+    rows = []
+    for name in names:
+        row = [read_picture(_inside(run_dirs[0], shown[0][name][kind])) for kind in ("image", "truth")]
+        row += [read_picture(_inside(run, own[name]["prediction"])) for run, own in zip(run_dirs, shown, strict=True)]
+        rows.append(row)
+    titles = ["image", "truth"]
+    titles += ["prediction"] if len(run_dirs) == 1 else [run.absolute().name for run in run_dirs]
+    return prediction_grid(titles, rows)
+
+
+def _inside(run_dir: Path, relative: str) -> Path:
+    """A file of the run directory.
+
+    Raises:
+        DataError: the path leads out of it.
+    """
+    path = (run_dir / relative).resolve()
+    if not path.is_relative_to(run_dir.resolve()):
+        raise DataError(f"an image event of {run_dir} names {relative}, which lies outside the run directory")
+    return path
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture, decoded.
+
+    Raises:
+        DataError: it is missing, damaged or larger than any that a run writes.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            if max(picture.size) > LARGEST_SIDE:
+                raise DataError(f"{path} is {picture.width} x {picture.height} pixels: no run writes that")
+            picture.load()
+            return picture.copy()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read ({error}): evaluate the run again") from None

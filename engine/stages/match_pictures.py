@@ -1,0 +1,96 @@
+"""Pictures that the match stage keeps in ``RUN/images``, a handful of times; the newest replaces the last.
+
+- ``match_patches.png``: patches of the last graph, by class.
+- ``match_boxes.png``: their windows over the crops they were cut from.
+- ``match_graph.json`` and ``match_nodes.png``: nodes and edges of that graph and a thumbnail of every node, from which
+  ``python -m engine pictures`` draws it.
+
+The crops are drawn again from the step's own generators, so training does not notice.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from engine.data.pipeline import epoch_indices, sample_crops
+from engine.mixmatch.graph import MatchGraph
+from engine.mixmatch.patches import Patches, crop_patches
+from engine.stages.palette import palette_of
+from engine.stages.pictures import box_sheet, node_sheet, patch_sheet
+from engine.stages.predictions import write_png, write_text
+
+if TYPE_CHECKING:
+    from engine.stages.match import MatchStage
+
+TIMES = 4
+"""Pictures are made after the first step and at so many later ones, evenly spread."""
+PATCH_SIDE, NODE_SIDE, BOX_IMAGES = 64, 32, 4
+
+
+def due(done: int, total: int) -> bool:
+    """Whether pictures are made after ``done`` of ``total`` steps."""
+    return done == 1 or done % max(1, total // TIMES) == 0
+
+
+@torch.no_grad()
+def save_match_pictures(stage: MatchStage, done: int) -> None:
+    """Write the pictures of the last graph and their events, if they are due; one process does.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    context = stage.context
+    if stage.last is None or context.rank > 0 or not due(done, stage.total_steps):
+        return
+    patches, labels, graph, _ = stage.last
+    images = _crops(stage, done)
+    own = _of_first_images(patches, len(images))
+    classes, folder = stage.data.classes, context.run_dir / "images"
+    palette = palette_of(classes)
+    write_png(folder / "match_patches.png", patch_sheet(_cut(images, own, PATCH_SIDE), own.label, classes, palette))
+    write_png(folder / "match_boxes.png", box_sheet(images, own, classes, palette, BOX_IMAGES))
+    whole = len(own) == len(labels)
+    if whole:
+        write_png(folder / "match_nodes.png", node_sheet(_cut(images, own, NODE_SIDE)))
+    write_text(folder / "match_graph.json", json.dumps(_snapshot(labels, graph, classes, done, whole)))
+    for number, name in enumerate(("match_patches", "match_boxes")):
+        values = {"index": number, "name": name, "kind": name, "image": f"images/{name}.png"}
+        context.writer.emit("image", {**values, "truth": "", "prediction": ""})
+
+
+def _crops(stage: MatchStage, done: int) -> Tensor:
+    """The images of the draw that the last graph's first patches come from, uint8 (B, 3, crop, crop)."""
+    config = stage.config
+    first = (done - 1) * config.graphs + stage.context.rank * stage.graphs
+    draw = first if config.graph_scope == "global" else first + stage.graphs - 1
+    indices = epoch_indices(stage.order_seed, draw, config.images, len(stage.data))
+    generator = stage.context.generator("match/crop", draw, rank=0)
+    images, _ = sample_crops(stage.data, indices, config.crop, generator)
+    return images
+
+
+def _of_first_images(patches: Patches, count: int) -> Patches:
+    """The patches of images 0 .. count - 1."""
+    own = patches.image < count
+    return Patches(patches.image[own], patches.cy[own], patches.cx[own], patches.size[own], patches.label[own])
+
+
+def _cut(images: Tensor, patches: Patches, side: int) -> Tensor:
+    """Pixels of the patches, uint8 (N, 3, side, side)."""
+    return crop_patches(images, patches, output_size=side).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _snapshot(labels: Tensor, graph: MatchGraph, classes: tuple[str, ...], done: int, nodes: bool) -> dict[str, Any]:
+    return {
+        "step": done,
+        "classes": list(classes),
+        "labels": labels.tolist(),
+        "positive": graph.positive.tolist(),
+        "negative": graph.negative.tolist(),
+        "has_negative": graph.has_negative.tolist(),
+        "thumbnails": NODE_SIDE if nodes else 0,
+    }

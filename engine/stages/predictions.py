@@ -1,0 +1,106 @@
+"""Files of an evaluation: index masks, overlays and the pictures for the screen. Each appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from engine.config.schema import EvaluateConfig
+from engine.data.dataset import SegmentationData
+from engine.stages.palette import overlay, palette_of, to_palette_image
+
+Pixels = NDArray[np.uint8]
+
+
+class PredictionFiles:
+    """Writes what ``evaluate`` asks for below the run directory.
+
+    ``predictions/NAME.png`` and ``predictions/truth/NAME.png``: palette images whose pixel values are class indices
+    (truth: 255 = void). ``overlays/NAME.png``: colours of the predicted classes over the image. ``images/NNN_*.png``:
+    image, truth and prediction of the first ``show_images`` images. A ``/`` in a name becomes ``__``.
+
+    Args:
+        run_dir: the run's directory.
+        data: the evaluated split.
+        config: save_predictions, overlays and show_images.
+        final: whether this is the run's last evaluation; only that one's predictions and overlays are kept.
+    """
+
+    def __init__(self, run_dir: Path, data: SegmentationData, config: EvaluateConfig, final: bool) -> None:
+        self.run_dir, self.data, self.config, self.final = run_dir, data, config, final
+        self.palette = palette_of(data.classes)
+
+    @property
+    def folder(self) -> str:
+        """Where the predictions go, relative to the run directory; "" if they are not kept."""
+        return "predictions" if self.final and self.config.save_predictions else ""
+
+    def save(self, start: int, images: Tensor, labels: Tensor, prediction: Tensor) -> list[dict[str, Any]]:
+        """Write the files of a batch that begins with image ``start``; values of its ``image`` events.
+
+        Args:
+            images: uint8 (B, 3, H, W).
+            labels: uint8 (B, H, W).
+            prediction: class indices (B, H, W).
+        """
+        shown = []
+        for offset in range(len(images)):
+            index = start + offset
+            show = index < self.config.show_images
+            if not (show or self.folder or (self.final and self.config.overlays)):
+                continue
+            height, width = self.data.sizes[index].tolist()
+            own = (part[offset, ..., :height, :width].cpu().numpy() for part in (images, labels, prediction))
+            picture, truth, classes = (part.astype(np.uint8) for part in own)
+            picture = np.ascontiguousarray(picture.transpose(1, 2, 0))
+            name = self.data.names[index].replace("/", "__")
+            if show:
+                shown.append(self._triple(index, name, picture, truth, classes))
+            self._keep(name, picture, truth, classes)
+        return shown
+
+    def _keep(self, name: str, picture: Pixels, truth: Pixels, classes: Pixels) -> None:
+        if self.folder:
+            folder = self.run_dir / self.folder
+            write_png(folder / f"{name}.png", to_palette_image(classes, self.palette))
+            write_png(folder / "truth" / f"{name}.png", to_palette_image(truth, self.palette))
+        if self.final and self.config.overlays:
+            write_png(self.run_dir / "overlays" / f"{name}.png", overlay(picture, classes, self.palette))
+
+    def _triple(self, index: int, name: str, picture: Pixels, truth: Pixels, classes: Pixels) -> dict[str, Any]:
+        """Image, truth and prediction of one image, for the screen; the newest replaces the last."""
+        pictures: Mapping[str, Image.Image] = {
+            "image": Image.fromarray(picture),
+            "truth": to_palette_image(truth, self.palette),
+            "prediction": to_palette_image(classes, self.palette),
+        }
+        paths = {kind: f"images/{index:03d}_{kind}.png" for kind in pictures}
+        for kind, image in pictures.items():
+            write_png(self.run_dir / paths[kind], image)
+        return {"index": index, "name": name, "kind": "validation", **paths}
+
+
+def write_png(path: Path, image: Image.Image) -> None:
+    """Write beside, then rename: a reader never sees half a picture.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.writing")
+    image.save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,142 @@
+"""Verbs that change the order of the queue, or what waits in it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+from mmtui.cli import jsonform, render
+from mmtui.cli.diagnostics import say
+from mmtui.cli.options import Argument, JsonOption, QuietOption, RunArgument, RunsArgument, option
+from mmtui.domain.states import ACTIVE_STATES
+from mmtui.errors import UsageError
+from mmtui.paths import Home
+
+ACTIONS = ("status", "drain", "open")
+DRAINED = "the queue is drained: nothing is started until it is opened (mmtui queue open)"
+
+
+def mv(
+    run: RunArgument,
+    before: Annotated[str, option("--before", help="put it before this run", complete="runs")] = "",
+    after: Annotated[str, option("--after", help="put it after this run", complete="runs")] = "",
+    top: Annotated[bool, option("--top", help="put it first")] = False,
+    bottom: Annotated[bool, option("--bottom", help="put it last")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Move a waiting run in the queue; it takes the priority of its new neighbour."""
+    from mmtui.services import queue as service
+    from mmtui.services import runs
+
+    if sum((bool(before), bool(after), top, bottom)) != 1:
+        raise UsageError("say where to: --before RUN, --after RUN, --top or --bottom")
+    home = Home.from_environment()
+    run_id = runs.resolve(home, run)
+    anchors = [runs.resolve(home, selector) if selector else "" for selector in (before, after)]
+    if run_id in anchors:
+        raise UsageError(f"run {run_id} cannot be moved next to itself")
+    service.move(home, run_id, before=anchors[0], after=anchors[1], bottom=bottom)
+    line = runs.queue_order(home)
+    render.line(run_id) if quiet else say(
+        f"run {run_id} is number {line.index(run_id) + 1} of {len(line)} in the queue"
+    )
+
+
+def priority(
+    value: Annotated[int, Argument("higher starts earlier; new runs have 0")],
+    runs: RunsArgument,
+    quiet: QuietOption = False,
+) -> None:
+    """Give runs another priority: mmtui priority 5 @"""
+    from mmtui.services import queue as service
+    from mmtui.services import runs as lookup
+
+    home = Home.from_environment()
+    for run_id in dict.fromkeys(lookup.resolve(home, selector) for selector in runs):
+        service.set_priority(home, run_id, value)
+        render.line(run_id) if quiet else say(f"run {run_id} has priority {value}")
+
+
+def edit(
+    run: RunArgument,
+    overrides: Annotated[list[str] | None, Argument("key=value; none: open $EDITOR", complete="keys")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Change the recipe of a run that has not started."""
+    from mmtui.services import queue as service
+    from mmtui.services import runs
+
+    home = Home.from_environment()
+    run_id = runs.resolve(home, run)
+    texts = list(overrides or []) or _from_editor(home, run_id)
+    if not texts:
+        say(f"run {run_id} is unchanged")
+        return
+    service.edit(home, run_id, texts)
+    render.line(run_id) if quiet else say(f"run {run_id} now has {' '.join(texts)}")
+
+
+def _from_editor(home: Home, run_id: str) -> list[str]:
+    """Overrides for every value that was changed in an editor."""
+    from mmtui.services import recipes
+
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise UsageError("without a terminal give the changes as key=value")
+    return recipes.changed_in_editor(home.run(run_id).recipe)
+
+
+def queue(
+    action: Annotated[str, Argument("status, drain (finish what runs, start nothing) or open")] = "status",
+    limit: Annotated[
+        list[str] | None, option("--limit", help="GROUP=N: most runs of a group at once; N=0: no limit")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Short status: supervisor, numbers of runs, what is active, the order of those that wait."""
+    from mmtui.services import queue as service
+
+    home = Home.from_environment()
+    if action not in ACTIONS:
+        raise UsageError(f"mmtui queue {action}: write one of {', '.join(ACTIONS)}")
+    for text in limit or ():
+        group, _, number = text.rpartition("=")
+        if not group or not number.isdecimal():
+            raise UsageError(f"--limit {text}: write GROUP=N, for example --limit sweep-12=2")
+        service.limit_group(home, group, int(number) or None)
+    if action != "status":
+        service.close_queue(home, DRAINED if action == "drain" else "")
+        _serve(home)
+    _status(home, as_json)
+
+
+def _serve(home: Home) -> None:
+    from mmtui.services import supervisors
+
+    found = supervisors.status(home)
+    if not found.running and (found.active_runs or found.queued_runs):
+        supervisors.ensure(home)
+
+
+def _status(home: Home, as_json: bool) -> None:
+    from mmtui.services import runs, supervisors
+
+    counts, status = runs.count_runs(home), supervisors.status(home)
+    busy = runs.list_runs(home, states=sorted(ACTIVE_STATES), newest_first=False)
+    line, settings = runs.queue_order(home), runs.queue_settings(home)
+    if as_json:
+        active = [jsonform.run(row) for row in busy]
+        limits = {key.removeprefix("limit:"): int(value) for key, value in settings.items() if key.startswith("limit:")}
+        extra = {"waiting": line, "closed": settings.get("closed", ""), "limits": limits}
+        render.document({"supervisor": jsonform.supervisor(status), "counts": counts, "active": active, **extra})
+        return
+    word = f"runs (pid {status.pid})" if status.running else "does not run"
+    totals = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no runs yet"
+    render.line(f"supervisor {word}; {totals}")
+    if settings.get("closed"):
+        say(settings["closed"])
+    shown = [*busy, *runs.by_ids(home, line[:20])]
+    if shown:
+        render.runs_table(shown, time.time())
+    if len(line) > 20:
+        say(f"{len(line) - 20} more runs wait")

@@ -1,0 +1,77 @@
+"""A full disk, a real one: a small file system in memory that holds the data directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.events import read_events
+from mmtui.paths import Home
+from tests.e2e.support import kill_everything, mmtui, wait_until
+from tests.e2e.terminals import progress
+
+MEBIBYTES = 48
+RUN = ("data.train=8", "data.val=4", "segment.batch_size=2", "segment.steps=100000", "segment.eval_every=0")
+SETTINGS = ("runtime.threads=1", "runtime.checkpoint_every=20", "runtime.checkpoint_seconds=0.5", "model.width=0.5")
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def small_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A data directory on a file system of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    options = ["-t", "tmpfs", "-o", f"size={MEBIBYTES}m", "tmpfs", str(tmp_path)]
+    if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let tests mount a file system")
+    home = Home(tmp_path / "h").create()
+    monkeypatch.setenv("MMTUI_HOME", str(home.root))
+    yield home
+    kill_everything(home)
+    subprocess.run(["umount", "-l", str(tmp_path)], check=False)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes every byte that is left."""
+    ballast = folder / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+        except OSError:
+            pass
+    return ballast
+
+
+def shown(home: Home) -> dict[str, object]:
+    document = json.loads(mmtui(home, "show", "1", "--json").stdout)
+    return dict(document.get("run", document))
+
+
+def test_full_disk_stops_the_run_with_the_cause_and_nothing_is_lost(small_home: Home, tmp_path: Path) -> None:
+    queued = mmtui(small_home, "run", "shapes_baseline", *RUN, *SETTINGS, "-q")
+    assert queued.returncode == 0, queued.stderr
+    checkpoints = small_home.run("1").root / "checkpoints" / "segment"
+    wait_until(lambda: any(checkpoints.glob("step_*/meta.json")), 60, "a checkpoint")
+    fill(tmp_path)
+    wait_until(lambda: shown(small_home)["state"] == "failed", 90, "the run's end")
+    listed = mmtui(small_home, "ls", "--all")
+    assert listed.returncode == 0 and "failed" in listed.stdout
+    reason = str(shown(small_home)["reason"])
+    assert "disk is full" in reason and "free some space" in reason, reason
+    assert any(checkpoints.glob("step_*/meta.json")), "earlier checkpoints are still there"
+
+    (tmp_path / "ballast").unlink()
+    before = progress(small_home)
+    again = mmtui(small_home, "retry", "1")
+    assert again.returncode == 0, again.stderr
+    wait_until(lambda: shown(small_home)["state"] == "running", 40, "the run going on")
+    wait_until(lambda: progress(small_home) > before, 60, "steps beyond those before")
+    events = [event for _, event in read_events(small_home.run("1").events(2)) if event is not None]
+    (started,) = [event["values"] for event in events if event["kind"] == "run_started"]
+    assert started["resumed_step"] > 0, "it went on from its checkpoint"

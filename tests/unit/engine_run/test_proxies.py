@@ -1,0 +1,213 @@
+"""Proxy tasks: jigsaw, rotation, classification; what they compute and what they learn."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.config.schema import ProxyConfig
+from engine.data.images import load_images
+from engine.data.pipeline import normalise
+from engine.errors import DataError, RecipeError
+from engine.models import tiny_vgg
+from engine.proxies import BUILDERS, Classification, Jigsaw, Rotation, build_proxy
+from engine.proxies.jigsaw import permutation_set
+from tests.unit.engine_run.conftest import Runner, tiny_recipe
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count: int, side: int = 36, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), generator=generator(seed), dtype=torch.uint8)
+
+
+def naive_permutations(count: int, tiles: int) -> list[tuple[int, ...]]:
+    """The greedy rule with sets and loops."""
+    everything = list(itertools.permutations(range(tiles)))
+    chosen = [everything[1]]
+    while len(chosen) < count:
+        left = [p for p in everything if p not in chosen]
+
+        def merit(p: tuple[int, ...]) -> tuple[int, int]:
+            distances = [sum(a != b for a, b in zip(p, q, strict=True)) for q in chosen]
+            return sum(distances), min(distances)
+
+        chosen.append(max(left, key=merit))  # max takes the first of equals, and the list is in lexical order
+    return chosen
+
+
+@pytest.mark.parametrize(("count", "tiles"), [(1, 4), (10, 4), (24, 4), (12, 5)])
+def test_permutations_are_those_of_the_greedy_rule(count: int, tiles: int) -> None:
+    assert [tuple(p) for p in permutation_set(count, tiles).tolist()] == naive_permutations(count, tiles)
+
+
+def test_permutations_of_nine_tiles_differ_in_nearly_all_places() -> None:
+    found = permutation_set(64)
+    assert len({tuple(p) for p in found.tolist()}) == 64
+    assert all(sorted(p) == list(range(9)) for p in found.tolist())
+    distances = (found[:, None] != found[None]).sum(axis=2)[np.triu_indices(64, 1)]
+    chance = 9 * (1 - 1 / 9)  # expected distance of two random permutations
+    assert distances.mean() > chance and distances.min() >= 5
+
+
+def test_permutations_more_than_there_are_is_an_error() -> None:
+    with pytest.raises(ValueError, match="have 24 permutations, 25 were asked for"):
+        permutation_set(25, 4)
+
+
+def jigsaw(**changes: int) -> Jigsaw:
+    config = ProxyConfig(kind="jigsaw", permutations=6, tile=8, head_channels=8, gap=3).model_copy(update=changes)
+    task = build_proxy(config, tiny_vgg(3, 0.25, generator()), generator(1))
+    assert isinstance(task, Jigsaw)
+    return task
+
+
+def test_jigsaw_without_gap_cuts_the_image_into_its_nine_cells() -> None:
+    images = pictures(2, side=24)
+    tiles = jigsaw(gap=0).tiles(images, generator())
+    values = normalise(images, "rgb")
+    for image, row, column in itertools.product(range(2), range(3), range(3)):
+        cell = values[image, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        cell = (cell - cell.mean()) / cell.std(correction=0)
+        torch.testing.assert_close(tiles[image, 3 * row + column], cell, rtol=1e-4, atol=1e-4)
+
+
+def test_jigsaw_tiles_lie_anywhere_in_their_cells_and_never_beyond() -> None:
+    """An image whose value is its column number tells where each tile begins."""
+    ramp = torch.arange(36, dtype=torch.uint8).expand(1, 3, 36, 36).contiguous()
+    task, source, seen = jigsaw(gap=4, tile=8), generator(2), set()
+    raw = normalise(ramp, "rgb")[0, 0, 0]
+    step = float(raw[1] - raw[0])
+    for _ in range(60):
+        draw = source.get_state()
+        task.tiles(ramp, source)
+        source.set_state(draw)
+        shift = (torch.rand((2, 1, 9), generator=source, dtype=torch.float64) * 5).long().clamp(max=4)
+        seen |= set(shift[1].flatten().tolist())
+    assert seen == {0, 1, 2, 3, 4} and step > 0
+
+
+def test_jigsaw_targets_name_the_permutation_that_was_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that can read the order off the tiles gets everything right."""
+    task = jigsaw(gap=0)
+    images = torch.stack([torch.full((3, 24, 24), 0, dtype=torch.uint8) for _ in range(5)])
+
+    def numbered(rgb: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+        return torch.arange(9.0).view(1, 9, 1, 1, 1).expand(len(rgb), 9, 3, 8, 8)
+
+    def read(tiles: torch.Tensor) -> torch.Tensor:
+        order = tiles[:, :, 0, 0, 0].long()
+        return torch.stack([(order == p).all(dim=1) for p in task.permutations], dim=1).float() * 50
+
+    monkeypatch.setattr(task, "tiles", numbered)
+    monkeypatch.setattr(task, "scores", read)
+    loss, metrics = task(images, generator(3))
+    assert metrics["accuracy"].item() == 1.0 and loss.item() < 1e-6
+
+
+def test_rotation_targets_are_quarter_turns_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build_proxy(ProxyConfig(kind="rotation", head_channels=8), tiny_vgg(3, 0.25, generator()), generator())
+    assert isinstance(task, Rotation)
+    images, seen = pictures(3), []
+    monkeypatch.setattr(task, "scores", lambda rgb: seen.append(rgb) or torch.zeros(len(rgb), 4))
+    loss, _ = task(images, generator())
+    assert loss.item() == pytest.approx(np.log(4))
+    for turns in range(4):
+        expected = np.rot90(images.numpy(), turns, (2, 3))
+        np.testing.assert_array_equal(seen[0][3 * turns : 3 * turns + 3].numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", sorted(BUILDERS))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_proxy_learns_a_handful_of_images_by_heart(kind: str, channels: int) -> None:
+    torch.manual_seed(0)
+    config = ProxyConfig.model_validate(
+        {"kind": kind, "permutations": 4, "tile": 16, "gap": 2, "head_channels": 32, "pixels": 32}
+    )
+    task = build_proxy(config, tiny_vgg(channels, 0.5, generator()), generator(1), 4)
+    optimiser = torch.optim.SGD(task.parameters(), lr=0.02, momentum=0.9)
+    images = pictures(8, side=48)
+    targets = torch.arange(8) % 4
+    losses = []
+    for step in range(40):
+        loss, metrics = task(images, generator(step % 2), targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+        assert all(value.ndim == 0 and not value.requires_grad for value in metrics.values())
+    # Colours of noise cannot be told from its grey; how often each bin occurs can.
+    assert np.mean(losses[-5:]) < (0.95 if kind == "colorization" else 0.8) * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("kind", ["jigsaw", "rotation"])
+def test_proxy_stage_passes_its_backbone_on(kind: str, tmp_path: Path) -> None:
+    recipe = tiny_recipe(proxy__kind=kind, proxy__tile=16, proxy__permutations=4, proxy__crop=32, match=None)
+    runner = Runner(tmp_path / "run")
+    assert runner.train(recipe) == "succeeded"
+    accuracies = [e["values"]["accuracy"] for e in runner.kind("metrics", "proxy")]
+    assert len(accuracies) == recipe.proxy.steps and all(0 <= a <= 1 for a in accuracies)  # type: ignore[union-attr]
+
+
+def folder_of_classes(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        for number in range(count):
+            path = root / name / "deep" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            value = 40 * (1 + sorted(counts).index(name))
+            Image.new("RGB", (40, 24), (value, value, value)).save(path)
+    return root
+
+
+def test_classification_stage_reads_class_folders(tmp_path: Path) -> None:
+    root = folder_of_classes(tmp_path / "pictures", {"cat": 3, "ant": 2})
+    recipe = tiny_recipe(
+        proxy__kind="classification", proxy__images=str(root), proxy__image_side=32, match=None, segment__steps=1
+    )
+    runner = Runner(tmp_path / "run")
+    assert runner.train(recipe) == "succeeded"
+    (done,) = [e for e in runner.kind("stage_started") if e["stage"] == "proxy"]
+    assert done["values"]["total_steps"] == 3
+
+
+def test_load_images_resizes_cuts_the_middle_and_numbers_classes_by_name(tmp_path: Path) -> None:
+    root = folder_of_classes(tmp_path, {"cat": 3, "ant": 2})
+    config = ProxyConfig(kind="classification", images=str(root), image_side=16)
+    found = load_images(config, 0, None, None)
+    assert found.classes == ("ant", "cat")
+    assert found.targets is not None and found.targets.tolist() == [0, 0, 1, 1, 1]
+    assert found.data.images.shape == (5, 3, 16, 16)
+    assert found.data.images[:, 0, 8, 8].tolist() == [40, 40, 80, 80, 80]
+    few = load_images(config.model_copy(update={"max_images": 2}), 0, None, None)
+    assert len(few.data) == 2 and set(few.data.names) < set(found.data.names)
+
+
+def test_load_images_mistakes_are_told_in_one_sentence(tmp_path: Path) -> None:
+    config = ProxyConfig(kind="classification", images=str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"is no folder: set proxy\.images"):
+        load_images(config, 0, None, None)
+    folder_of_classes(tmp_path / "one", {"cat": 1})
+    with pytest.raises(DataError, match="one class only, cat"):
+        load_images(config.model_copy(update={"images": str(tmp_path / "one")}), 0, None, None)
+    (tmp_path / "bad" / "a").mkdir(parents=True)
+    (tmp_path / "bad" / "a" / "x.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"x\.png is no readable image"):
+        load_images(config.model_copy(update={"images": str(tmp_path / "bad"), "kind": "jigsaw"}), 0, None, None)
+    Image.new("RGB", (4, 4)).save(tmp_path / "bad" / "loose.png")
+    with pytest.raises(DataError, match=r"loose\.png lies in no class folder"):
+        load_images(config.model_copy(update={"images": str(tmp_path / "bad")}), 0, None, None)
+    with pytest.raises(DataError, match="raise the budget"):
+        load_images(config.model_copy(update={"images": str(tmp_path / "bad")}), 0, 10, None)
+
+
+def test_classification_without_images_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"needs proxy\.images"):
+        Runner(tmp_path / "run").train(tiny_recipe(proxy__kind="classification"))
+    assert Classification is BUILDERS["classification"]

@@ -1,0 +1,167 @@
+"""Order of the queue, terms of runs, editing what waits, and the migration that brought them."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+
+from engine.config import load_recipe
+from mmtui.errors import RefusedError, UsageError
+from mmtui.paths import Home
+from mmtui.services import forecast, queue, recipes, runs
+from mmtui.store import db
+from mmtui.store.db import Database
+from mmtui.store.runs import place, read_run, waiting_line
+
+
+def three(home: Home) -> list[str]:
+    return [queue.enqueue(home, "shapes_smoke", hold=True) for _ in range(3)]
+
+
+def test_move_before_after_top_and_bottom(home: Home) -> None:
+    a, b, c = three(home)
+    assert runs.queue_order(home) == [a, b, c]
+    queue.move(home, c, before=a)
+    assert runs.queue_order(home) == [c, a, b]
+    queue.move(home, c, after=a)
+    assert runs.queue_order(home) == [a, c, b]
+    queue.move(home, b)
+    assert runs.queue_order(home) == [b, a, c]
+    queue.move(home, b, bottom=True)
+    assert runs.queue_order(home) == [a, c, b]
+
+
+def test_move_takes_the_priority_of_the_neighbour_that_was_named(home: Home) -> None:
+    a, b, c = three(home)
+    queue.set_priority(home, a, 5)
+    queue.move(home, c, before=a)
+    assert runs.queue_order(home) == [c, a, b]
+    queue.move(home, c, after=b)
+    assert runs.queue_order(home) == [a, b, c]
+    queue.set_priority(home, c, 9)
+    assert runs.queue_order(home) == [c, a, b]
+
+
+def test_move_a_run_that_does_not_wait_is_refused(home: Home) -> None:
+    a, b, _ = three(home)
+    queue.cancel(home, a)
+    with pytest.raises(RefusedError, match=f"run {a} does not wait"):
+        queue.move(home, a, before=b)
+    with pytest.raises(RefusedError, match=f"run {a} does not wait"):
+        queue.move(home, b, before=a)
+
+
+def test_moves_without_end_keep_the_order_a_list_would_have(home: Home) -> None:
+    """Hundreds of moves to the same place exhaust the numbers between two neighbours; the order must not suffer."""
+    ids = [int(queue.enqueue(home, "shapes_smoke", hold=True)) for _ in range(5)]
+    model, source = list(ids), random.Random(0)
+    database = Database(home)
+    for number in range(400):
+        moving, anchor = source.sample(model, 2) if number % 4 == 0 else (model[-1], model[1])
+        model.remove(moving)
+        model.insert(model.index(anchor), moving)
+        with database.write() as session:
+            place(session, moving, before=anchor)
+            assert [run.id for run in waiting_line(session)] == model
+    database.close()
+
+
+def test_sweep_is_one_group_all_or_none(home: Home) -> None:
+    members = recipes.sweep("shapes_smoke", ["seed=0..2", "segment.optim.lr=0.1,0.01"], home)
+    ids = queue.enqueue_all(home, "shapes_smoke", members, queue.Terms(hold=True, tags=["s"]))
+    rows = runs.by_ids(home, ids)
+    assert len(rows) == 6 and {row.group for row in rows} == {f"sweep-{ids[0]}"}
+    assert [row.seed for row in rows] == [0, 0, 1, 1, 2, 2]
+    rates = [load_recipe(home.run(run_id).recipe).segment.optim.lr for run_id in ids]  # type: ignore[union-attr]
+    assert rates == [0.1, 0.01] * 3
+    with pytest.raises(UsageError, match=r"segment\.steps"):
+        recipes.sweep("shapes_smoke", ["segment.steps=5,0"], home)
+    assert len(runs.list_runs(home)) == 6
+
+
+def test_edit_changes_row_recipe_and_manifest_of_a_run_that_has_not_begun(home: Home) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", ["segment.steps=7"], hold=True)
+    queue.edit(home, run_id, ["segment.steps=9", "seed=4", "match=null"])
+    detail = runs.get_run(home, run_id)
+    assert (detail.row.seed, detail.config["segment"]["steps"], detail.config["match"]) == (4, 9, None)
+    assert [(stage.name, stage.total_steps) for stage in detail.stages if stage.name != "proxy"] == [
+        ("segment", 9),
+        ("evaluate", 1),
+    ]
+    assert load_recipe(home.run(run_id).recipe).model_dump(mode="json") == detail.config
+    manifest = json.loads(home.run(run_id).manifest.read_text())
+    assert manifest["overrides"] == ["segment.steps=7", "segment.steps=9", "seed=4", "match=null"]
+
+
+def test_edit_with_a_mistake_changes_nothing(home: Home) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", hold=True)
+    before = home.run(run_id).recipe.read_bytes()
+    with pytest.raises(UsageError, match="did you mean"):
+        queue.edit(home, run_id, ["segment.stepz=9"])
+    assert home.run(run_id).recipe.read_bytes() == before
+    queue.cancel(home, run_id)
+    with pytest.raises(RefusedError, match="is cancelled"):
+        queue.edit(home, run_id, ["segment.steps=9"])
+
+
+def test_editor_changes_become_overrides(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", hold=True)
+    script = tmp_path / "editor"
+    script.write_text("#!/bin/sh\nsed -i 's/^seed: 0/seed: 8/' \"$1\"\n")
+    script.chmod(0o755)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", str(script))
+    assert recipes.changed_in_editor(home.run(run_id).recipe) == ["seed=8"]
+    script.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(UsageError, match="ended with code 3"):
+        recipes.changed_in_editor(home.run(run_id).recipe)
+    monkeypatch.setenv("EDITOR", "/no/such/editor")
+    with pytest.raises(UsageError, match="cannot be started"):
+        recipes.changed_in_editor(home.run(run_id).recipe)
+
+
+def test_costs_are_those_of_runs_with_the_same_work(home: Home) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", hold=True)
+    recipe = recipes.resolve("shapes_smoke", (), home)
+    assert forecast.Costs(home).seconds(recipe) is None
+    connection = sqlite3.connect(home.database)
+    connection.execute("UPDATE stages SET seconds_per_step = 0.5 WHERE run_id = ?", [run_id])
+    connection.commit()
+    connection.close()
+    steps = sum(count for name, count in recipe.stages() if name != "evaluate")
+    assert forecast.Costs(home).seconds(recipe) == pytest.approx(0.5 * steps)
+    longer = recipes.resolve("shapes_smoke", ["segment.steps=1000", "segment.optim.lr=0.3"], home)
+    assert forecast.Costs(home).seconds(longer) == pytest.approx(
+        0.5 * (steps + 1000 - recipe.segment.steps)  # type: ignore[union-attr]
+    )
+    assert forecast.Costs(home).seconds(recipes.resolve("shapes_smoke", ["segment.batch_size=3"], home)) is None
+
+
+def test_database_of_the_first_schema_is_upgraded_with_a_copy_kept(home: Home) -> None:
+    home.create()
+    config = Config()
+    config.set_main_option("script_location", str(Path(db.__file__).parent / "migrations"))
+    config.attributes["database"] = home.database
+    command.upgrade(config, "0001")
+    connection = sqlite3.connect(home.database)
+    names = [row[1] for row in connection.execute("PRAGMA table_info(runs)") if row[5] == 0]
+    values = {"name": "old", "state": "held", "gpus": "[]", "tags": "[]", "config": "{}", "overrides": "[]"}
+    row = [values.get(name, "" if name in ("recipe", "run_group", "reason", "error", "stage") else 0) for name in names]
+    row[names.index("code")], row[names.index("deleted_at")] = "{}", None
+    marks = ",".join("?" * len(names))
+    connection.execute(f"INSERT INTO runs ({','.join(names)}) VALUES ({marks})", row)
+    connection.commit()
+    connection.close()
+    database = Database(home)
+    with database.write() as session:
+        run = read_run(session, 1)
+        assert (run.name, run.after, run.if_failed) == ("old", "[]", "hold")
+    database.close()
+    assert [path.name.startswith("before-0002") for path in home.backups.iterdir()] == [True]
+    assert runs.queue_order(home) == ["1"] and runs.queue_settings(home) == {}
