@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from engine import pictures_cli
+from engine import pictures_cli, weights_cli
 from engine.config import Recipe, RecipeFileError, load_recipe
 from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--smoke", action="store_true", help="two steps of each stage, few images, a thin network")
             sub.add_argument("--quiet", action="store_true", help="no progress lines")
     pictures_cli.add_parser(commands)
+    weights_cli.add_parser(commands)
     return parser
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TEXT = "draw the match graph, the embeddings and the predictions of runs"
 LARGEST_SIDE = 8192
 """Largest side of a picture that is read, pixels."""
+FEW_NODES, SMALL_GRAPH, LARGE_GRAPH = 150, 1200, 2000
+"""A graph of up to so many nodes is drawn small; sides of both drawings, pixels."""
 KINDS = ("image", "truth", "prediction")
 
 
@@ -135,7 +137,9 @@ def draw_graph(path: Path) -> Image.Image:
     if count and (int(ends.min()) < 0 or int(ends.max()) >= count or not _are_classes(labels.tolist())):
         raise DataError(f"{path} has edges or classes that do not exist: remove it")
     thumbnails = _thumbnails(path.with_name("match_nodes.png"), count, side)
-    return graph_drawing(labels, positive, negative, has_negative, classes, palette_of(classes), thumbnails)
+    side = SMALL_GRAPH if count <= FEW_NODES else LARGE_GRAPH
+    edges = (positive, negative, has_negative)
+    return graph_drawing(labels, *edges, classes, palette_of(classes), thumbnails, side)
 
 
 def _are_classes(labels: Sequence[int]) -> bool:

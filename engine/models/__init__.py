@@ -1,19 +1,40 @@
-"""Networks. A new backbone is a function in a file beside this and one line in BUILDERS."""
+"""Networks. A new backbone is a function in a file beside this and one line in BUILDERS, a new head one in HEADS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from engine.config.schema import ModelConfig
+from engine.errors import RecipeError
+from engine.models.alexnet import alexnet, alexnet_jigsaw
+from engine.models.dense_heads import DenseSegmenter, aspp, fcn, fcn32
+from engine.models.heads import HypercolumnSegmenter
+from engine.models.resnet import resnet18, resnet50
 from engine.models.vgg import Backbone, tiny_vgg, vgg16
-from engine.models.weights import load_backbone
+from engine.models.weights import load_weights
 
 BUILDERS: dict[str, Callable[[int, float, torch.Generator | None], Backbone]] = {
     "tiny_vgg": tiny_vgg,
     "vgg16": vgg16,
+    "alexnet": alexnet,
+    "alexnet_jigsaw": alexnet_jigsaw,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+}
+DILATED: dict[str, Callable[[int, float, torch.Generator | None], Backbone]] = {
+    "resnet18": partial(resnet18, dilated=True),
+    "resnet50": partial(resnet50, dilated=True),
+}
+Segmenter = HypercolumnSegmenter | DenseSegmenter
+HEADS: dict[str, Callable[[Backbone, int, ModelConfig, torch.Generator | None], Segmenter]] = {
+    "hypercolumn": HypercolumnSegmenter,
+    "fcn32": fcn32,
+    "fcn": fcn,
+    "aspp": aspp,
 }
 
 
@@ -25,12 +46,31 @@ def build_backbone(config: ModelConfig, generator: torch.Generator | None = None
         generator: source of the random weights; None = torch's global generator.
 
     Raises:
+        RecipeError: a backbone that cannot be dilated is to be.
         CheckpointError: the weight file is missing or does not fit.
     """
-    backbone = BUILDERS[config.backbone](1 if config.input == "gray" else 3, config.width, generator)
+    builders = DILATED if config.dilated else BUILDERS
+    if config.backbone not in builders:
+        raise RecipeError(f"model.dilated: {config.backbone} has no dilated form; write false, or use a ResNet")
+    backbone = builders[config.backbone](1 if config.input == "gray" else 3, config.width, generator)
     if config.weights:
-        load_backbone(backbone, Path(config.weights).expanduser())
+        load_weights(backbone, config.backbone, Path(config.weights).expanduser(), partial=config.weights_partial)
     return backbone
 
 
-__all__ = ["BUILDERS", "Backbone", "build_backbone"]
+def build_head(
+    backbone: Backbone, num_classes: int, config: ModelConfig, generator: torch.Generator | None = None
+) -> Segmenter:
+    """The segmentation network of a recipe on a backbone.
+
+    Raises:
+        RecipeError: head and backbone, or head and channels, do not go together.
+    """
+    if config.head == "fcn32" and not config.fc_channels:
+        raise RecipeError("model.head fcn32 needs fc6 and fc7: set model.fc_channels, for example to 4096")
+    if config.head == "hypercolumn" and config.dilated:
+        raise RecipeError("model.head hypercolumn needs maps of doubling scale: set model.dilated=false")
+    return HEADS[config.head](backbone, num_classes, config, generator)
+
+
+__all__ = ["BUILDERS", "HEADS", "Backbone", "Segmenter", "build_backbone", "build_head"]

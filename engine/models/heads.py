@@ -30,6 +30,9 @@ class HypercolumnSegmenter(nn.Module):
     without signal for thousands of steps. The classifier starts at zero, as published, so the first loss is ln K.
     """
 
+    sparse = True
+    """Learns from sampled pixels rather than from all of them."""
+
     def __init__(
         self,
         backbone: Backbone,

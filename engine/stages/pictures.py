@@ -20,6 +20,8 @@ WHITE, INK = (255, 255, 255), (40, 40, 40)
 ATTRACTIVE, REJECTIVE = (40, 80, 220), (220, 50, 40)
 LINE, GAP, NAMES = 14, 6, 96
 """Height of a line of text, gap between pictures, width of a column of class names; pixels."""
+SMALLEST = 192
+"""Images whose shorter side is at most half of this are enlarged, pixels."""
 DOT = 3
 """Radius of a dot, pixels."""
 
@@ -57,17 +59,20 @@ def box_sheet(
 ) -> Image.Image:
     """Windows of sampled patches over their images, in the colour of their class, with a dot at each centre.
 
+    Small images are enlarged by a whole number.
+
     Args:
         images: uint8 (B, 3, H, W); the first ``limit`` are shown.
         patches: windows in them; what reaches beyond an image is cut off.
     """
-    shown = [to_image(image) for image in images[:limit]]
+    zoom = max(1, SMALLEST // min(images.shape[2:]))
+    shown = [to_image(image.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)) for image in images[:limit]]
     width, height = shown[0].size if shown else (1, 1)
     present = sorted(
         {label for i, label in zip(patches.image.tolist(), patches.label.tolist(), strict=True) if i < limit}
     )
     for number, picture in enumerate(shown):
-        _draw_windows(picture, patches, number, palette)
+        _draw_windows(picture, patches, number, palette, zoom)
     columns = max(1, min(columns, len(shown)))
     rows = -(-len(shown) // columns)
     legend_top = GAP + rows * (height + GAP)
@@ -80,10 +85,11 @@ def box_sheet(
     return sheet
 
 
-def _draw_windows(picture: Image.Image, patches: Patches, number: int, palette: Sequence[int]) -> None:
+def _draw_windows(picture: Image.Image, patches: Patches, number: int, palette: Sequence[int], zoom: int) -> None:
     draw = ImageDraw.Draw(picture)
     own = (patches.image == number).nonzero().flatten()
-    windows = [part[own].tolist() for part in (patches.cy, patches.cx, patches.size, patches.label)]
+    windows = [(zoom * part[own]).tolist() for part in (patches.cy, patches.cx, patches.size)]
+    windows.append(patches.label[own].tolist())
     for cy, cx, size, label in zip(*windows, strict=True):
         top, left = cy - size // 2, cx - size // 2
         draw.rectangle([left, top, left + size - 1, top + size - 1], outline=colour(palette, label), width=1)

@@ -1,4 +1,4 @@
-"""Stage c: fine-tuning for segmentation with a hypercolumn head on sparsely sampled pixels (PAPER 2.1, 2.3)."""
+"""Stage c: fine-tuning for segmentation, on sampled pixels (hypercolumns) or on all of them (PAPER 2.1-2.3)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from engine import determinism, dist
 from engine.config.schema import SegmentConfig
 from engine.data.dataset import VOID
 from engine.data.pipeline import epoch_indices, next_draw, normalise, sample_crops
-from engine.models.heads import HypercolumnSegmenter
+from engine.models import Segmenter, build_head
 from engine.stages.base import Context
 from engine.stages.evaluate import evaluate
 from engine.stages.memory import MemoryGuard
 from engine.stages.training import Updater, backward
 
 
-def build_segmenter(context: Context, num_classes: int) -> HypercolumnSegmenter:
+def build_segmenter(context: Context, num_classes: int) -> Segmenter:
     """Backbone of the stage before and a fresh head, which depends on the seed alone."""
     init = determinism.generator(context.recipe.seed, "init/head")
-    return HypercolumnSegmenter(context.backbone(), num_classes, context.recipe.model, init)
+    return build_head(context.backbone(), num_classes, context.recipe.model, init)
 
 
 class SegmentStage:
@@ -78,21 +78,27 @@ class SegmentStage:
     def _pass(self, draw: int) -> Tensor:
         """Forward and backward of one batch; its loss without gradient."""
         images, labels, generator = self._batch(draw)
-        ys, xs = (sample_pixels(labels, self.config.pixels, self.config.pixel_margin, generator) for _ in range(2))
-        target = labels[torch.arange(len(labels), device=labels.device)[:, None], ys, xs]
+        where, target = self._supervision(labels, generator)
         valid = (target != VOID).sum()
         if not self.whole:
             valid = dist.mean(valid.double())  # as if one process had the whole batch
         total: Tensor | None = None
         for rows in torch.arange(len(images), device=images.device).chunk(self.splits):
             if len(rows) == len(images):
-                loss = self._portion(images, ys, xs, target, valid)
+                loss = self._portion(images, where, target, valid)
             else:
-                loss = self._portion(images[rows], ys[rows], xs[rows], target[rows], valid)
+                loss = self._portion(images[rows], tuple(part[rows] for part in where), target[rows], valid)
             backward(loss, 1 / self.passes)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
+
+    def _supervision(self, labels: Tensor, generator: torch.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Pixels (ys, xs) to score, or () for all, and their classes int64 (B, P)."""
+        if not self.model.sparse:
+            return (), labels.flatten(1)
+        ys, xs = (sample_pixels(labels, self.config.pixels, self.config.pixel_margin, generator) for _ in range(2))
+        return (ys, xs), labels[torch.arange(len(labels), device=labels.device)[:, None], ys, xs]
 
     def _batch(self, draw: int) -> tuple[Tensor, Tensor, torch.Generator]:
         """Crops of one draw, or this process's share of them, and the generator for what is drawn next."""
@@ -110,9 +116,11 @@ class SegmentStage:
             return epoch_indices(self.order_seed, draw, self.config.batch_size, len(self.data))
         return self.context.indices(self.order_seed, draw, self.config.batch_size, len(self.data))
 
-    def _portion(self, images: Tensor, ys: Tensor, xs: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    def _portion(self, images: Tensor, where: tuple[Tensor, ...], target: Tensor, valid: Tensor) -> Tensor:
         with self.context.autocast():
-            logits = self.network(normalise(images, self.context.recipe.model.input), ys, xs)
+            logits = self.network(normalise(images, self.context.recipe.model.input), *where)
+        if not where:
+            logits = logits.flatten(2).transpose(1, 2)
         return pixel_loss(logits.float(), target, valid)
 
     def _quiet(self, more_follow: bool) -> contextlib.AbstractContextManager[None]:

@@ -33,16 +33,20 @@ def same(value: float, expected: float) -> bool:
 def test_confusion_matrix_any_pixels_equals_naive_counts(pixels: list[tuple[int, int]]) -> None:
     matrix = counted([p for p, _ in pixels], [t for _, t in pixels])
     seen = [(p, t) for p, t in pixels if t != 255]
-    expected = []
+    expected, accuracies, weighted = list[float](), list[float](), 0.0
     for c in range(K):
         hits = sum(p == c and t == c for p, t in seen)
         union = sum(p == c or t == c for p, t in seen)
         truth = sum(t == c for _, t in seen)
         expected.append(hits / union if union else math.nan)
         assert same(float(matrix.iou()[c]), expected[c])
+        accuracies += [hits / truth] if truth else []
+        weighted += truth / len(seen) * expected[c] if truth else 0
         assert same(float(matrix.accuracy()[c]), hits / truth if truth else math.nan)
     present = [value for value in expected if not math.isnan(value)]
     assert same(matrix.mean_iou(), sum(present) / len(present) if present else math.nan)
+    assert same(matrix.mean_accuracy(), sum(accuracies) / len(accuracies) if accuracies else math.nan)
+    assert same(matrix.frequency_weighted_iou(), weighted if seen else math.nan)
     assert same(matrix.pixel_accuracy(), sum(p == t for p, t in seen) / len(seen) if seen else math.nan)
     for t in range(K):
         for p in range(K):
@@ -68,6 +72,8 @@ def test_confusion_matrix_only_void_has_no_iou() -> None:
     matrix = counted([1, 2], [255, 255])
     assert math.isnan(matrix.mean_iou())
     assert math.isnan(matrix.pixel_accuracy())
+    assert math.isnan(matrix.mean_accuracy())
+    assert math.isnan(matrix.frequency_weighted_iou())
 
 
 def test_confusion_matrix_updates_add_up_to_one_of_everything() -> None:

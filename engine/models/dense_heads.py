@@ -1,0 +1,174 @@
+"""Heads that score the whole image at once and learn from every pixel: FCN-32 as published for AlexNet, FCN and ASPP.
+
+Shapes: B batch, K classes, H and W pixels of the input.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.config.schema import ModelConfig
+from engine.models.alexnet import CaffeBatchNorm
+from engine.models.vgg import Backbone
+
+ATROUS_RATES = (6, 12, 18)
+FC_STD, FC_BIAS = 0.005, 0.1
+
+
+@lru_cache(maxsize=64)
+def _weights(size: int, target: int, align_corners: bool) -> Tensor:
+    """Interpolation matrix (target, size) of one axis, float32."""
+    places = torch.arange(target, dtype=torch.float64)
+    if align_corners:
+        position = places * ((size - 1) / max(target - 1, 1))
+    else:
+        position = ((places + 0.5) * (size / target) - 0.5).clamp(min=0)
+    low = position.floor().clamp(max=size - 1)
+    share = (position - low)[:, None]
+    high = (low + 1).clamp(max=size - 1)
+    matrix = torch.zeros((target, size), dtype=torch.float64)
+    matrix.scatter_add_(1, low.long()[:, None], 1 - share)
+    matrix.scatter_add_(1, high.long()[:, None], share)
+    return matrix.float()
+
+
+def upsample(maps: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
+    """Bilinear resize of (B, C, h, w) to (B, C, height, width), as two matrix products.
+
+    The library's own has no deterministic backward pass on CUDA.
+    """
+    rows = _weights(maps.shape[2], height, align_corners).to(maps)
+    columns = _weights(maps.shape[3], width, align_corners).to(maps)
+    return rows @ maps @ columns.T
+
+
+class DenseSegmenter(nn.Module):
+    """Backbone and a convolutional head; scores are interpolated to the input's size."""
+
+    sparse = False
+    """Learns from all pixels rather than from sampled ones."""
+
+    def __init__(self, backbone: Backbone, num_classes: int, head: nn.Module, *, align_corners: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.head = head
+        self.align_corners = align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores (B, K, H, W) of an input (B, C, H, W), float32."""
+        scores: Tensor = self.head(self.backbone(x))
+        return upsample(scores.float(), *x.shape[2:], align_corners=self.align_corners)
+
+    @torch.no_grad()
+    def dense_logits(self, x: Tensor, stride: int = 1) -> Tensor:
+        """Class scores (B, K, H, W) without gradient; ``stride`` is of no account, as the map is small anyway."""
+        assert not self.training, "dense_logits needs evaluation mode: call eval() first"
+        scores: Tensor = self(x)
+        return scores
+
+
+class Fcn32Head(nn.Module):
+    """fc6 6x6 with padding 3, fc7 1x1, both with batch normalisation, ReLU and dropout; scores 1x1 (PAPER 2.2)."""
+
+    def __init__(self, inputs: int, classes: int, config: ModelConfig, generator: torch.Generator | None) -> None:
+        super().__init__()
+        width = config.fc_channels
+        self.fc6, self.norm6 = nn.Conv2d(inputs, width, 6, padding=3), CaffeBatchNorm(width)
+        self.fc7, self.norm7 = nn.Conv2d(width, width, 1), CaffeBatchNorm(width)
+        self.fc8 = nn.Conv2d(width, classes, 1)
+        self.dropout = config.dropout
+        for fc in (self.fc6, self.fc7):
+            nn.init.normal_(fc.weight, std=FC_STD, generator=generator)
+            assert fc.bias is not None
+            nn.init.constant_(fc.bias, FC_BIAS)
+        _start_at_zero(self.fc8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, K, h + 1, w + 1)."""
+        for fc, norm in ((self.fc6, self.norm6), (self.fc7, self.norm7)):
+            x = F.dropout(F.relu(norm(fc(x))), self.dropout, self.training)
+        scores: Tensor = self.fc8(x)
+        return scores
+
+
+class FcnHead(nn.Module):
+    """3x3 convolution, batch normalisation, ReLU, dropout, scores 1x1."""
+
+    def __init__(self, inputs: int, classes: int, config: ModelConfig, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.block = _block(inputs, config.head_channels, 3, 1, generator)
+        self.dropout = config.dropout
+        self.output = nn.Conv2d(config.head_channels, classes, 1)
+        _start_at_zero(self.output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, K, h, w)."""
+        scores: Tensor = self.output(F.dropout(self.block(x), self.dropout, self.training))
+        return scores
+
+
+class AsppHead(nn.Module):
+    """Atrous spatial pyramid: 1x1, three dilated 3x3 and the image's mean, joined, then scores (Chen et al. 2017)."""
+
+    def __init__(self, inputs: int, classes: int, config: ModelConfig, generator: torch.Generator | None) -> None:
+        super().__init__()
+        width = config.head_channels
+        self.branches = nn.ModuleList([_block(inputs, width, 1, 1, generator)])
+        self.branches.extend(_block(inputs, width, 3, rate, generator) for rate in ATROUS_RATES)
+        # Without batch normalisation: one value per image and channel is too little to normalise by.
+        self.mean = nn.Conv2d(inputs, width, 1)
+        nn.init.kaiming_normal_(self.mean.weight, nonlinearity="relu", generator=generator)
+        self.join = _block(width * (len(ATROUS_RATES) + 2), width, 1, 1, generator)
+        self.dropout = config.dropout
+        self.output = nn.Conv2d(width, classes, 1)
+        _start_at_zero(self.output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, K, h, w)."""
+        mean = F.relu(self.mean(x.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *x.shape[2:])
+        joined = self.join(torch.cat([*(branch(x) for branch in self.branches), mean], dim=1))
+        scores: Tensor = self.output(F.dropout(joined, self.dropout, self.training))
+        return scores
+
+
+def _block(inputs: int, outputs: int, kernel: int, dilation: int, generator: torch.Generator | None) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=generator)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _start_at_zero(conv: nn.Conv2d) -> None:
+    """All classes alike at first: the loss begins at ln K."""
+    nn.init.zeros_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+
+
+def fcn32(
+    backbone: Backbone, classes: int, config: ModelConfig, generator: torch.Generator | None = None
+) -> DenseSegmenter:
+    """AlexNet's published head; its scores are interpolated corner to corner, as Caffe's Interp layer does."""
+    head = Fcn32Head(backbone.feature_channels, classes, config, generator)
+    return DenseSegmenter(backbone, classes, head, align_corners=True)
+
+
+def fcn(
+    backbone: Backbone, classes: int, config: ModelConfig, generator: torch.Generator | None = None
+) -> DenseSegmenter:
+    """A plain head for modern backbones."""
+    head = FcnHead(backbone.feature_channels, classes, config, generator)
+    return DenseSegmenter(backbone, classes, head, align_corners=False)
+
+
+def aspp(
+    backbone: Backbone, classes: int, config: ModelConfig, generator: torch.Generator | None = None
+) -> DenseSegmenter:
+    """A head with a wide view, for dilated backbones."""
+    head = AsppHead(backbone.feature_channels, classes, config, generator)
+    return DenseSegmenter(backbone, classes, head, align_corners=False)
