@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -30,28 +29,18 @@ class TrainedSegmenter(Segmenter, Protocol):
         """Switch between training and evaluation mode."""
 
 
-@dataclass
-class Outcome:
-    """What an evaluation found and what its events will say."""
+Tell = Callable[[str, dict[str, Any]], None]
+"""Takes the kind and the values of an event."""
 
-    matrix: ConfusionMatrix
-    confusion: dict[str, Any] = field(default_factory=dict)
-    images: list[dict[str, Any]] = field(default_factory=list)
 
-    def report(self, context: Context) -> None:
-        """Write the ``image`` events and the ``confusion`` event, with the step the run is at."""
-        for values in self.images:
-            context.writer.emit("image", values)
-        context.writer.emit("confusion", self.confusion)
-
-    def metrics(self) -> dict[str, float]:
-        """Percent; the paper's mean IoU and overall and mean accuracy, and the frequency-weighted IoU."""
-        return {
-            "miou": 100 * self.matrix.mean_iou(),
-            "pixel_accuracy": 100 * self.matrix.pixel_accuracy(),
-            "mean_accuracy": 100 * self.matrix.mean_accuracy(),
-            "frequency_weighted_iou": 100 * self.matrix.frequency_weighted_iou(),
-        }
+def percentages(matrix: ConfusionMatrix) -> dict[str, float]:
+    """The paper's mean IoU and overall and mean accuracy, and the frequency-weighted IoU (PAPER 2.5)."""
+    return {
+        "miou": 100 * matrix.mean_iou(),
+        "pixel_accuracy": 100 * matrix.pixel_accuracy(),
+        "mean_accuracy": 100 * matrix.mean_accuracy(),
+        "frequency_weighted_iou": 100 * matrix.frequency_weighted_iou(),
+    }
 
 
 def evaluate(context: Context, model: TrainedSegmenter, config: EvaluateConfig, *, final: bool) -> ConfusionMatrix:
@@ -63,19 +52,24 @@ def evaluate(context: Context, model: TrainedSegmenter, config: EvaluateConfig, 
         final: whether this is the run's last evaluation, whose predictions are saved.
 
     Raises:
-        StopRequestedError: the run was asked to leave; nothing was reported.
+        StopRequestedError: the run was asked to leave; no matrix was reported.
     """
-    outcome = measure(context, model, config, final=final)
-    outcome.report(context)
-    return outcome.matrix
+    return measure(context, model, config, context.writer.emit, final=final)
 
 
 def measure(
-    context: Context, model: TrainedSegmenter, config: EvaluateConfig, others: Sequence[Member] = (), *, final: bool
-) -> Outcome:
-    """Predict the validation split and write its files, but no event except progress.
+    context: Context,
+    model: TrainedSegmenter,
+    config: EvaluateConfig,
+    tell: Tell,
+    others: Sequence[Member] = (),
+    *,
+    final: bool,
+) -> ConfusionMatrix:
+    """Predict the validation split, write its files, and tell of them.
 
     Args:
+        tell: takes ``image`` events on the way and a ``confusion`` event at the end.
         others: networks in evaluation mode whose probabilities are added.
         final: as for ``evaluate``.
 
@@ -88,30 +82,33 @@ def measure(
     was_training = model.training
     model.train(False)
     try:
-        return _over_all_images(context, predictor, config, final)
+        return _over_all_images(context, predictor, config, tell, final)
     finally:
         model.train(was_training)
 
 
-def _over_all_images(context: Context, predictor: Predictor, config: EvaluateConfig, final: bool) -> Outcome:
+def _over_all_images(
+    context: Context, predictor: Predictor, config: EvaluateConfig, tell: Tell, final: bool
+) -> ConfusionMatrix:
     data = context.data("val")
     files = PredictionFiles(context.run_dir, data, config, final)
-    outcome = Outcome(ConfusionMatrix(data.num_classes))
+    matrix = ConfusionMatrix(data.num_classes)
     told = time.monotonic()
     for start in range(0, len(data), config.batch_size):
         stop = min(start + config.batch_size, len(data))
         images, labels = data.batch(start, stop)
         sizes = [(height, width) for height, width in data.sizes[start:stop].tolist()]
         prediction = predictor.classes(images, sizes)
-        outcome.matrix.update(prediction, labels.long())
+        matrix.update(prediction, labels.long())
         if context.rank == 0:  # every process evaluates all images; one writes
-            outcome.images += files.save(start, images, labels, prediction)
+            for values in files.save(start, images, labels, prediction):
+                tell("image", values)
         context.leave_if_asked()
         if time.monotonic() - told >= PROGRESS_SECONDS:
             context.progress("evaluating", stop, len(data))
             told = time.monotonic()
-    outcome.confusion = {
-        "matrix": outcome.matrix.matrix.tolist(),
+    values = {
+        "matrix": matrix.matrix.tolist(),
         "classes": list(data.classes),
         "split": "val",
         "images": len(data),
@@ -119,7 +116,8 @@ def _over_all_images(context: Context, predictor: Predictor, config: EvaluateCon
         "protocol": config.protocol,
         "networks": len(predictor.members),
     }
-    return outcome
+    tell("confusion", values)
+    return matrix
 
 
 class EvaluateStage:
@@ -142,20 +140,26 @@ class EvaluateStage:
         load_module(weights, self.model)
         self.module: nn.Module = context.place(self.model)
         self.others = list(load_members(context, config.ensemble))
-        self.outcome: Outcome | None = None
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.result: dict[str, float] = {}
 
     def step(self, step: int) -> dict[str, Tensor | float]:
-        self.outcome = measure(self.context, self.model, self.config, self.others, final=True)
-        return dict(self.outcome.metrics())
+        self.events = []
+        matrix = measure(self.context, self.model, self.config, self._keep, self.others, final=True)
+        self.result = percentages(matrix)
+        return dict(self.result)
+
+    def _keep(self, kind: str, values: dict[str, Any]) -> None:
+        self.events.append((kind, values))
 
     def observe(self, done: int) -> dict[str, float]:
-        """Reports here, not in ``step``: the events then carry the step that is done."""
-        if self.outcome is not None:
-            self.outcome.report(self.context)
+        """Tells here of what ``step`` found: the events then carry the step that is done."""
+        for kind, values in self.events:
+            self.context.writer.emit(kind, values)
         return {}
 
     def output(self) -> None:
         return None
 
     def summary(self) -> dict[str, Any]:
-        return {} if self.outcome is None else dict(finite(self.outcome.metrics()))
+        return dict(finite(self.result))

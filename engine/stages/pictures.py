@@ -159,7 +159,8 @@ def node_places(labels: Sequence[int], side: int) -> list[tuple[float, float]]:
         cx, cy = _on_circle(side / 2, side / 2, large, number / len(present))
         nodes = [i for i, own in enumerate(labels) if own == label]
         for k, node in enumerate(nodes):
-            places[node] = (cx, cy) if len(nodes) == 1 else _on_circle(cx, cy, small, k / len(nodes))
+            turn = number / len(present) + 0.25 + k / len(nodes)  # not all on one line through the middle
+            places[node] = (cx, cy) if len(nodes) == 1 else _on_circle(cx, cy, small, turn)
     return [places[node] for node in range(len(labels))]
 
 

@@ -1,51 +1,17 @@
-"""Verbs that ask about runs: ls, show, classes, metrics, queue."""
+"""Verbs that ask about one run: show, classes, metrics."""
 
 from __future__ import annotations
 
-import difflib
 import time
 from typing import Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import JsonOption, RunArgument, option
-from mmtui.domain.states import RunState
 from mmtui.domain.text import duration
 from mmtui.domain.views import RunDetail
-from mmtui.errors import NotFoundError, UsageError
+from mmtui.errors import NotFoundError
 from mmtui.paths import Home
-
-
-def ls(
-    state: Annotated[list[str] | None, option("--state", "-s", help="only runs in this state (repeatable)")] = None,
-    limit: Annotated[int | None, option("--limit", "-n", help="newest N runs (30 unless set)", minimum=1)] = None,
-    all_: Annotated[bool, option("--all", "-a", help="all runs")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """List runs, newest first."""
-    from mmtui.services import runs
-
-    for name in state or []:
-        _check_state(name)
-    home = Home.from_environment()
-    rows = runs.list_runs(home, limit=None if all_ else limit or render.settings().rows, states=state or None)
-    if as_json:
-        render.document({"runs": [jsonform.run(row) for row in rows]})
-    elif rows:
-        render.runs_table(rows, time.time())
-    else:
-        say("no runs" + (" in this state" if state else " yet; start one with: mmtui run shapes_mixmatch"))
-    total = sum(count for name, count in runs.count_runs(home).items() if not state or name in state)
-    if len(rows) < total:
-        say(f"{len(rows)} of {total} runs; all of them with --all")
-
-
-def _check_state(name: str) -> None:
-    known = [item.value for item in RunState]
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"write one of {', '.join(known)}"
-        raise UsageError(f"--state {name}: there is no such state", hint)
 
 
 def show(run: RunArgument, as_json: JsonOption = False) -> None:

@@ -5,6 +5,8 @@ Everything that is printed goes through ``_clean``: control characters of names,
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -141,6 +143,28 @@ def table(
             padded[colored] = _painted((padded[colored], colors[number_ - 1]))
         text.append("  ".join(padded).rstrip())
     print("\n".join(text), flush=True)
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Comma-separated values with a header, quoted where needed."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    print(buffer.getvalue(), end="", flush=True)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table that Markdown shows as one."""
+    lines_ = [header, ["---"] * len(header), *rows]
+    cells_ = [[_clean(cell).replace("|", "\\|") for cell in row] for row in lines_]
+    print("\n".join(f"| {' | '.join(row)} |" for row in cells_), flush=True)
+
+
+def lines(bodies: Iterable[dict[str, Any]]) -> None:
+    """One JSON object a line, each with its schema version."""
+    for body in bodies:
+        print(json.dumps(_finite({"schema_version": SCHEMA_VERSION, **body}), allow_nan=False), flush=True)
 
 
 def _padded(text: str, width: int, right: bool) -> str:

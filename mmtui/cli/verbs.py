@@ -11,7 +11,7 @@ Verb = Callable[..., int | None]
 
 VERBS: dict[str, str] = {
     "run": "writing:run",
-    "ls": "reading:ls",
+    "ls": "finding:ls",
     "show": "reading:show",
     "logs": "follow:logs",
     "watch": "follow:watch",
@@ -27,6 +27,15 @@ VERBS: dict[str, str] = {
     "release": "writing:release",
     "classes": "reading:classes",
     "metrics": "reading:metrics",
+    "best": "finding:best",
+    "compare": "finding:compare",
+    "diff": "finding:diff",
+    "query": "finding:query",
+    "tag": "keeping:tag",
+    "note": "keeping:note",
+    "rm": "keeping:rm",
+    "restore": "keeping:restore",
+    "purge": "keeping:purge",
     "recipes": "machine:recipes",
     "gpu": "machine:gpu",
     "queue": "ordering:queue",
@@ -34,6 +43,7 @@ VERBS: dict[str, str] = {
     "daemon stop": "daemon:stop",
     "daemon status": "daemon:status",
     "doctor": "machine:doctor",
+    "backup": "keeping:backup",
     "demo": "follow:demo",
     "completion": "completion:completion",
 }

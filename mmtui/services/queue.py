@@ -175,7 +175,7 @@ def move(home: Home, run_id: str, *, before: str = "", after: str = "", bottom: 
     """
     from mmtui.store.runs import place, waiting_line
 
-    with _writing(home) as session:
+    with writing(home) as session:
         if bottom:
             others = [run.id for run in waiting_line(session) if run.id != int(run_id)]
             place(session, int(run_id), after=others[-1] if others else None)
@@ -187,7 +187,7 @@ def set_priority(home: Home, run_id: str, priority: int) -> None:
     """Give a run another priority; it counts when the run next waits."""
     from mmtui.store.runs import read_run
 
-    with _writing(home) as session:
+    with writing(home) as session:
         run = read_run(session, int(run_id))
         run.priority = priority
         session.add(run)
@@ -204,7 +204,7 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
     from mmtui.store.runs import change_recipe, read_run
 
     paths = home.run(run_id)
-    with _writing(home) as session:
+    with writing(home) as session:
         run = read_run(session, int(run_id))
         if run.state not in (RunState.QUEUED, RunState.HELD) or run.attempt:
             begun = "has begun" if run.attempt else f"is {run.state}"
@@ -227,7 +227,7 @@ def close_queue(home: Home, why: str) -> None:
     """Start nothing any more; what runs goes on. "" opens the queue again."""
     from mmtui.store.runs import set_setting
 
-    with _writing(home) as session:
+    with writing(home) as session:
         set_setting(session, "closed", why)
 
 
@@ -235,12 +235,13 @@ def limit_group(home: Home, group: str, most: int | None) -> None:
     """Let at most so many runs of a group be active at once; None = no limit."""
     from mmtui.store.runs import set_setting
 
-    with _writing(home) as session:
+    with writing(home) as session:
         set_setting(session, f"limit:{group}", "" if most is None else str(most))
 
 
 @contextmanager
-def _writing(home: Home) -> Iterator[Session]:
+def writing(home: Home) -> Iterator[Session]:
+    """One short durable write transaction."""
     from mmtui.store.db import Database
 
     database = Database(home.create())

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmtui.domain import filters
 from mmtui.domain.series import bucketise
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import printable
 from mmtui.domain.views import ClassTable, GraphStats, Point, RunDetail, RunRow, Series
-from mmtui.errors import NotFoundError, TimedOutError
+from mmtui.errors import NotFoundError, TimedOutError, UsageError
 from mmtui.paths import Home
+from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
 
 LOG_TAIL_BYTES = 256 * 1024
@@ -30,6 +33,78 @@ def list_runs(
     """Runs by id; none where there is no database yet."""
     with Reader(home) as reader:
         return reader.runs(states=states, limit=limit, offset=offset, newest_first=newest_first)
+
+
+def find(
+    home: Home,
+    text: str = "",
+    *,
+    states: Sequence[str] = (),
+    sort: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    limit: int | None = None,
+) -> tuple[list[tuple[RunRow, tuple[Any, ...]]], int]:
+    """Runs that a filter lets pass with the values of chosen columns, and how many there are without the limit.
+
+    Raises:
+        UsageError: the filter, a sort key or a column is wrong.
+    """
+    node = filters.parse(text, time.time()) if text.strip() else None
+    if states:
+        only = filters.In(filters.Operand("state"), tuple(states), False)
+        node = only if node is None else filters.Both("and", (node, only))
+    ordered = [(filters.parse_operand(name.removeprefix("-")), name.startswith("-")) for name in sort]
+    chosen = [filters.parse_operand(name) for name in columns]
+    with Reader(home) as reader:
+        if reader.connection() is None:
+            return [], 0
+        wanted = [*(keys_of(node) if node else []), *(operand for operand, _ in ordered), *chosen]
+        _check_keys(reader, [operand for operand in wanted if operand.kind == "key"])
+        found = reader.select(node, ordered, chosen, limit)
+        total = len(found) if limit is None or len(found) < limit else reader.count_where(node or filters.EVERYTHING)
+    return found, total
+
+
+def _check_keys(reader: Reader, operands: Sequence[filters.Operand]) -> None:
+    """A name that no run's recipe has is a slip."""
+    if not operands:
+        return
+    keys = reader.config_keys()
+    for operand in operands:
+        if keys and not any(key == operand.name or key.endswith(f".{operand.name}") for key in keys):
+            short = [key.rpartition(".")[2] for key in keys]
+            near = filters.suggestion(operand.name, [*filters.COLUMNS, *short, *keys])
+            raise UsageError(
+                f"column {operand.column}: no run has '{operand.name}'{near}",
+                f"columns are {', '.join(filters.COLUMNS)}; of a metric say what to take: max {operand.name}",
+            )
+
+
+def values(home: Home, ids: Sequence[str], columns: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Values of chosen columns of some runs, by id."""
+    only = filters.In(filters.Operand("id"), tuple(float(run_id) for run_id in ids), False)
+    chosen = [filters.parse_operand(name) for name in columns]
+    with Reader(home) as reader:
+        _check_keys(reader, [operand for operand in chosen if operand.kind == "key"])
+        return {row.id: found for row, found in reader.select(only, [], chosen)}
+
+
+def sql(home: Home, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a query; the connection cannot write.
+
+    Raises:
+        UsageError: the query is wrong, or writes.
+        NotFoundError: there is no database yet.
+    """
+    with Reader(home) as reader:
+        connection = reader.connection()
+        if connection is None:
+            raise NotFoundError("there is no database yet", "queue a run first")
+        try:
+            cursor = connection.execute(text)
+            return [item[0] for item in cursor.description or ()], [tuple(row) for row in cursor.fetchall()]
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise UsageError(f"the query is refused: {error}", "give one SELECT") from None
 
 
 def queue_order(home: Home) -> list[str]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from mmtui.domain.filters import Node, Operand
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration
 from mmtui.domain.views import (
@@ -25,6 +26,7 @@ from mmtui.domain.views import (
 )
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
+from mmtui.store import filters
 from mmtui.store.schema import HEAD, schema_revision
 
 STALLED_SECONDS = 120.0
@@ -74,6 +76,7 @@ class Reader:
             uri = f"file:{quote(str(self.home.database))}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
+            filters.add_functions(self._connection)
         return self._connection
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
@@ -106,6 +109,47 @@ class Reader:
         rows = self.query(sql, [*parameters, -1 if limit is None else limit, offset])
         now = time.time()
         return [_run_row(row, now) for row in rows]
+
+    def select(
+        self,
+        node: Node | None,
+        sort: Sequence[tuple[Operand, bool]],
+        columns: Sequence[Operand] = (),
+        limit: int | None = None,
+    ) -> list[tuple[RunRow, tuple[Any, ...]]]:
+        """Runs that a filter lets pass, with the values of chosen columns.
+
+        Args:
+            sort: what to sort by, and whether the largest comes first; runs without a value come last. Then by id,
+                newest first.
+        """
+        condition, parameters = filters.where(node) if node is not None else ("1", [])
+        chosen = [filters.expression(operand) for operand in columns]
+        ordered = [filters.expression(operand) for operand, _ in sort]
+        extra = "".join(f", ({sql})" for sql, _ in chosen)
+        order = "".join(
+            f"({sql}) IS NULL, ({sql}) {'DESC' if down else 'ASC'}, "
+            for (sql, _), (_, down) in zip(ordered, sort, strict=True)
+        )
+        values = [value for _, several in chosen for value in several] + parameters
+        values += [value for _, several in ordered for value in (*several, *several)]
+        sql = f"SELECT {_RUN_COLUMNS}{extra} FROM runs WHERE deleted_at IS NULL AND {condition}"
+        rows = self.query(f"{sql} ORDER BY {order}id DESC LIMIT ?", [*values, -1 if limit is None else limit])
+        now, first = time.time(), len(_RUN_COLUMNS.split(","))
+        return [(_run_row(row, now), tuple(row)[first:]) for row in rows]
+
+    def count_where(self, node: Node) -> int:
+        """Number of runs that a filter lets pass."""
+        condition, parameters = filters.where(node)
+        return int(self.query(f"SELECT count(*) FROM runs WHERE deleted_at IS NULL AND {condition}", parameters)[0][0])
+
+    def config_keys(self) -> list[str]:
+        """Every key that some run's recipe has, as dotted path."""
+        sql = (
+            "SELECT DISTINCT substr(t.fullkey, 3) FROM runs, json_tree(runs.config) t"
+            " WHERE t.type NOT IN ('object', 'array')"
+        )
+        return [row[0] for row in self.query(sql)]
 
     def rows(self, ids: Sequence[int]) -> list[RunRow]:
         """Runs with these ids, in this order; ids that do not exist are left out."""

@@ -51,6 +51,7 @@ class Run(SQLModel, table=True):
     deleted_at: float | None = None
     after: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
     if_failed: str = Field(default="hold", sa_column_kwargs={"server_default": "hold"})
+    note: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
 
 
 class Setting(SQLModel, table=True):

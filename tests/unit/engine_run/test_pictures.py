@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from engine.config import Recipe
 from engine.data.pipeline import normalise
 from engine.errors import DataError
 from engine.events import SilentWriter
-from engine.mixmatch.patches import Patches
+from engine.mixmatch.patches import Patches, crop_patches
 from engine.pictures_cli import draw_runs
 from engine.stages import Context, match_pictures, pictures
 from engine.stages.match import MatchStage
@@ -110,8 +109,9 @@ def test_node_sheet_holds_node_n_in_row_n_over_columns() -> None:
 # ---- graph and embeddings ------------------------------------------------------------------------------------------
 
 
-def middle(places: list[tuple[float, float]], a: int, b: int) -> tuple[int, int]:
-    return round((places[a][0] + places[b][0]) / 2), round((places[a][1] + places[b][1]) / 2)
+def between(places: list[tuple[float, float]], a: int, b: int) -> tuple[int, int]:
+    """A point a third of the way from a to b, where no other edge of the test passes."""
+    return round((2 * places[a][0] + places[b][0]) / 3), round((2 * places[a][1] + places[b][1]) / 3)
 
 
 def test_graph_drawing_attractive_edges_are_blue_and_rejective_ones_red() -> None:
@@ -120,12 +120,12 @@ def test_graph_drawing_attractive_edges_are_blue_and_rejective_ones_red() -> Non
     there = torch.tensor([True, False, False, False])
     drawing = pictures.graph_drawing(labels, positive, negative, there, CLASSES, PALETTE, side=400)
     places = pictures.node_places(labels.tolist(), 400)
-    red, green, blue = drawing.getpixel(middle(places, 0, 1))  # type: ignore[misc]
+    red, green, blue = drawing.getpixel(between(places, 0, 1))  # type: ignore[misc]
     assert blue > red + 100 and blue > green + 60
-    red, green, blue = drawing.getpixel(middle(places, 0, 2))  # type: ignore[misc]
+    red, green, blue = drawing.getpixel(between(places, 0, 2))  # type: ignore[misc]
     assert red > green + 30 and red > blue + 30
-    assert drawing.getpixel(middle(places, 2, 3)) == pictures.WHITE, "2 and 3 are their own positives"
-    assert drawing.getpixel(middle(places, 1, 3)) == pictures.WHITE, "node 1 has no negative"
+    assert drawing.getpixel(between(places, 2, 3)) == pictures.WHITE, "2 and 3 are their own positives"
+    assert drawing.getpixel(between(places, 1, 3)) == pictures.WHITE, "node 1 has no negative"
     for node, colour in enumerate((RED, RED, GREEN, GREEN)):
         x, y = places[node]
         assert drawing.getpixel((round(x), round(y))) == colour
@@ -215,18 +215,17 @@ def test_match_pictures_show_what_the_network_saw(tmp_path: Path, make_recipe: M
     stage = MatchStage(context, recipe.match)
     stage.step(0)
     match_pictures.save_match_pictures(stage, 1)
-    seen = stage._mix(0 if scope == "global" else 1)[1]
-    sheet = np.asarray(Image.open(tmp_path / "images/match_nodes.png")) if scope == "local" else None
-    if sheet is None:
-        assert not (tmp_path / "images/match_nodes.png").exists(), "a graph over several draws has no thumbnails"
-        return
-    for node, pixels in enumerate(seen):
-        top, left = node // 20 * 32, node % 20 * 32
-        own = torch.from_numpy(sheet[top : top + 32, left : left + 32].copy()).permute(2, 0, 1)[None]
-        # Beyond the crop the network sees the mean, the sheet black.
-        inside = own.sum(dim=1, keepdim=True) > 0
-        gap = (normalise(own, "rgb") - pixels).abs() * inside
-        assert inside.any() and float(gap.max()) < 1.1 / 255 / 0.22, "apart from rounding to whole numbers"
+    draw = 0 if scope == "global" else 1
+    assert stage.last is not None
+    images = match_pictures._crops(stage, 1)
+    own = match_pictures._of_first_images(stage.last[0], len(images))
+    seen = crop_patches(normalise(images, "rgb"), own, output_size=32)
+    assert torch.equal(seen, stage._mix(draw)[1])
+    sheet = tmp_path / "images/match_nodes.png"
+    assert sheet.exists() == (scope == "local"), "a graph over several draws has no thumbnails"
+    if scope == "local":
+        raw = crop_patches(images, own, output_size=32).round().to(torch.uint8)
+        assert np.array_equal(np.asarray(Image.open(sheet)), np.asarray(pictures.node_sheet(raw)))
 
 
 def test_match_pictures_change_neither_losses_nor_weights_nor_random_state(
@@ -253,7 +252,7 @@ def test_pictures_command_draws_graph_embeddings_and_predictions(
     assert main(["pictures", "--run-dir", str(runner.run_dir), "--out", str(tmp_path / "out")]) == 0
     names = ["graph.png", "embeddings.png", "predictions.png"]
     assert capsys.readouterr().out == "".join(f"{tmp_path}/out/{name}\n" for name in names)
-    assert sorted(os.listdir(tmp_path / "out")) == sorted(names)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     with Image.open(tmp_path / "out/predictions.png") as grid:
         assert grid.width == 6 + 3 * 246
     assert sorted(runner.run_dir.rglob("*")) == before, "the run itself is not touched"

@@ -1,4 +1,4 @@
-"""The queue: dependencies of runs, and settings that hold for the queue as a whole. Frozen."""
+"""Dependencies and notes of runs, and settings that hold for the queue as a whole. Frozen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ depends_on = None
 STATEMENTS = (
     "ALTER TABLE runs ADD COLUMN after TEXT NOT NULL DEFAULT '[]'",
     "ALTER TABLE runs ADD COLUMN if_failed VARCHAR NOT NULL DEFAULT 'hold'",
+    "ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT ''",
     "CREATE TABLE settings (key VARCHAR NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 

@@ -1,0 +1,193 @@
+"""Verbs that look for runs and set them side by side: ls, best, compare, diff, query."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from mmtui.cli import jsonform, render
+from mmtui.cli.diagnostics import say
+from mmtui.cli.options import Argument, JsonOption, RunArgument, RunsArgument, option
+from mmtui.domain.states import RunState
+from mmtui.domain.views import RunRow
+from mmtui.errors import NotFoundError, UsageError
+from mmtui.paths import Home
+
+FilterOption = Annotated[
+    str, option("--filter", "-F", help='for example: state = failed and created > 2d and lr < 0.01 or tag ~ "a"')
+]
+JsonlOption = Annotated[bool, option("--jsonl", help="one JSON object a line")]
+CsvOption = Annotated[bool, option("--csv", help="comma-separated values")]
+MarkdownOption = Annotated[bool, option("--md", help="a Markdown table")]
+ALWAYS = ("id", "state", "name")
+
+
+def ls(
+    state: Annotated[list[str] | None, option("--state", "-s", help="only runs in this state (repeatable)")] = None,
+    limit: Annotated[int | None, option("--limit", "-n", help="newest N runs (30 unless set)", minimum=1)] = None,
+    all_: Annotated[bool, option("--all", "-a", help="all runs")] = False,
+    filter_: FilterOption = "",
+    sort: Annotated[list[str] | None, option("--sort", help="column, key or metric; -NAME: largest first")] = None,
+    columns: Annotated[str, option("--columns", "-c", help="comma-separated: columns, keys, max miou, ...")] = "",
+    as_json: JsonOption = False,
+    as_jsonl: JsonlOption = False,
+    as_csv: CsvOption = False,
+    as_markdown: MarkdownOption = False,
+) -> None:
+    """List runs, newest first. --filter takes columns, recipe keys and metrics: mmtui ls -F 'max miou > 60'"""
+    from mmtui.services import runs
+
+    for name in state or []:
+        _check_state(name)
+    home = Home.from_environment()
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    most = None if all_ else limit or render.settings().rows
+    plain = not (filter_ or sort or names)
+    if plain:
+        found = [(row, ()) for row in runs.list_runs(home, limit=most, states=state or None)]
+        total = sum(count for name, count in runs.count_runs(home).items() if not state or name in state)
+    else:
+        found, total = runs.find(home, filter_, states=state or (), sort=sort or (), columns=names, limit=most)
+    if as_json or as_jsonl:
+        bodies = [{**jsonform.run(row), **({"columns": dict(zip(names, values, strict=True))} if names else {})}
+                  for row, values in found]  # fmt: skip
+        render.lines(bodies) if as_jsonl else render.document({"runs": bodies})
+    elif as_csv or as_markdown or names:
+        _chosen(found, names, as_csv=as_csv, as_markdown=as_markdown)
+    elif found:
+        render.runs_table([row for row, _ in found], time.time())
+    else:
+        nothing = " that fit" if filter_ or state else " yet; start one with: mmtui run shapes_mixmatch"
+        say(f"no runs{nothing}")
+    if len(found) < total:
+        say(f"{len(found)} of {total} runs; all of them with --all")
+
+
+def _chosen(
+    found: Sequence[tuple[RunRow, tuple[Any, ...]]], names: Sequence[str], *, as_csv: bool, as_markdown: bool
+) -> None:
+    header = [*ALWAYS, *(names or ("stage", "miou", "loss"))]
+    rows = []
+    for row, values in found:
+        shown = values if names else (row.stage, row.metrics.get("miou"), row.metrics.get("loss"))
+        rows.append([row.id, row.state, row.name, *(_cell(value, exact=as_csv) for value in shown)])
+    if as_csv:
+        render.csv_table(header, rows)
+    elif as_markdown:
+        render.markdown_table(header, rows)
+    elif rows:
+        render.table(header, rows, right=(0, *range(3, len(header))))
+
+
+def _cell(value: Any, *, exact: bool = False) -> str:
+    if value is None:
+        return "" if exact else "-"
+    if isinstance(value, float):
+        return repr(value) if exact else render.number(value, 5)
+    return str(value)
+
+
+def _check_state(name: str) -> None:
+    known = [item.value for item in RunState]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"write one of {', '.join(known)}"
+        raise UsageError(f"--state {name}: there is no such state", hint)
+
+
+def best(
+    maximum: Annotated[str, option("--max", help="the run with the largest of this, for example miou")] = "",
+    minimum: Annotated[str, option("--min", help="the run with the smallest, for example last loss")] = "",
+    filter_: FilterOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the id of the best run: mmtui show $(mmtui best --max miou)"""
+    from mmtui.services import runs
+
+    if bool(maximum) == bool(minimum):
+        raise UsageError("say what is best: --max NAME or --min NAME, for example --max miou")
+    name = maximum or minimum
+    order = f"-{name}" if maximum else name
+    found, _ = runs.find(Home.from_environment(), filter_, sort=[order], columns=[name], limit=1)
+    if not found or found[0][1][0] is None:
+        raise NotFoundError(f"no run{' that fits' if filter_ else ''} has {name}", "see what there is with: mmtui ls")
+    row, (value,) = found[0]
+    if as_json:
+        render.document({"run": row.id, "name": name, "value": value})
+        return
+    render.line(row.id)
+    say(f"{row.name}: {name} {_cell(value)}")
+
+
+def compare(
+    runs: RunsArgument,
+    columns: Annotated[str, option("--columns", "-c", help="further metrics and keys, comma-separated")] = "",
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    as_markdown: MarkdownOption = False,
+) -> None:
+    """Runs side by side: the keys in which their recipes differ, and what came of them."""
+    from mmtui.services import comparing
+    from mmtui.services import runs as lookup
+
+    home = Home.from_environment()
+    ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
+    table = comparing.table(home, ids, [name.strip() for name in columns.split(",") if name.strip()])
+    if as_json:
+        render.document({"runs": ids, "rows": [{"name": name, "values": list(values)} for name, values in table]})
+        return
+    header = ["", *(f"run {run_id}" for run_id in ids)]
+    rows = [[name, *(_cell(value, exact=as_csv) for value in values)] for name, values in table]
+    if as_csv:
+        render.csv_table(header, rows)
+    elif as_markdown:
+        render.markdown_table(header, rows)
+    else:
+        render.table(header, rows, right=tuple(range(1, len(header))))
+
+
+def diff(
+    run: RunArgument,
+    other: Annotated[str, Argument("the run it is compared with", "runs")],
+    as_json: JsonOption = False,
+) -> None:
+    """Why are two runs different? Outcome, recipe, seed, code, environment and device, what matters most first."""
+    from mmtui.services import comparing, runs
+
+    home = Home.from_environment()
+    first, second = (runs.resolve(home, selector) for selector in (run, other))
+    found = comparing.differences(home, first, second)
+    if as_json:
+        rows = [{"area": d.area, "name": d.name, first: d.first, second: d.second} for d in found]
+        render.document({"runs": [first, second], "differences": rows})
+    elif found:
+        rows_ = [(d.area, d.name, _cell(d.first), _cell(d.second)) for d in found]
+        render.table(("", "", f"run {first}", f"run {second}"), rows_)
+    else:
+        say(f"runs {first} and {second} do not differ in anything that is recorded")
+
+
+def query(
+    sql: Annotated[str, Argument("one SELECT; the tables are those of docs/schema.md")],
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Ask the database in SQL, read-only: mmtui query 'SELECT state, count(*) FROM runs GROUP BY state'"""
+    from mmtui.services import runs
+
+    header, rows = runs.sql(Home.from_environment(), sql)
+    if as_json:
+        render.document({"columns": header, "rows": [list(row) for row in rows]})
+    elif as_csv:
+        render.csv_table(header, [[_cell(value, exact=True) for value in row] for row in rows])
+    elif header:
+        render.table(header, [[_shown(value) for value in row] for row in rows])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
