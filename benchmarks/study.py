@@ -1,9 +1,10 @@
-"""Does mix-and-match help where labels are few? Trains every arm of recipes/studies and prints the table.
+"""Does mix-and-match help where labels are few? Trains every arm of a study and prints the table.
 
-    python benchmarks/study.py --data CAMVID --proxy-images FOLDER --out FOLDER [--labels 50 367] [--seeds 0 1 2]
+    python benchmarks/study.py shapes --out FOLDER --labels 24 --seeds 0 1 2 3 4
+    python benchmarks/study.py camvid --data CAMVID --proxy-images FOLDER --out FOLDER --labels 50 367 --seeds 0 1 2
 
 All arms have the same network, the same images and the same fine-tuning; they differ in what comes before it. Runs that
-have finished are not trained again, so the study can be stopped and goes on. ``--table`` only prints what is there.
+have finished are not trained again, so a study can be stopped and goes on. ``--table`` only prints what is there.
 """
 
 from __future__ import annotations
@@ -21,14 +22,36 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-ARMS = {
-    "baseline": "random -> fine-tuning",
-    "triplets": "random -> M&M, random triplets -> fine-tuning",
-    "graph": "random -> M&M, graph (paper) -> fine-tuning",
-    "contrast": "random -> M&M, graph + contrast, balanced centres -> fine-tuning",
-    "colorization": "colorization -> fine-tuning",
-    "colorization_graph": "colorization -> M&M, graph (paper) -> fine-tuning",
-    "colorization_contrast": "colorization -> M&M, graph + contrast, balanced centres -> fine-tuning",
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What comes before fine-tuning."""
+
+    words: str
+    recipe: str
+    changes: tuple[str, ...] = ()
+
+
+CONTRAST = ("match.loss=supcon", "match.centres=balanced")
+STUDIES: dict[str, dict[str, Arm]] = {
+    "shapes": {
+        "baseline": Arm("nothing", "shapes_baseline"),
+        "graph": Arm("M&M, graph (paper)", "shapes_mixmatch"),
+        "triplets": Arm("M&M, random triplets", "shapes_mixmatch", ("match.strategy=random",)),
+        "semi_hard": Arm("M&M, semi-hard rejective edges", "shapes_mixmatch", ("match.strategy=semi_hard",)),
+        "contrast": Arm("M&M, graph + contrast, balanced centres", "shapes_mixmatch", CONTRAST),
+        "longer": Arm("nothing, but fine-tuning twice as long", "shapes_baseline", ("segment.steps=400",)),
+    },
+    "camvid": {
+        "baseline": Arm("nothing", "few_labels_baseline"),
+        "triplets": Arm("M&M, random triplets", "few_labels_triplets"),
+        "graph": Arm("M&M, graph (paper)", "few_labels_graph"),
+        "contrast": Arm("M&M, graph + contrast, balanced centres", "few_labels_contrast"),
+        "colorization": Arm("colorization", "few_labels_colorization"),
+        "colorization_graph": Arm("colorization, M&M, graph (paper)", "few_labels_colorization_graph"),
+        "colorization_contrast": Arm("colorization, M&M, graph + contrast", "few_labels_colorization_contrast"),
+    },
 }
 
 
@@ -49,8 +72,11 @@ class Result:
 
 def overrides(options: argparse.Namespace, arm: str, labels: int, seed: int) -> list[str]:
     """What a run changes of its recipe; the choice of labelled images goes with the seed."""
-    found = [f"data.root={options.data}", f"seed={seed}", f"data.max_train={labels}", f"data.data_seed={seed}"]
-    return found + ([f"proxy.images={options.proxy_images}"] if arm.startswith("colorization") else [])
+    changes = [f"seed={seed}", f"data.data_seed={seed}", "runtime.threads=1", *STUDIES[options.study][arm].changes]
+    if options.study == "shapes":
+        return [*changes, f"data.train={labels}"]
+    changes += [f"data.root={options.data}", f"data.max_train={labels}"]
+    return changes + ([f"proxy.images={options.proxy_images}"] if arm.startswith("colorization") else [])
 
 
 def train(options: argparse.Namespace, arm: str, labels: int, seed: int) -> None:
@@ -58,7 +84,8 @@ def train(options: argparse.Namespace, arm: str, labels: int, seed: int) -> None
     run_dir = options.out / f"{arm}_{labels}_{seed}"
     if read(run_dir) is not None:
         return
-    command = [sys.executable, "-m", "engine", "train", "--recipe", str(recipe_file(arm)), "--run-dir", str(run_dir)]
+    recipe = STUDIES[options.study][arm].recipe
+    command = [sys.executable, "-m", "engine", "train", "--recipe", recipe, "--run-dir", str(run_dir)]
     for text in overrides(options, arm, labels, seed):
         command += ["--set", text]
     began = time.monotonic()
@@ -66,11 +93,6 @@ def train(options: argparse.Namespace, arm: str, labels: int, seed: int) -> None
     result = read(run_dir)
     assert result is not None, f"{run_dir} has no result"
     print(f"{run_dir.name}: mIoU {result.curve[-1]:.1f} in {time.monotonic() - began:.0f} s", file=sys.stderr)
-
-
-def recipe_file(arm: str) -> Path:
-    """The recipe of an arm."""
-    return ROOT / "recipes" / "studies" / f"few_labels_{arm}.yaml"
 
 
 def read(run_dir: Path) -> Result | None:
@@ -108,12 +130,12 @@ def table(options: argparse.Namespace) -> str:
     """Markdown: one table of means for each number of labels, and one of classes."""
     lines: list[str] = []
     for labels in options.labels:
-        results = {arm: _results(options, arm, labels) for arm in ARMS}
+        results = {arm: _results(options, arm, labels) for arm in STUDIES[options.study]}
         base = [result.curve[-1] for result in results["baseline"]]
         lines += [f"### {labels} labelled images", ""]
-        lines += ["| arm | seeds | mIoU % | sd | gain | p (Welch) | at 1/4, 1/2, 3/4 of fine-tuning | seconds |"]
+        lines += ["| before fine-tuning | seeds | mIoU % | sd | gain | p (Welch) | at 1/4, 1/2, 3/4 | seconds |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
-        lines += [_row(arm, found, base) for arm, found in results.items() if found]
+        lines += [_row(STUDIES[options.study][arm].words, arm, found, base) for arm, found in results.items() if found]
         lines += ["", *_classes(results), ""]
     return "\n".join(lines)
 
@@ -123,7 +145,7 @@ def _results(options: argparse.Namespace, arm: str, labels: int) -> list[Result]
     return [result for result in found if result is not None]
 
 
-def _row(arm: str, found: list[Result], base: list[float]) -> str:
+def _row(words: str, arm: str, found: list[Result], base: list[float]) -> str:
     last = [result.curve[-1] for result in found]
     spread = f"{statistics.stdev(last):.1f}" if len(last) > 1 else "-"
     gain, chance = "", ""
@@ -133,7 +155,7 @@ def _row(arm: str, found: list[Result], base: list[float]) -> str:
     steps = [f"{statistics.mean(result.curve[k] for result in found):.1f}" for k in range(3)]
     seconds = f"{statistics.mean(result.seconds for result in found):.0f}"
     cells = [
-        ARMS[arm],
+        words,
         str(len(found)),
         f"{statistics.mean(last):.1f}",
         spread,
@@ -157,19 +179,20 @@ def _classes(results: dict[str, list[Result]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--data", type=Path, help="CamVid folder")
     parser.add_argument("--proxy-images", type=Path, help="folder of images for colorization")
     parser.add_argument("--out", type=Path, required=True, help="where the runs are kept")
-    parser.add_argument("--labels", type=int, nargs="+", default=[50, 367])
+    parser.add_argument("--labels", type=int, nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--table", action="store_true", help="train nothing, print what there is")
     options: Any = parser.parse_args()
     if not options.table:
-        if options.data is None or options.proxy_images is None:
+        if options.study == "camvid" and (options.data is None or options.proxy_images is None):
             parser.error("give --data and --proxy-images, or --table")
         for seed in options.seeds:
             for labels in options.labels:
-                for arm in ARMS:
+                for arm in STUDIES[options.study]:
                     train(options, arm, labels, seed)
     print(table(options))
 

@@ -110,9 +110,12 @@ def _train(
 ) -> int:
     try:
         # torch takes seconds to import: a bad recipe or option must be told before that.
+        from engine import dist
         from engine.loop import train
 
         status = train(recipe, run_dir, writer, attempt, stop.requested, echo)
+        # Only after a success: a process that has failed must not wait for the others.
+        dist.finish()
     except EngineError as error:
         _fail(writer, str(error), type(error).__name__)
         return error.exit_code

@@ -20,6 +20,7 @@ FREE_KEYS = frozenset(
         "data.root",
         "segment.eval_every",
         "evaluate.batch_size",
+        "evaluate.overlays",
         "evaluate.save_predictions",
         "evaluate.show_images",
     }

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from engine import dist
 from engine.config.schema import EvaluateConfig
 from engine.events import finite
 from engine.metrics import ConfusionMatrix
@@ -94,19 +95,21 @@ def _over_all_images(
     files = PredictionFiles(context.run_dir, data, config, final)
     matrix = ConfusionMatrix(data.num_classes)
     told = time.monotonic()
-    for start in range(0, len(data), config.batch_size):
-        stop = min(start + config.batch_size, len(data))
+    # Each process has a stretch of its own; rank 0 the first one, whose images are shown.
+    first, last = (len(data) * part // dist.world_size() for part in (context.rank, context.rank + 1))
+    for start in range(first, last, config.batch_size):
+        stop = min(start + config.batch_size, last)
         images, labels = data.batch(start, stop)
         sizes = [(height, width) for height, width in data.sizes[start:stop].tolist()]
         prediction = predictor.classes(images, sizes)
         matrix.update(prediction, labels.long())
-        if context.rank == 0:  # every process evaluates all images; one writes
-            for values in files.save(start, images, labels, prediction):
-                tell("image", values)
+        for values in files.save(start, images, labels, prediction):
+            tell("image", values)
         context.leave_if_asked()
         if time.monotonic() - told >= PROGRESS_SECONDS:
-            context.progress("evaluating", stop, len(data))
+            context.progress("evaluating", stop - first, last - first)
             told = time.monotonic()
+    matrix.reduce()
     values = {
         "matrix": matrix.matrix.tolist(),
         "classes": list(data.classes),

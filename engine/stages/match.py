@@ -25,7 +25,7 @@ from engine.stages.memory import MemoryGuard
 from engine.stages.training import Updater, backward
 
 PROJECTIONS = 8
-"""How many 2-D projections of the embeddings a stage reports."""
+"""How many 2-D projections of the embeddings a stage reports, beside the one of its first step."""
 
 
 class Embedder(nn.Module):
@@ -182,7 +182,7 @@ class MatchStage:
             statistics = graph_statistics(labels, graph, embeddings, self.config.margin, patches, self.data.num_classes)
             statistics["starved"] = self.starvation.starved(done)
             self.context.writer.emit("graph", statistics)
-        if done % max(1, self.total_steps // PROJECTIONS) == 0:
+        if done == 1 or done % max(1, self.total_steps // PROJECTIONS) == 0:
             self._report_projection(labels, embeddings)
         save_match_pictures(self, done)
         return {}

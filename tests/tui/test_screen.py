@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from textual.widgets import OptionList
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
@@ -149,6 +150,26 @@ async def test_new_run_dialog_says_what_is_wrong_and_queues_what_is_right(
         await pilot.press("enter")
         await until(lambda: bool(runs.list_runs(home)))
         assert runs.get_run(home, "1").config["segment"]["steps"] == 5
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
+async def test_new_run_dialog_finds_recipes_by_letters_and_wraps_no_line(home: Home, size: tuple[int, int]) -> None:
+    app = MmtuiApp(home)
+    async with app.run_test(size=size) as pilot:
+        await until(lambda: app.runs_screen.is_mounted)
+        await pilot.press("n")
+        dialog = app.screen
+        assert isinstance(dialog, NewRunDialog)
+        await pilot.press(*"_mixm")
+        assert dialog.recipe is not None and dialog.recipe.name == "camvid_mixmatch"
+        await pilot.press("backspace", "backspace", "backspace", "backspace", "backspace", *"shapes_s")
+        assert dialog.recipe.name == "shapes_smoke"
+        await pilot.press("z")
+        assert dialog.recipe.name == "shapes_smoke" and dialog.sought == "shapes_s", (
+            "letters that fit nothing are dropped"
+        )
+        found = dialog.query_one("#recipes", OptionList)
+        assert found.virtual_size.height == len(dialog.views), "one line a recipe"
 
 
 async def test_help_lists_every_key_and_searches(home: Home) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.events import Key
 from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -17,6 +18,12 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import recipes
 from mmtui.tui.screens.dialogs import Dialog
+
+KEYS = "type to find a recipe   tab next field   enter queue it   esc close"
+NAME_WIDTH = 36
+DIALOG_WIDTH = 110
+MARGIN = 10
+"""Columns of a dialog's border, padding and scroll bar."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,12 @@ class NewRunDialog(Dialog):
         super().__init__()
         self.home = home
         self.views: list[RecipeView] = recipes.list_recipes(home)
+        self.sought = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
             yield Static("New run", classes="title")
-            yield OptionList(*[Option(_line(view), id=view.name) for view in self.views], id="recipes", markup=False)
+            yield OptionList(*self._options(), id="recipes", markup=False)
             yield Static("", id="about", classes="note", markup=False)
             with Horizontal(classes="field"):
                 yield Label("overrides")
@@ -48,7 +56,13 @@ class NewRunDialog(Dialog):
                 yield Label("name")
                 yield Input(placeholder="the recipe's name", id="name")
             yield Static("", id="verdict", markup=False)
-            yield Static("tab next field   enter queue it   esc close", classes="note", markup=False)
+            yield Static(KEYS, id="keys", classes="note", markup=False)
+
+    def _options(self) -> list[Option]:
+        """One line a recipe: names in full, as far as the dialog is wide, then what they are for."""
+        room = max(min(self.app.size.width, DIALOG_WIDTH) - MARGIN, 20)
+        widest = min(max((len(view.name) for view in self.views), default=0), NAME_WIDTH)
+        return [Option(_line(view, widest, room), id=view.name) for view in self.views]
 
     def on_mount(self) -> None:
         self.query_one("#recipes", OptionList).highlighted = 0 if self.views else None
@@ -91,6 +105,24 @@ class NewRunDialog(Dialog):
         verdict.set_classes("good")
         return True
 
+    def on_key(self, event: Key) -> None:
+        """Letters typed on the list go to the first recipe whose name has them."""
+        found = self.query_one("#recipes", OptionList)
+        if self.focused is not found:
+            return
+        if event.key == "backspace":
+            self.sought = self.sought[:-1]
+        elif event.character is not None and event.character.isprintable() and event.character.strip():
+            self.sought += event.character.lower()
+        else:
+            self.sought = "" if event.key in ("up", "down", "pageup", "pagedown") else self.sought
+        index = next((i for i, view in enumerate(self.views) if self.sought in view.name.lower()), None)
+        if self.sought and index is None:
+            self.sought = self.sought[:-1]
+        elif self.sought:
+            found.highlighted = index
+        self.query_one("#keys", Static).update(f"find: {self.sought}" if self.sought else KEYS)
+
     @on(Input.Changed)
     @on(OptionList.OptionHighlighted)
     def _on_change(self) -> None:
@@ -106,5 +138,7 @@ class NewRunDialog(Dialog):
             self.dismiss(self.entered())
 
 
-def _line(view: RecipeView) -> str:
-    return f"{view.name:26} {shorten(printable(view.error or view.description), 42)}"
+def _line(view: RecipeView, name_width: int, room: int) -> str:
+    """Never wider than ``room``: a line that wraps pushes the others off the list."""
+    name = shorten(printable(view.name), name_width).ljust(name_width)
+    return shorten(f"{name}  {printable(view.error or view.description)}", room)

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from engine.config import Recipe, dump_recipe
@@ -118,3 +120,20 @@ def test_batches_that_cannot_be_shared_out_are_refused_in_one_sentence(tmp_path:
     code, told = finish(start(recipe, tmp_path / "run", 2))
     assert code != 0
     assert "segment.batch_size or segment.accumulate of 3 cannot be shared out over 2 processes" in told
+
+
+def test_two_processes_share_out_the_evaluation_and_count_every_pixel_once(tmp_path: Path) -> None:
+    changes = {**SHARED, "evaluate": {"batch_size": 2, "show_images": 2}, "data__val": 5, "segment__steps": 2}
+    recipe = tiny_recipe(**changes, proxy=None, match=None)
+    train(recipe, tmp_path / "run", 2)
+    (confusion,) = [event["values"] for event in events(tmp_path / "run", "confusion")]
+    counted = torch.zeros(9, 9, dtype=torch.int64)
+    files = sorted((tmp_path / "run" / "predictions").glob("*.png"))
+    assert len(files) == confusion["images"] == 5
+    for file in files:
+        prediction, truth = (np.asarray(Image.open(path)) for path in (file, file.parent / "truth" / file.name))
+        for t, p in zip(truth.flatten().tolist(), prediction.flatten().tolist(), strict=True):
+            if t != 255:
+                counted[t, p] += 1
+    assert confusion["matrix"] == counted.tolist()
+    assert len(events(tmp_path / "run", "image")) == 2

@@ -19,10 +19,8 @@ from engine.data import cityscapes
 from engine.data.pipeline import normalise
 from engine.data.registry import build_data
 from engine.errors import RecipeError
-from engine.events import SilentWriter
 from engine.models import build_backbone
 from engine.models.heads import HypercolumnSegmenter
-from engine.stages import Context, evaluate
 from engine.stages.palette import overlay, palette_of, to_palette_image, voc_palette
 
 Make = Callable[..., Recipe]
@@ -152,25 +150,6 @@ def test_evaluate_on_the_way_keeps_no_predictions_and_no_overlays(runner: Runner
     runner.train(recipe, stop=lambda events: events[-1]["stage"] == "segment" and events[-1]["step"] >= 5)
     assert len(runner.kind("confusion", "segment")) == 1 and len(runner.kind("image", "segment")) == 1
     assert not (runner.run_dir / "predictions").exists() and not (runner.run_dir / "overlays").exists()
-
-
-def test_evaluate_in_a_second_process_writes_no_file(tmp_path: Path, make_recipe: Make) -> None:
-    recipe = make_recipe(**SEGMENT, evaluate__overlays=True)
-    data = build_data(recipe.data, "val", 2**30)
-    model = HypercolumnSegmenter(build_backbone(recipe.model), data.num_classes, recipe.model)
-    assert recipe.evaluate is not None
-    matrices = []
-    for rank in (0, 1):
-        context = Context(recipe, tmp_path / str(rank), torch.device("cpu"), SilentWriter(), lambda: False, rank=rank)
-        matrices.append(evaluate_once(context, model, recipe).tolist())
-    assert matrices[0] == matrices[1]
-    assert (tmp_path / "0/predictions").is_dir() and not (tmp_path / "1").exists()
-    assert model.training
-
-
-def evaluate_once(context: Context, model: HypercolumnSegmenter, recipe: Recipe) -> torch.Tensor:
-    assert recipe.evaluate is not None
-    return evaluate.evaluate(context, model, recipe.evaluate, final=True).matrix
 
 
 def test_palette_of_cityscapes_is_its_table_and_void_is_black() -> None:

@@ -86,7 +86,7 @@ def test_train_graph_and_projection_events_come_at_their_intervals(runner: Runne
     recipe = make_recipe(proxy=None, segment=None, evaluate=None, match__steps=17, runtime__graph_every=5)
     runner.train(recipe)
     assert steps(runner.kind("graph")) == [5, 10, 15, 17]
-    assert steps(runner.kind("projection")) == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert steps(runner.kind("projection")) == [1, 2, 4, 6, 8, 10, 12, 14, 16]
     graph, projection = runner.kind("graph")[0]["values"], runner.kind("projection")[0]["values"]
     assert graph["nodes"] == 12 == sum(graph["nodes_per_class"].values())
     assert len(projection["x"]) == len(projection["y"]) == len(projection["label"]) == 12
