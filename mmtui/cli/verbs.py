@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "compare": "finding:compare",
     "diff": "finding:diff",
     "query": "finding:query",
+    "report": "reporting:report",
     "tag": "keeping:tag",
     "note": "keeping:note",
     "rm": "keeping:rm",
