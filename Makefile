@@ -1,4 +1,4 @@
-# make demo    train the built-in recipe twice (with and without mix-and-match) and compare; two minutes on a CPU
+# make demo    train the built-in recipe twice (with and without mix-and-match) and compare; about a minute on a CPU
 # make test    everything that CI checks
 # make lint    the same without the tests (make check is another name of it)
 # make docs    write docs/cli.md again from --help

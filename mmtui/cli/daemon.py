@@ -6,7 +6,7 @@ from typing import Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import JsonOption, option
+from mmtui.cli.options import DryRunOption, JsonOption, option
 from mmtui.errors import ExitCode
 from mmtui.paths import Home
 
@@ -46,3 +46,15 @@ def status(as_json: JsonOption = False) -> int:
         word = f"running (pid {found.pid})" if found.running else "not running"
         render.line(f"{word}: {found.active_runs} active, {found.queued_runs} queued")
     return int(ExitCode.OK if found.running else ExitCode.UNREACHABLE)
+
+
+def install_service(dry_run: DryRunOption = False) -> None:
+    """Write a systemd user unit, so that the supervisor starts with the machine."""
+    from mmtui.services import service_unit
+
+    home = Home.from_environment()
+    if dry_run:
+        render.block(service_unit.unit(home))
+        return
+    render.line(str(service_unit.install(home.create())))
+    say("start it now and after every reboot with: systemctl --user enable --now mmtui && loginctl enable-linger")

@@ -117,7 +117,7 @@ def wait(
 
 
 def demo() -> int:
-    """Train the built-in shapes with and without mix-and-match tuning, and compare them (some two minutes)."""
+    """Train the built-in shapes with and without mix-and-match tuning, and compare them (about a minute)."""
     from mmtui.cli.screen import on_terminal, open_screen
     from mmtui.services import demo as service
     from mmtui.services import supervisors

@@ -43,6 +43,7 @@ VERBS: dict[str, str] = {
     "daemon start": "daemon:start",
     "daemon stop": "daemon:stop",
     "daemon status": "daemon:status",
+    "daemon install-service": "daemon:install_service",
     "doctor": "machine:doctor",
     "backup": "keeping:backup",
     "demo": "follow:demo",

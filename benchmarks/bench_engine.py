@@ -1,6 +1,6 @@
 """What the engine costs beside a bare loop, and how much of the machine it uses; everything measured in one run.
 
-    python benchmarks/engine.py [--device cuda] [--recipe voc_vgg16_random_mixmatch] [--set KEY=VALUE ...] [--rounds 5]
+    python benchmarks/bench_engine.py [--device cuda] [--recipe voc_vgg16_random_mixmatch] [--set KEY=VALUE ...]
 
 For the match step and the segment step of a recipe: the engine's own step beside the same network in a bare loop on
 data that lie ready (forward, loss, backward, update; nothing sampled, nothing logged). The two take turns. FLOPs are
@@ -14,15 +14,12 @@ import argparse
 import platform
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor, nn
