@@ -50,9 +50,7 @@ def fill(home: Home, count: int) -> None:
 def seconds(command: list[str], environment: dict[str, str]) -> float:
     """Wall time of one process."""
     began = time.perf_counter()
-    subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True
-    )
+    subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     return time.perf_counter() - began
 
 
