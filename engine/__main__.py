@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--run-dir", required=True, type=Path, help="folder of the run")
             sub.add_argument("--attempt", type=int, default=0, help="number of this attempt (default: the next)")
             sub.add_argument("--smoke", action="store_true", help="two steps of each stage, few images, a thin network")
+            sub.add_argument("--stage-cache", type=Path, help="folder of outputs that runs share (default: none)")
             sub.add_argument("--quiet", action="store_true", help="no progress lines")
     pictures_cli.add_parser(commands)
     weights_cli.add_parser(commands)
@@ -78,7 +79,7 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
         stop = StopSignal()
         if int(os.environ.get("RANK", "0")) > 0:
             # One of several processes that torchrun has started: rank 0 alone writes.
-            return _train(recipe, run_dir, SilentWriter(), 1, stop, lambda _line: None)
+            return _train(recipe, run_dir, SilentWriter(), 1, stop, lambda _line: None, options.stage_cache)
         if not _lock(run_dir):
             _say(f"error: another process is training in {run_dir}: wait for it, or use another --run-dir")
             return 1
@@ -90,7 +91,7 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
         return 1
     echo = (lambda _line: None) if options.quiet else _print
     with Heartbeat(writer):
-        return _train(recipe, run_dir, writer, attempt, stop, echo)
+        return _train(recipe, run_dir, writer, attempt, stop, echo, options.stage_cache)
 
 
 def _lock(run_dir: Path) -> bool:
@@ -106,14 +107,20 @@ def _lock(run_dir: Path) -> bool:
 
 
 def _train(
-    recipe: Recipe, run_dir: Path, writer: EventWriter, attempt: int, stop: StopSignal, echo: Callable[[str], None]
+    recipe: Recipe,
+    run_dir: Path,
+    writer: EventWriter,
+    attempt: int,
+    stop: StopSignal,
+    echo: Callable[[str], None],
+    cache: Path | None,
 ) -> int:
     try:
         # torch takes seconds to import: a bad recipe or option must be told before that.
         from engine import dist
         from engine.loop import train
 
-        status = train(recipe, run_dir, writer, attempt, stop.requested, echo)
+        status = train(recipe, run_dir, writer, attempt, stop.requested, echo, cache)
         # Only after a success: a process that has failed must not wait for the others.
         dist.finish()
     except EngineError as error:

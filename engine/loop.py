@@ -21,6 +21,7 @@ from engine.errors import EngineError
 from engine.events import EventWriter
 from engine.replay import Replay
 from engine.resume import Position, find_position
+from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
 from engine.watch import FiniteWatch, StepClock, out_of_memory
@@ -29,7 +30,13 @@ Echo = Callable[[str], None]
 
 
 def train(
-    recipe: Recipe, run_dir: Path, writer: EventWriter, attempt: int, stop_requested: Callable[[], bool], echo: Echo
+    recipe: Recipe,
+    run_dir: Path,
+    writer: EventWriter,
+    attempt: int,
+    stop_requested: Callable[[], bool],
+    echo: Echo,
+    cache: Path | None = None,
 ) -> str:
     """Run every stage that has not finished yet; returns ``succeeded`` or ``stopped``.
 
@@ -40,6 +47,7 @@ def train(
         attempt: number of this attempt, 1 for the first.
         stop_requested: asked after every step; True = checkpoint and leave.
         echo: takes plain progress lines.
+        cache: folder of outputs that runs share, see ``engine.stage_cache``; None = every stage is trained here.
 
     Raises:
         EngineError: bad data, a full disk, a loss that is no number.
@@ -54,8 +62,14 @@ def train(
         writer.emit("warning", {"text": warning})
     stop = Stop(stop_requested)
     context = Context(recipe, run_dir, device, writer, stop.requested, rank=dist.rank(), attempt=attempt)
+    if cache is not None:
+        context.cache = StageCache(cache, recipe, device_words(device), context.told())
     offset = 0
     for name, total in recipe.stages():
+        begun = position.found is not None and position.stage == name
+        if dist.rank() == 0 and not begun and not take_over(context, name, total, offset, echo):
+            return "stopped"
+        dist.barrier()
         missing = checkpoint.final_checkpoint(run_dir, name) is None
         dist.barrier()
         if missing and (stop.agree(False)[0] or not run_stage(context, name, total, offset, position, echo, stop)):
@@ -63,6 +77,25 @@ def train(
         offset += total
     writer.at("", 0, offset)
     return "succeeded"
+
+
+def take_over(context: Context, name: str, total: int, offset: int, echo: Echo) -> bool:
+    """Finish a stage with what another run has trained, if there is such; False if the run was asked to leave."""
+    cache, writer = context.cache, context.writer
+    if cache is None or not cache.covers(name) or checkpoint.final_checkpoint(context.run_dir, name) is not None:
+        return True
+    writer.at(name, 0, offset)
+    try:
+        found = cache.take(context.run_dir, name)
+    except StopRequestedError:
+        return False
+    if found is not None:
+        writer.emit("stage_started", {"total_steps": total, "offset": offset, "resumed_step": 0})
+        writer.at(name, total, offset + total)
+        writer.emit("stage_reused", {"key": found.key, "run": found.run, "saved_seconds": found.seconds})
+        writer.emit("stage_finished", {"seconds": 0.0, "reused": True})
+        echo(f"{name}: taken over from run {found.run}")
+    return True
 
 
 class Stop:
@@ -106,6 +139,7 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
     context.writer.emit("stage_started", {"total_steps": total, "offset": offset, "resumed_step": start})
     began = time.monotonic()
     try:
+        inputs = _inputs(context, name)
         stage = build_stage(context, name)
         if found is not None and stage.optimiser is not None:
             checkpoint.load_step(found, stage.module, stage.optimiser)
@@ -125,10 +159,28 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         if context.rank == 0:
             meta = {**provenance(context.recipe), **stage.summary()}
             checkpoint.save_final(context.run_dir, name, stage.output(), meta)
+            _keep(context, name, time.monotonic() - began, inputs)
         dist.barrier()
         values = {"replayed": replay.compared, "replayed_equal": replay.equal}
         context.writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3), **values})
     return finished
+
+
+def _inputs(context: Context, name: str) -> dict[str, Any]:
+    """What determines the output of a stage that others may take over; {} if none may."""
+    if context.cache is None or context.rank > 0 or not context.cache.covers(name):
+        return {}
+    return context.cache.inputs(name)
+
+
+def _keep(context: Context, name: str, seconds: float, inputs: dict[str, Any]) -> None:
+    """Let other runs take over what this stage has trained."""
+    if context.cache is None or not inputs:
+        return
+    run = os.environ.get("MMTUI_RUN_ID") or str(context.run_dir)
+    problem = context.cache.put(context.run_dir, name, run, seconds, inputs)
+    if problem:
+        context.writer.emit("warning", {"text": f"the output of stage {name} is not shared with other runs: {problem}"})
 
 
 def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Echo, replay: Replay, stop: Stop) -> bool:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from engine import checkpoint, dist
 from engine.checkpoint import Checkpoint
-from engine.config.schema import STAGE_ORDER, Recipe
+from engine.config.determining import determining
+from engine.config.schema import Recipe
 from engine.errors import CheckpointError
-
-FREE_KEYS = frozenset(
-    {
-        "data.root",
-        "segment.eval_every",
-        "evaluate.batch_size",
-        "evaluate.overlays",
-        "evaluate.save_predictions",
-        "evaluate.show_images",
-    }
-)
-"""Keys that may change between two attempts: they do not change what is computed."""
 
 
 @dataclass(frozen=True)
@@ -99,28 +86,10 @@ def check_same_recipe(recipe: Recipe, path: Path, stage: str) -> None:
             f" one training computes; start {processes} (torchrun --nproc_per_node {processes}), or use another run"
             " directory"
         )
-    then, now = dict(_determining(made_with, stage)), dict(_determining(recipe, stage))
+    then, now = dict(determining(made_with, stage)), dict(determining(recipe, stage))
     for key in [*then, *now]:
         if then.get(key) != now.get(key):
             raise CheckpointError(
                 f"{path} was made with {key}={then.get(key)}, the recipe now says {now.get(key)}:"
                 " use another run directory, or remove the checkpoints of this one"
             )
-
-
-def _determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
-    data = recipe.model_dump(mode="json")
-    yield "seed", data["seed"]
-    yield "runtime.precision", data["runtime"]["precision"]
-    for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
-        for key, value in _flat(data[section], section):
-            if key not in FREE_KEYS:
-                yield key, value
-
-
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}")
-    else:
-        yield key, value

@@ -249,6 +249,9 @@ class RuntimeConfig(Section):
     keep_checkpoints: int = Field(2, ge=1, description="how many step checkpoints of a stage are kept")
     memory_budget_gib: float = Field(8.0, gt=0, description="decoded data up to this size are held in memory, GiB")
     data_cache: str = Field("", description="folder for decoded data that do not fit; empty = refuse such data")
+    reuse_stages: bool = Field(
+        True, description="take over proxy and match stages that another run has trained from the very same inputs"
+    )
     halve_on_oom: bool = Field(
         True, description="GPU out of memory: halve the batch and accumulate, where that is exact"
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from engine.data.dataset import Progress
@@ -12,8 +15,11 @@ from engine.data.threads import in_threads
 from engine.errors import DataError
 
 BLOCK = 1 << 20
-_known: dict[str, tuple[tuple[int, int, int], str]] = {}
-"""Digest of each path that was read, with the (mtime_ns, size, inode) it had; in memory only."""
+_State = tuple[int, int, int, int]
+_known: dict[str, tuple[_State, str]] = {}
+"""Digest of each path that was read, with the (mtime_ns, ctime_ns, size, inode) it had."""
+_SETTLED_NS = 2_000_000_000
+"""A file that was changed so recently may change again within the clock's grain; its digest is not remembered."""
 
 
 def file_digest(path: Path) -> str:
@@ -25,7 +31,7 @@ def file_digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            state = (status.st_mtime_ns, status.st_size, status.st_ino)
+            state = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
             known = _known.get(str(path))
             if known is not None and known[0] == state:
                 return known[1]
@@ -48,3 +54,24 @@ def digest_files(root: Path, paths: Sequence[Path], progress: Progress | None = 
     text = "computing checksums of the data"
     digests = in_threads(lambda index: file_digest(unique[index][1]), len(unique), text, progress)
     return [(name, path.stat().st_size, digest) for (name, path), digest in zip(unique, digests, strict=True)]
+
+
+def recall(file: Path) -> None:
+    """Take up digests that an earlier process wrote down; a file that is no such list is ignored."""
+    try:
+        stored = json.loads(file.read_text())
+        for path, (state, digest) in stored.items():
+            _known.setdefault(path, ((state[0], state[1], state[2], state[3]), str(digest)))
+    except (OSError, ValueError, TypeError, AttributeError, IndexError):
+        return
+
+
+def remember(file: Path) -> None:
+    """Write down the digests of all files that have settled, for later processes; a full disk is no reason to fail."""
+    newest = time.time_ns() - _SETTLED_NS
+    kept = {path: known for path, known in _known.items() if max(known[0][:2]) < newest}
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary.write_text(json.dumps(kept))
+        temporary.replace(file)

@@ -46,7 +46,7 @@ def load_images(config: ProxyConfig, seed: int, budget: int | None, progress: Pr
             image, or more than the budget holds.
     """
     root = Path(config.images).expanduser()
-    files = _choose(_list(root), config.max_images, seed)
+    files = _choose(list_images(root), config.max_images, seed)
     side = config.image_side
     what = f"{root} ({len(files)} images of {side}x{side})"
     check_budget(what, 3 * len(files) * side**2, budget, "or set proxy.max_images or a smaller proxy.image_side")
@@ -66,7 +66,7 @@ def load_images(config: ProxyConfig, seed: int, budget: int | None, progress: Pr
     return ProxyImages(SegmentationData(images, void, sizes, names, ()), targets, classes)
 
 
-def _list(root: Path) -> list[Path]:
+def list_images(root: Path) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"{root} is no folder: set proxy.images to a folder of images.")
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())

@@ -21,6 +21,7 @@ from engine.errors import RecipeError
 from engine.events import EventWriter
 from engine.models import Backbone, build_backbone
 from engine.models.weights import load_backbone
+from engine.stage_cache import StageCache
 
 
 class StopRequestedError(Exception):
@@ -39,6 +40,7 @@ class Context:
         stop_requested: whether the run was asked to leave.
         rank: number of this process, 0 when alone.
         attempt: number of this process life of the run, from 1.
+        cache: outputs of stages that other runs have trained; None = every stage is trained here.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Context:
     stop_requested: Callable[[], bool]
     rank: int = 0
     attempt: int = 1
+    cache: StageCache | None = None
     _data: dict[str, SegmentationData] = field(default_factory=dict)
 
     def data(self, split: Split) -> SegmentationData:
@@ -56,10 +59,13 @@ class Context:
             runtime = self.recipe.runtime
             budget = int(runtime.memory_budget_gib * 2**30)
             cache = Path(runtime.data_cache) if runtime.data_cache else None
-            paced = Paced(self._tell, self.leave_if_asked)
-            loaded = build_data(self.recipe.data, split, budget, paced, cache, self._warn)
+            loaded = build_data(self.recipe.data, split, budget, self.told(), cache, self._warn)
             self._data[split] = loaded.to(self.device)
         return self._data[split]
+
+    def told(self) -> Paced:
+        """Where work that is not training steps reports how far it is; it leaves if asked to."""
+        return Paced(self._tell, self.leave_if_asked)
 
     def progress(self, text: str, done: int, total: int) -> None:
         """Report work that is not training steps; leaves if asked to."""

@@ -1,0 +1,60 @@
+"""What of a recipe determines what a stage computes. Needs no torch: the queue asks it too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.config.schema import STAGE_ORDER, Recipe
+
+FREE_KEYS = frozenset(
+    {
+        "data.root",
+        "segment.eval_every",
+        "evaluate.batch_size",
+        "evaluate.overlays",
+        "evaluate.save_predictions",
+        "evaluate.show_images",
+    }
+)
+"""Keys that may change between two attempts: they do not change what is computed."""
+REUSED_STAGES = ("proxy", "match")
+"""Stages whose output another run may take over. Fine-tuning is what runs are compared by, so each does its own."""
+
+
+def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
+    """Every key that determines the network after ``stage``, with its value; the stages before it count."""
+    data = recipe.model_dump(mode="json")
+    yield "seed", data["seed"]
+    yield "reference_compat", data["reference_compat"]
+    yield "runtime.precision", data["runtime"]["precision"]
+    for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
+        for key, value in _flat(data[section], section):
+            if key not in FREE_KEYS:
+                yield key, value
+
+
+def stage_names(recipe: Recipe) -> dict[str, str]:
+    """A name for the work of each stage that can be shared: equal names promise equal work on unchanged files.
+
+    The queue goes by it to let one run train what several need; whether an output is taken over is decided by
+    ``engine.stage_cache``, which looks into the files.
+    """
+    found = {}
+    for stage, _ in recipe.stages():
+        if stage in REUSED_STAGES and recipe.runtime.reuse_stages:
+            keys = [*determining(recipe, stage), ("data.root", getattr(recipe.data, "root", ""))]
+            runtime = recipe.runtime.model_dump(mode="json", include={"device", "threads", "deterministic"})
+            text = json.dumps([stage, keys, runtime], sort_keys=True)
+            found[stage] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}")
+    else:
+        yield key, value

@@ -1,0 +1,296 @@
+"""A stage that another run has trained is taken over only where the very same bits would come out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from engine.config import Recipe
+from engine.config.determining import FREE_KEYS, determining, stage_names
+from engine.stage_cache import key_of, stage_inputs
+from tests.unit.engine_run.conftest import Runner, tiny_recipe
+
+# A second value for every key that determines the match stage of the tiny recipe, and that the schema allows with it.
+CHANGED: dict[str, Any] = {
+    "seed": 1,
+    "reference_compat": True,
+    "runtime.precision": "bf16",
+    "runtime.threads": 2,
+    "runtime.deterministic": False,
+    "data.height": 40,
+    "data.width": 40,
+    "data.train": 6,
+    "data.val": 4,
+    "data.objects": [1, 2],
+    "data.data_seed": 7,
+    "model.backbone": "resnet18",
+    "model.width": 0.5,
+    "model.input": "gray",
+    "model.head": "fcn",
+    "model.dilated": True,
+    "model.head_channels": 16,
+    "model.fc_channels": 16,
+    "model.extra_channels": 8,
+    "model.head_std": 0.1,
+    "model.dropout": 0.25,
+    "model.weights_partial": True,
+}
+
+
+def inputs_of(recipe: Recipe, stage: str = "match") -> dict[str, Any]:
+    torch.set_num_threads(recipe.runtime.threads)
+    return stage_inputs(recipe, stage, "CPU (here)")
+
+
+def changes() -> list[tuple[str, Any]]:
+    """Each determining key with another value than the tiny recipe's; the schema itself says which there are."""
+    found = dict(CHANGED)
+    for key, value in determining(tiny_recipe(), "match"):
+        if key not in found and key not in ("data.kind", "model.weights"):
+            found[key] = another(key, value)
+    return sorted(found.items())
+
+
+def another(key: str, value: Any) -> Any:
+    named = {
+        "proxy.kind": "rotation",
+        "proxy.images": "",
+        "match.strategy": "random",
+        "match.loss": "supcon",
+        "match.centres": "balanced",
+        "match.graph_scope": "global",
+        "match.normalizer": "reference",
+        "match.background": None,
+        "match.background_ratio": 0.3,
+        "match.patch_size": [8, 12],
+        "match.overlap": 0.5,
+        "proxy.max_images": 3,
+    }
+    if key in named:
+        return named[key]
+    if key.endswith("milestones"):
+        return [0.4]
+    if key.endswith("schedule"):
+        return "cosine"
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 2
+    assert isinstance(value, float), f"give another value for {key} = {value!r}"
+    return value / 2 if value else 0.5
+
+
+@pytest.mark.parametrize(("key", "value"), [item for item in changes() if item[1] != ""])
+def test_stage_inputs_every_determining_key_changes_the_key(key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    changed = tiny_recipe(**{"__".join(key.split(".")): value})
+    assert changed != tiny_recipe(), f"{section} {name}"
+    assert key_of(inputs_of(changed)) != key_of(inputs_of(tiny_recipe()))
+
+
+def test_stage_inputs_what_comes_later_or_only_shows_does_not_count() -> None:
+    for change in ({"segment__steps": 9}, {"segment__optim": {"lr": 0.3}}, {"evaluate": None}, {"name": "other"}):
+        assert key_of(inputs_of(tiny_recipe(**change))) == key_of(inputs_of(tiny_recipe()))
+    assert key_of(inputs_of(tiny_recipe(match__steps=9), "proxy")) == key_of(inputs_of(tiny_recipe(), "proxy"))
+    assert "data.root" in FREE_KEYS
+
+
+def test_stage_inputs_device_processes_and_libraries_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = inputs_of(tiny_recipe())
+    assert stage_inputs(tiny_recipe(), "match", "NVIDIA H100") != plain
+    monkeypatch.setattr("engine.dist.world_size", lambda: 2)
+    assert stage_inputs(tiny_recipe(), "match", "CPU (here)")["processes"] == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__version__", "0.1")
+    assert inputs_of(tiny_recipe()) != plain
+
+
+def test_stage_inputs_source_of_the_engine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = inputs_of(tiny_recipe())
+    (tmp_path / "loop.py").write_text("x = 1\n")
+    monkeypatch.setattr("engine.stage_cache.__file__", str(tmp_path / "stage_cache.py"))
+    assert inputs_of(tiny_recipe())["engine"] != before["engine"]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    root = tmp_path / "photographs"
+    for split in ("train", "val"):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "masks" / split).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (32, 32), (40 * number, 9, 9)).save(root / "images" / split / f"{number}.png")
+            Image.new("L", (32, 32), number % 2).save(root / "masks" / split / f"{number}.png")
+    (root / "classes.txt").write_text("a\nb\n")
+    return root
+
+
+def folder_recipe(root: Path, **changes: Any) -> Recipe:
+    return tiny_recipe(data={"kind": "folder", "root": str(root), "labels": "masks/{split}"}, **changes)
+
+
+def test_stage_inputs_one_pixel_of_one_image_counts(photographs: Path) -> None:
+    before = inputs_of(folder_recipe(photographs))
+    file = photographs / "images" / "train" / "1.png"
+    picture = Image.open(file)
+    picture.putpixel((0, 0), (41, 9, 9))
+    picture.save(file)
+    assert inputs_of(folder_recipe(photographs)) != before
+
+
+def test_stage_inputs_data_may_move(photographs: Path) -> None:
+    before = inputs_of(folder_recipe(photographs))
+    assert inputs_of(folder_recipe(photographs.rename(photographs.with_name("moved")))) == before
+
+
+def test_stage_inputs_content_of_weights_and_proxy_images_counts(photographs: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "start.safetensors"
+    weights.write_bytes(b"one")
+    recipe = tiny_recipe(model__weights=str(weights), proxy__images=str(photographs / "images" / "val"))
+    before = inputs_of(recipe)
+    weights.write_bytes(b"two")
+    after = inputs_of(recipe)
+    assert after["weights"] != before["weights"]
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(photographs / "images" / "val" / "0.png")
+    assert inputs_of(recipe)["proxy_images"] != after["proxy_images"]
+
+
+# ---- whole runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def finish(runner: Runner, recipe: Recipe, cache: Path) -> None:
+    code, _, err = runner.finish(recipe, "--stage-cache", str(cache))
+    assert code == 0, err
+
+
+def reused(runner: Runner) -> list[str]:
+    return [event["stage"] for event in runner.kind("stage_reused")]
+
+
+def test_second_run_takes_over_and_ends_as_if_it_had_trained(tmp_path: Path, cache: Path) -> None:
+    first, second, alone = (Runner(tmp_path / name) for name in ("first", "second", "alone"))
+    finish(first, tiny_recipe(), cache)
+    other = tiny_recipe(segment__optim={"lr": 0.01})
+    finish(second, other, cache)
+    assert alone.finish(other)[0] == 0
+    assert reused(first) == []
+    assert reused(second) == ["proxy", "match"]
+    assert second.kind("metrics", "match") == []
+    assert [e["stage"] for e in second.kind("stage_finished")] == ["proxy", "match", "segment", "evaluate"]
+    for stage in ("proxy", "match", "segment"):
+        assert second.weights(stage) == alone.weights(stage)
+    assert [e["values"]["matrix"] for e in second.kind("confusion")] == [
+        e["values"]["matrix"] for e in alone.kind("confusion")
+    ]
+    steps = {e["stage"]: e["global_step"] for e in second.events() if e["kind"] == "stage_finished"}
+    assert steps == {e["stage"]: e["global_step"] for e in alone.events() if e["kind"] == "stage_finished"}
+
+
+def test_run_of_another_seed_takes_nothing(tmp_path: Path, cache: Path) -> None:
+    first, second = (Runner(tmp_path / name) for name in ("first", "second"))
+    finish(first, tiny_recipe(), cache)
+    finish(second, tiny_recipe(seed=1), cache)
+    assert reused(second) == []
+
+
+def test_reuse_can_be_switched_off(tmp_path: Path, cache: Path) -> None:
+    first, second = (Runner(tmp_path / name) for name in ("first", "second"))
+    finish(first, tiny_recipe(), cache)
+    finish(second, tiny_recipe(runtime__reuse_stages=False), cache)
+    assert reused(second) == []
+
+
+def entry_of(cache: Path, stage: str) -> Path:
+    (found,) = (p.parent for p in cache.glob("*/meta.json") if json.loads(p.read_text())["stage"] == stage)
+    return found
+
+
+@pytest.mark.parametrize("harm", ["weights", "inputs", "meta", "missing"])
+def test_damaged_entry_is_not_taken_and_is_replaced(tmp_path: Path, cache: Path, harm: str) -> None:
+    first, second, third = (Runner(tmp_path / name) for name in ("first", "second", "third"))
+    finish(first, tiny_recipe(), cache)
+    entry = entry_of(cache, "proxy")
+    if harm == "weights":
+        content = bytearray((entry / "model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (entry / "model.safetensors").unlink()  # else the first run's own file, which is linked, changes too
+        (entry / "model.safetensors").write_bytes(content)
+    elif harm == "inputs":
+        meta = json.loads((entry / "meta.json").read_text())
+        meta["inputs"]["data"] = "0" * 64
+        (entry / "meta.json").write_text(json.dumps(meta))
+    elif harm == "meta":
+        (entry / "meta.json").write_text("{")
+    else:
+        (entry / "model.safetensors").unlink()
+    finish(second, tiny_recipe(), cache)
+    # The match stage has an entry of its own, which is sound.
+    assert reused(second) == ["match"]
+    assert second.weights("proxy") == first.weights("proxy")
+    finish(third, tiny_recipe(), cache)
+    assert reused(third) == ([] if harm == "inputs" else ["proxy"]) + ["match"]
+
+
+def test_stage_that_was_cut_off_leaves_nothing_and_goes_on_from_its_own_checkpoint(
+    runner: Runner, another_runner: Runner, cache: Path
+) -> None:
+    from engine.events import EventWriter
+    from engine.loop import train
+
+    def attempt(number: int, stop: Callable[[], bool]) -> str:
+        writer = EventWriter.open_for_attempt(runner.run_dir, number)
+        return train(tiny_recipe(), runner.run_dir, writer, number, stop, lambda _line: None, cache)
+
+    assert attempt(1, lambda: bool(runner.kind("metrics", "match"))) == "stopped"
+    assert sorted(json.loads(p.read_text())["stage"] for p in cache.glob("*/meta.json")) == ["proxy"]
+    finish(another_runner, tiny_recipe(), cache)
+    assert attempt(2, lambda: False) == "succeeded"
+    # What another run has finished meanwhile does not take the place of what this one has begun.
+    assert reused(runner) == []
+    assert runner.weights("match") == another_runner.weights("match")
+
+
+def test_data_that_change_while_a_stage_trains_are_told_and_shared_with_nobody(
+    runner: Runner, photographs: Path, cache: Path
+) -> None:
+    from engine.events import EventWriter
+    from engine.loop import train
+
+    writer = EventWriter.open_for_attempt(runner.run_dir, 1)
+
+    def meddle() -> bool:
+        if runner.kind("metrics", "match"):
+            Image.new("RGB", (32, 32), (200, 0, 0)).save(photographs / "images" / "train" / "0.png")
+        return False
+
+    recipe = folder_recipe(photographs, proxy=None)
+    assert train(recipe, runner.run_dir, writer, 1, meddle, lambda _line: None, cache) == "succeeded"
+    assert list(cache.glob("*/meta.json")) == []
+    assert any("not shared" in e["values"]["text"] for e in runner.kind("warning"))
+
+
+def test_full_disk_of_the_cache_costs_the_run_nothing(runner: Runner, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder can be made here")
+    finish(runner, tiny_recipe(), blocked / "cache")
+    assert any("not shared" in e["values"]["text"] for e in runner.kind("warning"))
+
+
+def test_stage_names_are_equal_for_equal_work_alone() -> None:
+    one = stage_names(tiny_recipe())
+    assert set(one) == {"proxy", "match"}
+    assert stage_names(tiny_recipe(segment__steps=9)) == one
+    assert stage_names(tiny_recipe(match__steps=9))["proxy"] == one["proxy"]
+    assert stage_names(tiny_recipe(match__steps=9))["match"] != one["match"]
+    assert stage_names(tiny_recipe(runtime__reuse_stages=False)) == {}
