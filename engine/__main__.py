@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
 
 EXIT_STOPPED = 143
+PR_SET_PDEATHSIG = 1
 _SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 FOLDERS = [Path("recipes"), _SHIPPED, _SHIPPED / "studies"]
 """Where recipe names are looked up."""
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, text in (
         ("train", train_command, "train a recipe in a run directory, going on from its checkpoints"),
         ("check-recipe", check_recipe_command, "resolve a recipe and print it as JSON"),
+        ("probe", probe_command, "take a few steps of each stage and tell the time and memory they need"),
         ("check-data", check_data_command, "read every file of the recipe's data set and report"),
     ):
         sub = commands.add_parser(name, help=text, description=text)
@@ -60,11 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("name", nargs="?", metavar="RECIPE", help="YAML file or recipe name")
         sub.add_argument("--recipe", help="the same, as an option")
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+        if name == "probe":
+            sub.add_argument("--json", action="store_true", help="print one JSON object")
         if name == "train":
             sub.add_argument("--run-dir", required=True, type=Path, help="folder of the run")
             sub.add_argument("--attempt", type=int, default=0, help="number of this attempt (default: the next)")
             sub.add_argument("--smoke", action="store_true", help="two steps of each stage, few images, a thin network")
             sub.add_argument("--stage-cache", type=Path, help="folder of outputs that runs share (default: none)")
+            sub.add_argument("--probe", action="store_true", help="measure first what the recipe needs")
             sub.add_argument("--quiet", action="store_true", help="no progress lines")
     pictures_cli.add_parser(commands)
     weights_cli.add_parser(commands)
@@ -74,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
     """Train, with every outcome written to the event file before the process leaves."""
     run_dir: Path = options.run_dir.absolute()
+    end_with_parent()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         stop = StopSignal()
@@ -91,7 +98,33 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
         return 1
     echo = (lambda _line: None) if options.quiet else _print
     with Heartbeat(writer):
+        if options.probe:
+            _probe(writer, Path(options.recipe or options.name))
         return _train(recipe, run_dir, writer, attempt, stop, echo, options.stage_cache)
+
+
+def _probe(writer: EventWriter, recipe_file: Path) -> None:
+    """Measure what the recipe needs, for the queue; a measurement that fails costs the run nothing."""
+    from engine.probe import probe_in_child
+
+    writer.emit("progress", {"text": "measuring time and memory", "done": 0, "total": 1})
+    try:
+        writer.emit("probe", probe_in_child(recipe_file))
+    except EngineError as error:
+        writer.emit("warning", {"text": str(error)})
+    writer.emit("progress", {"text": "measuring time and memory", "done": 1, "total": 1})
+
+
+def end_with_parent() -> None:
+    """A worker of torchrun ends when torchrun is killed: it has a session of its own, which no signal reaches."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)  # it died before the kernel was told
 
 
 def _lock(run_dir: Path) -> bool:
@@ -167,6 +200,28 @@ class StopSignal:
 def check_recipe_command(recipe: Recipe, _options: argparse.Namespace) -> int:
     """Print the resolved recipe."""
     _print(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    return 0
+
+
+def probe_command(recipe: Recipe, options: argparse.Namespace) -> int:
+    """Print what a few real steps need."""
+    try:
+        from engine.loop import choose_device, device_words
+        from engine.probe import probe
+
+        device = choose_device(recipe)
+        found = probe(recipe, device)
+    except EngineError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    if options.json:
+        _print(json.dumps({**found, "device": device_words(device)}))
+        return 0
+    for stage, values in found["stages"].items():
+        rate = values.get("seconds_per_step")
+        words = f"{values['seconds']:.2f} s in all" if rate is None else f"{rate * 1000:.1f} ms a step"
+        _print(f"{stage:10} {words}")
+    _print(f"memory     {found['peak_bytes'] / 2**30:.2f} GiB at most on {device_words(device)}")
     return 0
 
 

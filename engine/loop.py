@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -64,6 +65,8 @@ def train(
     context = Context(recipe, run_dir, device, writer, stop.requested, rank=dist.rank(), attempt=attempt)
     if cache is not None:
         context.cache = StageCache(cache, recipe, device_words(device), context.told())
+        if dist.rank() == 0 and not tell_data(context):
+            return "stopped"
     offset = 0
     for name, total in recipe.stages():
         begun = position.found is not None and position.stage == name
@@ -77,6 +80,16 @@ def train(
         offset += total
     writer.at("", 0, offset)
     return "succeeded"
+
+
+def tell_data(context: Context) -> bool:
+    """Report what identifies the data; False if the run was asked to leave. Checksums are remembered by the cache."""
+    assert context.cache is not None
+    try:
+        context.writer.emit("data", {"fingerprint": context.cache.data_fingerprint()})
+    except StopRequestedError:
+        return False
+    return True
 
 
 def take_over(context: Context, name: str, total: int, offset: int, echo: Echo) -> bool:
@@ -161,7 +174,7 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
             checkpoint.save_final(context.run_dir, name, stage.output(), meta)
             _keep(context, name, time.monotonic() - began, inputs)
         dist.barrier()
-        values = {"replayed": replay.compared, "replayed_equal": replay.equal}
+        values = {"replayed": replay.compared, "replayed_equal": replay.equal, "replayed_worst": replay.worst}
         context.writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3), **values})
     return finished
 
@@ -315,13 +328,30 @@ def _started(recipe: Recipe, attempt: int, device: torch.device, position: Posit
         "resumed_stage": position.stage if resumed else "",
         "resumed_step": position.step,
         "resumed_global_step": position.global_step,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "engine": engine.__version__},
+        "versions": versions(),
         "seed": recipe.seed,
         "classes": list(class_names(recipe.data)),
         "threads": threads,
         "precision": recipe.runtime.precision,
         "processes": dist.world_size(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"python": platform.python_version(), "torch": torch.__version__, "engine": engine.__version__}
+    if torch.version.cuda and torch.cuda.is_available():
+        found |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version()), "driver": _driver()}
+    return found
+
+
+def _driver() -> str:
+    """Version of the NVIDIA driver, "" if the kernel does not tell."""
+    try:
+        match = re.search(r"\b\d+\.\d+(\.\d+)?\b", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        return ""
+    return match[0] if match else ""
 
 
 def device_words(device: torch.device) -> str:

@@ -13,10 +13,11 @@ class Replay:
     Attributes:
         compared: how many losses both attempts have logged.
         equal: how many of them are equal to the last bit.
+        worst: largest difference, relative to the earlier loss.
     """
 
     def __init__(self, run_dir: Path, attempt: int, stage: str, start: int) -> None:
-        self.compared, self.equal = 0, 0
+        self.compared, self.equal, self.worst = 0, 0, 0.0
         self._before: dict[int, float | None] = {}
         earlier = [number for number in attempt_numbers(run_dir) if number < attempt]
         path = attempt_folder(run_dir, earlier[-1]) / "events.jsonl" if earlier else None
@@ -35,6 +36,7 @@ class Replay:
             return ""
         self.compared += 1
         self.equal += before == loss
+        self.worst = max(self.worst, abs(before - loss) / max(abs(before), 1e-12))
         if self.equal != self.compared - 1 or before == loss:
             return ""
         return (

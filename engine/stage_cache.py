@@ -103,6 +103,14 @@ class StageCache:
         digests.remember(remembered)
         return found
 
+    def data_fingerprint(self) -> str:
+        """What identifies the run's data set."""
+        remembered = self.folder / "digests.json"
+        digests.recall(remembered)
+        found = fingerprint(self.recipe.data, self.progress)
+        digests.remember(remembered)
+        return found
+
     def take(self, run_dir: Path, stage: str) -> Found | None:
         """Put the stored output of a stage into a run's folder, if there is a sound one of the very same inputs."""
         inputs = self.inputs(stage)

@@ -51,6 +51,11 @@ class Home:
         return self.root / "backups"
 
     @property
+    def stage_cache(self) -> Path:
+        """Outputs of finished stages that runs share, one folder per key (``engine.stage_cache``)."""
+        return self.root / "stages"
+
+    @property
     def lock(self) -> Path:
         """Held with flock by the one supervisor; holds its pid and start time as JSON."""
         return self.root / "supervisor.lock"

@@ -20,6 +20,8 @@ class Settings:
 
     color: str = "auto"  # auto, always or never; the option --color comes first
     ascii: bool = False  # draw with ASCII alone, whatever the terminal says it can do
+    on_finish: tuple[str, ...] = ()  # command, word by word, after a run that succeeded, ["/bin/notify", "done"]
+    on_failure: tuple[str, ...] = ()  # the same after one that failed or was interrupted for good
     rows: int = 30  # runs that `mmtui ls` lists when it is not told how many, at least 1
 
 
@@ -50,6 +52,10 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"keys are {', '.join(known)}"
         raise SettingsError(f"{path}: there is no setting '{key}'; {hint}")
+    if isinstance(known[key], tuple):
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise SettingsError(f'{path}: {key} = {value!r}: write a list of words like ["/bin/notify", "done"]')
+        return tuple(value)
     if type(value) is not type(known[key]):
         raise SettingsError(f"{path}: {key} = {value!r}: write a value like {known[key]!r}")
     if key == "color" and value not in COLOR_MODES:

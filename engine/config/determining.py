@@ -52,6 +52,26 @@ def stage_names(recipe: Recipe) -> dict[str, str]:
     return found
 
 
+_WITHOUT_WEIGHT = {
+    "proxy": ("steps", "optim", "max_images"),
+    "match": ("steps", "optim", "margin", "normalizer", "temperature"),
+    "segment": ("steps", "optim", "eval_every"),
+    "evaluate": ("save_predictions", "overlays", "show_images"),
+}
+"""Keys of a stage that change neither how long a step takes nor how much memory."""
+
+
+def work_name(recipe: Recipe) -> str:
+    """A name for what a recipe asks of a device: equal names need equal memory and equal time for a step."""
+    data = recipe.model_dump(mode="json")
+    for stage, keys in _WITHOUT_WEIGHT.items():
+        for key in keys if data[stage] is not None else ():
+            del data[stage][key]
+    runtime = {key: data["runtime"][key] for key in ("device", "precision", "threads", "deterministic")}
+    kept = [runtime, *(data[section] for section in ("data", "model", *STAGE_ORDER))]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, item in value.items():

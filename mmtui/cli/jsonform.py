@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
+from mmtui.domain.forecasting import Forecast
 from mmtui.domain.views import (
     AttemptView,
     ClassTable,
@@ -63,6 +64,10 @@ def detail(found: RunDetail) -> dict[str, Any]:
         "eta_seconds": found.eta_seconds,
         "last_event_at": when(found.last_event_at),
         "warnings": list(found.warnings),
+        "versions": found.versions,
+        "data_fingerprint": found.data_fingerprint or None,
+        "replay": found.replay,
+        "terms": found.terms,
     }
 
 
@@ -133,3 +138,9 @@ def supervisor(found: SupervisorStatus) -> dict[str, Any]:
         "queued_runs": found.queued_runs,
         "home": found.home,
     }
+
+
+def forecast(found: Forecast) -> dict[str, Any]:
+    """When a run is expected to start and end; ``start`` is null for one that has started, all are where unknown."""
+    names = ("start", "end", "earliest", "latest")
+    return {f"{name}{'s_at' if name in ('start', 'end') else '_end'}": when(getattr(found, name)) for name in names}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from typing import Annotated
 
-from mmtui.cli import render
+from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunArgument, RunsArgument, option
-from mmtui.domain.text import size
-from mmtui.errors import UsageError
+from mmtui.cli.options import Argument, DryRunOption, JsonOption, QuietOption, RunArgument, RunsArgument, option
+from mmtui.domain.text import duration, size
+from mmtui.errors import ExitCode, UsageError
 from mmtui.paths import Home
 
 
@@ -65,19 +67,24 @@ def restore(runs: RunsArgument, quiet: QuietOption = False) -> None:
 
 def purge(
     yes: Annotated[bool, option("--yes", "-y", help="do it; without this only what would be freed is said")] = False,
+    shared: Annotated[bool, option("--stages", help="also outputs of stages that runs share (mmtui cache)")] = False,
+    unused: Annotated[str, option("--unused", help="of these only what no run has used for 12h, 30d")] = "0",
 ) -> None:
     """Delete what is in the trash for good, and frozen code that no run needs; says what it frees."""
-    from mmtui.services import keeping
+    from mmtui.cli.writing import seconds_of
+    from mmtui.services import keeping, stages
 
-    home = Home.from_environment()
+    home, seconds = Home.from_environment(), seconds_of(unused)
     found = keeping.purge(home, really=yes)
+    if shared:
+        found += stages.evict(home, seconds, really=yes)
     for name, taken in found:
         render.line(f"{name}  {size(taken)}")
     total = size(sum(taken for _, taken in found))
     if not found:
         say("there is nothing to delete")
     else:
-        say(f"{total} freed" if yes else f"{total} would be freed; do it with: mmtui purge --yes")
+        say(f"{total} freed" if yes else f"{total} would be freed; do it with --yes")
 
 
 def backup(
@@ -87,3 +94,34 @@ def backup(
     from mmtui.services import keeping
 
     render.line(str(keeping.backup(Home.from_environment(), file)))
+
+
+def cache(
+    action: Annotated[str, Argument("list, or verify (read every file again)")] = "list",
+    as_json: JsonOption = False,
+) -> int:
+    """Outputs of proxy and match stages that runs share. Free the space with: mmtui purge --stages"""
+    from mmtui.services import stages
+
+    if action not in ("list", "verify"):
+        raise UsageError(f"mmtui cache {action}: write list or verify")
+    home = Home.from_environment()
+    entries = stages.stored(home)
+    problems = {entry.key: stages.damage(home, entry.key) for entry in entries} if action == "verify" else {}
+    if as_json:
+        body = [{**dataclasses.asdict(e), "used_at": jsonform.when(e.used_at)} for e in entries]
+        render.document({"entries": [{**e, "damage": problems.get(e["key"], "")} for e in body]})
+    elif entries:
+        now = time.time()
+        rows = [
+            (e.key[:12], e.stage, e.recipe, e.run, size(e.bytes), duration(e.seconds), duration(now - e.used_at))
+            for e in entries
+        ]
+        render.table(("key", "stage", "recipe", "run", "size", "took", "used"), rows, right=(4, 5, 6))
+        say(f"{len(entries)} outputs, {size(sum(e.bytes for e in entries))}")
+    else:
+        say("no stage has been stored yet")
+    bad = {key: text for key, text in problems.items() if text}
+    for key, text in bad.items():
+        say(f"error: {key[:12]}: {text}; runs train that stage again")
+    return int(ExitCode.FAILED if bad else ExitCode.OK)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
@@ -12,6 +14,9 @@ from mmtui.cli.options import Argument, JsonOption, QuietOption, RunArgument, Ru
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.errors import UsageError
 from mmtui.paths import Home
+
+if TYPE_CHECKING:
+    from mmtui.domain.forecasting import Forecast
 
 ACTIONS = ("status", "drain", "open")
 DRAINED = "the queue is drained: nothing is started until it is opened (mmtui queue open)"
@@ -91,6 +96,9 @@ def queue(
     limit: Annotated[
         list[str] | None, option("--limit", help="GROUP=N: most runs of a group at once; N=0: no limit")
     ] = None,
+    budget: Annotated[
+        list[str] | None, option("--budget", help="GROUP=HOURS: device hours of a group in all; 0: no limit")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Short status: supervisor, numbers of runs, what is active, the order of those that wait."""
@@ -104,6 +112,11 @@ def queue(
         if not group or not number.isdecimal():
             raise UsageError(f"--limit {text}: write GROUP=N, for example --limit sweep-12=2")
         service.limit_group(home, group, int(number) or None)
+    for text in budget or ():
+        group, _, number = text.rpartition("=")
+        if not group or not re.fullmatch(r"[0-9]+(\.[0-9]+)?h?", number):
+            raise UsageError(f"--budget {text}: write GROUP=HOURS, for example --budget sweep-12=20")
+        service.set_budget(home, group, float(number.removesuffix("h")) or None)
     if action != "status":
         service.close_queue(home, DRAINED if action == "drain" else "")
         _serve(home)
@@ -119,15 +132,21 @@ def _serve(home: Home) -> None:
 
 
 def _status(home: Home, as_json: bool) -> None:
-    from mmtui.services import runs, supervisors
+    from mmtui.services import forecast, runs, supervisors
 
     counts, status = runs.count_runs(home), supervisors.status(home)
     busy = runs.list_runs(home, states=sorted(ACTIVE_STATES), newest_first=False)
     line, settings = runs.queue_order(home), runs.queue_settings(home)
+    expected = forecast.queue_forecast(home) if busy or line else {}
     if as_json:
         active = [jsonform.run(row) for row in busy]
         limits = {key.removeprefix("limit:"): int(value) for key, value in settings.items() if key.startswith("limit:")}
-        extra = {"waiting": line, "closed": settings.get("closed", ""), "limits": limits}
+        extra = {
+            "waiting": line,
+            "closed": settings.get("closed", ""),
+            "limits": limits,
+            "forecast": {run_id: jsonform.forecast(found) for run_id, found in expected.items()},
+        }
         render.document({"supervisor": jsonform.supervisor(status), "counts": counts, "active": active, **extra})
         return
     word = f"runs (pid {status.pid})" if status.running else "does not run"
@@ -138,5 +157,38 @@ def _status(home: Home, as_json: bool) -> None:
     shown = [*busy, *runs.by_ids(home, line[:20])]
     if shown:
         render.runs_table(shown, time.time())
+        _say_when(expected)
     if len(line) > 20:
         say(f"{len(line) - 20} more runs wait")
+
+
+def _say_when(expected: Mapping[str, Forecast]) -> None:
+    """When runs start and end, by the clock; and when all is done."""
+    rows = [
+        (run_id, _clock(found.start) if found.start else "runs", _clock(found.end), _range(found))
+        for run_id, found in list(expected.items())[:20]
+        if found.start or found.end
+    ]
+    if rows:
+        render.line("")
+        render.table(("run", "starts", "ends", "between"), rows, right=(0,))
+    ends = [found.end for found in expected.values()]
+    known = [end for end in ends if end is not None]
+    if len(known) > 1:
+        unknown = len(ends) - len(known)
+        rest = f"; of {unknown} more nothing like them was ever seen" if unknown else ""
+        say(f"the queue is expected to be done at {_clock(max(known))}{rest}")
+
+
+def _clock(moment: float | None) -> str:
+    """Time of day, with the date unless it is today."""
+    if moment is None:
+        return "?"
+    local, today = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M:%S" if local[:3] == today[:3] else "%Y-%m-%d %H:%M", local)
+
+
+def _range(found: Forecast) -> str:
+    if found.earliest is None or found.latest is None:
+        return ""
+    return f"{_clock(found.earliest)} and {_clock(found.latest)}"

@@ -39,15 +39,22 @@ def _show_text(found: RunDetail) -> None:
         ("took", duration((row.ended_at or time.time()) - row.started_at) if row.started_at else "-"),
         ("device", device or "-"),
         ("code", f"{found.code.get('digest', '-')}{_commit(found)}"),
+        ("versions", "  ".join(f"{name} {text}" for name, text in found.versions.items()) or "-"),
+        ("host", str(found.host.get("name") or "-")),
+        ("data", found.data_fingerprint[:16] or "-"),
+        ("terms", _terms(found)),
+        ("resumed", found.replay),
         ("loss", render.number(row.metrics.get("loss"))),
         ("mIoU", render.number(row.metrics.get("miou"), 4)),
         ("files", found.paths["run"]),
     ]
     for name, text in facts:
-        render.line(f"{name:9}{text}")
+        if text:
+            render.line(f"{name:9}{text}")
     for stage in found.stages:
         eta = f"  ends in {duration(stage.eta_seconds)}" if stage.eta_seconds is not None else ""
-        render.line(f"  {stage.name:9}{stage.status:9}{stage.step}/{stage.total_steps}{eta}")
+        reused = f"  taken over from run {stage.reused_from}" if stage.reused_from else ""
+        render.line(f"  {stage.name:9}{stage.status:9}{stage.step}/{stage.total_steps}{eta}{reused}")
     for attempt in found.attempts:
         resumed = f", went on from {attempt.resumed_stage} {attempt.resumed_step}" if attempt.resumed_stage else ""
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}")
@@ -55,9 +62,22 @@ def _show_text(found: RunDetail) -> None:
         render.line(f"  warning: {warning}")
 
 
+def _terms(found: RunDetail) -> str:
+    """What is out of the ordinary: places, time limit."""
+    gpus, limit = found.terms.get("gpus", 1.0), found.terms.get("time_limit_seconds")
+    parts = [f"{gpus:g} GPUs or CPU slots"] if gpus != 1 else []
+    return ", ".join([*parts, *([f"time limit {duration(limit)}"] if limit else [])])
+
+
 def _commit(found: RunDetail) -> str:
     commit = found.code.get("commit")
-    return f" (commit {commit[:10]}{', with changes' if found.code.get('dirty') else ''})" if commit else ""
+    return f" (commit {commit[:10]}{_changes(found)})" if commit else ""
+
+
+def _changes(found: RunDetail) -> str:
+    if not found.code.get("dirty"):
+        return ""
+    return f", with changes: {found.code['diff']}" if found.code.get("diff") else ", with changes"
 
 
 def classes(

@@ -37,6 +37,7 @@ VERBS: dict[str, str] = {
     "rm": "keeping:rm",
     "restore": "keeping:restore",
     "purge": "keeping:purge",
+    "cache": "keeping:cache",
     "recipes": "machine:recipes",
     "gpu": "machine:gpu",
     "queue": "ordering:queue",

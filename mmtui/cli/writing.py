@@ -32,6 +32,9 @@ def run(
     after: Annotated[list[str] | None, option("--after", help="run that must succeed first (repeatable)")] = None,
     if_failed: Annotated[str, option("--if-failed", help="what to do if it does not: hold, cancel or run")] = "hold",
     wait: Annotated[str, option("--delay", help="start no earlier than in 30m, 2h, 1d")] = "",
+    gpus: Annotated[float, option("--gpus", help="GPUs (CPU slots) for each run; 0.5: half of one suffices")] = 1.0,
+    time_limit: Annotated[str, option("--time-limit", help="stop it, with a checkpoint, after 90m, 12h, 2d")] = "",
+    budget: Annotated[str, option("--budget", help="sweep or group: start none after so many GPU-hours: 20h")] = "",
     hold: Annotated[bool, option("--hold", help="queue it, but do not start it until released")] = False,
     dry_run: Annotated[bool, option("--dry-run", help="print what would be queued and queue nothing")] = False,
     follow: Annotated[bool, option("--follow", "-f", help="stay and print progress until it ends")] = False,
@@ -57,7 +60,11 @@ def run(
         not_before=time.time() + seconds_of(wait) if wait else 0.0,
         after=[runs.resolve(home, selector) for selector in after or ()],
         if_failed=if_failed,
+        wanted=gpus,
+        time_limit=seconds_of(time_limit) if time_limit else 0.0,
+        budget=seconds_of(budget) / 3600 if budget else 0.0,
     )
+    queue.check_terms(terms, len(members))
     if dry_run:
         _preview(home, recipe, members)
         return int(ExitCode.OK)
@@ -118,7 +125,9 @@ def _queued(run_id: str, recipe: str, hold: bool) -> str:
     return f"queued run {run_id} ({recipe}); follow it with: mmtui watch {run_id}, or open the screen: mmtui"
 
 
-def _wish(selectors: list[str], verb: str, quiet: bool, *, dry_run: bool = False, now: bool = False) -> int:
+def _wish(
+    selectors: list[str], verb: str, quiet: bool, *, dry_run: bool = False, arguments: dict[str, bool] | None = None
+) -> int:
     """Ask for the verb for each run; goes on after a refusal and ends with the first one's code."""
     from mmtui.services import queue, runs
 
@@ -132,7 +141,7 @@ def _wish(selectors: list[str], verb: str, quiet: bool, *, dry_run: bool = False
     code = 0
     for run_id in run_ids:
         try:
-            queue.wish(home, run_id, verb, {"now": now} if now else {})
+            queue.wish(home, run_id, verb, arguments)
         except MmtuiError as error:
             refused = report(error)
             code = code or refused
@@ -158,11 +167,14 @@ def _serve(home: Home) -> None:
 def cancel(
     runs: RunsArgument,
     now: Annotated[bool, option("--now", help="give it 3 seconds instead of 30 to checkpoint")] = False,
+    save: Annotated[bool, option("--save", help="give it ten minutes to checkpoint")] = False,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
 ) -> int:
     """Stop runs: a training run checkpoints and leaves. It can be retried later."""
-    return _wish(runs, "cancel", quiet, dry_run=dry_run, now=now)
+    if now and save:
+        raise UsageError("--now and --save contradict each other: give one")
+    return _wish(runs, "cancel", quiet, dry_run=dry_run, arguments={"now": now, "save": save})
 
 
 def pause(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = False) -> int:
@@ -175,9 +187,29 @@ def resume(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption
     return _wish(runs, "resume", quiet, dry_run=dry_run)
 
 
-def retry(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = False) -> int:
+def retry(
+    runs: Annotated[list[str] | None, Argument("ids, unique prefixes of ids, @ (the last), @~2", "runs")] = None,
+    failed: Annotated[bool, option("--failed", help="all runs that failed or were interrupted")] = False,
+    time_limit: Annotated[str, option("--time-limit", help="let them train so much longer: 2h; 0 = no limit")] = "",
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+) -> int:
     """Put failed, cancelled or interrupted runs back into the queue, from their last checkpoints."""
-    return _wish(runs, "retry", quiet, dry_run=dry_run)
+    from mmtui.services import queue
+    from mmtui.services import runs as lookup
+
+    home, selectors = Home.from_environment(), list(runs or [])
+    if failed == bool(selectors):
+        raise UsageError("say which runs: ids, or --failed")
+    if failed:
+        states = (RunState.FAILED.value, RunState.INTERRUPTED.value)
+        selectors = [row.id for row in lookup.list_runs(home, states=states, newest_first=False)]
+        if not selectors:
+            say("no run has failed or was interrupted")
+    if time_limit and not dry_run:
+        for run_id in [lookup.resolve(home, selector) for selector in selectors]:
+            queue.extend(home, run_id, seconds_of(time_limit))
+    return _wish(selectors, "retry", quiet, dry_run=dry_run)
 
 
 def hold(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = False) -> int:

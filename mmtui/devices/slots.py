@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mmtui.devices.protocol import GpuAnswer, GpuState
-from mmtui.domain.scheduling import Slots
+from mmtui.domain.placing import Place, Slots
 from mmtui.domain.text import printable, shorten, size
 from mmtui.domain.views import GpuView
 
@@ -33,6 +33,22 @@ class Policy:
 DEFAULT = Policy()
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What active runs that asked for a share have of one device.
+
+    Attributes:
+        share: part that is given away, 0-1.
+        expected: bytes that they may take in all; None while one of them has not been measured.
+    """
+
+    share: float
+    expected: int | None = None
+
+
+NOBODY: Mapping[str, Use] = {}
+
+
 def available(gpus: Collection[GpuView], reserved: Collection[str], policy: Policy = DEFAULT) -> list[str]:
     """UUIDs of the GPUs and MIG devices that a run may have now, in the driver's order.
 
@@ -44,23 +60,66 @@ def available(gpus: Collection[GpuView], reserved: Collection[str], policy: Poli
     return [gpu.uuid for gpu in _usable(gpus, policy) if gpu.uuid not in reserved and not occupied(gpu, policy)]
 
 
-def find(answer: GpuAnswer, reserved: Collection[str], policy: Policy = DEFAULT) -> Slots:
-    """Free places to run in, how many there are in all, and why the others are not free.
+def find(
+    answer: GpuAnswer, reserved: Collection[str], policy: Policy = DEFAULT, shared: Mapping[str, Use] = NOBODY
+) -> Slots:
+    """Free places to run in, those that can be shared, how many there are in all, and why the others are not free.
+
+    Args:
+        answer: what the driver says; processes of our runs carry the run's id if ``shared`` names any.
+        reserved: places that active runs have whole.
+        policy: when a device counts as free.
+        shared: places of active runs that asked for a share of one.
 
     CPU slots are handed out only where there is no GPU: a broken driver makes runs wait, because a run that was
     meant for a GPU would take weeks on the CPU without a word.
     """
     if answer.state is GpuState.NONE:
         names = tuple(f"cpu:{number}" for number in range(policy.cpu_slots))
-        return Slots(tuple(name for name in names if name not in reserved), len(names), "CPU slot")
+        free = tuple(name for name in names if name not in reserved and name not in shared)
+        partly = tuple(name for name in names if name in shared and shared[name].share < 1)
+        places = {name: Place(share=1 - shared[name].share) for name in partly}
+        return Slots(free, len(names), "CPU slot", "", partly, places)
     usable = _usable(answer.gpus, policy)
-    free = () if answer.state is GpuState.UNKNOWN else tuple(available(answer.gpus, reserved, policy))
+    known = answer.state is not GpuState.UNKNOWN
+    taken = {*reserved, *shared}
+    free = tuple(available(answer.gpus, taken, policy)) if known else ()
+    joint = [gpu for gpu in usable if gpu.uuid in shared and known and _can_be_joined(gpu, shared[gpu.uuid], policy)]
     reasons = [answer.note] if answer.note else []
-    reasons += [f"GPU {gpu.index} is lost" for gpu in answer.gpus if gpu.lost and gpu.uuid not in reserved]
-    reasons += [_words(gpu) for gpu in usable if gpu.uuid not in reserved and occupied(gpu, policy)]
+    reasons += [f"GPU {gpu.index} is lost" for gpu in answer.gpus if gpu.lost and gpu.uuid not in taken]
+    reasons += [_words(gpu) for gpu in usable if gpu.uuid not in taken and occupied(gpu, policy)]
     if not usable and not reasons:
         reasons.append("MMTUI_GPUS allows none of them" if policy.allowed else "none of them can be used whole")
-    return Slots(free, len(usable), "GPU", ", ".join(reasons))
+    places = {gpu.uuid: _place(gpu, shared.get(gpu.uuid)) for gpu in usable}
+    return Slots(free, len(usable), "GPU", ", ".join(reasons), tuple(gpu.uuid for gpu in joint), places)
+
+
+def _can_be_joined(gpu: GpuView, use: Use, policy: Policy) -> bool:
+    """Whether a further run may have a share: only runs of ours are there, and what they will take is known."""
+    foreign = [process for process in gpu.processes if not process.run and process.kind != "graphics"]
+    return use.share < 1 and use.expected is not None and (policy.share_with_compute or not foreign)
+
+
+def _place(gpu: GpuView, use: Use | None) -> Place:
+    """What is known of a GPU. A run that has just started has not taken its memory yet: what it will take counts."""
+    words, holders = f"GPU {gpu.index}", _holders(gpu)
+    if gpu.memory_used is None or gpu.memory_total is None:
+        return Place(gpu.name, 1 - (use.share if use else 0.0), 0 if use else None, words, holders)
+    if use is None:
+        return Place(gpu.name, 1.0, gpu.memory_total - gpu.memory_used, words, holders)
+    own = sum(process.memory or 0 for process in gpu.processes if process.run)
+    outside = max(gpu.memory_used - own, 0)
+    room = max(gpu.memory_total - outside - max(own, use.expected or own), 0)
+    return Place(gpu.name, 1 - use.share, room, words, holders)
+
+
+def _holders(gpu: GpuView) -> str:
+    """Whose processes hold memory of a GPU, in words; the largest two."""
+    found = sorted((p for p in gpu.processes if p.memory), key=lambda p: -(p.memory or 0))[:2]
+    return ", ".join(
+        f"{size(p.memory)} held by {f'run #{p.run}' if p.run else f'pid {p.pid} of {shorten(printable(p.user), 24)}'}"
+        for p in found
+    )
 
 
 def occupied(gpu: GpuView, policy: Policy = DEFAULT) -> bool:

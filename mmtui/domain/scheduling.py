@@ -1,14 +1,18 @@
 """Which run starts next, and why the others wait. Pure: no clock, no database, no processes.
 
 The order, once: a run may start if the queue is open, its time has come, the runs it waits for have succeeded, its
-group has room and a slot is free; of those that may, the one with the highest priority starts, then the one placed
-first.
+group has room, and nothing else that is said of it stands in its way; of those that may, the one with the highest
+priority comes first, then the one placed first. It starts if there are places for it. If it needs several places and
+too few are free, those behind it wait too, or it would never start; a run that lacks anything else (memory that
+others hold, more places than the machine has) lets those behind it pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from mmtui.domain.placing import Slots, choose, fits_never, lacking
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,9 @@ class Waiting:
         not_before: Unix time before which it does not start.
         group: group with a limit of its own, "" = none.
         after: runs it waits for that have not succeeded yet.
+        wanted: places it needs, 1 or more; or the share of one that suffices, below 1.
+        needs: memory it took when measured, bytes, by kind of device.
+        blocked: another reason why it must wait, in words; "" = none.
     """
 
     run_id: int
@@ -28,16 +35,9 @@ class Waiting:
     not_before: float
     group: str = ""
     after: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Places to run in: ``free`` ones by name (GPU UUIDs, or ``cpu:0`` ...), and how many there are in all."""
-
-    free: tuple[str, ...]
-    total: int
-    kind: str  # "GPU" or "CPU slot"
-    note: str = ""  # why some are not free, in words
+    wanted: float = 1.0
+    needs: Mapping[str, int] = field(default_factory=dict)
+    blocked: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,28 @@ class Rules:
         closed: why nothing is started, "" if something is.
         limits: most runs of a group at once.
         active: runs of a group that are active now.
+        budgets: device hours that the runs of a group may take together.
+        spent: device hours that they have taken.
     """
 
     closed: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
     active: Mapping[str, int] = field(default_factory=dict)
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    spent: Mapping[str, float] = field(default_factory=dict)
 
     def full(self, group: str) -> bool:
-        """Whether no more runs of the group may start."""
+        """Whether no more runs of the group may start now."""
         return bool(group) and group in self.limits and self.active.get(group, 0) >= self.limits[group]
+
+    def exhausted(self, group: str) -> bool:
+        """Whether the group has spent its budget."""
+        return bool(group) and group in self.budgets and self.spent.get(group, 0.0) >= self.budgets[group]
 
 
 OPEN = Rules()
+MANY = 200
+"""Behind so many the exact number is not told: it would be written anew for thousands of runs at every start."""
 
 
 def order(waiting: Sequence[Waiting]) -> list[Waiting]:
@@ -67,24 +77,45 @@ def order(waiting: Sequence[Waiting]) -> list[Waiting]:
     return sorted(waiting, key=lambda run: (-run.priority, run.position, run.run_id))
 
 
-def pick_next(waiting: Sequence[Waiting], slots: Slots, now: float, rules: Rules = OPEN) -> tuple[Waiting, str] | None:
-    """The run to start now and its slot, None if none may."""
-    if not slots.free or rules.closed:
+def pick_next(
+    waiting: Sequence[Waiting], slots: Slots, now: float, rules: Rules = OPEN
+) -> tuple[Waiting, tuple[str, ...]] | None:
+    """The run to start now and its places, None if none may."""
+    return pick_first(order(waiting), slots, now, rules)
+
+
+def pick_first(
+    line: Iterable[Waiting], slots: Slots, now: float, rules: Rules = OPEN
+) -> tuple[Waiting, tuple[str, ...]] | None:
+    """The same for runs that are in queue order."""
+    if rules.closed or not (slots.free or slots.partly):
         return None
-    for run in order(waiting):
-        if run.not_before <= now and not run.after and not rules.full(run.group):
-            return run, slots.free[0]
+    for run in line:
+        if run.not_before > now or _own_reason(run, rules):
+            continue
+        places = choose(run.wanted, run.needs, slots)
+        if places:
+            return run, places
+        if _holds_back(run, slots):
+            return None
     return None
+
+
+def _holds_back(run: Waiting, slots: Slots) -> bool:
+    return run.wanted > 1 and not fits_never(run.wanted, slots)
 
 
 def waiting_reasons(waiting: Sequence[Waiting], slots: Slots, rules: Rules = OPEN) -> dict[int, str]:
     """Why each run waits, in words with numbers. O(n log n): queues of thousands are looked at in every tick."""
-    reasons, ahead = {}, 0
+    reasons: dict[int, str] = {}
+    ahead, holding = 0, 0
     for run in order(waiting):
         own = _own_reason(run, rules)
-        reasons[run.run_id] = own or _slot_reason(ahead, slots)
+        reasons[run.run_id] = own or _place_reason(run, slots, ahead, holding)
         # Who cannot start anyway stands in nobody's way.
         ahead += not own
+        if not own and not holding and _holds_back(run, slots):
+            holding = run.run_id
     return reasons
 
 
@@ -98,17 +129,21 @@ def _own_reason(run: Waiting, rules: Rules) -> str:
     if rules.full(run.group):
         limit = rules.limits[run.group]
         return f"waiting: group {run.group} has {rules.active[run.group]} of {limit} runs active"
-    return ""
+    if rules.exhausted(run.group):
+        spent, budget = rules.spent[run.group], rules.budgets[run.group]
+        more = f"mmtui queue --budget {run.group}=HOURS"
+        return f"waiting: group {run.group} has spent {spent:.1f} of {budget:g} device hours; give it more: {more}"
+    return run.blocked
 
 
-def _slot_reason(ahead: int, slots: Slots) -> str:
-    busy = slots.total - len(slots.free)
-    plural = "" if slots.total == 1 else "s"
-    text = f"waiting: {busy} of {slots.total} {slots.kind}{plural} in use"
-    if not slots.total:
-        text = f"waiting: no {slots.kind} can be used"
-    if ahead:
+def _place_reason(run: Waiting, slots: Slots, ahead: int, holding: int) -> str:
+    text = lacking(run.wanted, run.needs, slots)
+    if ahead > MANY:
+        text += f", more than {MANY} runs ahead"
+    elif ahead:
         text += f", {ahead} run{'' if ahead == 1 else 's'} ahead"
+    if holding and slots.free:
+        text += f"; free places are kept for #{holding}"
     return f"{text}; {slots.note}" if slots.note else text
 
 

@@ -52,3 +52,17 @@ def size(count: float | None) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+REPLAY_TOLERANCE = 1e-3
+"""Largest relative difference of a repeated loss that rounding explains: other thread counts, other kernels."""
+
+
+def replay_words(compared: int, equal: int, worst: float) -> str:
+    """Whether a resumed run repeated its losses: exact, within tolerance or different; "" if none was repeated."""
+    if not compared:
+        return ""
+    if equal == compared:
+        return f"exact: all {compared} losses that were computed again are the same to the last bit"
+    verdict = "within tolerance" if worst <= REPLAY_TOLERANCE else "different"
+    return f"{verdict}: {equal} of {compared} losses are the same, the largest relative difference is {worst:.1e}"

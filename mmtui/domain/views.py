@@ -42,6 +42,7 @@ class StageView:
     ended_at: float | None
     seconds_per_step: float | None
     eta_seconds: float | None  # None when unknown or finished
+    reused_from: str = ""  # run whose output was taken over instead of training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,10 @@ class RunDetail:
     last_event_at: float | None
     warnings: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()  # names, from the trainer's first event
+    versions: dict[str, str] = field(default_factory=dict)  # of Python, torch, CUDA, driver, engine
+    data_fingerprint: str = ""  # SHA-256 of the data set, "" before it was computed
+    replay: str = ""  # whether losses after a resume repeated those before it, in words
+    terms: dict[str, Any] = field(default_factory=dict)  # gpus wanted, time limit in seconds, launcher
     progress_note: str = ""  # work that is no training step, such as decoding, while it goes on
 
 

@@ -38,7 +38,7 @@ def freeze(home: Home) -> dict[str, Any]:
     """Copy the engine into the data directory, once per content.
 
     Returns:
-        digest, and commit and dirty where the source lies in a git checkout.
+        digest, and commit, dirty and diff (a file) where the source lies in a git checkout.
     """
     source = engine_folder()
     code = digest(source)
@@ -59,7 +59,7 @@ def freeze(home: Home) -> dict[str, Any]:
         except OSError:
             # Another process froze the same content meanwhile.
             shutil.rmtree(temporary, ignore_errors=True)
-    return {"digest": code, **_git(source)}
+    return {"digest": code, **_git(source, target)}
 
 
 def _intact(folder: Path, code: str) -> bool:
@@ -80,7 +80,9 @@ def frozen_folder(home: Home, code: str) -> Path:
     return folder
 
 
-def _git(folder: Path) -> dict[str, Any]:
+def _git(folder: Path, frozen: Path) -> dict[str, Any]:
+    """Commit of the source, and where what differs from it is written down."""
+
     def ask(*words: str) -> str | None:
         command = ["git", "-C", str(folder), *words]
         try:
@@ -93,4 +95,10 @@ def _git(folder: Path) -> dict[str, Any]:
     commit = ask("rev-parse", "HEAD") if tracked else None
     if not commit:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "--", "."))}
+    dirty = bool(ask("status", "--porcelain", "--", "."))
+    # Beside the copy, once: equal digests have equal differences to the same commit.
+    diff = frozen / f"changes-{commit[:10]}.diff"
+    if dirty and not diff.exists():
+        diff.write_text(f"{ask('diff', 'HEAD', '--', '.') or ''}\n")
+        diff.chmod(0o600)
+    return {"commit": commit, "dirty": dirty, **({"diff": str(diff)} if dirty else {})}

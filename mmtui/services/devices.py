@@ -37,7 +37,7 @@ def snapshot(home: Home, owners: Mapping[int, str] | None = None) -> DeviceSnaps
         owners = run_pids(home) if any(gpu.processes for gpu in answer.gpus) else {}
     return DeviceSnapshot(
         time=time.time(),
-        gpus=tuple(_with_runs(gpu, owners) for gpu in answer.gpus),
+        gpus=tuple(with_runs(gpu, owners) for gpu in answer.gpus),
         gpu_note=answer.note,
         cpu_percent=host.cpu_percent,
         cpu_count=host.cpu_count,
@@ -83,7 +83,8 @@ def run_of(pid: int, owners: Mapping[int, str]) -> str:
     return ""
 
 
-def _with_runs(gpu: GpuView, owners: Mapping[int, str]) -> GpuView:
+def with_runs(gpu: GpuView, owners: Mapping[int, str]) -> GpuView:
+    """The GPU with the run's id on each process of ours."""
     return replace(gpu, processes=tuple(replace(p, run=run_of(p.pid, owners)) for p in gpu.processes))
 
 

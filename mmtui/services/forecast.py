@@ -1,63 +1,152 @@
-"""How long runs take, from what runs like them have taken: a guess, and said to be one."""
+"""How long runs take and when queued ones will start, from what runs like them have taken: a guess, said to be one."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmtui.domain.forecasting import FOREVER, Forecast, Span, Work, play
+from mmtui.domain.states import ACTIVE_STATES
 from mmtui.paths import Home
+from mmtui.services.queue_state import Queue
 from mmtui.store.reader import Reader
 
 if TYPE_CHECKING:
     from engine.config import Recipe
 
-RECENT = 200
+RECENT = 400
 """How many stages of past runs are looked at."""
+SPREAD = 0.2
+"""With a single past run nothing is known of the spread: times may then be a fifth shorter or longer."""
+
+Rates = tuple[float, float, float]
+"""Seconds per step: low, middle, high."""
 
 
 class Costs:
-    """Seconds per step of the stages of past runs, newest first."""
+    """Seconds per step of the stages of past runs, and of the measurements before first starts."""
 
     def __init__(self, home: Home) -> None:
+        # What evaluations took is measured from start to end: they have one step.
         sql = (
-            "SELECT s.name, s.seconds_per_step, r.recipe, r.config FROM stages s JOIN runs r ON r.id = s.run_id"
-            " WHERE s.seconds_per_step > 0 ORDER BY r.id DESC LIMIT ?"
+            "SELECT s.name, coalesce(nullif(s.seconds_per_step, 0), (s.ended_at - s.started_at) / s.total_steps),"
+            " r.config FROM stages s JOIN runs r ON r.id = s.run_id"
+            " WHERE s.seconds_per_step > 0 OR (s.name = 'evaluate' AND s.status = 'finished')"
+            " ORDER BY r.id DESC LIMIT ?"
         )
         with Reader(home) as reader:
             rows = reader.query(sql, [RECENT])
-        self._known = [(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+            needs = reader.query("SELECT work, body FROM needs")
+        self._known: dict[tuple[str, str], list[float]] = {}
+        for name, rate, config in rows:
+            if rate is not None:
+                self._known.setdefault((name, _work(json.loads(config), name)), []).append(rate)
+        self._measured = {row[0]: json.loads(row[1]) for row in needs}
 
     def seconds(self, recipe: Recipe) -> float | None:
         """Seconds that a run of a recipe may take; None where a stage of it has never been seen."""
+        from engine.config.determining import work_name
+
         wanted, total = recipe.model_dump(mode="json"), 0.0
         for stage, steps in recipe.stages():
-            if stage == "evaluate":
-                continue
-            rate = self._rate(stage, wanted)
-            if rate is None:
+            rates = self.rates(stage, wanted, work_name(recipe))
+            if rates is None and stage != "evaluate":
                 return None
-            total += rate * steps
+            total += (rates[1] if rates else 0.0) * steps
         return total
 
-    def _rate(self, stage: str, wanted: dict[str, Any]) -> float | None:
-        """Seconds per step of the newest run whose network and batch of this stage are the same."""
-        for name, rate, _, config in self._known:
-            if name == stage and _work(config, stage) == _work(wanted, stage):
-                return float(rate)
-        return None
+    def rates(self, stage: str, config: Mapping[str, Any], work: str) -> Rates | None:
+        """Seconds per step of past runs whose network and batch of this stage are the same; the newest ten count."""
+        found = self._known.get((stage, _work(config, stage)), [])[:10]
+        if not found:
+            measured = self._measured.get(work, {}).get(stage, {})
+            rate = measured.get("seconds_per_step") or measured.get("seconds")
+            found = [float(rate)] if rate else []
+        if not found:
+            return None
+        middle = sorted(found)[len(found) // 2]
+        if len(found) < 3:
+            return middle * (1 - SPREAD), middle, middle * (1 + SPREAD)
+        return min(found), middle, max(found)
 
 
 _FREE = {
     "proxy": ("steps", "optim", "images", "max_images"),
     "match": ("steps", "optim", "margin", "normalizer", "temperature"),
     "segment": ("steps", "optim", "eval_every"),
+    "evaluate": ("save_predictions", "show_images"),
 }
 """Keys of a stage that do not change how long a step takes."""
 
 
-def _work(config: dict[str, Any], stage: str) -> tuple[Any, ...]:
+def _work(config: Mapping[str, Any], stage: str) -> str:
     """What decides how long a step takes."""
     section = config.get(stage) or {}
     kept = {key: value for key, value in section.items() if key not in _FREE[stage]}
-    runtime = {key: config.get("runtime", {}).get(key) for key in ("device", "precision", "threads")}
-    return config.get("model"), kept, runtime
+    runtime = {key: (config.get("runtime") or {}).get(key) for key in ("device", "precision", "threads")}
+    data = config.get("data") if stage == "evaluate" else None
+    return json.dumps([config.get("model"), kept, runtime, data], sort_keys=True)
+
+
+def queue_forecast(home: Home, now: float | None = None) -> dict[str, Forecast]:
+    """When each active and queued run will start and end; the scheduler's own rules are played forward.
+
+    Memory of shared GPUs is not played, and held runs are left out.
+    """
+    now = time.time() if now is None else now
+    with Reader(home) as reader:
+        queue, costs = Queue(home, reader), Costs(home)
+        waiting = list(queue.waiting().values())
+        left = _left(reader, costs)
+        active = {
+            row[0]: (tuple(json.loads(row[1])), row[2], row[3], row[0])
+            for row in reader.query(f"SELECT id, gpus, wanted, run_group FROM runs WHERE state IN ({_ACTIVE})")
+        }
+        slots, rules = queue.slots(), queue.rules()
+    spans: list[dict[int, Span]] = []
+    for which in range(3):
+        works = {run_id: _scaled(parts, which) for run_id, parts in left.items()}
+        playing = {run_id: (p, wanted, group, works[run_id]) for run_id, (p, wanted, group, _) in active.items()}
+        spans.append(play(playing, waiting, works, slots, now, rules))
+    low, middle, high = spans
+    return {
+        str(run_id): Forecast(span.start, span.end, low[run_id].end, high[run_id].end)
+        for run_id, span in middle.items()
+    }
+
+
+_ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
+_Part = tuple[str, Rates]
+
+
+def _left(reader: Reader, costs: Costs) -> dict[int, list[_Part]]:
+    """What active and queued runs have still to do: (name of the stage if it is shared, seconds) of each stage."""
+    sql = (
+        "SELECT r.id, r.config, r.work, r.shared_stages, s.name, s.status, s.step, s.total_steps, s.seconds_per_step"
+        f" FROM runs r JOIN stages s ON s.run_id = r.id WHERE r.state IN ('queued', {_ACTIVE})"
+        " AND r.deleted_at IS NULL ORDER BY r.id, s.position"
+    )
+    found: dict[int, list[_Part]] = {}
+    cached: dict[tuple[str, str], Rates | None] = {}
+    for run_id, text, work, shared, stage, status, step, total, rate in reader.query(sql):
+        parts = found.setdefault(run_id, [])
+        if status == "finished":
+            continue
+        known = (work, stage)
+        if not work or known not in cached:
+            cached[known] = costs.rates(stage, json.loads(text), work)
+        rates = cached[known]
+        if rate and status == "running":
+            rates = (rate * (1 - SPREAD / 2), rate, rate * (1 + SPREAD / 2))
+        if rates is None:
+            rates = (0.0, 0.0, 0.0) if stage == "evaluate" else (FOREVER, FOREVER, FOREVER)
+        steps = total - step
+        name = json.loads(shared).get(stage, "") if shared != "{}" else ""
+        parts.append((name, (rates[0] * steps, rates[1] * steps, rates[2] * steps)))
+    return found
+
+
+def _scaled(parts: list[_Part], which: int) -> Work:
+    return Work(tuple((name, seconds[which]) for name, seconds in parts))

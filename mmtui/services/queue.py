@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,10 @@ class Terms:
         not_before: Unix time before which they do not start.
         after: ids of runs that must succeed first.
         if_failed: what happens to them if one of those does not: ``hold``, ``cancel`` or ``run``.
+        wanted: GPUs (or CPU slots) for each, 1 or more; below 1 the share of one that suffices.
+        time_limit: seconds that each may train, 0 = no limit.
+        budget: device hours that the runs of the group may take together, 0 = no limit.
+        launcher: {} = this machine; else what SLURM is told (``mmtui.domain.slurm``).
     """
 
     name: str = ""
@@ -55,6 +59,10 @@ class Terms:
     not_before: float = 0.0
     after: Sequence[str] = ()
     if_failed: str = "hold"
+    wanted: float = 1.0
+    time_limit: float = 0.0
+    budget: float = 0.0
+    launcher: Mapping[str, Any] = field(default_factory=dict)
 
 
 def enqueue(
@@ -82,14 +90,15 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
     """Queue one run for each list of overrides, all or none; returns their ids.
 
     Raises:
-        UsageError: the recipe or an override is wrong.
+        UsageError: the recipe, an override or a term is wrong.
         UnreachableError: the database cannot be written.
     """
+    check_terms(terms, len(members))
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
     from engine.config import dump_recipe
     from mmtui.services import code, recipes
     from mmtui.store.db import Database
-    from mmtui.store.runs import insert_run, set_group
+    from mmtui.store.runs import insert_run, set_group, set_setting
 
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
     home.create()
@@ -108,12 +117,24 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
                     set_group(session, int(run_id), group)
                 # Inside the transaction: a run is never visible without its files.
                 _write_files(home, run_id, dump_recipe(one), new)
+            if terms.budget:
+                set_setting(session, f"budget:{group}", repr(terms.budget))
     finally:
         database.close()
     return ids
 
 
+def check_terms(terms: Terms, count: int) -> None:
+    """Raises UsageError if the terms of ``count`` runs contradict themselves."""
+    wanted = terms.wanted
+    if not (0 < wanted < 1 or (wanted >= 1 and wanted == int(wanted))):
+        raise UsageError(f"--gpus {wanted:g}: write a whole number, or a share of one GPU such as 0.5")
+    if terms.budget and not terms.group and count < 2:
+        raise UsageError("--budget is shared by the runs of a sweep or of a --group", "for one run use --time-limit")
+
+
 def _new_run(resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], terms: Terms, group: str) -> NewRun:
+    from engine.config.determining import work_name
     from mmtui.store.runs import NewRun
 
     return NewRun(
@@ -131,7 +152,19 @@ def _new_run(resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], 
         not_before=terms.not_before,
         after=[int(run_id) for run_id in terms.after],
         if_failed=terms.if_failed,
+        wanted=terms.wanted,
+        work=work_name(resolved),
+        shared_stages=_shared_stages(resolved, frozen),
+        time_limit=terms.time_limit,
+        launcher=terms.launcher,
     )
+
+
+def _shared_stages(resolved: Recipe, frozen: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the work that runs of the same code can share, by stage."""
+    from engine.config.determining import stage_names
+
+    return {stage: f"{name}-{frozen.get('digest', '')[:8]}" for stage, name in stage_names(resolved).items()}
 
 
 def _highest_folder(home: Home) -> int:
@@ -201,6 +234,7 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
         RefusedError: the run has begun, or does not wait.
     """
     from engine.config import RecipeFileError, dump_recipe, load_recipe
+    from engine.config.determining import work_name
     from mmtui.store.runs import change_recipe, read_run
 
     paths = home.run(run_id)
@@ -217,6 +251,8 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
             raise UsageError(str(error)) from None
         texts = [*json.loads(run.overrides), *overrides]
         change_recipe(session, run, resolved.model_dump(mode="json"), texts, resolved.seed, resolved.stages())
+        run.work = work_name(resolved)
+        run.shared_stages = json.dumps(_shared_stages(resolved, json.loads(run.code)))
         manifest = json.loads(paths.manifest.read_text()) | {"overrides": texts, "seed": resolved.seed}
         # Before the commit: the row is never ahead of the files. A crash in between leaves a valid recipe.
         write_file(paths.manifest, json.dumps(manifest, indent=1))
@@ -239,6 +275,24 @@ def limit_group(home: Home, group: str, most: int | None) -> None:
         set_setting(session, f"limit:{group}", "" if most is None else str(most))
 
 
+def set_budget(home: Home, group: str, hours: float | None) -> None:
+    """Let the runs of a group take at most so many device hours in all; None = no limit. What runs goes on."""
+    from mmtui.store.runs import set_setting
+
+    with writing(home) as session:
+        set_setting(session, f"budget:{group}", "" if hours is None else repr(hours))
+
+
+def extend(home: Home, run_id: str, seconds: float) -> None:
+    """Let a run train so many seconds more than it has; 0 = without a limit."""
+    from mmtui.store.runs import read_run, seconds_taken
+
+    with writing(home) as session:
+        run = read_run(session, int(run_id))
+        run.time_limit = seconds_taken(session, int(run_id)) + seconds if seconds else 0.0
+        session.add(run)
+
+
 @contextmanager
 def writing(home: Home) -> Iterator[Session]:
     """One short durable write transaction."""
@@ -252,14 +306,18 @@ def writing(home: Home) -> Iterator[Session]:
         database.close()
 
 
-def cancel(home: Home, run_id: str, *, now: bool = False) -> None:
-    """Stop a run: it checkpoints and leaves; with ``now`` it is killed after a few seconds.
+def cancel(home: Home, run_id: str, *, now: bool = False, save: bool = False) -> None:
+    """Stop a run: it checkpoints and leaves, within 30 s or it is killed.
+
+    Args:
+        now: it is killed after 3 s.
+        save: it has ten minutes for its checkpoint.
 
     Raises:
         RefusedError: it is finished already.
         NotFoundError: there is no such run.
     """
-    wish(home, run_id, "cancel", {"now": now})
+    wish(home, run_id, "cancel", {"now": now, "save": save})
 
 
 def pause(home: Home, run_id: str) -> None:

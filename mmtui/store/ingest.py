@@ -13,7 +13,7 @@ from sqlmodel import Session
 from mmtui.domain.eventline import finite, whole
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.store.runs import read_attempt, read_run, transition
-from mmtui.store.tables import Attempt, Run, Stage
+from mmtui.store.tables import Attempt, Need, Run, Stage
 
 EventLine = Mapping[str, Any]
 
@@ -160,7 +160,19 @@ def _run_finished(session: Session, run: Run, attempt: Attempt, stages: dict[str
     attempt.outcome = str(_values(event).get("status", ""))
 
 
+def _probe(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    """What the run's work needs on its device: later runs of the same work are placed and forecast by it."""
+    values = _values(event)
+    peak, device = whole(values.get("peak_bytes")), values.get("device")
+    if not run.work or not peak or not isinstance(device, str):
+        return
+    body = json.dumps(values.get("stages") if isinstance(values.get("stages"), dict) else {})
+    measured: dict[str, Any] = {"bytes": peak, "body": body, "measured_at": float(event["t"]), "run_id": run.id or 0}
+    session.merge(Need(work=run.work, device=device, **measured))
+
+
 _HANDLERS = {
+    "probe": _probe,
     "run_started": _run_started,
     "stage_started": _stage_started,
     "stage_finished": _stage_finished,

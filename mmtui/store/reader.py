@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from mmtui.domain.filters import Node, Operand
 from mmtui.domain.states import ACTIVE_STATES, RunState
-from mmtui.domain.text import duration
+from mmtui.domain.text import duration, replay_words
 from mmtui.domain.views import (
     AttemptView,
     ClassRow,
@@ -173,12 +173,13 @@ class Reader:
 
     def run(self, run_id: int) -> RunDetail | None:
         """Everything about one run."""
-        rows = self.query(f"SELECT {_RUN_COLUMNS}, config, overrides, code FROM runs WHERE id = ?", [run_id])
+        columns = f"{_RUN_COLUMNS}, config, overrides, code, wanted, time_limit, launcher"
+        rows = self.query(f"SELECT {columns} FROM runs WHERE id = ?", [run_id])
         if not rows:
             return None
         row = rows[0]
         stages, attempts = self.stages(run_id), self.attempts(run_id)
-        files = self.home.run(str(run_id))
+        files, started = self.home.run(str(run_id)), self._last(run_id, "run_started")
         return RunDetail(
             row=_run_row(row, time.time()),
             config=json.loads(row["config"]),
@@ -198,7 +199,15 @@ class Reader:
             eta_seconds=_run_eta(stages),
             last_event_at=row["last_event_at"],
             warnings=self._warnings(run_id),
-            classes=tuple(str(name) for name in self._last(run_id, "run_started").get("classes") or ()),
+            classes=tuple(str(name) for name in started.get("classes") or ()),
+            versions={str(k): str(v) for k, v in dict(started.get("versions") or {}).items()},
+            data_fingerprint=str(self._last(run_id, "data").get("fingerprint") or ""),
+            replay=self._replay(run_id),
+            terms={
+                "gpus": row["wanted"],
+                "time_limit_seconds": row["time_limit"] or None,
+                "launcher": json.loads(row["launcher"]) or None,
+            },
             progress_note=_note(self._last(run_id, "progress"), row["state"]),
         )
 
@@ -209,6 +218,16 @@ class Reader:
         values: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
         return values
 
+    def _replay(self, run_id: int) -> str:
+        """Whether losses that were computed twice, before a resume and after it, are the same."""
+        sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'stage_finished'"
+        values = [json.loads(row[0]) for row in self.query(sql, [run_id])]
+        return replay_words(
+            sum(int(v.get("replayed") or 0) for v in values),
+            sum(int(v.get("replayed_equal") or 0) for v in values),
+            max((float(v.get("replayed_worst") or 0) for v in values), default=0.0),
+        )
+
     def _warnings(self, run_id: int) -> tuple[str, ...]:
         sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'warning' ORDER BY id DESC LIMIT 20"
         return tuple(str(json.loads(row[0]).get("text", "")) for row in self.query(sql, [run_id]))
@@ -216,7 +235,9 @@ class Reader:
     def stages(self, run_id: int) -> tuple[StageView, ...]:
         """Stages of a run, in order."""
         rows = self.query("SELECT * FROM stages WHERE run_id = ? ORDER BY position", [run_id])
-        return tuple(_stage_view(row) for row in rows)
+        sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_reused'"
+        reused = {row[0]: str(json.loads(row[1]).get("run", "")) for row in self.query(sql, [run_id])}
+        return tuple(_stage_view(row, reused.get(row["name"], "")) for row in rows)
 
     def attempts(self, run_id: int) -> tuple[AttemptView, ...]:
         """Attempts of a run, oldest first."""
@@ -359,7 +380,7 @@ def _note(values: dict[str, Any], state: str) -> str:
     return f"{values.get('text')} {values.get('done')}/{values.get('total')}"
 
 
-def _stage_view(row: sqlite3.Row) -> StageView:
+def _stage_view(row: sqlite3.Row, reused_from: str) -> StageView:
     eta = None
     if row["status"] == "running" and row["seconds_per_step"] is not None:
         eta = max(row["total_steps"] - row["step"], 0) * row["seconds_per_step"]
@@ -374,6 +395,7 @@ def _stage_view(row: sqlite3.Row) -> StageView:
         ended_at=row["ended_at"],
         seconds_per_step=row["seconds_per_step"],
         eta_seconds=eta,
+        reused_from=reused_from,
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, func, update
+from sqlalchemy import CursorResult, func, text, update
 from sqlmodel import Session, col, delete, select
 
 from mmtui.domain.scheduling import crowded, place_between
@@ -35,6 +35,11 @@ class NewRun:
     not_before: float = 0.0
     after: Sequence[int] = ()
     if_failed: str = "hold"
+    wanted: float = 1.0
+    work: str = ""
+    shared_stages: Mapping[str, str] = field(default_factory=dict)
+    time_limit: float = 0.0
+    launcher: Mapping[str, Any] = field(default_factory=dict)
 
 
 def insert_run(session: Session, new: NewRun, now: float | None = None, above: int = 0) -> int:
@@ -66,6 +71,11 @@ def insert_run(session: Session, new: NewRun, now: float | None = None, above: i
         reason=delayed_text(new.not_before) if new.not_before > now else "",
         after=json.dumps(list(new.after)),
         if_failed=new.if_failed,
+        wanted=new.wanted,
+        work=new.work,
+        shared_stages=json.dumps(dict(new.shared_stages)),
+        time_limit=new.time_limit,
+        launcher=json.dumps(dict(new.launcher)),
     )
     session.add(run)
     session.flush()
@@ -150,9 +160,21 @@ def apply_verb(session: Session, run_id: int, verb: str) -> RunState:
     return transition(session, run_id, RunEvent(verb), actor="user", **fields)
 
 
+def set_reasons(session: Session, reasons: Sequence[Mapping[str, Any]]) -> None:
+    """Why queued runs wait: ``key`` the run, ``why`` the words. One that has left the queue meanwhile keeps its own."""
+    statement = "UPDATE runs SET reason = :why WHERE id = :key AND state = 'queued'"
+    session.connection().execute(text(statement), list(reasons))
+
+
 def add_wish(session: Session, run_id: int, verb: str, arguments: Mapping[str, Any]) -> None:
     """Ask the supervisor for something."""
     session.add(Wish(run_id=run_id, t=time.time(), verb=verb, arguments=json.dumps(arguments)))
+
+
+def add_warning(session: Session, run_id: int, attempt: int, text: str) -> None:
+    """A warning that the supervisor, not the trainer, has to give."""
+    body = json.dumps({"text": text})
+    session.add(Event(run_id=run_id, attempt=attempt, kind="warning", t=time.time(), body=body))
 
 
 def take_wishes(session: Session) -> list[Wish]:
@@ -192,6 +214,13 @@ def read_attempt(session: Session, run_id: int, number: int) -> Attempt:
     attempt = session.get(Attempt, (run_id, number), populate_existing=True)
     assert attempt is not None, f"run {run_id} has no attempt {number}"
     return attempt
+
+
+def seconds_taken(session: Session, run_id: int) -> float:
+    """How long a run has trained, all attempts together."""
+    attempts = session.exec(select(Attempt).where(Attempt.run_id == run_id)).all()
+    now = time.time()
+    return sum((now if attempt.ended_at is None else attempt.ended_at) - attempt.spawned_at for attempt in attempts)
 
 
 def waiting_line(session: Session) -> list[Run]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, Index, LargeBinary, MetaData, PrimaryKeyConstraint, Text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, PrimaryKeyConstraint, Text
 from sqlmodel import Field, SQLModel
 
 metadata: MetaData = SQLModel.metadata
@@ -52,10 +52,30 @@ class Run(SQLModel, table=True):
     after: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
     if_failed: str = Field(default="hold", sa_column_kwargs={"server_default": "hold"})
     note: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
+    wanted: float = Field(default=1.0, sa_column_kwargs={"server_default": "1.0"})
+    work: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    shared_stages: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
+    time_limit: float = Field(default=0.0, sa_column_kwargs={"server_default": "0.0"})
+    launcher: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
+
+
+class Need(SQLModel, table=True):
+    """What runs of the same work (``engine.config.determining.work_name``) took on one model of device."""
+
+    __tablename__ = "needs"
+    __table_args__: Any = (PrimaryKeyConstraint("work", "device"), {"sqlite_with_rowid": False})
+
+    work: str
+    device: str
+    bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+    measured_at: float
+    run_id: int
 
 
 class Setting(SQLModel, table=True):
-    """What holds for the queue as a whole: ``closed`` (why nothing starts), ``limit:GROUP`` (most runs at once)."""
+    """What holds for the queue as a whole: ``closed`` (why nothing starts), ``limit:GROUP`` (most runs at once),
+    ``budget:GROUP`` (device hours)."""
 
     __tablename__ = "settings"
     __table_args__: Any = ({"sqlite_with_rowid": False},)
@@ -102,6 +122,7 @@ class Attempt(SQLModel, table=True):
     ingested: int = 0
     corrupt_lines: int = 0
     kill_at: float | None = None
+    job: str = Field(default="", sa_column_kwargs={"server_default": ""})
 
 
 class Metric(SQLModel, table=True):

@@ -8,35 +8,48 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from mmtui.domain.scheduling import Rules, Waiting, pick_next, waiting_reasons
-from mmtui.domain.states import ACTIVE_STATES, FINAL_STATES, RunEvent, RunState, is_legal
+from mmtui.domain.placing import Slots
+from mmtui.domain.scheduling import Waiting, pick_next, waiting_reasons
+from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
+from mmtui.domain.text import duration
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.code import frozen_folder
 from mmtui.services.ingest import ingest_file
+from mmtui.services.queue_state import Queue
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
-from mmtui.store.runs import apply_verb, begin_attempt, read_attempt, read_run, set_pid, take_wishes, transition
+from mmtui.store.runs import (
+    apply_verb,
+    begin_attempt,
+    read_attempt,
+    read_run,
+    set_pid,
+    set_reasons,
+    take_wishes,
+    transition,
+)
 from mmtui.store.tables import Run
 from mmtui.supervisor import process
+from mmtui.supervisor.hooks import Hooks
 from mmtui.supervisor.launch import identity
+from mmtui.supervisor.launchers import local
 from mmtui.supervisor.outcome import Ending, judge
 from mmtui.supervisor.reserve import DiskReserve
 from mmtui.supervisor.sampling import DeviceRecorder
-from mmtui.supervisor.slots import device_environment, find_slots
 
 ACTIVE_SECONDS = 0.25
 IDLE_SECONDS = 0.5
 GRACE_SECONDS = 30.0
 GRACE_NOW_SECONDS = 3.0
+GRACE_SAVE_SECONDS = 600.0
 LOCK_SECONDS = 15.0
 """How long a run without a known trainer is left alone while some process still holds its lock."""
 
@@ -57,6 +70,8 @@ class Supervisor:
         self.complaints: set[tuple[int, str]] = set()
         self.recorder = DeviceRecorder()
         self.reserve = DiskReserve(home)
+        self.queue = Queue(home, self.reader)
+        self.hooks = Hooks(home)
         self.stopping = False
 
     def serve(self) -> None:
@@ -103,9 +118,27 @@ class Supervisor:
             self._alone(run_id, self._reconcile, number)
         started = self._schedule()
         if active:
-            self.recorder.record(self.database, True)
+            self._enforce_limits()
+            self.recorder.record(self.home, self.database)
             self._beat()
-        return bool(active or wishes or started)
+        self.hooks.look_after(time.monotonic())
+        return bool(active or wishes or started or self.hooks.running)
+
+    def _enforce_limits(self) -> None:
+        """Stop runs whose time is over, as a person would: they checkpoint first, and can be retried."""
+        sql = (
+            "SELECT r.id, r.attempt, r.time_limit, sum(coalesce(a.ended_at, ?) - a.spawned_at) AS taken FROM runs r"
+            " JOIN attempts a ON a.run_id = r.id WHERE r.state IN ('starting', 'running') AND r.time_limit > 0"
+            " GROUP BY r.id HAVING taken > r.time_limit"
+        )
+        for run_id, number, limit, _ in self.reader.query(sql, [time.time()]):
+            reason = f"its time limit of {duration(limit)} is over; mmtui retry {run_id} --time-limit goes on"
+            with self.database.write() as session:
+                transition(session, run_id, RunEvent.CANCEL, reason=reason)
+                attempt = read_attempt(session, run_id, number)
+                attempt.kill_at = time.time() + GRACE_SAVE_SECONDS
+                session.add(attempt)
+            logger.info("run %d: %s", run_id, reason)
 
     def _alone(self, run_id: int, action: Callable[[int, int], None], number: int) -> None:
         """Do something for one run such that its failure holds up no other run; said once in the log."""
@@ -169,6 +202,7 @@ class Supervisor:
         run = read_run(session, run_id)
         if verb in ("cancel", "pause") and RunState(run.state) in ACTIVE_STATES:
             grace = GRACE_NOW_SECONDS if arguments.get("now") else GRACE_SECONDS
+            grace = GRACE_SAVE_SECONDS if arguments.get("save") else grace
             if run.state != RunState.STOPPING:
                 transition(session, run_id, RunEvent(verb), reason=f"{verb} was asked for", actor="user")
             attempt = read_attempt(session, run_id, run.attempt)
@@ -243,6 +277,7 @@ class Supervisor:
             session.flush()
             self._apply(session, run, ending, now)
         self.exits.pop((run_id, number), None)
+        self.hooks.ended(self.reader, run_id, time.monotonic())
         logger.info("run %d: attempt %d: %s %s", run_id, number, ending.event.value, ending.reason)
 
     def _apply(self, session: Session, run: Run, ending: Ending, now: float) -> None:
@@ -265,90 +300,57 @@ class Supervisor:
 
     def _schedule(self) -> bool:
         """Start what can start; write why the others wait, where that changed."""
-        waiting = self._waiting()
+        waiting = self.queue.waiting()
+        self._give_up_on(self.queue.broken)
         if not waiting:
             return False
         now, started = time.time(), False
-        slots, rules = find_slots(self._taken()), self._rules()
+        slots, rules = self.queue.slots(), self.queue.rules()
         while (chosen := pick_next(list(waiting.values()), slots, now, rules)) is not None:
-            run, slot = chosen
-            self._start(run.run_id, slot)
+            run, places = chosen
+            self._start(run, places, slots)
             started = True
-            del waiting[run.run_id]
-            slots, rules = find_slots(self._taken()), self._rules()
+            # Read again: one that needs the same stage now waits for the one that has just begun.
+            waiting = {key: value for key, value in self.queue.waiting().items() if key != run.run_id}
+            slots, rules = self.queue.slots(), self.queue.rules()
         self._explain(waiting_reasons(list(waiting.values()), slots, rules))
         return started or any(run.not_before > now for run in waiting.values())
 
-    def _rules(self) -> Rules:
-        """What holds for the queue as a whole, as it is now."""
-        settings = self.reader.settings()
-        limits = {key.removeprefix("limit:"): int(value) for key, value in settings.items() if key.startswith("limit:")}
-        marks = ",".join("?" * len(ACTIVE_STATES))
-        sql = f"SELECT run_group, count(*) FROM runs WHERE state IN ({marks}) AND run_group != '' GROUP BY run_group"
-        rows = self.reader.query(sql, [state.value for state in ACTIVE_STATES]) if limits else []
-        active = {row[0]: row[1] for row in rows}
-        return Rules(settings.get("closed", ""), limits, active)
-
-    def _waiting(self) -> dict[int, Waiting]:
-        columns = "id, priority, position, not_before, run_group, after, if_failed"
-        rows = self.reader.query(f"SELECT {columns} FROM runs WHERE state = 'queued' AND deleted_at IS NULL")
-        found = {}
-        for row in rows:
-            after = json.loads(row["after"])
-            left = self._left_of(row["id"], after, row["if_failed"]) if after else ()
-            if left is not None:
-                found[row["id"]] = Waiting(row[0], row[1], row[2], row[3], group=row[4], after=left)
-        return found
-
-    def _left_of(self, run_id: int, after: list[int], if_failed: str) -> tuple[int, ...] | None:
-        """Runs that a run still waits for; None if it was held or cancelled because one of them failed."""
-        marks = ",".join("?" * len(after))
-        rows = self.reader.query(f"SELECT id, state FROM runs WHERE id IN ({marks})", after)
-        states = {row[0]: row[1] for row in rows}
-        over = [other for other in after if states.get(other, RunState.CANCELLED) in FINAL_STATES]
-        bad = [other for other in over if states.get(other) != RunState.SUCCEEDED]
-        if bad and if_failed != "run":
-            event = RunEvent.CANCEL if if_failed == "cancel" else RunEvent.HOLD
-            reason = f"run #{bad[0]}, which it waits for, is {states.get(bad[0], 'gone')}"
+    def _give_up_on(self, broken: Mapping[int, tuple[str, str]]) -> None:
+        """Hold or cancel runs whose condition cannot come true any more."""
+        for run_id, (wish, reason) in broken.items():
+            event = RunEvent.CANCEL if wish == "cancel" else RunEvent.HOLD
             fields: dict[str, Any] = {"ended_at": time.time()} if event is RunEvent.CANCEL else {}
             with self.database.write() as session:
                 transition(session, run_id, event, reason=reason, **fields)
-            return None
-        return tuple(other for other in after if other not in over)
 
-    def _taken(self) -> list[str]:
-        marks = ",".join("?" * len(ACTIVE_STATES))
-        rows = self.reader.query(
-            f"SELECT gpus FROM runs WHERE state IN ({marks})", [state.value for state in ACTIVE_STATES]
-        )
-        return [name for row in rows for name in json.loads(row[0])]
-
-    def _explain(self, reasons: dict[int, str]) -> None:
+    def _explain(self, reasons: Mapping[int, str]) -> None:
+        """Write why runs wait, where that changed."""
         rows = self.reader.query("SELECT id, reason, not_before FROM runs WHERE state = 'queued'")
         now = time.time()
-        changed = {
-            row[0]: reasons[row[0]]
+        changed = [
+            {"key": row[0], "why": reasons[row[0]]}
             for row in rows
             # While a run backs off, why it does is the reason.
             if row[0] in reasons and row[1] != reasons[row[0]] and row[2] <= now
-        }
-        if not changed:
-            return
-        with self.database.write() as session:
-            for run in session.exec(select(Run).where(col(Run.id).in_(list(changed)))):
-                if run.id is not None and run.state == RunState.QUEUED:
-                    run.reason = changed[run.id]
-                    session.add(run)
+        ]
+        if changed:
+            with self.database.write() as session:
+                set_reasons(session, changed)
 
-    def _start(self, run_id: int, slot: str) -> None:
+    def _start(self, run: Waiting, places: Sequence[str], slots: Slots) -> None:
+        run_id = run.run_id
         with self.database.write() as session:
             if not is_legal(RunState(read_run(session, run_id).state), RunEvent.START):
                 return
-            number = begin_attempt(session, run_id, [slot], socket.gethostname())
+            number = begin_attempt(session, run_id, places, socket.gethostname())
             code = json.loads(read_run(session, run_id).code).get("digest", "")
+        kind = slots.place(places[0]).kind
+        # On a model of GPU where its work was never measured; several processes share what one of them would need.
+        probe = bool(kind) and len(places) == 1 and kind not in run.needs
         # Committed before the spawn: a supervisor that dies here leaves an attempt that the next one can judge.
         try:
-            child = self._spawn(run_id, number, slot, code)
+            child = local.start(self.home, run_id, number, places, frozen_folder(self.home, code), probe=probe)
         except (OSError, MmtuiError) as error:
             self._reject(run_id, error)
             return
@@ -357,20 +359,7 @@ class Supervisor:
         with self.database.write() as session:
             if known is not None:
                 set_pid(session, run_id, number, child.pid, known)
-        logger.info("run %d: attempt %d starts on %s, pid %d", run_id, number, slot, child.pid)
-
-    def _spawn(self, run_id: int, number: int, slot: str, code: str) -> subprocess.Popen[bytes]:
-        paths = self.home.run(str(run_id))
-        environment = {
-            **os.environ,
-            **device_environment(slot),
-            "PYTHONPATH": str(frozen_folder(self.home, code)),
-            "PYTHONUNBUFFERED": "1",
-            "MMTUI_RUN_ID": str(run_id),
-        }
-        arguments = [sys.executable, "-m", "engine", "train", "--recipe", str(paths.recipe)]
-        arguments += ["--run-dir", str(paths.root), "--attempt", str(number)]
-        return process.spawn(paths.root, number, arguments, environment)
+        logger.info("run %d: attempt %d starts on %s, pid %d", run_id, number, ", ".join(places), child.pid)
 
     def _reject(self, run_id: int, error: Exception) -> None:
         text = error.message if isinstance(error, MmtuiError) else f"the trainer could not be started: {error}"

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import time
+from collections.abc import Iterable
 
 from mmtui.devices import gpu_snapshot, host_snapshot
+from mmtui.domain.states import ACTIVE_STATES
+from mmtui.domain.views import GpuView
+from mmtui.paths import Home
+from mmtui.services.devices import run_pids, with_runs
 from mmtui.store.db import Database
+from mmtui.store.reader import Reader
+from mmtui.store.runs import add_warning
 from mmtui.store.tables import DeviceSample
+from mmtui.supervisor.placement import misplaced
 
 SAMPLE_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceRecorder:
@@ -16,10 +28,11 @@ class DeviceRecorder:
 
     def __init__(self) -> None:
         self._next = 0.0
+        self._told: set[str] = set()
 
-    def record(self, database: Database, active: bool) -> None:
-        """Take a sample if one is due and something runs."""
-        if not active or time.monotonic() < self._next:
+    def record(self, home: Home, database: Database) -> None:
+        """Take a sample if one is due; called while something runs."""
+        if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + SAMPLE_SECONDS
         now = time.time()
@@ -33,7 +46,8 @@ class DeviceRecorder:
                 memory_total=host.memory_total,
             )
         ]
-        for gpu in gpu_snapshot()[0]:
+        gpus = gpu_snapshot()[0]
+        for gpu in gpus:
             if gpu.lost or not gpu.uuid:
                 continue  # nothing is known of it, and two without a name would have the same key
             samples.append(
@@ -49,3 +63,20 @@ class DeviceRecorder:
             )
         with database.write() as session:
             session.add_all(samples)
+        if gpus:
+            self._check_places(home, database, gpus)
+
+    def _check_places(self, home: Home, database: Database, gpus: Iterable[GpuView]) -> None:
+        """Warn, once for a run, if it sits on a GPU that it was not given."""
+        owners = run_pids(home)
+        marks = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
+        with Reader(home) as reader:
+            rows = reader.query(f"SELECT id, attempt, gpus FROM runs WHERE state IN ({marks})")
+        given = {str(row[0]): json.loads(row[2]) for row in rows}
+        attempts = {str(row[0]): row[1] for row in rows}
+        for run_id, text in misplaced((with_runs(gpu, owners) for gpu in gpus), given).items():
+            if text not in self._told:
+                self._told.add(text)
+                logger.error("run %s: %s", run_id, text)
+                with database.write() as session:
+                    add_warning(session, int(run_id), attempts[run_id], text)

@@ -44,6 +44,7 @@ OVERRIDES = (
     "runtime.log_every=1",
     "runtime.threads=1",
     "runtime.device=cpu",
+    "runtime.reuse_stages=false",  # else the twin takes over what the victim has trained, and proves nothing
 )
 # Kinds that do not become one row each: metrics and confusion have tables of their own, of progress only the newest
 # word is kept, heartbeats only move last_event_at.

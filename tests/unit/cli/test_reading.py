@@ -216,8 +216,12 @@ def test_queue_and_bare_mmtui_print_the_same_short_status(populated: Home, mmtui
     assert status.code == 0
     assert "supervisor does not run" in status.out
     assert "1 held" in status.out
-    assert mmtui_().out == status.out
-    assert mmtui_("status").out == status.out
+
+    def without_ages(text: str) -> list[list[str]]:
+        return [line.split()[:-1] for line in text.splitlines()]
+
+    assert without_ages(mmtui_().out) == without_ages(status.out)
+    assert without_ages(mmtui_("status").out) == without_ages(status.out)
 
 
 def test_daemon_status_without_supervisor_exits_3(populated: Home, mmtui_: Invoke) -> None:

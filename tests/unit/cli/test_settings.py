@@ -23,10 +23,12 @@ def test_load_reads_every_key(tmp_path: Path) -> None:
     "text, told",
     [
         ("colour = 'never'", "did you mean color?"),
-        ("xyzzy = 1", "keys are color, ascii, rows"),
+        ("xyzzy = 1", "keys are color, ascii, on_finish"),
         ("rows = '7'", "a value like 30"),
         ("rows = true", "a value like 30"),
         ("rows = 0", "at least 1"),
+        ("on_finish = 'mail me'", "write a list of words"),
+        ("on_finish = [1]", "write a list of words"),
         ("ascii = 1", "a value like False"),
         ("color = 'blue'", "auto, always, never"),
         ("rows = ", "not valid TOML"),

@@ -8,10 +8,11 @@ import pytest
 
 from mmtui.devices.nvml import NvmlDriver
 from mmtui.devices.protocol import GpuAnswer, GpuState
-from mmtui.devices.slots import Policy, available, find
+from mmtui.devices.slots import Policy, Use, available, find
 from mmtui.domain.scheduling import Waiting, waiting_reasons
 from mmtui.domain.views import GpuProcess, GpuView
-from mmtui.supervisor.slots import device_environment, find_slots
+from mmtui.services.places import device_environment, find_slots
+from mmtui.supervisor.placement import misplaced
 
 Play = Callable[[str], NvmlDriver]
 GIB = 2**30
@@ -114,6 +115,62 @@ def test_find_slots_environment_decides(recording: Callable[[str], object], monk
 
 
 def test_device_environment_binds_by_uuid_and_hides_gpus_from_cpu_runs() -> None:
-    bound = device_environment("GPU-0000-abcd")
+    bound = device_environment(["GPU-0000-abcd"])
     assert bound == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-0000-abcd"}
-    assert device_environment("cpu:0")["CUDA_VISIBLE_DEVICES"] == ""
+    assert device_environment(["cpu:0"])["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def known(*gpus: GpuView) -> GpuAnswer:
+    return GpuAnswer(gpus, "", GpuState.KNOWN)
+
+
+def ours(run: str, memory: int | None) -> GpuProcess:
+    return GpuProcess(7, "me", memory, run)
+
+
+def test_find_shared_gpu_offers_what_starting_runs_will_not_take() -> None:
+    # One run has taken 2 GiB of the 10 it is expected to take, the other has not begun to.
+    view = gpu(0, used=3 * GIB, processes=(ours("1", 2 * GIB),))
+    found = find(known(view), (), shared={view.uuid: Use(0.5, 18 * GIB)})
+    assert (found.free, found.partly) == ((), (view.uuid,))
+    place = found.places[view.uuid]
+    assert place.share == 0.5
+    assert place.room == 80 * GIB - 1 * GIB - 18 * GIB
+    # They have taken more than was expected: what they have counts.
+    view = gpu(0, used=30 * GIB, processes=(ours("1", 15 * GIB), ours("2", 15 * GIB)))
+    assert find(known(view), (), shared={view.uuid: Use(0.5, 18 * GIB)}).places[view.uuid].room == 50 * GIB
+
+
+@pytest.mark.parametrize(
+    ("use", "processes"),
+    [
+        (Use(1.0, GIB), ()),
+        (Use(0.5, None), ()),  # a run there has not been measured yet
+        (Use(0.5, GIB), (holder(GIB),)),  # somebody else's process has come
+    ],
+)
+def test_find_shared_gpu_is_not_offered(use: Use, processes: tuple[GpuProcess, ...]) -> None:
+    view = gpu(0, used=GIB, processes=processes)
+    found = find(known(view), (), shared={view.uuid: use})
+    assert (found.free, found.partly) == ((), ())
+
+
+def test_find_shared_gpu_without_memory_fields_has_no_room_to_give() -> None:
+    view = gpu(0, used=None, total=None)
+    place = find(known(view), (), shared={view.uuid: Use(0.5, GIB)}).places[view.uuid]
+    assert place.room == 0
+
+
+def test_find_free_gpu_tells_room_and_holders() -> None:
+    view = gpu(1, used=4 * GIB, processes=(holder(3 * GIB, "graphics"),))
+    place = find(known(view), ()).places[view.uuid]
+    assert (place.room, place.words, place.kind) == (76 * GIB, "GPU 1", "H100")
+    assert place.holders == "3.0 GiB held by pid 4242 of ada"
+
+
+def test_misplaced_names_run_process_and_gpu() -> None:
+    here = gpu(0, processes=(ours("5", GIB), ours("6", GIB)))
+    found = misplaced([here], {"5": ["GPU-1000-abcd"], "6": [here.uuid], "7": []})
+    assert found == {"5": "its process 7 computes on GPU 0 (GPU-0000-abcd), but it was given GPU-1000-abcd"}
+    child = gpu(0, parent="", processes=(ours("5", GIB),))
+    assert misplaced([child], {"5": [child.uuid]}) == {}

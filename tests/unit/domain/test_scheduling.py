@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import time
 
+from mmtui.domain.placing import Slots
 from mmtui.domain.scheduling import (
     Rules,
-    Slots,
     Waiting,
     crowded,
     order,
@@ -20,13 +20,13 @@ NONE_FREE = Slots((), 1, "CPU slot")
 def test_pick_next_priority_before_position_before_id() -> None:
     waiting = [Waiting(1, 0, 1.0, 0), Waiting(2, 5, 9.0, 0), Waiting(3, 5, 2.0, 0), Waiting(4, 0, 0.5, 0)]
     assert [run.run_id for run in order(waiting)] == [3, 2, 4, 1]
-    assert pick_next(waiting, ONE_FREE, now=0) == (waiting[2], "cpu:0")
+    assert pick_next(waiting, ONE_FREE, now=0) == (waiting[2], ("cpu:0",))
 
 
 def test_pick_next_run_that_backs_off_lets_the_next_pass() -> None:
     waiting = [Waiting(1, 0, 1.0, not_before=50.0), Waiting(2, 0, 2.0, 0)]
-    assert pick_next(waiting, ONE_FREE, now=49.9) == (waiting[1], "cpu:0")
-    assert pick_next(waiting, ONE_FREE, now=50.0) == (waiting[0], "cpu:0")
+    assert pick_next(waiting, ONE_FREE, now=49.9) == (waiting[1], ("cpu:0",))
+    assert pick_next(waiting, ONE_FREE, now=50.0) == (waiting[0], ("cpu:0",))
 
 
 def test_pick_next_no_free_slot_picks_nothing() -> None:
@@ -49,7 +49,7 @@ def test_waiting_reasons_ten_thousand_queued_are_quick() -> None:
 
 def test_pick_next_run_that_waits_for_another_lets_the_next_pass() -> None:
     waiting = [Waiting(1, 9, 1.0, 0, after=(7, 8)), Waiting(2, 0, 2.0, 0)]
-    assert pick_next(waiting, ONE_FREE, now=0) == (waiting[1], "cpu:0")
+    assert pick_next(waiting, ONE_FREE, now=0) == (waiting[1], ("cpu:0",))
     reasons = waiting_reasons(waiting, NONE_FREE)
     assert reasons[1] == "waiting for #7, #8 to succeed"
     assert "ahead" not in reasons[2], "who cannot start stands in nobody's way"
@@ -58,9 +58,9 @@ def test_pick_next_run_that_waits_for_another_lets_the_next_pass() -> None:
 def test_pick_next_full_group_lets_others_pass_and_says_its_numbers() -> None:
     rules = Rules(limits={"g": 2}, active={"g": 2})
     waiting = [Waiting(1, 0, 1.0, 0, group="g"), Waiting(2, 0, 2.0, 0, group="h"), Waiting(3, 0, 3.0, 0)]
-    assert pick_next(waiting, ONE_FREE, 0, rules) == (waiting[1], "cpu:0")
+    assert pick_next(waiting, ONE_FREE, 0, rules) == (waiting[1], ("cpu:0",))
     assert waiting_reasons(waiting, NONE_FREE, rules)[1] == "waiting: group g has 2 of 2 runs active"
-    assert pick_next(waiting, ONE_FREE, 0, Rules(limits={"g": 3}, active={"g": 2})) == (waiting[0], "cpu:0")
+    assert pick_next(waiting, ONE_FREE, 0, Rules(limits={"g": 3}, active={"g": 2})) == (waiting[0], ("cpu:0",))
 
 
 def test_pick_next_closed_queue_starts_nothing_and_every_run_says_why() -> None:

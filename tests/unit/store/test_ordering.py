@@ -134,7 +134,7 @@ def test_costs_are_those_of_runs_with_the_same_work(home: Home) -> None:
     connection.execute("UPDATE stages SET seconds_per_step = 0.5 WHERE run_id = ?", [run_id])
     connection.commit()
     connection.close()
-    steps = sum(count for name, count in recipe.stages() if name != "evaluate")
+    steps = sum(count for _, count in recipe.stages())
     assert forecast.Costs(home).seconds(recipe) == pytest.approx(0.5 * steps)
     longer = recipes.resolve("shapes_smoke", ["segment.steps=1000", "segment.optim.lr=0.3"], home)
     assert forecast.Costs(home).seconds(longer) == pytest.approx(
@@ -163,5 +163,5 @@ def test_database_of_the_first_schema_is_upgraded_with_a_copy_kept(home: Home) -
         run = read_run(session, 1)
         assert (run.name, run.after, run.if_failed) == ("old", "[]", "hold")
     database.close()
-    assert [path.name.startswith("before-0002") for path in home.backups.iterdir()] == [True]
+    assert [path.name.startswith("before-0003") for path in home.backups.iterdir()] == [True]
     assert runs.queue_order(home) == ["1"] and runs.queue_settings(home) == {}

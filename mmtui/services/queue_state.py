@@ -1,0 +1,131 @@
+"""What the scheduler has to know: runs that wait, places, rules. Reads only; forecasts are made from it too."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+from mmtui.devices.slots import Use
+from mmtui.domain.placing import Slots, expected
+from mmtui.domain.scheduling import Rules, Waiting
+from mmtui.domain.states import ACTIVE_STATES, FINAL_STATES, RunState
+from mmtui.paths import Home
+from mmtui.services.places import find_slots
+from mmtui.store.reader import Reader
+
+_ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
+_COLUMNS = "id, priority, position, not_before, run_group, after, if_failed, wanted, work, shared_stages"
+
+
+class Queue:
+    """The queue of one data directory, as it is now.
+
+    Attributes:
+        broken: {run: (what to do, why)} of queued runs that wait for one that has failed.
+    """
+
+    def __init__(self, home: Home, reader: Reader) -> None:
+        self.home, self.reader = home, reader
+        self.broken: dict[int, tuple[str, str]] = {}
+
+    def waiting(self) -> dict[int, Waiting]:
+        """Queued runs by id, with what each of them still waits for."""
+        where = "state = 'queued' AND deleted_at IS NULL AND launcher = '{}'"
+        rows = self.reader.query(f"SELECT {_COLUMNS} FROM runs WHERE {where}")
+        if not rows:
+            return {}
+        busy, needs, found = self._stages_in_training(), self._needs(), {}
+        self.broken = {}
+        for run_id, priority, position, not_before, group, after, if_failed, wanted, work, stages in rows:
+            left = self._left_of(run_id, json.loads(after), if_failed) if after != "[]" else ()
+            if run_id in self.broken:
+                continue
+            blocked = _same_stage(stages, busy) if busy else ""
+            found[run_id] = Waiting(
+                run_id, priority, position, not_before, group, left, wanted, needs.get(work, {}), blocked
+            )
+        return found
+
+    def _left_of(self, run_id: int, after: list[int], if_failed: str) -> tuple[int, ...]:
+        """Runs that a run still waits for. One that failed is noted, and is waited for no longer."""
+        marks = ",".join("?" * len(after))
+        rows = self.reader.query(f"SELECT id, state FROM runs WHERE id IN ({marks})", after)
+        states = {row[0]: row[1] for row in rows}
+        over = [other for other in after if states.get(other, RunState.CANCELLED) in FINAL_STATES]
+        bad = [other for other in over if states.get(other) != RunState.SUCCEEDED]
+        if bad and if_failed != "run":
+            reason = f"run #{bad[0]}, which it waits for, is {states.get(bad[0], 'gone')}"
+            self.broken[run_id] = (if_failed, reason)
+        return tuple(other for other in after if other not in over)
+
+    def _stages_in_training(self) -> dict[str, str]:
+        """{name of a shared stage: why others wait for it}, of stages that active runs have not finished."""
+        sql = (
+            f"SELECT r.id, r.shared_stages, group_concat(s.name) FROM runs r LEFT JOIN stages s ON s.run_id = r.id"
+            f" AND s.status = 'finished' WHERE r.state IN ({_ACTIVE}) AND r.shared_stages != '{{}}' GROUP BY r.id"
+        )
+        found: dict[str, str] = {}
+        for run_id, stages, finished in self.reader.query(sql):
+            done = (finished or "").split(",")
+            for stage, name in json.loads(stages).items():
+                if stage not in done:
+                    found.setdefault(name, f"waiting for #{run_id}, which trains the same {stage} stage")
+        return found
+
+    def _needs(self) -> dict[str, dict[str, int]]:
+        """{work: {model of a device: bytes}}, as measured."""
+        found: dict[str, dict[str, int]] = {}
+        for work, device, count in self.reader.query("SELECT work, device, bytes FROM needs"):
+            found.setdefault(work, {})[device] = count
+        return found
+
+    def slots(self) -> Slots:
+        """Places as they are now."""
+        whole: list[str] = []
+        shares: dict[str, list[tuple[float, str]]] = {}
+        rows = self.reader.query(f"SELECT gpus, wanted, work FROM runs WHERE state IN ({_ACTIVE})")
+        for gpus, wanted, work in rows:
+            for name in json.loads(gpus):
+                if wanted < 1:
+                    shares.setdefault(name, []).append((wanted, work))
+                else:
+                    whole.append(name)
+        if not shares:
+            return find_slots(whole)
+        return find_slots(whole, self._uses(shares), self.home)
+
+    def _uses(self, shares: Mapping[str, list[tuple[float, str]]]) -> dict[str, Use]:
+        needs = self._needs()
+        kinds = {name: place.kind for name, place in find_slots([]).places.items()}
+        found = {}
+        for name, parts in shares.items():
+            counts = [needs.get(work, {}).get(kinds.get(name, "")) for _, work in parts]
+            known = [expected(count) for count in counts if count is not None]
+            total = sum(known) if len(known) == len(counts) else None
+            found[name] = Use(min(sum(share for share, _ in parts), 1.0), total)
+        return found
+
+    def rules(self) -> Rules:
+        """What holds for the queue as a whole, as it is now."""
+        settings = self.reader.settings()
+        limits = {key.removeprefix("limit:"): int(value) for key, value in settings.items() if key.startswith("limit:")}
+        budgets = {
+            key.removeprefix("budget:"): float(value) for key, value in settings.items() if key.startswith("budget:")
+        }
+        sql = f"SELECT run_group, count(*) FROM runs WHERE state IN ({_ACTIVE}) AND run_group != '' GROUP BY run_group"
+        active = {row[0]: row[1] for row in (self.reader.query(sql) if limits else [])}
+        return Rules(settings.get("closed", ""), limits, active, budgets, self._spent() if budgets else {})
+
+    def _spent(self) -> dict[str, float]:
+        """Device hours that each group has taken; a run on a share of a device counts that share."""
+        sql = (
+            "SELECT r.run_group, sum((coalesce(a.ended_at, ?) - a.spawned_at) * r.wanted) / 3600 FROM attempts a"
+            " JOIN runs r ON r.id = a.run_id WHERE r.run_group != '' GROUP BY r.run_group"
+        )
+        return {row[0]: row[1] for row in self.reader.query(sql, [time.time()])}
+
+
+def _same_stage(stages: str, busy: Mapping[str, str]) -> str:
+    """Why a run with these shared stages waits for another one, "" if it need not."""
+    return next((why for name, why in busy.items() if name in stages), "")

@@ -1,0 +1,1 @@
+"""How trainers are started: on this machine, or through SLURM."""
