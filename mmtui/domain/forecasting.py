@@ -112,7 +112,7 @@ def _as_seen(run: Waiting, work: Work, state: _State) -> Waiting:
     after = tuple(other for other in run.after if other not in state.ended) if run.after else ()
     if after == run.after and not busy and not run.blocked:
         return run
-    return replace(run, after=after, blocked="busy" if busy else "")
+    return run._replace(after=after, blocked="busy" if busy else "")
 
 
 def _slots(slots: Slots, state: _State) -> Slots:

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from mmtui.domain.placing import Slots, choose, fits_never, lacking
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A queued run.
+UNMEASURED: Mapping[str, int] = MappingProxyType({})
+
+
+class Waiting(NamedTuple):
+    """A queued run; a tuple, as ten thousand of them are made in a tick.
 
     Attributes:
         position: place in the queue; not the id, as a run can be moved.
@@ -36,7 +40,7 @@ class Waiting:
     group: str = ""
     after: tuple[int, ...] = ()
     wanted: float = 1.0
-    needs: Mapping[str, int] = field(default_factory=dict)
+    needs: Mapping[str, int] = UNMEASURED
     blocked: str = ""
 
 
@@ -105,13 +109,21 @@ def _holds_back(run: Waiting, slots: Slots) -> bool:
     return run.wanted > 1 and not fits_never(run.wanted, slots)
 
 
-def waiting_reasons(waiting: Sequence[Waiting], slots: Slots, rules: Rules = OPEN) -> dict[int, str]:
+def waiting_reasons(
+    waiting: Sequence[Waiting], slots: Slots, rules: Rules = OPEN, *, in_order: bool = False
+) -> dict[int, str]:
     """Why each run waits, in words with numbers. O(n log n): queues of thousands are looked at in every tick."""
     reasons: dict[int, str] = {}
     ahead, holding = 0, 0
-    for run in order(waiting):
+    # Thousands of runs of a sweep lack the same thing.
+    said: dict[tuple[object, ...], str] = {}
+    for run in waiting if in_order else order(waiting):
         own = _own_reason(run, rules)
-        reasons[run.run_id] = own or _place_reason(run, slots, ahead, holding)
+        if not own:
+            key = (run.wanted, tuple(run.needs.items()), min(ahead, MANY + 1), holding)
+            if key not in said:
+                said[key] = _place_reason(run, slots, ahead, holding)
+        reasons[run.run_id] = own or said[key]
         # Who cannot start anyway stands in nobody's way.
         ahead += not own
         if not own and not holding and _holds_back(run, slots):

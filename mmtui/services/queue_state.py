@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mmtui.devices.slots import Use
 from mmtui.domain.placing import Slots, expected
-from mmtui.domain.scheduling import Rules, Waiting
+from mmtui.domain.scheduling import UNMEASURED, Rules, Waiting
 from mmtui.domain.states import ACTIVE_STATES, FINAL_STATES, RunState
 from mmtui.paths import Home
 from mmtui.services.places import find_slots
 from mmtui.store.reader import Reader
 
 _ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
+_PORTION = 500
 _COLUMNS = "id, priority, position, not_before, run_group, after, if_failed, wanted, work, shared_stages"
 
 
@@ -32,26 +33,37 @@ class Queue:
     def waiting(self) -> dict[int, Waiting]:
         """Queued runs by id, with what each of them still waits for."""
         where = "state = 'queued' AND deleted_at IS NULL AND launcher = '{}'"
-        rows = self.reader.query(f"SELECT {_COLUMNS} FROM runs WHERE {where}")
+        rows = self.reader.query(f"SELECT {_COLUMNS} FROM runs INDEXED BY ix_runs_waiting WHERE {where}")
         if not rows:
             return {}
         busy, needs, found = self._stages_in_training(), self._needs(), {}
         self.broken = {}
+        # A sweep waits for the same few runs: each list is read once.
+        lists = {text: tuple(json.loads(text)) for text in {row[5] for row in rows} if text != "[]"}
+        states = self._states_of(lists.values())
         for run_id, priority, position, not_before, group, after, if_failed, wanted, work, stages in rows:
-            left = self._left_of(run_id, json.loads(after), if_failed) if after != "[]" else ()
+            left = self._left_of(run_id, lists[after], if_failed, states) if after != "[]" else ()
             if run_id in self.broken:
                 continue
             blocked = _same_stage(stages, busy) if busy else ""
             found[run_id] = Waiting(
-                run_id, priority, position, not_before, group, left, wanted, needs.get(work, {}), blocked
+                run_id, priority, position, not_before, group, left, wanted, needs.get(work, UNMEASURED), blocked
             )
         return found
 
-    def _left_of(self, run_id: int, after: list[int], if_failed: str) -> tuple[int, ...]:
+    def _states_of(self, several: Iterable[Sequence[int]]) -> dict[int, str]:
+        """States of all runs that others wait for; one that is gone is missing."""
+        ids, found = sorted({run_id for after in several for run_id in after}), {}
+        for start in range(0, len(ids), _PORTION):
+            portion = ids[start : start + _PORTION]
+            marks = ",".join("?" * len(portion))
+            found.update(
+                {r[0]: r[1] for r in self.reader.query(f"SELECT id, state FROM runs WHERE id IN ({marks})", portion)}
+            )
+        return found
+
+    def _left_of(self, run_id: int, after: Sequence[int], if_failed: str, states: Mapping[int, str]) -> tuple[int, ...]:
         """Runs that a run still waits for. One that failed is noted, and is waited for no longer."""
-        marks = ",".join("?" * len(after))
-        rows = self.reader.query(f"SELECT id, state FROM runs WHERE id IN ({marks})", after)
-        states = {row[0]: row[1] for row in rows}
         over = [other for other in after if states.get(other, RunState.CANCELLED) in FINAL_STATES]
         bad = [other for other in over if states.get(other) != RunState.SUCCEEDED]
         if bad and if_failed != "run":

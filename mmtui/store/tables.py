@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, PrimaryKeyConstraint, Text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, PrimaryKeyConstraint, Text, text
 from sqlmodel import Field, SQLModel
 
 metadata: MetaData = SQLModel.metadata
+
+
+WAITING_COLUMNS = (
+    *("priority", "position", "not_before", "run_group", "after", "if_failed", "wanted", "work"),
+    *("shared_stages", "launcher", "deleted_at", "reason"),
+)
+"""Everything the scheduler reads of a queued run."""
 
 
 class Run(SQLModel, table=True):
@@ -16,6 +23,7 @@ class Run(SQLModel, table=True):
     __tablename__ = "runs"
     __table_args__: Any = (
         Index("ix_runs_queue", "state", "priority", "position"),
+        Index("ix_runs_waiting", *WAITING_COLUMNS, sqlite_where=text("state = 'queued'")),
         {"sqlite_autoincrement": True},
     )
 

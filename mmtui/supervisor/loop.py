@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from typing import Any
 from sqlmodel import Session
 
 from mmtui.domain.placing import Slots
-from mmtui.domain.scheduling import Waiting, pick_next, waiting_reasons
+from mmtui.domain.scheduling import Waiting, order, pick_first, waiting_reasons
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import duration
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
@@ -50,6 +51,7 @@ IDLE_SECONDS = 0.5
 GRACE_SECONDS = 30.0
 GRACE_NOW_SECONDS = 3.0
 GRACE_SAVE_SECONDS = 600.0
+NEVER = float("inf")
 LOCK_SECONDS = 15.0
 """How long a run without a known trainer is left alone while some process still holds its lock."""
 
@@ -73,10 +75,15 @@ class Supervisor:
         self.queue = Queue(home, self.reader)
         self.hooks = Hooks(home)
         self.stopping = False
+        self.looked_at: Any = None
+        self.look_again_at = 0.0
 
     def serve(self) -> None:
         """Tick until asked to stop; runs go on without a supervisor."""
         logger.info("supervisor %d serves %s", os.getpid(), self.home.root)
+        # Libraries are a large part of all objects and stay: looking at them again and again took longer than a tick.
+        gc.collect()
+        gc.freeze()
         while not self.stopping and not self._evicted():
             busy = True
             try:
@@ -299,22 +306,27 @@ class Supervisor:
             )
 
     def _schedule(self) -> bool:
-        """Start what can start; write why the others wait, where that changed."""
-        waiting = self.queue.waiting()
-        self._give_up_on(self.queue.broken)
-        if not waiting:
+        """Start what can start; write why the others wait. Nothing is done while nothing has changed."""
+        now, slots, rules = time.time(), self.queue.slots(), self.queue.rules()
+        seen = (self.reader.data_version(), slots, rules)
+        if seen == self.looked_at and now < self.look_again_at:
             return False
-        now, started = time.time(), False
-        slots, rules = self.queue.slots(), self.queue.rules()
-        while (chosen := pick_next(list(waiting.values()), slots, now, rules)) is not None:
+        line = order(list(self.queue.waiting().values()))
+        self._give_up_on(self.queue.broken)
+        started = False
+        while line and (chosen := pick_first(line, slots, now, rules)) is not None:
             run, places = chosen
             self._start(run, places, slots)
             started = True
             # Read again: one that needs the same stage now waits for the one that has just begun.
-            waiting = {key: value for key, value in self.queue.waiting().items() if key != run.run_id}
+            line = order([other for key, other in self.queue.waiting().items() if key != run.run_id])
             slots, rules = self.queue.slots(), self.queue.rules()
-        self._explain(waiting_reasons(list(waiting.values()), slots, rules))
-        return started or any(run.not_before > now for run in waiting.values())
+        if line:
+            self._explain(waiting_reasons(line, slots, rules, in_order=True))
+        # Own writes count as a change: the next tick looks once more, and then no more.
+        self.looked_at = seen
+        self.look_again_at = min((run.not_before for run in line if run.not_before > now), default=NEVER)
+        return started
 
     def _give_up_on(self, broken: Mapping[int, tuple[str, str]]) -> None:
         """Hold or cancel runs whose condition cannot come true any more."""
@@ -326,7 +338,8 @@ class Supervisor:
 
     def _explain(self, reasons: Mapping[int, str]) -> None:
         """Write why runs wait, where that changed."""
-        rows = self.reader.query("SELECT id, reason, not_before FROM runs WHERE state = 'queued'")
+        table = "runs INDEXED BY ix_runs_waiting"
+        rows = self.reader.query(f"SELECT id, reason, not_before FROM {table} WHERE state = 'queued'")
         now = time.time()
         changed = [
             {"key": row[0], "why": reasons[row[0]]}

@@ -16,6 +16,9 @@ STATEMENTS = (
     "ALTER TABLE runs ADD COLUMN time_limit FLOAT NOT NULL DEFAULT 0.0",
     "ALTER TABLE runs ADD COLUMN launcher TEXT NOT NULL DEFAULT '{}'",
     "ALTER TABLE attempts ADD COLUMN job VARCHAR NOT NULL DEFAULT ''",
+    # Everything the scheduler reads of a queued run: the rows themselves are wide, and it looks at all of them.
+    "CREATE INDEX ix_runs_waiting ON runs (priority, position, not_before, run_group, after, if_failed, wanted, work,"
+    " shared_stages, launcher, deleted_at, reason) WHERE state = 'queued'",
     "CREATE TABLE needs (work VARCHAR NOT NULL, device VARCHAR NOT NULL, bytes BIGINT NOT NULL, body TEXT NOT NULL,"
     " measured_at FLOAT NOT NULL, run_id INTEGER NOT NULL, PRIMARY KEY (work, device)) WITHOUT ROWID",
 )
