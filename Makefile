@@ -1,6 +1,7 @@
 # make demo    train the built-in recipe twice (with and without mix-and-match) and compare; about a minute on a CPU
 # make test    everything that CI checks
 # make lint    the same without the tests (make check is another name of it)
+# make chaos   N faults at random against the whole program (N=100)
 # make docs    write docs/cli.md again from --help
 # make bench   the measurements that performance claims rest on
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BENCHES := $(wildcard benchmarks/bench_*.py)
 
-.PHONY: help demo test check lint docs bench clean
+.PHONY: help demo test check lint chaos docs bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -37,6 +38,10 @@ lint check: $(VENV)/.dev
 # Tests that start supervisors and trainers measure time: they share one worker (xdist_group e2e, tests/conftest.py).
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs $(PYTEST)
+
+# A campaign of faults as long as one likes: make chaos N=500
+chaos: $(VENV)/.dev
+	MMTUI_CHAOS=$(or $(N),100) $(BIN)/python -m pytest -p no:xdist -s tests/e2e/test_chaos.py
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m mmtui.cli.docs docs/cli.md

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from mmtui.domain.placing import Slots, choose, fits_never, lacking
 
-
 UNMEASURED: Mapping[str, int] = MappingProxyType({})
 
 
