@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -181,16 +182,26 @@ def _fail(writer: EventWriter, text: str, kind: str) -> None:
 
 
 class StopSignal:
-    """SIGTERM or SIGINT: finish the step, checkpoint, leave. A second one ends the process at once."""
+    """SIGTERM or SIGINT: finish the step, checkpoint, leave. A second one ends the process at once.
+
+    Under torchrun a worker hears of one wish twice: from whoever signals all processes, and from torchrun.
+    """
+
+    _patience = 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
     def __init__(self) -> None:
         self._requested = False
+        self._first = 0.0
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        self._requested = True
-        signal.signal(number, signal.SIG_DFL)
+        if self._requested and time.monotonic() - self._first < self._patience:
+            return
+        if self._requested:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._requested, self._first = True, time.monotonic()
 
     def requested(self) -> bool:
         """Whether the run was asked to leave."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 COLOR_MODES = ("auto", "always", "never")
+NOTIFY = ("auto", "osc9", "osc777", "osc99", "bell", "off")
 
 
 class SettingsError(ValueError):
@@ -20,6 +21,7 @@ class Settings:
 
     color: str = "auto"  # auto, always or never; the option --color comes first
     ascii: bool = False  # draw with ASCII alone, whatever the terminal says it can do
+    notify: str = "auto"  # how the screen tells the terminal that a run has ended: see NOTIFY
     on_finish: tuple[str, ...] = ()  # command, word by word, after a run that succeeded, ["/bin/notify", "done"]
     on_failure: tuple[str, ...] = ()  # the same after one that failed or was interrupted for good
     rows: int = 30  # runs that `mmtui ls` lists when it is not told how many, at least 1
@@ -60,6 +62,8 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         raise SettingsError(f"{path}: {key} = {value!r}: write a value like {known[key]!r}")
     if key == "color" and value not in COLOR_MODES:
         raise SettingsError(f"{path}: color = {value!r}: write one of {', '.join(COLOR_MODES)}")
+    if key == "notify" and value not in NOTIFY:
+        raise SettingsError(f"{path}: notify = {value!r}: write one of {', '.join(NOTIFY)}")
     if key == "rows" and value < 1:
         raise SettingsError(f"{path}: rows = {value}: write a number of at least 1")
     return value

@@ -16,7 +16,7 @@ import pytest
 from mmtui.paths import Home
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUPS = ("e2e", "tui", "numerics")
+GROUPS = ("e2e", "tui", "numerics", "slurm")
 """Folders of tests/ whose tests carry the folder's name as a marker."""
 
 _FOREIGN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES")

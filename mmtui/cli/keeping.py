@@ -71,7 +71,7 @@ def purge(
     unused: Annotated[str, option("--unused", help="of these only what no run has used for 12h, 30d")] = "0",
 ) -> None:
     """Delete what is in the trash for good, and frozen code that no run needs; says what it frees."""
-    from mmtui.cli.writing import seconds_of
+    from mmtui.cli.lengths import seconds_of
     from mmtui.services import keeping, stages
 
     home, seconds = Home.from_environment(), seconds_of(unused)

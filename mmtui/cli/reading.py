@@ -144,3 +144,25 @@ def _metric_names(run_id: str, names: list[str], as_json: bool) -> None:
         render.block("\n".join(names))
     else:
         say(f"run {run_id} has logged nothing yet")
+
+
+def news(
+    since: Annotated[str, option("--since", help="in the last 90m, 12h, 2d (default: since the last look)")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """What has ended while you were away; from now on that counts as seen."""
+    from mmtui.cli.lengths import seconds_of
+    from mmtui.services import news as service
+
+    home, now = Home.from_environment(), time.time()
+    found = service.since(home, now - seconds_of(since) if since else None)
+    if as_json:
+        names = ("id", "name", "state", "reason", "miou")
+        ended = [dict(zip(names, one, strict=True)) for one in found.ended]
+        body = {"since": jsonform.when(found.since), "ended": ended, "put_back": found.lost_and_found}
+        render.document(body)
+    else:
+        lines = found.lines(now)
+        render.block("\n".join(lines)) if lines else say("nothing has ended since you last looked")
+    if not since:
+        service.mark_seen(home, now)

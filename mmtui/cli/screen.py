@@ -39,4 +39,5 @@ def open_screen(home: Home, select: str | None = None) -> int:
     # The screen handles its own end; in a pipe that closes there is no screen.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return run(home, select, True if render.settings().ascii else None)
+    settings = render.settings()
+    return run(home, select, True if settings.ascii else None, settings.notify)

@@ -13,6 +13,7 @@ VERBS: dict[str, str] = {
     "run": "writing:run",
     "ls": "finding:ls",
     "show": "reading:show",
+    "news": "reading:news",
     "logs": "follow:logs",
     "watch": "follow:watch",
     "wait": "follow:wait",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import report, say
+from mmtui.cli.lengths import seconds_of
 from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, option
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration
@@ -35,6 +35,11 @@ def run(
     gpus: Annotated[float, option("--gpus", help="GPUs (CPU slots) for each run; 0.5: half of one suffices")] = 1.0,
     time_limit: Annotated[str, option("--time-limit", help="stop it, with a checkpoint, after 90m, 12h, 2d")] = "",
     budget: Annotated[str, option("--budget", help="sweep or group: start none after so many GPU-hours: 20h")] = "",
+    fail_fast: Annotated[bool, option("--fail-fast", help="hold the rest of the sweep when one run fails")] = False,
+    launcher: Annotated[str, option("--launcher", help="local, or slurm: submit it to the cluster")] = "local",
+    slurm: Annotated[
+        list[str] | None, option("--slurm", help="KEY=VALUE for it: partition=gpu, nodes=2, time=600 (repeatable)")
+    ] = None,
     hold: Annotated[bool, option("--hold", help="queue it, but do not start it until released")] = False,
     dry_run: Annotated[bool, option("--dry-run", help="print what would be queued and queue nothing")] = False,
     follow: Annotated[bool, option("--follow", "-f", help="stay and print progress until it ends")] = False,
@@ -63,6 +68,8 @@ def run(
         wanted=gpus,
         time_limit=seconds_of(time_limit) if time_limit else 0.0,
         budget=seconds_of(budget) / 3600 if budget else 0.0,
+        fail_fast=fail_fast,
+        launcher=_launcher(launcher, slurm or (), gpus, home, recipe, members),
     )
     queue.check_terms(terms, len(members))
     if dry_run:
@@ -82,6 +89,23 @@ def run(
     return int(ExitCode.OK)
 
 
+def _launcher(
+    kind: str, options: Sequence[str], gpus: float, home: Home, recipe: str, members: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """What starts the runs: {} for this machine."""
+    from mmtui.domain import slurm
+    from mmtui.services import recipes
+
+    if kind == "slurm":
+        on_gpus = recipes.resolve(recipe, list(members[0]), home).runtime.device != "cpu"
+        return slurm.launcher(options, gpus, on_gpus)
+    if kind != "local":
+        raise UsageError(f"--launcher {kind}: write local or slurm")
+    if options:
+        raise UsageError("--slurm is for runs with --launcher slurm")
+    return {}
+
+
 def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]]) -> None:
     """The resolved recipe of one run; of several what differs, and how long each may take."""
     from mmtui.services import forecast, recipes
@@ -98,18 +122,6 @@ def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]]) -> None:
         rows.append((str(number), " ".join(text for text in texts if text not in shared), duration(seconds)))
     render.table(("run", "differs in", "about"), rows, right=(0, 2))
     say(f"{len(members)} runs" + (f", about {duration(total)} one after the other" if total else ""))
-
-
-def seconds_of(text: str) -> float:
-    """Seconds from ``90s``, ``30m``, ``2h``, ``1d`` or a plain number of seconds.
-
-    Raises:
-        UsageError: anything else.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if not match:
-        raise UsageError(f"'{text}' is no length of time", "write for example 90s, 30m, 2h or 1d")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def _queued_all(home: Home, ids: Sequence[str]) -> str:

@@ -94,7 +94,7 @@ def pick_first(
     if rules.closed or not (slots.free or slots.partly):
         return None
     for run in line:
-        if run.not_before > now or _own_reason(run, rules):
+        if run.not_before > now or own_reason(run, rules):
             continue
         places = choose(run.wanted, run.needs, slots)
         if places:
@@ -117,7 +117,7 @@ def waiting_reasons(
     # Thousands of runs of a sweep lack the same thing.
     said: dict[tuple[object, ...], str] = {}
     for run in waiting if in_order else order(waiting):
-        own = _own_reason(run, rules)
+        own = own_reason(run, rules)
         if not own:
             key = (run.wanted, tuple(run.needs.items()), min(ahead, MANY + 1), holding)
             if key not in said:
@@ -130,7 +130,8 @@ def waiting_reasons(
     return reasons
 
 
-def _own_reason(run: Waiting, rules: Rules) -> str:
+def own_reason(run: Waiting, rules: Rules) -> str:
+    """Why a run waits whatever places there are; "" if it does not."""
     if rules.closed:
         return rules.closed
     if run.after:

@@ -48,6 +48,7 @@ class Terms:
         wanted: GPUs (or CPU slots) for each, 1 or more; below 1 the share of one that suffices.
         time_limit: seconds that each may train, 0 = no limit.
         budget: device hours that the runs of the group may take together, 0 = no limit.
+        fail_fast: whether runs of the group that still wait are held when one of them fails.
         launcher: {} = this machine; else what SLURM is told (``mmtui.domain.slurm``).
     """
 
@@ -63,6 +64,7 @@ class Terms:
     time_limit: float = 0.0
     budget: float = 0.0
     launcher: Mapping[str, Any] = field(default_factory=dict)
+    fail_fast: bool = False
 
 
 def enqueue(
@@ -117,6 +119,8 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
                     set_group(session, int(run_id), group)
                 # Inside the transaction: a run is never visible without its files.
                 _write_files(home, run_id, dump_recipe(one), new)
+            if terms.fail_fast:
+                set_setting(session, f"failfast:{group}", "1")
             if terms.budget:
                 set_setting(session, f"budget:{group}", repr(terms.budget))
     finally:
@@ -129,6 +133,8 @@ def check_terms(terms: Terms, count: int) -> None:
     wanted = terms.wanted
     if not (0 < wanted < 1 or (wanted >= 1 and wanted == int(wanted))):
         raise UsageError(f"--gpus {wanted:g}: write a whole number, or a share of one GPU such as 0.5")
+    if terms.fail_fast and not terms.group and count < 2:
+        raise UsageError("--fail-fast is for a sweep or a --group", "leave it out for one run")
     if terms.budget and not terms.group and count < 2:
         raise UsageError("--budget is shared by the runs of a sweep or of a --group", "for one run use --time-limit")
 

@@ -30,9 +30,13 @@ class Queue:
         self.home, self.reader = home, reader
         self.broken: dict[int, tuple[str, str]] = {}
 
-    def waiting(self) -> dict[int, Waiting]:
-        """Queued runs by id, with what each of them still waits for."""
-        where = "state = 'queued' AND deleted_at IS NULL AND launcher = '{}'"
+    def waiting(self, *, on_cluster: bool = False) -> dict[int, Waiting]:
+        """Queued runs by id, with what each of them still waits for.
+
+        Args:
+            on_cluster: those that SLURM shall start, instead of those for this machine.
+        """
+        where = f"state = 'queued' AND deleted_at IS NULL AND launcher {'!=' if on_cluster else '='} '{{}}'"
         rows = self.reader.query(f"SELECT {_COLUMNS} FROM runs INDEXED BY ix_runs_waiting WHERE {where}")
         if not rows:
             return {}

@@ -83,7 +83,7 @@ class Need(SQLModel, table=True):
 
 class Setting(SQLModel, table=True):
     """What holds for the queue as a whole: ``closed`` (why nothing starts), ``limit:GROUP`` (most runs at once),
-    ``budget:GROUP`` (device hours)."""
+    ``budget:GROUP`` (device hours), ``failfast:GROUP``, ``looked_at`` (when somebody last looked)."""
 
     __tablename__ = "settings"
     __table_args__: Any = ({"sqlite_with_rowid": False},)

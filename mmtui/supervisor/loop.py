@@ -39,6 +39,7 @@ from mmtui.store.runs import (
 )
 from mmtui.store.tables import Run
 from mmtui.supervisor import process
+from mmtui.supervisor.clustering import Jobs
 from mmtui.supervisor.hooks import Hooks
 from mmtui.supervisor.launch import identity
 from mmtui.supervisor.launchers import local
@@ -75,6 +76,7 @@ class Supervisor:
         self.queue = Queue(home, self.reader)
         self.hooks = Hooks(home)
         self.stopping = False
+        self.jobs = Jobs(self)
         self.looked_at: Any = None
         self.look_again_at = 0.0
 
@@ -119,11 +121,11 @@ class Supervisor:
         self._reap()
         active = self._active()
         for run_id, number in active:
-            self._alone(run_id, self._ingest, number)
+            self._alone(run_id, self.ingest, number)
         wishes = self._wishes()
         for run_id, number in self._active():
             self._alone(run_id, self._reconcile, number)
-        started = self._schedule()
+        started = self._schedule() or self.jobs.submit_all()
         if active:
             self._enforce_limits()
             self.recorder.record(self.home, self.database)
@@ -184,7 +186,7 @@ class Supervisor:
             del self.children[key]
         self.exits.update(ended)
 
-    def _ingest(self, run_id: int, number: int) -> None:
+    def ingest(self, run_id: int, number: int) -> None:
         """Bring the database up to what the trainer has written."""
         rows = self.reader.query("SELECT ingested FROM attempts WHERE run_id = ? AND number = ?", [run_id, number])
         if rows:
@@ -221,13 +223,16 @@ class Supervisor:
     def _reconcile(self, run_id: int, number: int) -> None:
         """Bring what the database says of an active run in line with its process."""
         rows = self.reader.query(
-            "SELECT r.state, a.pid, a.pid_identity, a.kill_at FROM runs r"
+            "SELECT r.state, a.pid, a.pid_identity, a.kill_at, a.job, r.launcher FROM runs r"
             " JOIN attempts a ON a.run_id = r.id AND a.number = ? WHERE r.id = ?",
             [number, run_id],
         )
         if not rows:
             return
-        state, pid, known, kill_at = rows[0]
+        state, pid, known, kill_at, job, launcher = rows[0]
+        if launcher != "{}":
+            self.jobs.reconcile(run_id, number, state, job, kill_at)
+            return
         if pid is None and self._adopt(run_id, number):
             return
         if process.is_alive(pid, known):
@@ -235,8 +240,8 @@ class Supervisor:
             return
         if self._is_gone(run_id, number, pid):
             self._reap()  # it may have died since this tick began; its exit code tells a failure from a kill
-            self._ingest(run_id, number)
-            self._finish(run_id, number)
+            self.ingest(run_id, number)
+            self.finish(run_id, number)
 
     def _is_gone(self, run_id: int, number: int, pid: int | None) -> bool:
         """Whether nothing of an attempt lives or can still begin, so that it may be judged."""
@@ -272,7 +277,7 @@ class Supervisor:
         if kill_at is not None and time.time() > kill_at:
             process.signal_group(pid, known, signal.SIGKILL)
 
-    def _finish(self, run_id: int, number: int) -> None:
+    def finish(self, run_id: int, number: int) -> None:
         """A trainer is gone: judge what became of it, and put it back if policy says so."""
         log, now, exit_code = self.home.run(str(run_id)).log(number), time.time(), self.exits.get((run_id, number))
         with self.database.write(durable=True) as session:
@@ -284,8 +289,21 @@ class Supervisor:
             session.flush()
             self._apply(session, run, ending, now)
         self.exits.pop((run_id, number), None)
+        if ending.event is RunEvent.EXIT_ERROR:
+            self._hold_group(run_id)
         self.hooks.ended(self.reader, run_id, time.monotonic())
         logger.info("run %d: attempt %d: %s %s", run_id, number, ending.event.value, ending.reason)
+
+    def _hold_group(self, run_id: int) -> None:
+        """The rest of a sweep that asked for it is held when one of its runs has failed."""
+        rows = self.reader.query(
+            "SELECT other.id FROM runs r JOIN settings s ON s.key = 'failfast:' || r.run_group"
+            " JOIN runs other ON other.run_group = r.run_group AND other.state = 'queued' WHERE r.id = ?",
+            [run_id],
+        )
+        for row in rows:
+            with self.database.write() as session:
+                transition(session, row[0], RunEvent.HOLD, reason=f"run #{run_id} of its sweep has failed")
 
     def _apply(self, session: Session, run: Run, ending: Ending, now: float) -> None:
         assert run.id is not None
@@ -365,7 +383,7 @@ class Supervisor:
         try:
             child = local.start(self.home, run_id, number, places, frozen_folder(self.home, code), probe=probe)
         except (OSError, MmtuiError) as error:
-            self._reject(run_id, error)
+            self.reject(run_id, error)
             return
         self.children[(run_id, number)] = child
         known = identity(child.pid)
@@ -374,7 +392,8 @@ class Supervisor:
                 set_pid(session, run_id, number, child.pid, known)
         logger.info("run %d: attempt %d starts on %s, pid %d", run_id, number, ", ".join(places), child.pid)
 
-    def _reject(self, run_id: int, error: Exception) -> None:
+    def reject(self, run_id: int, error: Exception) -> None:
+        """A run that could not be started at all has failed."""
         text = error.message if isinstance(error, MmtuiError) else f"the trainer could not be started: {error}"
         with self.database.write() as session:
             transition(session, run_id, RunEvent.REJECT, reason=text, error=text, ended_at=time.time())

@@ -8,7 +8,10 @@ import locale
 import os
 import signal
 import sys
+import threading
+import time
 from codecs import getincrementaldecoder
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +19,18 @@ from textual.app import App
 from textual.drivers import linux_driver
 from textual.message import Message
 
+from mmtui.errors import MmtuiError
 from mmtui.paths import Home
+from mmtui.services import news
+from mmtui.tui import notify
 from mmtui.tui.feed import Feed
+from mmtui.tui.screens.dialogs import NewsDialog
 from mmtui.tui.screens.runs import RunsScreen
+
+NEWS_SECONDS = 0.3
+"""After the first picture: the news must not hold it up."""
+AWAY_SECONDS = 60.0
+"""Who was away for less has seen it."""
 
 
 class MmtuiApp(App[int]):
@@ -34,10 +46,14 @@ class MmtuiApp(App[int]):
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, MmtuiApp.LookAgain)
 
-    def __init__(self, home: Home, select: str | None = None, ascii_only: bool = False) -> None:
+    def __init__(
+        self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off"
+    ) -> None:
         super().__init__(ansi_color=False)
         self.home, self.select, self.ascii_only = home, select, ascii_only
         self.animation_level = "none"
+        self.notify_by = notify
+        self.states: dict[str, str] = {}
         self.feed = Feed(home, self._notify)
         self.runs_screen = RunsScreen()
 
@@ -51,11 +67,36 @@ class MmtuiApp(App[int]):
             loop.add_signal_handler(number, self.exit, 128 + number)
         self.push_screen(self.runs_screen)
         self.feed.start()
+        self.set_timer(NEWS_SECONDS, self._tell_news)
+
+    def _tell_news(self) -> None:
+        """What has ended since somebody last looked; shown once the screen stands."""
+        with suppress(MmtuiError):
+            found = news.since(self.home)
+            lines = found.lines(time.time())
+            if lines and found.since is not None and time.time() - found.since > AWAY_SECONDS:
+                self.push_screen(NewsDialog(lines))
+        self._mark_seen()
+
+    def _mark_seen(self) -> None:
+        # In a thread: what writes the database takes most of a second to import.
+        threading.Thread(target=_mark_seen, args=(self.home,), daemon=True).start()
+
+    def _announce(self) -> None:
+        """Tell the terminal of runs that have ended while the screen was open."""
+        rows = self.feed.latest.rows
+        over = notify.ended(self.states, rows)
+        self.states = {row.id: row.state for row in rows}
+        text = notify.sequence(notify.text_of(over), self.notify_by, os.environ) if over else ""
+        if text and self._driver is not None:
+            self._driver.write(text)
+            self._driver.flush()
 
     def on_unmount(self) -> None:
         self.feed.stop()
 
     def on_mmtui_app_look_again(self) -> None:
+        self._announce()
         if self.runs_screen.is_mounted:
             self.runs_screen.refresh_all()
 
@@ -77,8 +118,15 @@ def terminal_is_ascii() -> bool:
     return "utf" not in encoding.lower() or os.environ.get("LC_ALL") in ("C", "POSIX")
 
 
-def run(home: Home, select: str | None = None, ascii_only: bool | None = None) -> int:
+def _mark_seen(home: Home) -> None:
+    with suppress(MmtuiError):
+        news.mark_seen(home)
+
+
+def run(home: Home, select: str | None = None, ascii_only: bool | None = None, notify_by: str = "auto") -> int:
     """Show the screen until the user leaves; returns the exit code."""
     tolerate_old_mouse_reports()
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
-    return MmtuiApp(home, select, chosen).run() or 0
+    code = MmtuiApp(home, select, chosen, notify_by).run() or 0
+    _mark_seen(home)
+    return code

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
@@ -86,3 +88,23 @@ class HelpDialog(Dialog):
         if len(lines) > room:
             lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more: type to search"]
         self.query_one("#found", Static).update("\n".join(lines) or "no key does that")
+
+
+class NewsDialog(Dialog):
+    """What has ended while nobody looked; any key closes it."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def compose(self) -> ComposeResult:
+        title, *rest = self.lines
+        with Vertical(classes="box"):
+            yield Static(title[:1].upper() + title[1:], classes="title", markup=False)
+            yield Static("\n".join(line[2:] for line in rest), markup=False)
+            yield Static("any key closes this", markup=False)
+
+    def on_key(self, event: Key) -> None:
+        """Close; the key does nothing else."""
+        event.stop()
+        self.dismiss(None)

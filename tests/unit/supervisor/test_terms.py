@@ -209,3 +209,14 @@ def test_share_of_a_gpu_is_measured_alone_first_and_then_packed(workshop: Worksh
 def test_list_runs_still_reads_what_was_queued_with_terms(workshop: Workshop) -> None:
     run_id = workshop.add(terms={"wanted": 0.5, "time_limit": 9.0})
     assert runs.get_run(workshop.home, run_id).row.state == "queued"
+
+
+def test_fail_fast_holds_what_waits_of_the_sweep_and_nothing_else(workshop: Workshop) -> None:
+    group = {"group": "g"}
+    fails = workshop.add(steps=2, fail="no such file", terms=group)
+    rest, other = workshop.add(terms=group), workshop.add()
+    workshop.sql_write("INSERT INTO settings VALUES ('failfast:g', '1')")
+    workshop.start()
+    workshop.until_state(rest, "held")
+    assert workshop.row(rest).reason == f"run #{fails} of its sweep has failed"
+    workshop.until_state(other, "succeeded")

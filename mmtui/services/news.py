@@ -1,0 +1,76 @@
+"""What has ended while nobody looked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.domain.text import duration, printable, shorten
+from mmtui.paths import Home
+from mmtui.services.queue import writing
+from mmtui.store.reader import Reader
+
+LOOKED_AT = "looked_at"
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class News:
+    """What became of runs since a moment, Unix time; None = never looked before."""
+
+    since: float | None
+    ended: tuple[tuple[str, str, str, str, float | None], ...]  # id, name, state, error or reason, mIoU; newest last
+    lost_and_found: int  # runs whose trainer vanished and that were put back
+
+    def lines(self, now: float) -> list[str]:
+        """In words; none if nothing happened."""
+        if not self.ended and not self.lost_and_found:
+            return []
+        away = f" in the last {duration(now - self.since)}" if self.since else ""
+        counts = {state: sum(one[2] == state for one in self.ended) for state in sorted({e[2] for e in self.ended})}
+        words = ", ".join(f"{count} {state}" for state, count in counts.items())
+        again = f"{self.lost_and_found} were interrupted and put back" if self.lost_and_found else ""
+        lines = [f"while you were away{away}: {'; '.join(part for part in (words, again) if part)}"]
+        # Failures first: they are what somebody has to look at.
+        order = sorted(self.ended, key=lambda one: one[2] == RunState.SUCCEEDED)
+        for run_id, name, state, why, miou in order[:_SHOWN]:
+            result = (
+                f"mIoU {miou:.2f}" if miou is not None and state == RunState.SUCCEEDED else shorten(printable(why), 90)
+            )
+            lines.append(f"  {run_id} {shorten(printable(name), 40)}: {state}" + (f", {result}" if result else ""))
+        if len(order) > _SHOWN:
+            lines.append(f"  and {len(order) - _SHOWN} more")
+        return lines
+
+
+def since(home: Home, moment: float | None = None) -> News:
+    """What has ended since a moment, by default since somebody last looked; nothing the first time."""
+    with Reader(home) as reader:
+        if moment is None:
+            stored = reader.settings().get(LOOKED_AT, "")
+            moment = float(stored) if stored else None
+        if moment is None:
+            return News(None, (), 0)
+        marks = ",".join(f"'{state.value}'" for state in FINAL_STATES)
+        rows = reader.query(
+            "SELECT r.id, r.name, r.state, CASE WHEN r.error != '' THEN r.error ELSE r.reason END, r.miou FROM runs r"
+            f" WHERE r.deleted_at IS NULL AND r.state IN ({marks}) AND r.ended_at > ?"
+            # What a person has cancelled is no news.
+            " AND NOT (r.state = 'cancelled' AND EXISTS (SELECT 1 FROM transitions t WHERE t.run_id = r.id"
+            " AND t.event = 'cancel' AND t.actor = 'user')) ORDER BY r.ended_at",
+            [moment],
+        )
+        again = reader.query(
+            "SELECT count(DISTINCT run_id) FROM transitions WHERE event = 'requeue' AND t > ?", [moment]
+        )
+    return News(moment, tuple((str(row[0]), *tuple(row)[1:]) for row in rows), again[0][0] if again else 0)
+
+
+def mark_seen(home: Home, now: float | None = None) -> None:
+    """Remember that somebody has looked; only where there is a database."""
+    from mmtui.store.runs import set_setting
+
+    if home.database.exists():
+        with writing(home) as session:
+            set_setting(session, LOOKED_AT, repr(time.time() if now is None else now))

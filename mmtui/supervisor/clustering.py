@@ -1,0 +1,137 @@
+"""The supervisor's part that serves runs on SLURM: submits them, follows their jobs, ends them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from mmtui.domain.scheduling import order, own_reason
+from mmtui.domain.slurm import NOT_BEGUN, waiting_words
+from mmtui.domain.states import RunEvent, RunState, is_legal
+from mmtui.errors import MmtuiError
+from mmtui.services.code import frozen_folder
+from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_reasons, transition
+from mmtui.supervisor.launchers.slurm import Cluster, is_live
+
+if TYPE_CHECKING:
+    from mmtui.supervisor.loop import Supervisor
+
+UNKNOWN_SECONDS = 60.0
+"""A claim without a job that SLURM knows of is given up after this."""
+
+logger = logging.getLogger(__name__)
+
+
+class Jobs:
+    """Runs of one supervisor whose launcher is SLURM."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.cluster = Cluster(supervisor.home)
+        self.told: set[str] = set()
+        self.nobody_waits = -1
+        """State of the database in which no run waited for SLURM."""
+
+    def submit_all(self) -> bool:
+        """Hand over every run that nothing but SLURM stands in the way of."""
+        queue, version = self.supervisor.queue, self.supervisor.reader.data_version()
+        if version == self.nobody_waits:
+            return False
+        waiting = queue.waiting(on_cluster=True)
+        if not waiting:
+            self.nobody_waits = version
+            return False
+        now, rules, started, reasons = time.time(), queue.rules(), False, []
+        for run in order(list(waiting.values())):
+            reason = own_reason(run, rules)
+            if reason or run.not_before > now:
+                reasons.append({"key": run.run_id, "why": reason})
+                continue
+            self._submit(run.run_id)
+            started, rules = True, queue.rules()
+        changed = [row for row in reasons if row["why"]]
+        if changed:
+            with self.supervisor.database.write() as session:
+                set_reasons(session, changed)
+        return started
+
+    def _submit(self, run_id: int) -> None:
+        database, home = self.supervisor.database, self.supervisor.home
+        with database.write() as session:
+            run = read_run(session, run_id)
+            if not is_legal(RunState(run.state), RunEvent.START):
+                return
+            number = begin_attempt(session, run_id, [], "slurm")
+            digest, asked = json.loads(run.code).get("digest", ""), json.loads(run.launcher)
+        try:
+            job = self.cluster.submit(run_id, number, asked, frozen_folder(home, digest))
+        except MmtuiError as error:
+            self.supervisor.reject(run_id, error)
+            return
+        self._store(run_id, number, job)
+        logger.info("run %d: attempt %d is SLURM job %s", run_id, number, job)
+
+    def _store(self, run_id: int, number: int, job: str) -> None:
+        with self.supervisor.database.write() as session:
+            attempt = read_attempt(session, run_id, number)
+            attempt.job = job
+            session.add(attempt)
+
+    def reconcile(self, run_id: int, number: int, state: str, job: str, kill_at: float | None) -> None:
+        """Bring what the database says of a run in line with its job. While SLURM is silent nothing is judged."""
+        jobs = self.cluster.look()
+        if jobs is None:
+            return
+        if not job:
+            self._adopt(run_id, number)
+            return
+        _, word, reason = jobs.get(job, ("", "", ""))
+        if is_live(word):
+            self._follow(run_id, state, job, word, reason, kill_at)
+            return
+        self._over(run_id, number, state, job, word)
+
+    def _adopt(self, run_id: int, number: int) -> None:
+        """The supervisor died between handing the run over and noting the job's number."""
+        job = self.cluster.find(run_id, number)
+        if job:
+            self._store(run_id, number, job)
+            return
+        rows = self.supervisor.reader.query(
+            "SELECT spawned_at FROM attempts WHERE run_id = ? AND number = ?", [run_id, number]
+        )
+        if rows and time.time() - rows[0][0] > UNKNOWN_SECONDS:
+            self.supervisor.finish(run_id, number)
+
+    def _follow(self, run_id: int, state: str, job: str, word: str, reason: str, kill_at: float | None) -> None:
+        if state in (RunState.STOPPING, RunState.PAUSING):
+            overdue = kill_at is not None and time.time() > kill_at
+            if word in NOT_BEGUN or overdue:
+                self.cluster.kill(job)
+            elif job not in self.told:
+                self.told.add(job)
+                self.cluster.leave(job)
+        elif state == RunState.STARTING:
+            self._explain(run_id, waiting_words(job, word, reason) if word in NOT_BEGUN else f"SLURM job {job} starts")
+
+    def _explain(self, run_id: int, text: str) -> None:
+        if self.supervisor.reader.query("SELECT 1 FROM runs WHERE id = ? AND reason != ?", [run_id, text]):
+            with self.supervisor.database.write() as session:
+                run = read_run(session, run_id)
+                run.reason = text
+                session.add(run)
+
+    def _over(self, run_id: int, number: int, state: str, job: str, word: str) -> None:
+        self.supervisor.ingest(run_id, number)
+        if word == "CANCELLED" and state in (RunState.STARTING, RunState.RUNNING):
+            reason = f"SLURM job {job} was cancelled outside mmtui"
+            with self.supervisor.database.write() as session:
+                if is_legal(RunState(read_run(session, run_id).state), RunEvent.CANCEL):
+                    transition(session, run_id, RunEvent.CANCEL, reason=reason)
+        elif word == "FAILED":
+            # Only counts where the trainer itself could not say why.
+            self.supervisor.exits[(run_id, number)] = 1
+        logger.info("run %d: SLURM job %s is over: %s", run_id, job, word or "no longer listed")
+        self.supervisor.finish(run_id, number)
