@@ -6,7 +6,7 @@ import difflib
 import json
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
@@ -15,6 +15,9 @@ from mmtui.domain.states import RunState
 from mmtui.domain.views import RunRow
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
+
+if TYPE_CHECKING:
+    from mmtui.services.seeds import Fold
 
 FilterOption = Annotated[
     str, option("--filter", "-F", help='for example: state = failed and created > 2d and lr < 0.01 or tag ~ "a"')
@@ -31,6 +34,7 @@ def ls(
     all_: Annotated[bool, option("--all", "-a", help="all runs")] = False,
     filter_: FilterOption = "",
     sort: Annotated[list[str] | None, option("--sort", help="column, key or metric; -NAME: largest first")] = None,
+    group: Annotated[str, option("--group", help="seed: fold runs that differ in their seeds alone")] = "",
     columns: Annotated[str, option("--columns", "-c", help="comma-separated: columns, keys, max miou, ...")] = "",
     as_json: JsonOption = False,
     as_jsonl: JsonlOption = False,
@@ -45,6 +49,12 @@ def ls(
     home = Home.from_environment()
     names = [name.strip() for name in columns.split(",") if name.strip()]
     most = None if all_ else limit or render.settings().rows
+    if group:
+        if group != "seed":
+            raise UsageError(f"--group {group}: write --group seed")
+        ids = [row.id for row, _ in runs.find(home, filter_, states=state or ())[0]]
+        _folded(home, ids, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+        return
     plain = not (filter_ or sort or names)
     if plain:
         found = [(row, ()) for row in runs.list_runs(home, limit=most, states=state or None)]
@@ -64,6 +74,65 @@ def ls(
         say(f"no runs{nothing}")
     if len(found) < total:
         say(f"{len(found)} of {total} runs; all of them with --all")
+
+
+def _folded(home: Home, ids: Sequence[str], *, as_json: bool, as_csv: bool, as_markdown: bool) -> None:
+    """One line for runs that differ in their seeds alone, the best first, and what their difference is worth."""
+    from mmtui.services import seeds
+
+    folds = seeds.fold(home, ids)
+    if as_json:
+        render.document({"folds": [_fold_body(one) for one in folds]})
+        return
+    header = ("mIoU", "sd", "n", "to best", "p", "recipe", "runs")
+    rows = [
+        (
+            _cell(one.summary.mean if one.summary else None, exact=as_csv),
+            _cell(one.summary.sd if one.summary else None, exact=as_csv),
+            str(len(one.values)),
+            _cell(one.against.difference if one.against else None, exact=as_csv),
+            _verdict(one),
+            " ".join((one.recipe, *one.changed)),
+            ",".join(one.ids[:6]) + (f" and {len(one.ids) - 6} more" if len(one.ids) > 6 else ""),
+        )
+        for one in folds
+    ]
+    if as_csv:
+        render.csv_table(header, rows)
+    elif as_markdown:
+        render.markdown_table(header, rows)
+    elif rows:
+        render.table(header, rows, right=(0, 1, 2, 3))
+        say("~ inside seed noise by Welch's t test (p >= 0.05); ? too few seeds to tell")
+        for one in folds:
+            if one.more():
+                say(f"to tell {' '.join((one.recipe, *one.changed))} from the best: {one.more()}")
+    else:
+        say("no runs that fit")
+
+
+def _verdict(one: Fold) -> str:
+    if one.against is None:
+        return "best" if one.values else "-"
+    if one.against.p is None:
+        return "?"
+    return f"{one.against.p:.3f}" + ("" if one.against.significant else " ~")
+
+
+def _fold_body(one: Fold) -> dict[str, Any]:
+    against = one.against
+    return {
+        "recipe": one.recipe,
+        "changed": list(one.changed),
+        "ids": list(one.ids),
+        "n": len(one.values),
+        "miou_mean": one.summary.mean if one.summary else None,
+        "miou_sd": one.summary.sd if one.summary else None,
+        "difference_to_best": against.difference if against else None,
+        "p_welch": against.p if against else None,
+        "seeds_needed": against.needed if against else None,
+        "command": one.more(),
+    }
 
 
 def _chosen(

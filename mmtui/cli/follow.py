@@ -3,45 +3,75 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import Interrupted, say
-from mmtui.cli.options import Argument, JsonOption, RunArgument, RunsArgument, option
+from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration
 from mmtui.domain.views import RunDetail
 from mmtui.errors import ExitCode, NotFoundError, UsageError
 from mmtui.paths import Home
+from mmtui.services import runs as service
 
 WATCH_SECONDS = 1.0
 
 
 def logs(
-    run: RunArgument,
+    runs: RunsArgument,
     follow: Annotated[bool, option("--follow", "-f", help="go on as the run prints, until it ends")] = False,
     lines: Annotated[int, option("--lines", "-n", help="last N lines", minimum=0)] = 200,
     attempt: Annotated[int | None, option("--attempt", help="of this attempt (default: the newest)")] = None,
 ) -> None:
-    """What a run's trainer printed."""
-    from mmtui.services import runs
-
+    """What trainers printed; with several runs each line begins with its run's id."""
     home = Home.from_environment()
-    run_id = runs.resolve(home, run)
+    ids = list(dict.fromkeys(service.resolve(home, selector) for selector in runs))
+    if len(ids) > 1:
+        _several_logs(home, ids, follow, lines)
+        return
+    (run_id,) = ids
     if follow:
         if attempt is not None:
             raise UsageError("--follow goes on with the newest attempt; leave out --attempt")
-        for text in runs.log_follow(home, run_id):
+        for text in service.log_follow(home, run_id):
             render.line(text)
         return
-    if not runs.log_path(home, run_id, attempt).exists():
+    if not service.log_path(home, run_id, attempt).exists():
         which = f"attempt {attempt} of run {run_id}" if attempt is not None else f"run {run_id}"
         raise NotFoundError(f"{which} has printed nothing yet", f"see why with: mmtui show {run_id}")
-    for text in runs.log_tail(home, run_id, lines, attempt):
+    for text in service.log_tail(home, run_id, lines, attempt):
         render.line(text)
+
+
+def _several_logs(home: Home, ids: list[str], follow: bool, lines: int) -> None:
+    """Lines of several runs, each behind its run's id; with ``follow`` as they come, until all have ended."""
+    width = max(map(len, ids))
+    if not follow:
+        for run_id in ids:
+            for text in service.log_tail(home, run_id, lines):
+                render.line(f"{run_id:>{width}} | {text}")
+        return
+    fresh: queue.Queue[tuple[str, str | None]] = queue.Queue()
+
+    def read(run_id: str) -> None:
+        for text in service.log_follow(home, run_id):
+            fresh.put((run_id, text))
+        fresh.put((run_id, None))
+
+    for run_id in ids:
+        threading.Thread(target=read, args=(run_id,), daemon=True).start()
+    left = len(ids)
+    while left:
+        run_id, line = fresh.get()
+        left -= line is None
+        if line is not None:
+            render.line(f"{run_id:>{width}} | {line}")
 
 
 def watch(
@@ -50,13 +80,11 @@ def watch(
     ] = "@",
 ) -> int:
     """Follow a run as plain lines until it ends; exit 1 if it did not succeed."""
-    from mmtui.services import runs
-
     is_selector = re.fullmatch(r"\d+|@(~\d+)?", run)
     if not is_selector and ("/" in run or run.endswith(".jsonl") or Path(run).exists()):
         return watch_path(Path(run))
     home = Home.from_environment()
-    return watch_run(home, runs.resolve(home, run))
+    return watch_run(home, service.resolve(home, run))
 
 
 def watch_run(home: Home, run_id: str) -> int:
@@ -99,8 +127,6 @@ def wait(
     as_json: JsonOption = False,
 ) -> int:
     """Wait for runs to end; exit 1 if one did not succeed."""
-    from mmtui.services import runs as service
-
     if timeout is not None and not timeout >= 0:
         raise UsageError("--timeout: write a number of seconds")
     home = Home.from_environment()

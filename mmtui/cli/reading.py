@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import JsonOption, RunArgument, option
 from mmtui.domain.text import duration
-from mmtui.domain.views import RunDetail
-from mmtui.errors import NotFoundError
+from mmtui.domain.views import ClassTable, Point, RunDetail
+from mmtui.errors import ExitCode, NotFoundError, UsageError
 from mmtui.paths import Home
 
 
@@ -84,12 +87,17 @@ def classes(
     run: RunArgument,
     vs: Annotated[str, option("--vs", help="a second run to compare with", complete="runs")] = "",
     step: Annotated[int | None, option("--step", help="the evaluation at this step (default: the newest)")] = None,
+    fail_below: Annotated[
+        float | None, option("--fail-below", help="with --vs: exit 1 if a class or the mean is worse by more, points")
+    ] = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Per-class IoU of a run's evaluation, from its confusion matrix."""
     from mmtui.services import runs
 
     home = Home.from_environment()
+    if fail_below is not None and not vs:
+        raise UsageError("--fail-below compares with another run: add --vs RUN")
     ids = [runs.resolve(home, selector) for selector in ([run, vs] if vs else [run])]
     tables = []
     for run_id in ids:
@@ -108,12 +116,32 @@ def classes(
         render.class_comparison([f"run {ids[1]}", f"run {ids[0]}"], tables[::-1])
     else:
         render.class_table(tables[0])
+    return _regression(tables, fail_below) if fail_below is not None else int(ExitCode.OK)
+
+
+def _regression(tables: Sequence[ClassTable], allowed: float) -> int:
+    """1 if the mean or a class of the first run is worse than the second's by more than so many points."""
+    now, before = tables
+    pairs = [("mIoU", now.miou, before.miou)]
+    earlier = {row.name: row.iou for row in before.classes}
+    pairs += [(row.name, row.iou, earlier.get(row.name)) for row in now.classes]
+    worse = [
+        (name, 100 * (one - other))
+        for name, one, other in pairs
+        if one is not None and other is not None and 100 * (one - other) < -abs(allowed)
+    ]
+    for name, points in worse:
+        say(f"error: {name} is worse by {-points:.2f} points; {abs(allowed):g} are allowed")
+    return int(ExitCode.FAILED if worse else ExitCode.OK)
 
 
 def metrics(
     run: RunArgument,
     metric: Annotated[str, option("--metric", "-m", help="metric name; without it the names are listed")] = "",
     last: Annotated[int | None, option("--last", "-n", help="only the last N points", minimum=1)] = None,
+    around: Annotated[int | None, option("--around", help="only near this step of its stage")] = None,
+    window: Annotated[int, option("--window", help="with --around: so many steps to either side", minimum=0)] = 20,
+    smooth: Annotated[int, option("--smooth", help="mean of the last N points; none is invented", minimum=1)] = 1,
     all_attempts: Annotated[bool, option("--all-attempts", help="with tails that were done again")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -129,12 +157,29 @@ def metrics(
     if metric not in names:
         raise NotFoundError(f"run {run_id} has no metric '{metric}'", f"it has: {', '.join(names) or 'none yet'}")
     points = runs.points(home, run_id, metric, all_attempts=all_attempts)
+    points = smoothed(points, smooth)
+    if around is not None:
+        points = [point for point in points if abs(point.step - around) <= window]
     points = points[-last:] if last else points
     if as_json:
         render.document({"run": run_id, "metric": metric, "points": [jsonform.point(p) for p in points]})
         return
     rows = [(p.stage, str(p.step), str(p.attempt), render.number(p.value, 6)) for p in points]
     render.table(("stage", "step", "attempt", metric), rows, right=(1, 2, 3))
+
+
+def smoothed(points: Sequence[Point], count: int) -> list[Point]:
+    """Each value replaced by the mean of itself and the ``count`` - 1 before it in the same stage and attempt."""
+    found: list[Point] = []
+    recent: deque[float] = deque(maxlen=count)
+    before: tuple[str, int] | None = None
+    for point in points:
+        if (point.stage, point.attempt) != before:
+            recent.clear()
+            before = (point.stage, point.attempt)
+        recent.append(point.value)
+        found.append(replace(point, value=sum(recent) / len(recent)))
+    return found
 
 
 def _metric_names(run_id: str, names: list[str], as_json: bool) -> None:

@@ -1,0 +1,106 @@
+"""Runs that differ in their seeds alone, folded into one line: mean, spread, and whether it is more than noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmtui.domain.states import RunState
+from mmtui.domain.statistics import Comparison, Summary, summary, welch
+from mmtui.paths import Home
+from mmtui.services.comparing import FREE, flat
+from mmtui.store.reader import Reader
+
+_FREE = frozenset({*FREE, "seed", "data.root"})
+_FREE_SECTIONS = ("reference.", "runtime.")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+        recipe: name of their recipe.
+        changed: keys in which folds of the same recipe differ, ``key=value``.
+        ids: all of them, oldest first.
+        seeds: of the runs with a value.
+        values: mean IoU of those that succeeded, percent.
+        summary: of the values; None if none succeeded.
+        against: compared with the best fold; None for the best itself, or without values.
+        overrides: what was typed to queue the newest, without the seed.
+    """
+
+    recipe: str
+    changed: tuple[str, ...]
+    ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    summary: Summary | None
+    against: Comparison | None
+    overrides: tuple[str, ...]
+
+    def more(self) -> str:
+        """The command that queues the seeds it still needs for its difference to the best to show; "" if none."""
+        if self.against is None or self.against.needed is None or self.against.significant:
+            return ""
+        missing = self.against.needed - len(self.values)
+        if missing < 1:
+            return ""
+        first = max(self.seeds, default=-1) + 1
+        words = " ".join(("mmtui run", self.recipe, *self.overrides))
+        return f"{words} seed={first}..{first + missing - 1}" if missing > 1 else f"{words} seed={first}"
+
+
+def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
+    """Folds of these runs, the best mean first; those without a value last."""
+    marks = ",".join("?" * len(ids))
+    with Reader(home) as reader:
+        rows = reader.query(
+            f"SELECT id, recipe, seed, state, miou, config, overrides FROM runs WHERE id IN ({marks}) ORDER BY id",
+            [int(run_id) for run_id in ids],
+        )
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        groups.setdefault(_same(row), []).append(row)
+    best = max((_values(runs) for runs in groups.values() if _values(runs)), key=lambda v: sum(v) / len(v), default=[])
+    changed = _changed(list(groups))
+    found = [_fold(runs, changed[key], best) for key, runs in groups.items()]
+    return sorted(found, key=lambda one: -(one.summary.mean if one.summary else -1.0))
+
+
+def _same(row: Any) -> tuple[Any, ...]:
+    """What runs of a fold have in common."""
+    config = flat(json.loads(row["config"]))
+    kept = [(k, json.dumps(v)) for k, v in config if k not in _FREE and not k.startswith(_FREE_SECTIONS)]
+    return (row["recipe"], *sorted(kept))
+
+
+def _changed(keys: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], tuple[str, ...]]:
+    """For each group the keys in which it differs from another of the same recipe."""
+    found = {}
+    for key in keys:
+        others = [set(other[1:]) for other in keys if other[0] == key[0]]
+        common = set.intersection(*others)
+        found[key] = tuple(f"{name}={value}" for name, value in key[1:] if (name, value) not in common)
+    return found
+
+
+def _values(runs: list[Any]) -> list[float]:
+    return [row["miou"] for row in runs if row["state"] == RunState.SUCCEEDED and row["miou"] is not None]
+
+
+def _fold(runs: list[Any], changed: tuple[str, ...], best: list[float]) -> Fold:
+    values = _values(runs)
+    against = None if not values or values == best else welch(values, best)
+    return Fold(
+        recipe=runs[0]["recipe"],
+        changed=changed,
+        ids=tuple(str(row["id"]) for row in runs),
+        seeds=tuple(row["seed"] for row in runs),
+        values=tuple(values),
+        summary=summary(values) if values else None,
+        against=against,
+        overrides=tuple(t for t in json.loads(runs[-1]["overrides"]) if not t.startswith("seed=")),
+    )

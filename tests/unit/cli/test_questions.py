@@ -1,0 +1,115 @@
+"""Seeds folded, regressions, windows of metrics, logs of several runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from mmtui.paths import Home
+from mmtui.services import queue
+
+Invoke = Callable[..., Any]
+A, B = [57.0, 58.5, 57.9], [50.1, 52.2, 49.3]
+
+
+def finish(home: Home, run_id: str, miou: float) -> None:
+    connection = sqlite3.connect(home.database)
+    connection.execute("UPDATE runs SET state = 'succeeded', miou = ? WHERE id = ?", [miou, run_id])
+    connection.commit()
+    connection.close()
+
+
+@pytest.fixture
+def study(home: Home) -> Home:
+    """Two settings with three seeds each, and one of another recipe without a result."""
+    for lr, values in (("0.05", A), ("0.01", B)):
+        for seed, value in enumerate(values):
+            texts = [f"segment.optim.lr={lr}", "segment.steps=9", f"seed={seed}"]
+            finish(home, queue.enqueue(home, "shapes_baseline", texts, hold=True), value)
+    queue.enqueue(home, "shapes_mixmatch", hold=True)
+    return home
+
+
+def test_ls_group_seed_folds_and_compares_with_the_best(study: Home, mmtui_: Invoke) -> None:
+    folds = mmtui_("ls", "--group", "seed", "--json").json()["folds"]
+    assert [(one["n"], one["ids"]) for one in folds] == [(3, ["1", "2", "3"]), (3, ["4", "5", "6"]), (0, ["7"])]
+    best, other, _ = folds
+    assert best["miou_mean"] == pytest.approx(sum(A) / 3) and best["p_welch"] is None
+    assert best["changed"] == ["segment.optim.lr=0.05"], "steps are the same in both"
+    assert other["p_welch"] == pytest.approx(stats.ttest_ind(B, A, equal_var=False).pvalue)
+    assert other["difference_to_best"] == pytest.approx(sum(B) / 3 - sum(A) / 3)
+    text = mmtui_("ls", "--group", "seed").out
+    assert "~" not in text, "the difference is far beyond the noise"
+
+
+def test_ls_group_seed_inside_noise_says_how_many_seeds_it_takes(study: Home, mmtui_: Invoke) -> None:
+    for run_id, value in zip(("4", "5", "6"), (57.0, 58.0, 56.5), strict=True):
+        finish(study, run_id, value)
+    found = mmtui_("ls", "--group", "seed")
+    assert "~" in found.out
+    needed = mmtui_("ls", "--group", "seed", "--json").json()["folds"][1]["seeds_needed"]
+    words = f"mmtui run shapes_baseline segment.optim.lr=0.01 segment.steps=9 seed=3..{3 + needed - 3 - 1}"
+    assert words in found.err
+    assert mmtui_(*words.split()[1:], "--dry-run").code == 0, "the command that it gives is one"
+
+
+def test_ls_group_seed_with_a_filter_and_of_nothing(study: Home, mmtui_: Invoke) -> None:
+    assert len(mmtui_("ls", "--group", "seed", "-F", "lr < 0.02", "--json").json()["folds"]) == 1
+    assert "no runs" in mmtui_("ls", "--group", "seed", "-F", "id > 99").err
+    assert mmtui_("ls", "--group", "sweep").code == 2
+    assert mmtui_("ls", "--group", "seed", "--csv").out.splitlines()[0].startswith("mIoU,sd,n")
+
+
+def regress(home: Home) -> None:
+    """A second run like the first whose class "car" is worse by ten points of a hundred."""
+    connection = sqlite3.connect(home.database)
+    connection.execute("DELETE FROM evaluations WHERE run_id = 2")
+    from array import array
+
+    blob = array("q", [8, 2, 0, 3, 7, 0, 0, 0, 0]).tobytes()
+    connection.execute(
+        "INSERT INTO evaluations SELECT 2, global_step, 1, stage, step, t, classes, ?, split, images, predictions"
+        " FROM evaluations WHERE run_id = 1 AND global_step = 4",
+        [blob],
+    )
+    connection.commit()
+    connection.close()
+
+
+def test_classes_fail_below_exits_1_on_a_regression_alone(populated: Home, mmtui_: Invoke) -> None:
+    regress(populated)
+    found = mmtui_("classes", "2", "--vs", "1", "--fail-below", "-0.5")
+    assert found.code == 1
+    assert "error: car is worse by" in found.err
+    assert mmtui_("classes", "2", "--vs", "1", "--fail-below", "30").code == 0
+    assert mmtui_("classes", "1", "--vs", "2", "--fail-below", "0").code == 0, "better is no regression"
+    assert mmtui_("classes", "2", "--vs", "1").code == 0
+    assert mmtui_("classes", "2", "--fail-below", "1").code == 2
+
+
+def test_metrics_around_window_and_smooth(populated: Home, mmtui_: Invoke) -> None:
+    def values(*words: str) -> list[tuple[int, float]]:
+        points = mmtui_("metrics", "1", "-m", "loss", *words, "--json").json()["points"]
+        return [(point["step"], round(point["value"], 6)) for point in points]
+
+    losses = {step: 1 / step for step in range(1, 5)}
+    assert values("--around", "3", "--window", "1") == [(step, round(losses[step], 6)) for step in (2, 3, 4)]
+    smooth = values("--smooth", "2")
+    assert smooth[0] == (1, 1.0), "nothing is invented before the first point"
+    assert smooth[3] == (4, round((losses[3] + losses[4]) / 2, 6))
+    # The window is cut from the smoothed curve, so its first point knows of those before it.
+    assert values("--smooth", "2", "--around", "4", "--window", "0") == [smooth[3]]
+    assert values("--last", "1") == [(4, 0.25)]
+
+
+def test_logs_of_several_runs_say_whose_line_it_is(populated: Home, mmtui_: Invoke) -> None:
+    lines = mmtui_("logs", "1", "2", "-n", "1").out.splitlines()
+    assert lines == ["1 | second \\x1b[2Jline", "2 | second \\x1b[2Jline"]
+    followed = mmtui_("logs", "1", "2", "-f").out.splitlines()
+    assert sorted(followed) == sorted(
+        f"{run} | {text}" for run in "12" for text in ("first line", "second \\x1b[2Jline")
+    )
