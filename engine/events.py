@@ -31,6 +31,9 @@ KINDS = frozenset(
         "warning",
         "heartbeat",
         "stage_finished",
+        "stage_reused",
+        "data",
+        "probe",
         "error",
         "run_finished",
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from mmtui.cli import jsonform, render
-from mmtui.cli.options import JsonOption
+from mmtui.cli.diagnostics import say
+from mmtui.cli.options import JsonOption, option
 from mmtui.domain.text import size
 from mmtui.domain.views import GpuView
 from mmtui.errors import ExitCode
@@ -63,10 +66,15 @@ def _gpu_lines(item: GpuView) -> None:
         render.line(f"         pid {process.pid}  {whose}  {size(process.memory)}")
 
 
-def doctor(as_json: JsonOption = False) -> int:
+def doctor(
+    rebuild: Annotated[bool, option("--rebuild", help="make lost rows again from the folders of runs")] = False,
+    as_json: JsonOption = False,
+) -> int:
     """Check everything and say what to do; exit 1 if something is wrong."""
     from mmtui.services import doctor as service
 
+    if rebuild:
+        return _rebuild()
     found = service.checks(Home.from_environment())
     if as_json:
         body = [{"name": c.name, "ok": c.ok, "text": c.text, "fix": c.fix if c.ok is False else ""} for c in found]
@@ -79,3 +87,20 @@ def doctor(as_json: JsonOption = False) -> int:
             if check.ok is False and check.fix:
                 render.line(f"{'':19}-> {check.fix}")
     return int(ExitCode.FAILED if any(check.ok is False for check in found) else ExitCode.OK)
+
+
+def _rebuild() -> int:
+    """Rows of every run folder that the database does not know."""
+    from mmtui.services.register import rebuild
+
+    code, count = ExitCode.OK, 0
+    for found in rebuild(Home.from_environment()):
+        if found.problem:
+            code = ExitCode.FAILED
+            say(f"error: {found.folder}: {found.problem}")
+        else:
+            count += 1
+            render.line(f"{found.run_id} {found.state}")
+    told = f"{count} run{'' if count == 1 else 's'} made again"
+    say(told if count or code else "the database knows every run folder")
+    return int(code)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, option
-from mmtui.errors import UsageError
+from mmtui.errors import UnreachableError, UsageError
 from mmtui.paths import Home
 
 if TYPE_CHECKING:
@@ -15,15 +16,20 @@ if TYPE_CHECKING:
 
 
 def report(
-    what: Annotated[str, Argument("paper: the tables of the paper")] = "paper",
+    what: Annotated[list[str] | None, Argument("paper: the paper's tables (default), or runs", complete="runs")] = None,
     as_markdown: Annotated[bool, option("--md", help="Markdown")] = False,
+    as_latex: Annotated[bool, option("--latex", help="runs: LaTeX tables (booktabs)")] = False,
+    html: Annotated[str, option("--html", help="runs: write one HTML file that needs nothing but itself")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """The paper's tables: what was measured here beside what was published, and how to run what is missing."""
+    """The paper's tables with what was measured here, or a report on runs: mmtui report 3 4 --html report.html"""
     from mmtui.services import reports
 
-    if what != "paper":
-        raise UsageError(f"mmtui report {what}: write mmtui report paper")
+    if what and what != ["paper"]:
+        _runs(what, as_latex, html)
+        return
+    if as_latex or html:
+        raise UsageError("--latex and --html are for reports on runs", "name them: mmtui report @")
     rows = list(reports.paper(Home.from_environment()))
     if as_json:
         render.document({"rows": [{name: getattr(row, name) for name in row.__slots__} for row in rows]})
@@ -39,6 +45,25 @@ def report(
     missing = next((row for row in rows if not row.runs), None)
     if missing is not None:
         say(f"rows with 0 runs have not been run; run one with: mmtui run {missing.recipe} data.root=FOLDER")
+
+
+def _runs(selectors: list[str], as_latex: bool, html: str) -> None:
+    """A report on runs, to stdout or to a file."""
+    from mmtui.services import run_report, runs
+
+    home = Home.from_environment()
+    ids = list(dict.fromkeys(runs.resolve(home, selector) for selector in selectors))
+    found = run_report.collect(home, ids)
+    if html:
+        target = Path(html).expanduser().absolute()
+        try:
+            target.write_text(run_report.html(found), encoding="utf-8")
+        except OSError as error:
+            raise UnreachableError(f"{target} cannot be written: {error.strerror or error}") from None
+        render.line(str(target))
+        return
+    for line in run_report.latex_lines(found) if as_latex else run_report.text_lines(found):
+        render.line(line)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ VERBS: dict[str, str] = {
     "diff": "finding:diff",
     "query": "finding:query",
     "report": "reporting:report",
+    "export": "exchanging:export",
+    "import": "exchanging:import_",
     "tag": "keeping:tag",
     "note": "keeping:note",
     "rm": "keeping:rm",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration, printable, shorten
 from mmtui.paths import Home
-from mmtui.services.queue import writing
+from mmtui.store.quick import put_setting
 from mmtui.store.reader import Reader
 
 LOOKED_AT = "looked_at"
@@ -69,8 +69,4 @@ def since(home: Home, moment: float | None = None) -> News:
 
 def mark_seen(home: Home, now: float | None = None) -> None:
     """Remember that somebody has looked; only where there is a database."""
-    from mmtui.store.runs import set_setting
-
-    if home.database.exists():
-        with writing(home) as session:
-            set_setting(session, LOOKED_AT, repr(time.time() if now is None else now))
+    put_setting(home, LOOKED_AT, repr(time.time() if now is None else now))

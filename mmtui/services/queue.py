@@ -112,7 +112,7 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
             group = terms.group
             for one, texts in zip(resolved, members, strict=True):
                 new = _new_run(one, texts, frozen, terms, group)
-                run_id = str(insert_run(session, new, above=_highest_folder(home)))
+                run_id = str(insert_run(session, new, above=highest_folder(home)))
                 ids.append(run_id)
                 if len(members) > 1 and not group:
                     group = f"sweep-{run_id}"
@@ -173,7 +173,7 @@ def _shared_stages(resolved: Recipe, frozen: Mapping[str, Any]) -> dict[str, str
     return {stage: f"{name}-{frozen.get('digest', '')[:8]}" for stage, name in stage_names(resolved).items()}
 
 
-def _highest_folder(home: Home) -> int:
+def highest_folder(home: Home) -> int:
     """The largest id of which a folder exists, whatever the database says."""
     return max((int(entry.name) for entry in home.runs.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)), default=0)
 

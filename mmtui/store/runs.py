@@ -202,6 +202,19 @@ def begin_attempt(session: Session, run_id: int, gpus: Sequence[str], host: str)
     return number
 
 
+def add_attempt(
+    session: Session, run_id: int, number: int, *, began: float | None, ended: float | None, host: str
+) -> None:
+    """The row of an attempt that is over already, of a run that was not queued here."""
+    now = time.time()
+    run = read_run(session, run_id)
+    run.attempt = max(run.attempt, number)
+    session.add(run)
+    session.add(
+        Attempt(run_id=run_id, number=number, spawned_at=began or now, ended_at=ended or now, host=host)
+    )
+
+
 def set_pid(session: Session, run_id: int, number: int, pid: int, identity: str) -> None:
     """Record who trains an attempt."""
     attempt = read_attempt(session, run_id, number)

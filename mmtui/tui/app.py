@@ -79,7 +79,7 @@ class MmtuiApp(App[int]):
         self._mark_seen()
 
     def _mark_seen(self) -> None:
-        # In a thread: what writes the database takes most of a second to import.
+        # In a thread: the database may be locked for a moment. It must import nothing that others import meanwhile.
         threading.Thread(target=_mark_seen, args=(self.home,), daemon=True).start()
 
     def _announce(self) -> None:
@@ -126,6 +126,9 @@ def _mark_seen(home: Home) -> None:
 def run(home: Home, select: str | None = None, ascii_only: bool | None = None, notify_by: str = "auto") -> int:
     """Show the screen until the user leaves; returns the exit code."""
     tolerate_old_mouse_reports()
+    for name in ("COLUMNS", "LINES"):
+        # Textual believes them before it asks the terminal, and would then never hear of a new size.
+        os.environ.pop(name, None)
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
     code = MmtuiApp(home, select, chosen, notify_by).run() or 0
     _mark_seen(home)

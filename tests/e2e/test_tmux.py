@@ -36,7 +36,8 @@ class Tmux:
 
     def __init__(self, home: Home, columns: int, rows: int) -> None:
         self._socket = str(home.root.parent / "tmux")
-        shell = f"MMTUI_HOME={home.root} LC_ALL=C.UTF-8 PS1='shell> ' exec sh"
+        # Sizes that a shell or a library has left behind are wrong here: the window itself counts.
+        shell = f"COLUMNS=80 LINES=24 MMTUI_HOME={home.root} LC_ALL=C.UTF-8 PS1='shell> ' exec sh"
         self("-u", "-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), shell)
         self.wait_for("shell>")
 

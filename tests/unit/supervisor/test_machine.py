@@ -33,6 +33,7 @@ from mmtui.services import code, queue, runs
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, begin_attempt, insert_run
 from mmtui.supervisor import outcome
+from mmtui.supervisor.launch import identity
 from mmtui.supervisor.loop import Supervisor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -214,17 +215,12 @@ class Machine(RuleBasedStateMachine):
         return {row.id: (row.state, row.attempt) for row in runs.list_runs(self.home)}
 
     def living(self) -> list[int]:
-        """Trainers: what has told its pid and is still there."""
+        """Trainers: what has told its pid and is still there. Not by the command line, which is empty during exec."""
         found = []
         for entry in self.home.runs.glob("*/attempts/*/pid"):
-            pid = int(entry.read_text().split()[0])
-            try:
-                # A zombie, which only its dead parent could have waited for, has no command line.
-                alive = str(self.home.root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if alive:
-                found.append(pid)
+            pid, known = entry.read_text().split()
+            if identity(int(pid)) == known:
+                found.append(int(pid))
         return found
 
     def say(self, run_id: str, kind: str, values: dict[str, Any]) -> None:

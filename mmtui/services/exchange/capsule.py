@@ -1,0 +1,183 @@
+"""A capsule: one run in one file, with everything that made it and came of it, verified when it is taken in.
+
+A tar file: ``capsule.json`` (what it is, and the SHA-256 of every other member), ``run/`` (recipe, manifest, events,
+output, final weights, predictions) and ``code/`` (the frozen engine).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from engine.config import RecipeFileError
+from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.errors import RefusedError, UsageError
+from mmtui.paths import Home
+from mmtui.services import code, runs
+from mmtui.services.queue import highest_folder
+from mmtui.services.register import register
+from mmtui.store.db import Database
+from mmtui.store.reader import Reader
+
+FORMAT = 1
+LARGEST_HEADER = 16 * 2**20
+_LEFT_OUT = re.compile(r"(step_\d+.*|.*\.writing|.*\.lock|attempt|pid|terminated)")
+"""Step checkpoints (the final weights are there), locks, and what belongs to processes."""
+
+
+def export(home: Home, run_id: str, target: Path) -> int:
+    """Write a finished run to a capsule; returns its size in bytes.
+
+    Raises:
+        RefusedError: the run has not ended.
+    """
+    found = runs.get_run(home, run_id)
+    if RunState(found.row.state) not in FINAL_STATES:
+        raise RefusedError(f"run {run_id} is {found.row.state}: only a run that has ended fits a capsule")
+    members = dict(_members(home, run_id, str(found.code.get("digest", ""))))
+    sums = {name: _digest(file) for name, file in members.items()}
+    header = {
+        "format": FORMAT,
+        "run": run_id,
+        "name": found.row.name,
+        "state": found.row.state,
+        "versions": found.versions,
+        "data_fingerprint": found.data_fingerprint,
+        "host": found.host,
+        "files": sums,
+    }
+    temporary = target.with_name(f".{target.name}.writing")
+    with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
+        text = json.dumps(header, indent=1).encode()
+        info = tarfile.TarInfo("capsule.json")
+        info.size, info.mode = len(text), 0o600
+        archive.addfile(info, io.BytesIO(text))
+        for name, file in sorted(members.items()):
+            archive.add(file, name, recursive=False)
+    temporary.replace(target)
+    return target.stat().st_size
+
+
+def _members(home: Home, run_id: str, digest: str) -> Iterator[tuple[str, Path]]:
+    for prefix, root in (("run", home.run(run_id).root), ("code", home.code / digest)):
+        for file in sorted(root.rglob("*")) if digest or prefix == "run" else ():
+            parts = file.relative_to(root).parts
+            hidden = any(_LEFT_OUT.fullmatch(part) or part.startswith(".") for part in parts)
+            if file.is_file() and not file.is_symlink() and not hidden and "__pycache__" not in parts:
+                yield str(PurePosixPath(prefix, *parts)), file
+
+
+def take_in(home: Home, source: Path) -> tuple[str, bool]:
+    """Take in a capsule; returns the run's id here, and whether it was new. Taking the same in again changes nothing.
+
+    Raises:
+        UsageError: the file is no capsule, or not what was written.
+    """
+    home.create()
+    try:
+        with tarfile.open(source, "r:") as archive:
+            header = _header(archive)
+            # What the run is: the same capsule again has the same sums.
+            stamp = hashlib.sha256(json.dumps(header["files"], sort_keys=True).encode()).hexdigest()
+            known = _known(home, stamp)
+            if known:
+                return known, False
+            with tempfile.TemporaryDirectory(prefix=".import-", dir=home.root) as folder:
+                _unpack(archive, header["files"], Path(folder))
+                return _place(home, Path(folder), header, stamp), True
+    except tarfile.TarError as error:
+        raise UsageError(f"{source} is no capsule: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecipeFileError) as error:
+        raise UsageError(f"{source} is no capsule that this version can read: {error}") from None
+
+
+def _header(archive: tarfile.TarFile) -> dict[str, Any]:
+    first = archive.next()
+    if first is None or first.name != "capsule.json" or not first.isreg() or first.size > LARGEST_HEADER:
+        raise ValueError("it does not begin with capsule.json")
+    file = archive.extractfile(first)
+    assert file is not None
+    header: dict[str, Any] = json.loads(file.read())
+    if header["format"] != FORMAT:
+        raise ValueError(f"its format is {header['format']}")
+    return header
+
+
+def _unpack(archive: tarfile.TarFile, sums: dict[str, str], folder: Path) -> None:
+    """Write every member that the header names, and nothing else; each must be what its sum says."""
+    missing = set(sums)
+    for number, member in enumerate(archive):
+        if number == 0:
+            continue  # the header
+        parts = PurePosixPath(member.name).parts
+        plain = member.isreg() and len(parts) > 1 and parts[0] in ("run", "code") and ".." not in parts
+        if not plain or member.name not in missing:
+            raise ValueError(f"the member {member.name!r} has no place in a capsule")
+        stream, target = archive.extractfile(member), folder.joinpath(*parts)
+        assert stream is not None
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with target.open("xb") as file:
+            shutil.copyfileobj(stream, file)
+        target.chmod(0o600)
+        if _digest(target) != sums[member.name]:
+            raise ValueError(f"{member.name} is not what was written")
+        missing.remove(member.name)
+    if missing:
+        raise ValueError(f"{min(missing)} is missing")
+
+
+def _place(home: Home, folder: Path, header: dict[str, Any], stamp: str) -> str:
+    """Move what was unpacked to its place and make its rows."""
+    digest = str(json.loads((folder / "run" / "run.json").read_text()).get("code", {}).get("digest", ""))
+    if re.fullmatch("[0-9a-f]{16}", digest) and (folder / "code").is_dir() and not (home.code / digest).exists():
+        if code.digest(folder / "code" / "engine") != digest:
+            raise ValueError("its frozen code is not that of its run")
+        (folder / "code").rename(home.code / digest)
+    (folder / "run" / "imported.json").write_text(json.dumps({"stamp": stamp, "from": header.get("run")}))
+    database = Database(home)
+    try:
+        run_id = str(max(_last_id(home), highest_folder(home)) + 1)
+        target = home.run(run_id).root
+        (folder / "run").rename(target)
+        try:
+            return register(database, home, target, above=int(run_id) - 1)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    finally:
+        database.close()
+
+
+def _last_id(home: Home) -> int:
+    with Reader(home) as reader:
+        rows = reader.query("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
+    return int(rows[0][0]) if rows else 0
+
+
+def _known(home: Home, stamp: str) -> str:
+    """The run that was made of the same capsule, "" if there is none."""
+    for file in home.runs.glob("*/imported.json"):
+        try:
+            if json.loads(file.read_text())["stamp"] == stamp:
+                return file.parent.name
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return ""
+
+
+def _digest(file: Path) -> str:
+    total = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()

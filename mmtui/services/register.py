@@ -1,0 +1,129 @@
+"""From a run's folder back to its rows: a lost database is made again, and a run from elsewhere is taken in."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import RecipeFileError, load_recipe
+from engine.config.determining import stage_names, work_name
+from mmtui.domain.states import FINAL_STATES, RunEvent, RunState
+from mmtui.domain.text import printable
+from mmtui.paths import Home, RunPaths
+from mmtui.services.ingest import ingest_file
+from mmtui.store.db import Database
+from mmtui.store.runs import NewRun, add_attempt, insert_run, read_run, transition
+from mmtui.store.tables import Run
+
+_ENDINGS = {"succeeded": RunEvent.EXIT_OK, "failed": RunEvent.EXIT_ERROR}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What became of one folder."""
+
+    folder: Path
+    run_id: str  # "" if it could not be read
+    state: str
+    problem: str = ""
+
+
+def rebuild(home: Home) -> Iterator[Registered]:
+    """Every run folder that the database does not know, oldest first; one that cannot be read holds up no other.
+
+    The folders keep their ids, so what was written down elsewhere still points at the same runs.
+    """
+    database = Database(home.create())
+    try:
+        folders = [entry for entry in home.runs.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)]
+        for folder in sorted(folders, key=lambda entry: int(entry.name)):
+            with database.write() as session:
+                known = session.get(Run, int(folder.name)) is not None
+            if known:
+                continue
+            try:
+                run_id = register(database, home, folder, above=int(folder.name) - 1)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecipeFileError) as error:
+                yield Registered(folder, "", "", printable(str(error).splitlines()[0] if str(error) else repr(error)))
+                continue
+            with database.write() as session:
+                yield Registered(folder, run_id, read_run(session, int(run_id)).state)
+    finally:
+        database.close()
+
+
+def register(database: Database, home: Home, folder: Path, above: int) -> str:
+    """Make the rows of a run from its folder, which must bear the id that it gets; returns the id.
+
+    Args:
+        above: the run's id is larger than this.
+
+    Raises:
+        OSError, ValueError, KeyError: the folder is none of a run, or damaged.
+        RecipeFileError: its recipe cannot be read.
+    """
+    paths = RunPaths(folder)
+    manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
+    recipe = load_recipe(paths.recipe)
+    created = paths.manifest.stat().st_mtime
+    new = NewRun(
+        name=str(manifest["name"]),
+        recipe=str(manifest["recipe"]),
+        seed=int(manifest["seed"]),
+        config=recipe.model_dump(mode="json"),
+        overrides=[str(text) for text in manifest.get("overrides", ())],
+        code=dict(manifest.get("code") or {}),
+        stages=recipe.stages(),
+        tags=[str(tag) for tag in manifest.get("tags", ())],
+        group=str(manifest.get("group", "")),
+        held=True,  # nothing of it starts before everything is known
+        work=work_name(recipe),
+        shared_stages=stage_names(recipe),
+    )
+    with database.write(durable=True) as session:
+        run_id = insert_run(session, new, now=created, above=above)
+        if str(run_id) != folder.name:
+            raise ValueError(f"{folder} would become run {run_id}: an id that was given already is never used again")
+    numbers = sorted(int(entry.name) for entry in paths.attempts.glob("[0-9]*") if entry.is_dir())
+    for number in numbers:
+        _attempt(database, paths, run_id, number)
+    _close(database, run_id, bool(numbers))
+    return str(run_id)
+
+
+def _attempt(database: Database, paths: RunPaths, run_id: int, number: int) -> None:
+    """One attempt and all its events."""
+    events = paths.events(number)
+    times = (events.stat().st_ctime, events.stat().st_mtime) if events.exists() else (time.time(),) * 2
+    with database.write() as session:
+        add_attempt(session, run_id, number, began=times[0], ended=times[1], host=socket.gethostname())
+    if events.exists():
+        ingest_file(database, events, run_id, number, 0)
+
+
+def _close(database: Database, run_id: int, begun: bool) -> None:
+    """The state that its events speak of: what had not ended was interrupted, what had not begun is held."""
+    if not begun:
+        return
+    with database.write(durable=True) as session:
+        run = read_run(session, run_id)
+        outcome = _outcome(session, run)
+        if RunState(run.state) in FINAL_STATES:
+            return
+        transition(session, run_id, RunEvent.RELEASE, reason="made again from its folder")
+        transition(session, run_id, RunEvent.START)
+        event = _ENDINGS.get(outcome, RunEvent.VANISHED)
+        reason = "" if outcome == "succeeded" else run.error or "it had not ended when the database was lost; retry it"
+        transition(session, run_id, event, reason=reason, ended_at=run.last_event_at)
+
+
+def _outcome(session: Any, run: Run) -> str:
+    from mmtui.store.runs import read_attempt
+
+    return read_attempt(session, run.id or 0, run.attempt).outcome
