@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,7 @@ def ls(
     all_: Annotated[bool, option("--all", "-a", help="all runs")] = False,
     filter_: FilterOption = "",
     sort: Annotated[list[str] | None, option("--sort", help="column, key or metric; -NAME: largest first")] = None,
-    group: Annotated[str, option("--group", help="seed: fold runs that differ in their seeds alone")] = "",
+    group: Annotated[str, option("--group", help="seed: fold runs that differ in seeds alone; sweep: by group")] = "",
     columns: Annotated[str, option("--columns", "-c", help="comma-separated: columns, keys, max miou, ...")] = "",
     as_json: JsonOption = False,
     as_jsonl: JsonlOption = False,
@@ -50,9 +51,13 @@ def ls(
     names = [name.strip() for name in columns.split(",") if name.strip()]
     most = None if all_ else limit or render.settings().rows
     if group:
-        if group != "seed":
-            raise UsageError(f"--group {group}: write --group seed")
-        ids = [row.id for row, _ in runs.find(home, filter_, states=state or ())[0]]
+        if group not in ("seed", "sweep"):
+            raise UsageError(f"--group {group}: write --group seed or --group sweep")
+        rows = [row for row, _ in runs.find(home, filter_, states=state or ())[0]]
+        if group == "sweep":
+            _sweeps(rows, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+            return
+        ids = [row.id for row in rows]
         _folded(home, ids, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
         return
     plain = not (filter_ or sort or names)
@@ -109,6 +114,58 @@ def _folded(home: Home, ids: Sequence[str], *, as_json: bool, as_csv: bool, as_m
                 say(f"to tell {' '.join((one.recipe, *one.changed))} from the best: {one.more()}")
     else:
         say("no runs that fit")
+
+
+def _sweeps(rows: Sequence[RunRow], *, as_json: bool, as_csv: bool, as_markdown: bool) -> None:
+    """One line for each group of runs, the newest first; runs of no group are left out."""
+    groups: dict[str, list[RunRow]] = {}
+    for row in rows:
+        if row.group:
+            groups.setdefault(row.group, []).append(row)
+    bodies = [_sweep_body(name, members) for name, members in groups.items()]
+    if as_json:
+        render.document({"groups": bodies})
+        return
+    header = ("group", "runs", "states", "done", "best mIoU", "of run", "recipe")
+    table = [
+        (
+            body["group"],
+            str(body["runs"]),
+            " ".join(f"{count} {state}" for state, count in body["states"].items()),
+            f"{100 * body['progress']:.0f}%",
+            _cell(body["best_miou"], exact=as_csv),
+            body["best_run"] or "-",
+            body["recipe"],
+        )
+        for body in bodies
+    ]
+    if as_csv:
+        render.csv_table(header, table)
+    elif as_markdown:
+        render.markdown_table(header, table)
+    elif table:
+        render.table(header, table, right=(1, 3, 4, 5))
+    else:
+        say("no runs of a sweep or group")
+
+
+def _sweep_body(name: str, members: Sequence[RunRow]) -> dict[str, Any]:
+    counts = Counter(row.state for row in members)
+    best = max((row for row in members if row.metrics["miou"] is not None), key=_miou, default=None)
+    return {
+        "group": name,
+        "runs": len(members),
+        "ids": [row.id for row in members],
+        "states": dict(sorted(counts.items())),
+        "progress": round(sum(row.progress for row in members) / len(members), 4),
+        "best_miou": best.metrics["miou"] if best else None,
+        "best_run": best.id if best else "",
+        "recipe": ", ".join(sorted({row.recipe for row in members})),
+    }
+
+
+def _miou(row: RunRow) -> float:
+    return row.metrics["miou"] or 0.0
 
 
 def _verdict(one: Fold) -> str:

@@ -166,6 +166,12 @@ def set_reasons(session: Session, reasons: Sequence[Mapping[str, Any]]) -> None:
     session.connection().execute(text(statement), list(reasons))
 
 
+def shift_deadlines(session: Session, seconds: float) -> None:
+    """Move the moments at which trainers that were told to leave are killed."""
+    alive = col(Attempt.ended_at).is_(None) & col(Attempt.kill_at).is_not(None)
+    session.execute(update(Attempt).where(alive).values(kill_at=Attempt.kill_at + seconds))  # type: ignore[operator]
+
+
 def add_wish(session: Session, run_id: int, verb: str, arguments: Mapping[str, Any]) -> None:
     """Ask the supervisor for something."""
     session.add(Wish(run_id=run_id, t=time.time(), verb=verb, arguments=json.dumps(arguments)))

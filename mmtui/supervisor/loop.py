@@ -34,6 +34,7 @@ from mmtui.store.runs import (
     read_run,
     set_pid,
     set_reasons,
+    shift_deadlines,
     take_wishes,
     transition,
 )
@@ -53,6 +54,8 @@ GRACE_SECONDS = 30.0
 GRACE_NOW_SECONDS = 3.0
 GRACE_SAVE_SECONDS = 600.0
 NEVER = float("inf")
+CLOCK_SECONDS = 2.0
+"""A difference of the clocks between two ticks that is no jitter any more."""
 LOCK_SECONDS = 15.0
 """How long a run without a known trainer is left alone while some process still holds its lock."""
 
@@ -77,6 +80,7 @@ class Supervisor:
         self.hooks = Hooks(home)
         self.stopping = False
         self.jobs = Jobs(self)
+        self.clock_offset = time.time() - time.monotonic()
         self.looked_at: Any = None
         self.look_again_at = 0.0
 
@@ -118,6 +122,7 @@ class Supervisor:
 
     def tick(self) -> bool:
         """One round; True while anything is active or waiting."""
+        self._mind_the_clock()
         self._reap()
         active = self._active()
         for run_id, number in active:
@@ -148,6 +153,16 @@ class Supervisor:
                 attempt.kill_at = time.time() + GRACE_SAVE_SECONDS
                 session.add(attempt)
             logger.info("run %d: %s", run_id, reason)
+
+    def _mind_the_clock(self) -> None:
+        """When somebody sets the clock, trainers that were told to leave keep the time that they were promised."""
+        offset = time.time() - time.monotonic()
+        jump, self.clock_offset = offset - self.clock_offset, offset
+        if abs(jump) < CLOCK_SECONDS:
+            return
+        logger.warning("the clock was set by %+.0f s", jump)
+        with self.database.write() as session:
+            shift_deadlines(session, jump)
 
     def _alone(self, run_id: int, action: Callable[[int, int], None], number: int) -> None:
         """Do something for one run such that its failure holds up no other run; said once in the log."""

@@ -60,7 +60,7 @@ def test_ls_group_seed_inside_noise_says_how_many_seeds_it_takes(study: Home, mm
 def test_ls_group_seed_with_a_filter_and_of_nothing(study: Home, mmtui_: Invoke) -> None:
     assert len(mmtui_("ls", "--group", "seed", "-F", "lr < 0.02", "--json").json()["folds"]) == 1
     assert "no runs" in mmtui_("ls", "--group", "seed", "-F", "id > 99").err
-    assert mmtui_("ls", "--group", "sweep").code == 2
+    assert mmtui_("ls", "--group", "day").code == 2
     assert mmtui_("ls", "--group", "seed", "--csv").out.splitlines()[0].startswith("mIoU,sd,n")
 
 
@@ -113,3 +113,15 @@ def test_logs_of_several_runs_say_whose_line_it_is(populated: Home, mmtui_: Invo
     assert sorted(followed) == sorted(
         f"{run} | {text}" for run in "12" for text in ("first line", "second \\x1b[2Jline")
     )
+
+
+def test_ls_group_sweep_is_one_line_a_sweep(home: Home, mmtui_: Invoke) -> None:
+    assert "no runs" in mmtui_("ls", "--group", "sweep").err
+    ids = mmtui_("run", "shapes_baseline", "seed=0..2", "--hold", "-q").out.split()
+    mmtui_("run", "shapes_mixmatch", "--hold", "-q")
+    finish(home, ids[1], 44.5)
+    (only,) = mmtui_("ls", "--group", "sweep", "--json").json()["groups"]
+    assert (only["group"], only["runs"], sorted(only["ids"])) == (f"sweep-{ids[0]}", 3, ids)
+    assert (only["states"], only["best_run"], only["best_miou"]) == ({"held": 2, "succeeded": 1}, ids[1], 44.5)
+    assert only["progress"] == pytest.approx(1 / 3, abs=1e-3)
+    assert "2 held 1 succeeded" in mmtui_("ls", "--group", "sweep").out

@@ -458,3 +458,30 @@ def test_drained_queue_finishes_what_runs_and_starts_nothing(workshop: Workshop)
     assert workshop.row(second).state == "queued"
     queue.close_queue(workshop.home, "")
     workshop.until_state(second, "succeeded")
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_clock_that_is_set_neither_shortens_nor_stretches_the_time_to_leave(
+    workshop: Workshop, cancel: Callable[..., None], monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """The clock of this process alone is set: the machine's belongs to everybody."""
+    run_id = workshop.add(steps=100_000, deaf=True)
+    supervisor = Supervisor(workshop.home)
+    deadline = time.monotonic() + 20
+    while workshop.row(run_id).state != "running" and time.monotonic() < deadline:
+        supervisor.tick()
+        time.sleep(0.02)
+    cancel(run_id, now=True)
+    supervisor.tick()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    told = time.monotonic()
+    supervisor.tick()
+    assert workshop.row(run_id).state == "stopping", "an hour has not passed"
+    while workshop.row(run_id).state == "stopping" and time.monotonic() < told + 20:
+        supervisor.tick()
+        time.sleep(0.02)
+    assert workshop.row(run_id).state == "cancelled"
+    assert 1.5 < time.monotonic() - told < 10, "three seconds were promised"
+    supervisor.database.close()
+    supervisor.reader.close()
