@@ -118,7 +118,7 @@ def cache(
             for e in entries
         ]
         render.table(("key", "stage", "recipe", "run", "size", "took", "used"), rows, right=(4, 5, 6))
-        say(f"{len(entries)} outputs, {size(sum(e.bytes for e in entries))}")
+        say(f"{len(entries)} output{'' if len(entries) == 1 else 's'}, {size(sum(e.bytes for e in entries))}")
     else:
         say("no stage has been stored yet")
     bad = {key: text for key, text in problems.items() if text}

@@ -150,6 +150,8 @@ def own_reason(run: Waiting, rules: Rules) -> str:
 
 def _place_reason(run: Waiting, slots: Slots, ahead: int, holding: int) -> str:
     text = lacking(run.wanted, run.needs, slots)
+    if slots.total and fits_never(run.wanted, slots):
+        return text
     if ahead > MANY:
         text += f", more than {MANY} runs ahead"
     elif ahead:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, bar, draw, nice_ticks, smooth, spark
+from mmtui.tui.widgets.lines import changed_cells
+from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, _roomy, bar, draw, nice_ticks, smooth, spark
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -123,3 +124,37 @@ def test_bar_and_spark_cover_their_range() -> None:
     assert bar(2.0, 4, ascii_only=True) == "####"
     assert spark([0.0, None, 1.0]) == "▁ █"
     assert spark([0.0, 1.0], ascii_only=True) == "09"
+
+
+def test_growing_chart_keeps_what_it_has_drawn_while_values_come() -> None:
+    """Over a sixteenth of its length a growing curve adds columns on the right and moves none of the others."""
+
+    def lines(count: int, growing: bool) -> list[str]:
+        samples = [Sample(float(n), 1 / n, 1 / n, 1 / n) for n in range(10, count)]
+        frame = Frame(width=80, height=20, growing=growing)
+        return ["".join(text for text, _ in line) for line in draw([Curve(samples)], frame)]
+
+    before, after = lines(900, True), lines(940, True)
+    changed = {column for old, new in zip(before, after, strict=True) for column in range(80)
+               if old.ljust(80)[column] != new.ljust(80)[column]}  # fmt: skip
+    assert changed and min(changed) > 60, "only the right end"
+    moved = {column for old, new in zip(lines(900, False), lines(940, False), strict=True) for column in range(80)
+             if old.ljust(80)[column] != new.ljust(80)[column]}  # fmt: skip
+    assert min(moved) < 40, "a chart that fills its width moves everywhere; the test proves something"
+
+
+def test_growing_chart_ends_at_round_places_that_hold_every_value() -> None:
+    for low, high in ((0.0, 1.0), (-3.2, 7.9), (1e-9, 2e-9), (100.0, 1e6)):
+        down, up = _roomy(low, high)
+        assert down <= low < high <= up
+        assert (up - down) <= (high - low) * 1.26
+
+
+def test_changed_cells_is_the_smallest_span_that_holds_every_difference() -> None:
+    old = [("abc", ""), ("def", "dim")]
+    assert changed_cells(old, old, 10) == (0, 0)
+    assert changed_cells(old, [("abX", ""), ("def", "dim")], 10) == (2, 3)
+    assert changed_cells(old, [("abc", ""), ("def", "")], 10) == (3, 6), "the style counts too"
+    assert changed_cells(old, [("abc", "")], 10) == (3, 6), "what was there is wiped"
+    assert changed_cells([], [("x" * 30, "")], 10) == (0, 10)
+    assert changed_cells(old, [("\u4e2d", "")], 10) == (0, 10), "wide characters: the whole line"

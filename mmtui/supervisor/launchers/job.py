@@ -26,7 +26,10 @@ def command(processes: int, arguments: list[str]) -> list[str]:
     head = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or "127.0.0.1"
     port = FIRST_PORT + int(job) % PORTS
     torchrun = ["-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc_per_node={processes}"]
-    meeting = [f"--rdzv_id={job}", "--rdzv_backend=c10d", f"--rdzv_endpoint={head}:{port}"]
+    # SLURM has told every node its number, so nobody has to find out who opens the meeting: the first node does.
+    # (With the c10d rendezvous each node guesses by its addresses, and two on one machine both take the part.)
+    number = os.environ.get("SLURM_NODEID") or "0"
+    meeting = [f"--node_rank={number}", f"--master_addr={head}", f"--master_port={port}"]
     return [sys.executable, *torchrun, *meeting, *arguments]
 
 

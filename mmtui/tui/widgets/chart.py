@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import Bucket, RunDetail, Series
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, smooth
@@ -42,6 +43,7 @@ class ChartPanel(LinesPanel):
             ascii_only=ascii_only,
             marks=[(float(s.offset), s.name) for s in self._detail.stages] if self._detail else [],
             reference=self._reference(),
+            growing=self._detail is not None and RunState(self._detail.row.state) in ACTIVE_STATES,
         )
         self.show(draw(self._curves(), frame), self._title(series))
 

@@ -37,6 +37,17 @@ STYLES: dict[str, Style] = {
 Lines = Sequence[Sequence[Span]]
 
 
+def changed_cells(old: Sequence[Span], new: Sequence[Span], width: int) -> tuple[int, int]:
+    """The first cell in which two lines differ, and the one behind the last, within ``width``."""
+    before, after = ([(char, style) for text, style in line for char in text] for line in (old, new))
+    if any(cell_len(text) != len(text) for line in (old, new) for text, _ in line):
+        return 0, width  # characters of two cells or none: their places would have to be counted
+    blank = (" ", "")
+    before, after = ([*line[:width], *[blank] * (width - len(line))] for line in (before, after))
+    differing = [index for index in range(width) if before[index] != after[index]]
+    return (differing[0], differing[-1] + 1) if differing else (0, 0)
+
+
 class LinesPanel(Widget):
     """Shows lines of spans below a title. Text from outside is drawn as it is: there is no markup here."""
 
@@ -62,7 +73,8 @@ class LinesPanel(Widget):
             old = self._lines[number] if number < len(self._lines) else []
             new = fresh[number] if number < len(fresh) else []
             if old != new:
-                self.refresh(Region(0, number + 1, self.size.width, 1))
+                first, last = changed_cells(old, new, self.size.width)
+                self.refresh(Region(first, number + 1, last - first, 1))
         self._lines = fresh
 
     def plain_text(self) -> str:

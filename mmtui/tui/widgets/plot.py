@@ -47,6 +47,8 @@ class Frame:
         marks: x positions with a label: vertical lines where stages begin.
         reference: a horizontal line, for example a published value.
         unit: text before the x axis labels.
+        growing: values are still coming: the axes end at round places, so that they, and with them every dot that was
+            drawn, stay where they are for a while. Over SSH each move would send the whole chart again.
     """
 
     width: int
@@ -56,6 +58,7 @@ class Frame:
     marks: Sequence[tuple[float, str]] = ()
     reference: float | None = None
     unit: str = "step"
+    growing: bool = False
 
 
 @dataclass
@@ -163,6 +166,16 @@ def _usable(samples: Iterable[Sample], log: bool) -> list[Sample]:
     return [s for s in samples if all(map(math.isfinite, (s.x, s.low, s.high, s.last))) and (s.low > 0 or not log)]
 
 
+_PARTS = 16
+"""A growing axis ends at a multiple of between a 16th and an 8th of its length: so much may be empty."""
+
+
+def _roomy(low: float, high: float) -> tuple[float, float]:
+    """Limits rounded outwards to multiples of a power of two."""
+    quantum = 2.0 ** math.ceil(math.log2((high - low) / _PARTS))
+    return math.floor(low / quantum) * quantum, math.ceil(high / quantum) * quantum
+
+
 @dataclass(frozen=True)
 class _Scale:
     """From values to dots."""
@@ -187,7 +200,10 @@ class _Scale:
             pad = abs(y0) * 0.1 or 1.0
             y0, y1 = y0 - pad, y1 + pad
         x0, x1 = min(xs), max(xs)
-        return cls(x0, x1 if x1 > x0 else x0 + 1, y0, y1, frame.log)
+        x1 = x1 if x1 > x0 else x0 + 1
+        if frame.growing:
+            x1, (y0, y1) = _roomy(x0, x1)[1], _roomy(y0, y1)
+        return cls(x0, x1, y0, y1, frame.log)
 
     def column(self, x: float, width: int) -> int:
         return round((x - self.x0) / (self.x1 - self.x0) * (width - 1))
