@@ -48,6 +48,7 @@ VERBS: dict[str, str] = {
     "daemon stop": "daemon:stop",
     "daemon status": "daemon:status",
     "daemon install-service": "daemon:install_service",
+    "config": "configuring:config",
     "doctor": "machine:doctor",
     "backup": "keeping:backup",
     "demo": "follow:demo",
