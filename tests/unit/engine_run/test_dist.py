@@ -26,6 +26,8 @@ matrix = ConfusionMatrix(2)
 matrix.update(torch.tensor([0, 1]), torch.tensor([0, rank]))
 assert matrix.reduce().matrix.tolist() == [[2, 1], [0, 1]], matrix.matrix
 dist.barrier()
+dist.finish()  # else threads of gloo may outlive the interpreter, which aborts it
+assert not dist.active()
 """
 
 
