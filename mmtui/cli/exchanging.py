@@ -12,13 +12,15 @@ from mmtui.domain.text import size
 from mmtui.errors import UnreachableError, UsageError
 from mmtui.paths import Home
 
-FORMATS = ("csv", "jsonl", "parquet", "tensorboard", "capsule")
+FORMATS = ("csv", "jsonl", "parquet", "tensorboard", "mlflow", "wandb", "capsule")
 
 
 def export(
     runs: RunsArgument,
-    to: Annotated[str, option("--to", "-t", help="csv, jsonl, parquet, tensorboard or capsule")],
-    output: Annotated[str, option("--output", "-o", help="file (capsule, tensorboard: a folder)")],
+    to: Annotated[str, option("--to", "-t", help="csv, jsonl, parquet, tensorboard, mlflow, wandb or capsule")],
+    output: Annotated[
+        str, option("--output", "-o", help="file (tensorboard, wandb: a folder; mlflow: an SQLite file)")
+    ],
 ) -> None:
     """Write runs for other tools, or one finished run whole: mmtui export @ --to capsule -o best.tar"""
     from mmtui.services import runs as lookup
@@ -37,7 +39,7 @@ def export(
 
 
 def _write(home: Home, ids: list[str], to: str, target: Path) -> str:
-    from mmtui.services.exchange import capsule, tables, tensorboard
+    from mmtui.services.exchange import capsule, mlflow, tables, tensorboard, wandb
 
     if to == "capsule":
         if len(ids) > 1:
@@ -47,6 +49,11 @@ def _write(home: Home, ids: list[str], to: str, target: Path) -> str:
         )
     if to == "tensorboard":
         return f"{tensorboard.write(home, ids, target)} points; look at them with: tensorboard --logdir {target}"
+    if to == "mlflow":
+        look = f"mlflow server --backend-store-uri sqlite:///{target}"
+        return f"{mlflow.write(home, ids, target)} points; look at them with: {look}"
+    if to == "wandb":
+        return f"{wandb.write(home, ids, target)} points; look at them with: wandb leet {target / 'wandb'}"
     write = {"csv": tables.to_csv, "jsonl": tables.to_jsonl, "parquet": tables.to_parquet}[to]
     return f"{write(home, ids, target)} points of {len(ids)} run{'' if len(ids) == 1 else 's'}"
 

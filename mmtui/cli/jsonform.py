@@ -68,6 +68,7 @@ def detail(found: RunDetail) -> dict[str, Any]:
         "data_fingerprint": found.data_fingerprint or None,
         "replay": found.replay,
         "terms": found.terms,
+        "note": found.note,
     }
 
 

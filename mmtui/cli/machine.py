@@ -68,13 +68,19 @@ def _gpu_lines(item: GpuView) -> None:
 
 def doctor(
     rebuild: Annotated[bool, option("--rebuild", help="make lost rows again from the folders of runs")] = False,
+    fix: Annotated[bool, option("--fix", help="mend what can be mended without losing anything")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Check everything and say what to do; exit 1 if something is wrong."""
+    """Check everything and say what to do; exit 1 if something is (with --fix: still) wrong."""
     from mmtui.services import doctor as service
 
     if rebuild:
         return _rebuild()
+    if fix:
+        from mmtui.services import mending
+
+        for deed in mending.fix(Home.from_environment()):
+            say(deed)
     found = service.checks(Home.from_environment())
     if as_json:
         body = [{"name": c.name, "ok": c.ok, "text": c.text, "fix": c.fix if c.ok is False else ""} for c in found]

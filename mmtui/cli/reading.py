@@ -38,6 +38,7 @@ def _show_text(found: RunDetail) -> None:
         ("recipe", f"{row.recipe}  {' '.join(found.overrides)}".rstrip()),
         ("seed", str(row.seed)),
         ("tags", " ".join(row.tags) or "-"),
+        ("note", found.note),
         ("created", jsonform.when(row.created_at) or "-"),
         ("took", duration((row.ended_at or time.time()) - row.started_at) if row.started_at else "-"),
         ("device", device or "-"),

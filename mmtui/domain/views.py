@@ -81,6 +81,7 @@ class RunDetail:
     data_fingerprint: str = ""  # SHA-256 of the data set, "" before it was computed
     replay: str = ""  # whether losses after a resume repeated those before it, in words
     terms: dict[str, Any] = field(default_factory=dict)  # gpus wanted, time limit in seconds, launcher
+    note: str = ""  # what the user wrote
     progress_note: str = ""  # work that is no training step, such as decoding, while it goes on
 
 

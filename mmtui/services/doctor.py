@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import stat
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +24,9 @@ from mmtui.store.reader import Reader
 from mmtui.store.schema import schema_revision
 
 LOW_DISK = 2 * 2**30
+_RESTORE = "mmtui doctor --fix (the newest sound backup, and what came after it from the run folders)"
+_SETTLED = 10.0
+_FEW = 10
 _SAFE_SQLITE = (3, 51, 3)
 _BACKPORTS = ((3, 44, 6), (3, 50, 7))
 _NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "lustre", "gpfs"})
@@ -47,6 +53,7 @@ def checks(home: Home) -> list[Check]:
         _disk(home),
         _sqlite(),
         _database(home),
+        *_run_folders(home),
         _supervisor(home),
         _gpu(home),
         _linger(),
@@ -135,8 +142,43 @@ def _database(home: Home) -> Check:
             problem = str(reader.query("PRAGMA quick_check(1)")[0][0])
             runs = len(reader.ids())
     except MmtuiError as error:
-        return Check("database", False, error.message, error.hint or f"restore a backup from {home.backups}")
-    return Check("database", problem == "ok", f"{runs} runs, {problem}", f"restore a backup from {home.backups}")
+        return Check("database", False, error.message, error.hint or _RESTORE)
+    return Check("database", problem == "ok", f"{runs} run{'' if runs == 1 else 's'}, {problem}", _RESTORE)
+
+
+def _run_folders(home: Home) -> list[Check]:
+    """Folders that no row speaks of, and rows whose folder is gone."""
+    try:
+        if schema_revision(home.database) is None:
+            known, shown = set[int](), set[int]()
+        else:
+            with Reader(home) as reader:
+                known = {int(row[0]) for row in reader.query("SELECT id FROM runs")}
+                shown = set(reader.ids())
+    except MmtuiError:
+        return []  # the database itself is the fault, and told already
+    there = _numbered(home.runs)
+    # Whoever queues a run right now makes the one before the other.
+    lost = sorted(number for number, age in there.items() if number not in known and age > _SETTLED)
+    gone = sorted(shown - there.keys())
+    return [
+        Check("folders", not lost, _listed(lost, "run folder", "not in the database"), "mmtui doctor --fix"),
+        Check("files", not gone, _listed(gone, "run", "without its folder"), f"mmtui rm {' '.join(map(str, gone))}"),
+    ]
+
+
+def _numbered(folder: Path) -> dict[int, float]:
+    """Folders with a number for a name, and their ages in seconds."""
+    now = time.time()
+    found = folder.iterdir() if folder.is_dir() else ()
+    return {int(f.name): now - f.stat().st_ctime for f in found if re.fullmatch("[0-9]{1,15}", f.name) and f.is_dir()}
+
+
+def _listed(numbers: Sequence[int], noun: str, what: str) -> str:
+    if not numbers:
+        return f"every {noun} is accounted for"
+    shown = ", ".join(map(str, numbers[:_FEW])) + (", ..." if len(numbers) > _FEW else "")
+    return f"{len(numbers)} {noun}{'' if len(numbers) == 1 else 's'} {what}: {shown}"
 
 
 def _supervisor(home: Home) -> Check:

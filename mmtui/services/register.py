@@ -48,7 +48,7 @@ def rebuild(home: Home) -> Iterator[Registered]:
             if known:
                 continue
             try:
-                run_id = register(database, home, folder, above=int(folder.name) - 1)
+                run_id = register(database, home, folder)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecipeFileError) as error:
                 yield Registered(folder, "", "", printable(str(error).splitlines()[0] if str(error) else repr(error)))
                 continue
@@ -58,11 +58,8 @@ def rebuild(home: Home) -> Iterator[Registered]:
         database.close()
 
 
-def register(database: Database, home: Home, folder: Path, above: int) -> str:
-    """Make the rows of a run from its folder, which must bear the id that it gets; returns the id.
-
-    Args:
-        above: the run's id is larger than this.
+def register(database: Database, home: Home, folder: Path) -> str:
+    """Make the rows of a run from its folder, whose name is the id that it gets, and no row's yet; returns the id.
 
     Raises:
         OSError, ValueError, KeyError: the folder is none of a run, or damaged.
@@ -87,9 +84,7 @@ def register(database: Database, home: Home, folder: Path, above: int) -> str:
         shared_stages=stage_names(recipe),
     )
     with database.write(durable=True) as session:
-        run_id = insert_run(session, new, now=created, above=above)
-        if str(run_id) != folder.name:
-            raise ValueError(f"{folder} would become run {run_id}: an id that was given already is never used again")
+        run_id = insert_run(session, new, now=created, number=int(folder.name))
     numbers = sorted(int(entry.name) for entry in paths.attempts.glob("[0-9]*") if entry.is_dir())
     for number in numbers:
         _attempt(database, paths, run_id, number)

@@ -173,7 +173,7 @@ class Reader:
 
     def run(self, run_id: int) -> RunDetail | None:
         """Everything about one run."""
-        columns = f"{_RUN_COLUMNS}, config, overrides, code, wanted, time_limit, launcher"
+        columns = f"{_RUN_COLUMNS}, config, overrides, code, wanted, time_limit, launcher, note"
         rows = self.query(f"SELECT {columns} FROM runs WHERE id = ?", [run_id])
         if not rows:
             return None
@@ -208,6 +208,7 @@ class Reader:
                 "time_limit_seconds": row["time_limit"] or None,
                 "launcher": json.loads(row["launcher"]) or None,
             },
+            note=row["note"],
             progress_note=_note(self._last(run_id, "progress"), row["state"]),
         )
 

@@ -42,18 +42,21 @@ class NewRun:
     launcher: Mapping[str, Any] = field(default_factory=dict)
 
 
-def insert_run(session: Session, new: NewRun, now: float | None = None, above: int = 0) -> int:
+def insert_run(
+    session: Session, new: NewRun, now: float | None = None, above: int = 0, number: int | None = None
+) -> int:
     """Add a queued (or held) run with its stages; returns its id.
 
     Args:
         above: the id is larger than this. A database that was lost, or restored from an older copy, would else
             give ids of which folders with checkpoints exist, and a new run would go on from them.
+        number: the id, which no row has: a run comes back under the id that its folder bears.
     """
     now = time.time() if now is None else now
     last = session.exec(select(func.max(Run.position))).one() or 0.0
     state = RunState.HELD if new.held else RunState.QUEUED
     run = Run(
-        id=above + 1 if above > _last_id(session) else None,
+        id=number or (above + 1 if above > _last_id(session) else None),
         name=new.name,
         recipe=new.recipe,
         run_group=new.group,
@@ -216,9 +219,7 @@ def add_attempt(
     run = read_run(session, run_id)
     run.attempt = max(run.attempt, number)
     session.add(run)
-    session.add(
-        Attempt(run_id=run_id, number=number, spawned_at=began or now, ended_at=ended or now, host=host)
-    )
+    session.add(Attempt(run_id=run_id, number=number, spawned_at=began or now, ended_at=ended or now, host=host))
 
 
 def set_pid(session: Session, run_id: int, number: int, pid: int, identity: str) -> None:

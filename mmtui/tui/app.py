@@ -46,9 +46,7 @@ class MmtuiApp(App[int]):
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, MmtuiApp.LookAgain)
 
-    def __init__(
-        self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off"
-    ) -> None:
+    def __init__(self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off") -> None:
         super().__init__(ansi_color=False)
         self.home, self.select, self.ascii_only = home, select, ascii_only
         self.animation_level = "none"

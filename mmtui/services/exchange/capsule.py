@@ -150,7 +150,7 @@ def _place(home: Home, folder: Path, header: dict[str, Any], stamp: str) -> str:
         target = home.run(run_id).root
         (folder / "run").rename(target)
         try:
-            return register(database, home, target, above=int(run_id) - 1)
+            return register(database, home, target)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,70 @@ def test_simulated_gpus_are_labelled_and_a_broken_recording_is_told(
     assert check(home, "gpu").text == "H100 (simulated)"
     monkeypatch.setenv("MMTUI_NVML_RECORDING", str(tmp_path / "missing.json"))
     assert "missing.json" in check(home, "gpu").text
+
+
+# ---- --fix --------------------------------------------------------------------------------------------------------
+
+
+def test_fix_on_a_sound_machine_does_nothing(populated: Home, mmtui_: Invoke) -> None:
+    before = populated.database.read_bytes()
+    found = mmtui_("doctor", "--fix")
+    assert found.err == "" and populated.database.read_bytes() == before
+
+
+def test_fix_closes_the_home_to_others(populated: Home, mmtui_: Invoke) -> None:
+    populated.root.chmod(0o755)
+    assert "private" in mmtui_("doctor", "--fix").err
+    assert populated.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_row_without_folder_is_named_and_the_others_are_shown(populated: Home, mmtui_: Invoke) -> None:
+    shutil.rmtree(populated.run("2").root)
+    found = check(populated, "files")
+    assert (found.ok, found.fix) == (False, "mmtui rm 2") and found.text == "1 run without its folder: 2"
+    assert mmtui_("rm", "2").code == 0
+    assert check(populated, "files").ok
+
+
+def test_fix_takes_in_folders_that_the_database_does_not_know(
+    populated: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_SETTLED", -1.0)
+    connection = sqlite3.connect(populated.database)
+    for table in ("transitions", "stages", "runs"):
+        connection.execute(f"DELETE FROM {table} WHERE {'id' if table == 'runs' else 'run_id'} = 3")
+    connection.commit()
+    connection.close()
+    assert check(populated, "folders").text == "1 run folder not in the database: 3"
+    assert "run 3 made again" in mmtui_("doctor", "--fix").err
+    assert check(populated, "folders").ok and mmtui_("show", "3").code == 0
+
+
+@pytest.mark.parametrize("backed_up", [True, False])
+def test_fix_replaces_a_damaged_database_and_keeps_it(populated: Home, mmtui_: Invoke, backed_up: bool) -> None:
+    if backed_up:
+        mmtui_("note", "1", "a thought")
+        assert mmtui_("backup").code == 0
+        newer = populated.backups / "torn.db"  # newer, but none that SQLite can read
+        newer.write_bytes(populated.database.read_bytes()[:5000] + b"\xff" * 20000)
+    populated.database.write_bytes(b"\x00no database" * 1000)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{populated.database}{suffix}").unlink(missing_ok=True)
+    assert check(populated, "database").ok is False
+    found = mmtui_("doctor", "--fix")
+    assert check(populated, "database").ok, found.err
+    (kept,) = populated.root.glob("mmtui.db.damaged-*")
+    assert kept.read_bytes().startswith(b"\x00no database")
+    if backed_up:
+        assert "restored" in found.err and mmtui_("show", "1", "--json").json()["note"] == "a thought"
+    else:
+        assert "run 3 made again" in found.err
+
+
+def test_fix_starts_a_supervisor_for_waiting_runs(supervised: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("run", "shapes_baseline", "--hold", "--quiet").code == 0
+    assert mmtui_("daemon", "stop").code == 0
+    queue.release(supervised, "1")
+    assert "a supervisor runs now" in mmtui_("doctor", "--fix").err
+    assert check(supervised, "supervisor").ok
+    mmtui_("cancel", "1")

@@ -6,8 +6,12 @@ import csv
 import hashlib
 import io
 import json
+import os
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +84,47 @@ def test_export_tensorboard_is_read_back_by_tensorboard(populated: Home, mmtui_:
     assert set(found.Tags()["scalars"]) == {"loss", "lr"}
     scalars = {event.step: event.value for event in found.Scalars("loss")}
     assert scalars == {step: pytest.approx(value, rel=1e-6) for step, value in LOSSES.items()}
+
+
+def test_export_mlflow_is_read_back_by_mlflow(populated: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path / "new" / "mlflow.db"
+    for _ in range(2):  # the second time nothing is doubled
+        assert mmtui_("export", "1", "2", "--to", "mlflow", "-o", str(file)).code == 0
+    client = MlflowClient(tracking_uri=f"sqlite:///{file}")
+    experiment = client.get_experiment_by_name("mmtui").experiment_id
+    found = {run.data.tags["mmtui.id"]: run for run in client.search_runs([experiment])}
+    assert set(found) == {"1", "2"}
+    history = client.get_metric_history(found["1"].info.run_id, "loss")
+    assert {point.step: point.value for point in history} == LOSSES, "doubles arrive whole"
+    detail = runs.get_run(populated, "1")
+    assert found["1"].info.status == "FINISHED"
+    assert found["1"].info.start_time == round(detail.row.started_at * 1000)
+    assert found["1"].data.params["seed"] == str(detail.config["seed"])
+
+
+def test_export_wandb_is_read_back_by_wandb(populated: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    """``wandb leet inspect`` is their own reader of what ``wandb sync`` would send."""
+    pytest.importorskip("wandb")
+    outcome = mmtui_("export", "1", "--to", "wandb", "-o", str(tmp_path / "wb"))
+    assert outcome.code == 0 and "wandb leet" in outcome.err
+    (folder,) = (tmp_path / "wb" / "wandb").glob("offline-run-*")
+    program = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect"]
+    env = {**os.environ, "HOME": str(tmp_path), "WANDB_ERROR_REPORTING": "false"}
+
+    def read(*options: str) -> str:
+        return subprocess.run([*program, *options, folder], env=env, capture_output=True, text=True, check=True).stdout
+
+    assert re.search(r"loss +0\.25", read("--summary")) and "seed" in read("--summary")
+    records = [json.loads(line) for line in read("--json").splitlines()]
+    logged = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert {item["_step"]: item["loss"] for item in logged} == LOSSES
+    times = {point.global_step: point.time for point in runs.points(populated, "1", "loss")}
+    assert {item["_step"]: item["_timestamp"] for item in logged} == times, "when it was logged, not exported"
+    (theirs,) = [record["run"] for record in records if record["type"] == "run"]
+    assert (theirs["display_name"], theirs["tags"]) == ("good", ["demo"])
 
 
 def test_import_tensorboard_gives_the_points_that_were_exported(

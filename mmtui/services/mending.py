@@ -1,0 +1,84 @@
+"""``doctor --fix``: what can be mended without losing anything is mended, and each deed is told."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from mmtui.errors import RefusedError
+from mmtui.paths import Home
+from mmtui.services import supervisors
+from mmtui.services.doctor import checks
+from mmtui.services.register import rebuild
+
+_MENDS = ("home", "database", "folders", "supervisor")
+"""Checks that have a cure here, in the order of curing: a database that lives comes before what it holds."""
+
+
+def fix(home: Home) -> Iterator[str]:
+    """Mend what is wrong; yields a sentence for every deed.
+
+    Raises:
+        RefusedError: a supervisor is at work on a database that has to be replaced.
+    """
+    wrong = {check.name: check for check in checks(home) if check.ok is False}
+    cures = {"home": _close_home, "database": _replace_database, "folders": _take_in, "supervisor": _serve}
+    for name in _MENDS:
+        if name in wrong:
+            yield from cures[name](home)
+        if name == "database" and name in wrong:
+            wrong |= {check.name: check for check in checks(home) if check.ok is False}
+
+
+def _close_home(home: Home) -> Iterator[str]:
+    home.root.chmod(0o700)
+    yield f"{home.root} is private to you now"
+
+
+def _replace_database(home: Home) -> Iterator[str]:
+    """Set the damaged file aside, put the newest sound backup in its place, then take in what came after it."""
+    if supervisors.status(home).running:
+        raise RefusedError("a supervisor is at work on the damaged database", "stop it first: mmtui daemon stop")
+    mark = f"damaged-{int(time.time())}"
+    for suffix in ("", "-wal", "-shm"):
+        file = Path(f"{home.database}{suffix}")
+        if file.exists():
+            file.rename(f"{home.database}.{mark}{suffix}")
+    yield f"the damaged database is kept as {home.database.name}.{mark}"
+    found = _newest_sound(home)
+    if found is None:
+        yield "there is no sound backup: every run is made again from its folder"
+    else:
+        from mmtui.store.db import backup
+
+        backup(found, home.database)
+        yield f"restored {found}"
+    yield from _take_in(home)
+
+
+def _newest_sound(home: Home) -> Path | None:
+    """The newest backup that SQLite finds whole."""
+    for file in sorted(home.backups.glob("*.db"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+                if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok":
+                    return file
+        except sqlite3.DatabaseError:
+            continue
+    return None
+
+
+def _take_in(home: Home) -> Iterator[str]:
+    for found in rebuild(home):
+        if found.problem:
+            yield f"run folder {found.folder} could not be read: {found.problem}"
+        else:
+            yield f"run {found.run_id} made again from its folder: {found.state}"
+
+
+def _serve(home: Home) -> Iterator[str]:
+    supervisors.ensure(home)
+    yield "a supervisor runs now"
