@@ -88,7 +88,13 @@ def _metavar(parameter: inspect.Parameter, declared: Option) -> str | None:
     kind = str(parameter.annotation.__origin__)
     if "bool" in kind:
         return None
-    return "N" if "int" in kind else "SECONDS" if "float" in kind else declared.flags[0].strip("-").upper()
+    return (
+        "N"
+        if "int" in kind
+        else ("SECONDS" if declared.flags[0] == "--timeout" else "NUMBER")
+        if "float" in kind
+        else declared.flags[0].strip("-").upper()
+    )
 
 
 def _complete_runs(incomplete: str) -> list[tuple[str, str]]:

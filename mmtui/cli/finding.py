@@ -70,7 +70,7 @@ def ls(
         bodies = [{**jsonform.run(row), **({"columns": dict(zip(names, values, strict=True))} if names else {})}
                   for row, values in found]  # fmt: skip
         render.lines(bodies) if as_jsonl else render.document({"runs": bodies})
-    elif as_csv or as_markdown or names:
+    elif as_csv or as_markdown or (names and found):
         _chosen(found, names, as_csv=as_csv, as_markdown=as_markdown)
     elif found:
         render.runs_table([row for row, _ in found], time.time())
@@ -297,7 +297,7 @@ def diff(
 
 
 def query(
-    sql: Annotated[str, Argument("one SELECT; the tables are those of docs/schema.md")],
+    sql: Annotated[str, Argument("one SELECT over the tables and views of docs/schema.md")],
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:

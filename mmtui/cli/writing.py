@@ -15,6 +15,9 @@ from mmtui.domain.text import duration
 from mmtui.errors import ExitCode, MmtuiError, UsageError
 from mmtui.paths import Home
 
+_FEW = 12
+"""A sweep with more members is named by its group."""
+
 
 def run(
     recipe: Annotated[str, Argument("recipe name (see: mmtui recipes) or a YAML file", complete="recipes")],
@@ -128,7 +131,10 @@ def _queued_all(home: Home, ids: Sequence[str]) -> str:
     from mmtui.services import runs
 
     group = runs.get_run(home, ids[0]).row.group
-    return f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}, as group {group}; wait for them with: mmtui wait {ids[-1]}"
+    next_step = f"wait for them with: mmtui wait {' '.join(ids)}"
+    if len(ids) > _FEW:
+        next_step = f"see them with: mmtui ls --filter 'group = {group}'"
+    return f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}, as group {group}; {next_step}"
 
 
 def _queued(run_id: str, recipe: str, hold: bool) -> str:

@@ -21,6 +21,11 @@ RECENT = 400
 SPREAD = 0.2
 """With a single past run nothing is known of the spread: times may then be a fifth shorter or longer."""
 
+_AROUND = (
+    "SELECT r.ended_at - r.started_at - sum(s.ended_at - s.started_at) FROM runs r JOIN stages s ON s.run_id = r.id"
+    " WHERE r.state = 'succeeded' AND r.attempt = 1 GROUP BY r.id ORDER BY r.id DESC LIMIT ?"
+)
+
 Rates = tuple[float, float, float]
 """Seconds per step: low, middle, high."""
 
@@ -39,6 +44,11 @@ class Costs:
         with Reader(home) as reader:
             rows = reader.query(sql, [RECENT])
             needs = reader.query("SELECT work, body FROM needs")
+            around = sorted(
+                row[0] for row in reader.query(_AROUND, [RECENT // 10]) if row[0] is not None and row[0] > 0
+            )
+        self.around: Rates = (around[0], around[len(around) // 2], around[-1]) if around else (0.0, 0.0, 0.0)
+        """Seconds that a run takes besides its stages: the process starts, data are read, weights are written."""
         self._known: dict[tuple[str, str], list[float]] = {}
         for name, rate, config in rows:
             if rate is not None:
@@ -49,7 +59,7 @@ class Costs:
         """Seconds that a run of a recipe may take; None where a stage of it has never been seen."""
         from engine.config.determining import work_name
 
-        wanted, total = recipe.model_dump(mode="json"), 0.0
+        wanted, total = recipe.model_dump(mode="json"), self.around[1]
         for stage, steps in recipe.stages():
             rates = self.rates(stage, wanted, work_name(recipe))
             if rates is None and stage != "evaluate":
@@ -124,13 +134,16 @@ _Part = tuple[str, Rates]
 def _left(reader: Reader, costs: Costs) -> dict[int, list[_Part]]:
     """What active and queued runs have still to do: (name of the stage if it is shared, seconds) of each stage."""
     sql = (
-        "SELECT r.id, r.config, r.work, r.shared_stages, s.name, s.status, s.step, s.total_steps, s.seconds_per_step"
+        "SELECT r.id, r.started_at, r.config, r.work, r.shared_stages,"
+        " s.name, s.status, s.step, s.total_steps, s.seconds_per_step"
         f" FROM runs r JOIN stages s ON s.run_id = r.id WHERE r.state IN ('queued', {_ACTIVE})"
         " AND r.deleted_at IS NULL ORDER BY r.id, s.position"
     )
     found: dict[int, list[_Part]] = {}
     cached: dict[tuple[str, str], Rates | None] = {}
-    for run_id, text, work, shared, stage, status, step, total, rate in reader.query(sql):
+    for run_id, begun, text, work, shared, stage, status, step, total, rate in reader.query(sql):
+        if run_id not in found and begun is None:
+            found[run_id] = [("", costs.around)]
         parts = found.setdefault(run_id, [])
         if status == "finished":
             continue

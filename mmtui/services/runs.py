@@ -96,10 +96,13 @@ def sql(home: Home, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         UsageError: the query is wrong, or writes.
         NotFoundError: there is no database yet.
     """
+    from mmtui.store.views import add_views
+
     with Reader(home) as reader:
         connection = reader.connection()
         if connection is None:
             raise NotFoundError("there is no database yet", "queue a run first")
+        add_views(connection)
         try:
             cursor = connection.execute(text)
             return [item[0] for item in cursor.description or ()], [tuple(row) for row in cursor.fetchall()]

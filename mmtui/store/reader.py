@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +26,7 @@ from mmtui.domain.views import (
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
 from mmtui.store import filters
+from mmtui.store.confusion import class_shares, matrix_of
 from mmtui.store.schema import HEAD, schema_revision
 
 STALLED_SECONDS = 120.0
@@ -318,7 +318,7 @@ class Reader:
             rows = [row for row in rows if row["step"] == step]
         if not rows:
             return None
-        history = [_class_shares(_matrix(row)) for row in rows]
+        history = [class_shares(matrix_of(row["matrix"])) for row in rows]
         return _class_table(str(run_id), rows[-1], history)
 
 
@@ -406,24 +406,8 @@ def _run_eta(stages: Sequence[StageView]) -> float | None:
     return sum(known) if known else None
 
 
-def _matrix(row: sqlite3.Row) -> list[list[int]]:
-    flat = array("q")
-    flat.frombytes(row["matrix"])
-    k = round(len(flat) ** 0.5)
-    return [list(flat[i * k : (i + 1) * k]) for i in range(k)]
-
-
-def _class_shares(matrix: list[list[int]]) -> list[float | None]:
-    """IoU of every class; None where it is in neither truth nor prediction."""
-    shares: list[float | None] = []
-    for index, row in enumerate(matrix):
-        union = sum(row) + sum(other[index] for other in matrix) - row[index]
-        shares.append(row[index] / union if union else None)
-    return shares
-
-
 def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]]) -> ClassTable:
-    matrix, shares = _matrix(row), history[-1]
+    matrix, shares = matrix_of(row["matrix"]), history[-1]
     names = json.loads(row["classes"])
     names += [str(index) for index in range(len(names), len(matrix))]
     classes = []

@@ -46,7 +46,8 @@ def write(home: Home, ids: Sequence[str], target: Path) -> int:
         UsageError: MLflow is not installed.
     """
     client_class, entities = _library()
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its own migrations
+    for name in ("alembic", "mlflow"):  # they tell of each of their own migrations
+        logging.getLogger(name).setLevel(logging.WARNING)
     client = client_class(tracking_uri=f"sqlite:///{target}")
     found = client.get_experiment_by_name(EXPERIMENT)
     experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, f"file://{target}.artifacts")

@@ -141,6 +141,13 @@ def test_costs_are_those_of_runs_with_the_same_work(home: Home) -> None:
         0.5 * (steps + 1000 - recipe.segment.steps)  # type: ignore[union-attr]
     )
     assert forecast.Costs(home).seconds(recipes.resolve("shapes_smoke", ["segment.batch_size=3"], home)) is None
+    # What runs took besides their stages counts too: this one took 100 s, its stages 90 s.
+    connection = sqlite3.connect(home.database)
+    connection.execute("UPDATE runs SET state = 'succeeded', attempt = 1, started_at = 0, ended_at = 100")
+    connection.execute("UPDATE stages SET started_at = 0, ended_at = 90.0 / (SELECT count(*) FROM stages)")
+    connection.commit()
+    connection.close()
+    assert forecast.Costs(home).seconds(recipe) == pytest.approx(10 + 0.5 * steps)
 
 
 def test_database_of_the_first_schema_is_upgraded_with_a_copy_kept(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from mmtui.errors import NotFoundError, TimedOutError, UnreachableError
+from mmtui.errors import NotFoundError, TimedOutError, UnreachableError, UsageError
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
+from mmtui.store.runs import read_run
 
 
 @pytest.fixture
@@ -61,6 +63,33 @@ def test_class_table_history_and_graphs_leave_superseded_ones_out(home: Home, re
         round(step / (step + number), 4) for step, number in [(2, 1), (4, 3), (6, 3), (8, 3), (10, 3)]
     ]
     assert [stats.values["attempt"] for stats in runs.graph_history(home, resumed_run, 100)] == [1, 3, 3, 3, 3]
+
+
+def test_views_for_queries_say_what_the_verbs_say(home: Home, resumed_run: str) -> None:
+    header, rows = runs.sql(home, "SELECT global_step, attempt, value FROM live_metrics WHERE name = 'loss' ORDER BY 1")
+    assert header == ["global_step", "attempt", "value"]
+    assert rows == [(p.global_step, p.attempt, p.value) for p in runs.points(home, resumed_run, "loss")]
+    table = runs.class_table(home, resumed_run)
+    assert table is not None
+    _, rows = runs.sql(home, "SELECT name, iou, pixels, step FROM class_iou WHERE latest ORDER BY class")
+    assert rows == [(row.name, row.iou, row.pixels, 10) for row in table.classes]
+    _, rows = runs.sql(home, "SELECT iou FROM class_iou WHERE class = 0 ORDER BY global_step")
+    assert tuple(row[0] for row in rows) == table.classes[0].history
+    _, rows = runs.sql(home, "SELECT id, took FROM live_runs")
+    assert rows == [(int(resumed_run), None)]
+    with Database(home).write() as session:
+        read_run(session, int(resumed_run)).deleted_at = 1.0
+    for view in ("live_runs", "live_metrics", "class_iou"):
+        assert runs.sql(home, f"SELECT count(*) FROM {view}")[1] == [(0,)], "it is in the trash"
+
+
+def test_query_cannot_write_nor_leave_anything_behind(home: Home, resumed_run: str) -> None:
+    for text in ("DELETE FROM runs", "CREATE TABLE x (y)", "DROP VIEW main.live_runs", "PRAGMA user_version = 7"):
+        with contextlib.suppress(UsageError):
+            runs.sql(home, text)
+    assert runs.sql(home, "SELECT count(*) FROM runs")[1] == [(1,)]
+    assert runs.sql(home, "PRAGMA user_version")[1] == [(0,)]
+    assert runs.sql(home, "SELECT count(*) FROM sqlite_schema WHERE name IN ('x', 'live_runs')")[1] == [(0,)]
 
 
 def test_series_buckets_keep_every_extreme_and_mark_superseded(home: Home, resumed_run: str) -> None:
