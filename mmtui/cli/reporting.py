@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import Argument, JsonOption, option
+from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
 from mmtui.errors import UnreachableError, UsageError
 from mmtui.paths import Home
 
@@ -45,6 +45,23 @@ def report(
     missing = next((row for row in rows if not row.runs), None)
     if missing is not None:
         say(f"rows with 0 runs have not been run; run one with: mmtui run {missing.recipe} data.root=FOLDER")
+
+
+def figures(
+    runs: RunsArgument,
+    output: Annotated[str, option("--output", "-o", help="folder for the pictures")] = "figures",
+) -> None:
+    """Draw graph, patches, boxes, embeddings, predictions and curves of runs: mmtui figures 3 4 -o figures"""
+    from mmtui.services import figures as service
+    from mmtui.services import runs as lookup
+
+    home, target = Home.from_environment(), Path(output).expanduser().absolute()
+    ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
+    try:
+        for path in service.draw(home, ids, target):
+            render.line(str(path))
+    except OSError as error:
+        raise UnreachableError(f"{target} cannot be written: {error.strerror or error}") from None
 
 
 def _runs(selectors: list[str], as_latex: bool, html: str) -> None:

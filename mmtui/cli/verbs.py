@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "diff": "finding:diff",
     "query": "finding:query",
     "report": "reporting:report",
+    "figures": "reporting:figures",
     "export": "exchanging:export",
     "import": "exchanging:import_",
     "tag": "keeping:tag",

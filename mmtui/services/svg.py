@@ -10,6 +10,9 @@ from html import escape
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 260, 62, 12, 14, 34
 
+FEW = 12
+"""Up to so many points are marked: between them nothing was measured."""
+
 Line = tuple[str, Sequence[tuple[float, float]]]
 """A name and points (x, y) in the order of x; not finite ones are left out."""
 
@@ -54,8 +57,7 @@ def chart(title: str, lines: Sequence[Line], x_name: str = "step") -> str:
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
-        if len(points) == 1:
-            x, y = at(*points[0])
+        for x, y in (at(*point) for point in points if len(points) <= FEW):
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
         if len(kept) > 1:
             y = TOP + 14 * number
@@ -65,3 +67,13 @@ def chart(title: str, lines: Sequence[Line], x_name: str = "step") -> str:
         f'<text class="tick" x="{WIDTH / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_name)}</text></svg>'
     )
     return "".join(parts)
+
+
+_STYLE = "text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}svg{background:#fff}"
+
+
+def standalone(drawn: str) -> str:
+    """A chart as a file of its own: with its size, its style and the name space that viewers ask for."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+    first, _, rest = drawn.removeprefix("<svg ").partition(">")
+    return f"{head}{first}><style>{_STYLE}</style>{rest}\n"

@@ -1,0 +1,128 @@
+"""Figures on demand: what runs kept of their graphs, embeddings and predictions, their curves, graph sizes.
+
+Pictures are drawn by the engine in a child process: front ends load no torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmtui.domain.states import RunState
+from mmtui.domain.views import RunDetail
+from mmtui.errors import MmtuiError, NotFoundError
+from mmtui.paths import Home
+from mmtui.services import runs, svg
+
+SHEETS = {"match_patches.png": "patches", "match_boxes.png": "boxes"}
+"""Pictures that a match stage draws itself, and what they are called here."""
+POINTS = 600
+
+
+def draw(home: Home, ids: Sequence[str], target: Path) -> list[Path]:
+    """Draw every figure that the runs have the data for into the folder ``target``; returns the files.
+
+    - ``graph``, ``embeddings``, ``predictions`` (PNG): as ``python -m engine pictures`` draws them
+    - ``patches``, ``boxes`` (PNG): patches of a graph by class, and the windows they were cut from
+    - ``NAME.svg``: a metric of all runs; ``graph_size_miou.svg``, ``graph_size_time.svg``: by nodes of the graph
+
+    Raises:
+        NotFoundError: there is nothing to draw yet.
+        MmtuiError: the engine could not draw; its words.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    details = [runs.get_run(home, run_id) for run_id in ids]
+    made = [*_sheets(home, ids, target), *_drawn(home, ids, target)]
+    for name, text in _charts(home, details):
+        if not text:
+            continue
+        path = target / f"{name}.svg"
+        path.write_text(svg.standalone(text), encoding="utf-8")
+        made.append(path)
+    if not made:
+        raise NotFoundError("there is nothing to draw yet", "figures need some steps of a run")
+    return made
+
+
+def _sheets(home: Home, ids: Sequence[str], target: Path) -> Iterator[Path]:
+    for run_id in ids:
+        for file, name in SHEETS.items():
+            found = home.run(run_id).root / "images" / file
+            if found.is_file():
+                yield Path(shutil.copyfile(found, target / f"{name}{_suffix(run_id, ids)}.png"))
+
+
+def _suffix(run_id: str, ids: Sequence[str]) -> str:
+    return f"_{run_id}" if len(ids) > 1 else ""
+
+
+def _drawn(home: Home, ids: Sequence[str], target: Path) -> list[Path]:
+    """What the engine draws; its n-th run is renamed to its id."""
+    begun = [run_id for run_id in ids if any(home.run(run_id).attempts.glob("[0-9]*"))]
+    if not begun:
+        return []
+    options = [text for run_id in begun for text in ("--run-dir", str(home.run(run_id).root))]
+    command = [sys.executable, "-m", "engine", "pictures", *options, "--out", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        if "holds nothing to draw" in done.stderr:
+            return []
+        words = done.stderr.strip().splitlines()
+        raise MmtuiError(words[-1].removeprefix("error: ") if words else "the engine could not draw")
+    made = []
+    for path in map(Path, done.stdout.split("\n")[:-1]):
+        stem, _, number = path.stem.rpartition("_")
+        if len(begun) > 1 and number.isdigit():
+            path = path.rename(path.with_name(f"{stem}_{begun[int(number) - 1]}{path.suffix}"))
+        made.append(path)
+    return made
+
+
+def _charts(home: Home, details: Sequence[RunDetail]) -> Iterator[tuple[str, str]]:
+    # The loss of a stage has a scale of its own; mean IoU belongs to the whole run.
+    stages = dict.fromkeys(stage.name for detail in details for stage in detail.stages if stage.name != "evaluate")
+    for metric, stage in (*(("loss", name) for name in stages), ("miou", None)):
+        lines = [
+            (f"{detail.row.id} {detail.row.name}", _points(home, detail.row.id, metric, stage)) for detail in details
+        ]
+        if any(len(points) > 1 for _, points in lines):
+            words = f"{metric} of {stage} by step of the run" if stage else f"{metric} by step of the run"
+            yield (f"{metric}_{stage}" if stage else metric), svg.chart(metric, lines, words)
+    yield from _graph_sizes(details)
+
+
+def _points(home: Home, run_id: str, metric: str, stage: str | None) -> list[tuple[float, float]]:
+    found = runs.series(home, run_id, metric, max_buckets=POINTS, stage=stage)
+    return [(bucket.x, bucket.last) for bucket in found.buckets if not bucket.superseded]
+
+
+def _graph_sizes(details: Sequence[RunDetail]) -> Iterator[tuple[str, str]]:
+    """Mean IoU and minutes of the match stage by nodes of a graph, means over the runs of each size."""
+    iou: dict[int, list[float]] = {}
+    minutes: dict[int, list[float]] = {}
+    for detail in details:
+        match, miou = detail.config.get("match"), detail.row.metrics.get("miou")
+        if not match or miou is None or detail.row.state != RunState.SUCCEEDED:
+            continue
+        nodes = int(match["images"]) * int(match["patches_per_image"])
+        iou.setdefault(nodes, []).append(miou)
+        for stage in detail.stages:
+            if (
+                stage.name == "match"
+                and not stage.reused_from
+                and stage.ended_at is not None
+                and stage.started_at is not None
+            ):
+                minutes.setdefault(nodes, []).append((stage.ended_at - stage.started_at) / 60)
+    if len(iou) < 2:
+        return
+    for name, values, words in (
+        ("graph_size_miou", iou, "mean IoU (%) by nodes of the graph"),
+        ("graph_size_time", minutes, "minutes of the match stage by nodes of the graph"),
+    ):
+        points = [(float(nodes), statistics.fmean(found)) for nodes, found in sorted(values.items())]
+        yield name, svg.chart(name, [(name, points)], words)
