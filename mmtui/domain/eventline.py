@@ -58,14 +58,14 @@ def finite(value: Any) -> float | None:
 
 
 def _storable(value: Any) -> Any:
+    if isinstance(value, float):  # most are: first
+        return value if math.isfinite(value) else None
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):
         return {_text(str(key)): _storable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_storable(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, int) and not isinstance(value, bool):
         return value if -LARGEST <= value <= LARGEST else None
     return value

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mmtui.domain import filters
-from mmtui.domain.series import bucketise
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import printable
 from mmtui.domain.views import ClassTable, GraphStats, Point, RunDetail, RunRow, Series
@@ -194,9 +193,8 @@ def points(home: Home, run_id: str, metric: str, *, all_attempts: bool = False) 
 def series(home: Home, run_id: str, metric: str, *, max_buckets: int = 400, stage: str | None = None) -> Series:
     """A metric reduced for drawing: min/max buckets over global steps, the same for the same points."""
     with Reader(home) as reader:
-        found = list(reader.points(int(run_id), metric, all_attempts=True, stage=stage))
-        resumed = reader.resumed_at(int(run_id))
-    return Series(run_id, metric, bucketise(found, resumed, max_buckets), len(found))
+        found, count = reader.series(int(run_id), metric, max_buckets, stage)
+    return Series(run_id, metric, found, count)
 
 
 def graph_stats(home: Home, run_id: str) -> GraphStats | None:

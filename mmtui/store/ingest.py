@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from sqlmodel import Session
 
 from mmtui.domain.eventline import finite, whole
 from mmtui.domain.states import RunEvent, RunState
+from mmtui.store import pyramid
 from mmtui.store.runs import read_attempt, read_run, transition
 from mmtui.store.tables import Attempt, Need, Run, Stage
 
@@ -47,9 +50,11 @@ def ingest(session: Session, run_id: int, number: int, batch: Batch) -> None:
     """Store a batch and everything that is derived from it, in the caller's transaction."""
     run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
     stages = {stage.name: stage for stage in _stages(session, run_id)}
-    for event in batch.events:
+    for event, after in zip_longest(batch.events, batch.events[1:]):
         _HANDLERS.get(str(event["kind"]), _ignore)(session, run, attempt, stages, event)
-        _follow(run, stages, event)
+        # Where the next one says the same of the same, only the last matters: attributes of rows are slow to set.
+        if after is None or not event["kind"] == after["kind"] == "metrics" or event.get("stage") != after.get("stage"):
+            _follow(run, stages, event)
     _insert_rows(session, run_id, number, batch)
     attempt.ingested = batch.offset
     attempt.corrupt_lines += len(batch.corrupt)
@@ -212,9 +217,9 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
         stage, t = str(event.get("stage") or ""), float(event["t"])
         if kind == "metrics":
             metrics += [
-                (run_id, str(name), global_step, number, stage, step, t, _number(value))
+                (run_id, name, global_step, number, stage, step, t, kept)
                 for name, value in values.items()
-                if value is None or _number(value) is not None
+                if (kept := value if type(value) is float else _number(value)) is not None or value is None
             ]
         elif kind == "confusion" and _square(values.get("matrix")):
             blob = array("q", [_integer(n) for row in values["matrix"] for n in row]).tobytes()
@@ -237,6 +242,9 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
     for sql, rows in ((_METRIC_SQL, metrics), (_EVENT_SQL, events), (_EVALUATION_SQL, evaluations)):
         if rows:
             connection.exec_driver_sql(sql, rows)
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    pyramid.update(driver, run_id, number, metrics)
 
 
 def _corrupt_rows(run_id: int, number: int, batch: Batch) -> list[tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration, replay_words
 from mmtui.domain.views import (
     AttemptView,
+    Bucket,
     ClassRow,
     ClassTable,
     GraphStats,
@@ -25,7 +26,7 @@ from mmtui.domain.views import (
 )
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.store import filters
+from mmtui.store import buckets, filters
 from mmtui.store.confusion import class_shares, matrix_of
 from mmtui.store.schema import HEAD, schema_revision
 
@@ -281,6 +282,14 @@ class Reader:
             parameters.append(stage)
         for row in self.query(f"{sql} ORDER BY global_step, attempt", parameters):
             yield Point(*row)
+
+    def series(self, run_id: int, metric: str, most: int, stage: str | None = None) -> tuple[tuple[Bucket, ...], int]:
+        """A metric in about ``most`` buckets for a chart, and the number of its points, of all attempts."""
+        connection = self.connection()
+        if connection is None:
+            return (), 0
+        with _translated(self.home):
+            return buckets.series(connection, run_id, metric, self.resumed_at(run_id), most, stage)
 
     def resumed_at(self, run_id: int) -> dict[int, int]:
         """{attempt: global step it went on from}."""

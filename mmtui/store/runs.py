@@ -14,7 +14,7 @@ from sqlmodel import Session, col, delete, select
 from mmtui.domain.scheduling import crowded, place_between
 from mmtui.domain.states import RunEvent, RunState, next_state
 from mmtui.errors import NotFoundError, RefusedError
-from mmtui.store.tables import Attempt, Evaluation, Event, Metric, Run, Setting, Stage, Transition, Wish
+from mmtui.store.tables import Attempt, Evaluation, Event, Metric, MetricBucket, Run, Setting, Stage, Transition, Wish
 
 
 @dataclass(frozen=True)
@@ -331,6 +331,6 @@ def change_recipe(
 
 def forget_run(session: Session, run_id: int) -> None:
     """Delete a run and everything that belongs to it; its id is never given again."""
-    for table in (Metric, Event, Evaluation, Stage, Attempt, Transition, Wish):
+    for table in (Metric, MetricBucket, Event, Evaluation, Stage, Attempt, Transition, Wish):
         session.exec(delete(table).where(col(table.run_id) == run_id))
     session.exec(delete(Run).where(col(Run.id) == run_id))

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from mmtui.errors import UnreachableError
 
-HEAD = "0003"
+HEAD = "0004"
 """Newest migration; revisions are four digits and sort as text."""
 
 

@@ -152,6 +152,31 @@ class Metric(SQLModel, table=True):
     value: float | None = None
 
 
+class MetricBucket(SQLModel, table=True):
+    """A summary of consecutive points of a series (``mmtui.store.pyramid``)."""
+
+    __tablename__ = "metric_buckets"
+    __table_args__: Any = (
+        PrimaryKeyConstraint("run_id", "name", "level", "attempt", "bucket"),
+        {"sqlite_with_rowid": False},
+    )
+
+    run_id: int = Field(foreign_key="runs.id")
+    name: str
+    level: int
+    attempt: int
+    bucket: int
+    first_step: int
+    last_step: int
+    low: float
+    high: float
+    first: float
+    last: float
+    count: int
+    stage: str | None = None
+    t: float
+
+
 class Event(SQLModel, table=True):
     """An event that is no metric: graph statistics, projections, warnings, errors, checkpoints, unknown kinds."""
 

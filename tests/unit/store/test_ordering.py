@@ -170,5 +170,5 @@ def test_database_of_the_first_schema_is_upgraded_with_a_copy_kept(home: Home) -
         run = read_run(session, 1)
         assert (run.name, run.after, run.if_failed) == ("old", "[]", "hold")
     database.close()
-    assert [path.name.startswith("before-0003") for path in home.backups.iterdir()] == [True]
+    assert [path.name.startswith("before-0004") for path in home.backups.iterdir()] == [True]
     assert runs.queue_order(home) == ["1"] and runs.queue_settings(home) == {}
