@@ -95,6 +95,63 @@ def recording(path: Path) -> None:
     say("event file", f"{(path.stat().st_size - before) / RECORDED / len(NAMES):.1f} bytes a scalar")
 
 
+def rivals() -> None:
+    """The same 20 scalars through the clients of other trackers, as far as they are installed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for title, make in (("wandb (offline)", _wandb), ("TensorBoard", _tensorboard), ("mlflow (SQLite)", _mlflow)):
+            try:
+                record, times = make(folder)
+            except ImportError:
+                say(f"  {title}", "is not installed")
+                continue
+            taken = timed(record, times)
+            say(f"  {title}", f"{1e6 * taken[times // 2]:,.0f} us median, {1e6 * taken[times * 99 // 100]:,.0f} us p99")
+
+
+def _wandb(folder: Path) -> tuple[Callable[[], Any], int]:
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+    run = wandb.init(project="bench", mode="offline", dir=str(folder), settings=settings)
+    step = iter(range(1, RECORDED))
+    return lambda: run.log(values_of(next(step))), 2000
+
+
+def _tensorboard(folder: Path) -> tuple[Callable[[], Any], int]:
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer, step = EventFileWriter(str(folder / "tensorboard")), iter(range(1, RECORDED))
+
+    def record() -> None:
+        at = next(step)
+        for name, value in values_of(at).items():
+            summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=name, simple_value=value)])
+            writer.add_event(event_pb2.Event(wall_time=time.time(), step=at, summary=summary))
+
+    return record, 2000
+
+
+def _mlflow(folder: Path) -> tuple[Callable[[], Any], int]:
+    import logging
+
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    run, step = client.create_run(client.create_experiment("bench")).info.run_id, iter(range(1, RECORDED))
+
+    def record() -> None:
+        at = next(step)
+        metrics = [Metric(name, value, round(1000 * time.time()), at) for name, value in values_of(at).items()]
+        client.log_batch(run, metrics=metrics)
+
+    return record, 200
+
+
 def ingesting() -> None:
     """Points a second into rows and pyramid, and the floor: json.loads and one INSERT a point, nothing else."""
     with fresh() as (home, database):
@@ -185,6 +242,7 @@ def asking(points: int) -> None:
 def main() -> None:
     """All of it."""
     ingesting()
+    rivals()
     charting()
     asking(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
 

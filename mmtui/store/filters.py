@@ -110,7 +110,12 @@ def expression(operand: Operand) -> Sql:
 def _metric(operand: Operand) -> Sql:
     base = f"FROM metrics m WHERE m.run_id = runs.id AND m.name = ? AND m.value IS NOT NULL{_KEPT}"
     if operand.take in ("max", "min"):
-        return f"SELECT {operand.take}(m.value) {base}", [operand.name]
+        # Of a run that was never resumed no point is superseded: its pyramid has the extremes in a few rows.
+        resumed = "SELECT 1 FROM attempts a WHERE a.run_id = runs.id AND a.number > 1 AND a.resumed_global_step >= 0"
+        buckets = "metric_buckets b WHERE b.run_id = runs.id AND b.name = ? AND b.level = 4"
+        whole = f"SELECT {operand.take}(b.{'high' if operand.take == 'max' else 'low'}) FROM {buckets}"
+        points = f"SELECT {operand.take}(m.value) {base}"
+        return f"SELECT CASE WHEN EXISTS ({resumed}) THEN ({points}) ELSE ({whole}) END", [operand.name] * 2
     if operand.take.startswith("@"):
         return f"SELECT m.value {base} AND m.global_step = ? LIMIT 1", [operand.name, int(operand.take[1:])]
     order = "DESC" if operand.take == "last" else "ASC"

@@ -51,6 +51,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Home:
         for step, value in enumerate(model["loss"], 1):
             row = [run_id, "loss", step, 1, "segment", step, 0.0, value]
             connection.execute("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        pyramid.fill(connection)  # as ingest would have
         connection.commit()
         connection.close()
     database.close()

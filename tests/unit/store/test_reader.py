@@ -83,6 +83,23 @@ def test_views_for_queries_say_what_the_verbs_say(home: Home, resumed_run: str) 
         assert runs.sql(home, f"SELECT count(*) FROM {view}")[1] == [(0,)], "it is in the trash"
 
 
+def test_extremes_of_a_resumed_run_are_those_of_its_kept_points(
+    home: Home, add_run: Callable[..., int], new_attempt: Callable[..., Any], end_attempt: Callable[[int], None]
+) -> None:
+    run_id = add_run()
+    for resumed, loss in ((0, 100.0), (2, 1.0)):
+        file = new_attempt(run_id)
+        file.start(resumed)
+        for step in range(resumed + 1, 6):
+            file.emit("metrics", step, {"loss": loss if step > 2 else 7.0})
+        file.read()
+        if not resumed:
+            assert [row.id for row, _ in runs.find(home, "max loss = 100")[0]] == [str(run_id)]
+            end_attempt(run_id)
+    assert runs.find(home, "max loss > 7")[1] == 0, "the 100 were done again"
+    assert runs.find(home, "max loss = 7 and min loss = 1")[1] == 1
+
+
 def test_query_cannot_write_nor_leave_anything_behind(home: Home, resumed_run: str) -> None:
     for text in ("DELETE FROM runs", "CREATE TABLE x (y)", "DROP VIEW main.live_runs", "PRAGMA user_version = 7"):
         with contextlib.suppress(UsageError):
