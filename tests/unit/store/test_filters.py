@@ -17,6 +17,7 @@ from mmtui.domain.filters import Both, Compare, In, IsNull, Node, Not, Operand, 
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
 from mmtui.services import comparing, keeping, queue, runs
+from mmtui.store import pyramid
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, insert_run
 
