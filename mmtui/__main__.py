@@ -32,6 +32,14 @@ def dispatch(argv: list[str]) -> int:
         if found is not None:
             verb, values = found
             return verb(**values) or 0
+    elif os.environ["_MMTUI_COMPLETE"].startswith("complete_"):
+        from mmtui.cli.diagnostics import tell_shell
+        from mmtui.cli.quick_completion import answer
+
+        told = answer()
+        if told is not None:
+            tell_shell(told)
+            return 0
     from mmtui.cli.app import app
 
     app(prog_name="mmtui")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(NamedTuple):
     """The data directory: ``MMTUI_HOME``, else ``$XDG_DATA_HOME/mmtui``. Private to the user (0700)."""
 
     root: Path
@@ -77,8 +76,7 @@ class Home:
         return RunPaths(self.runs / run_id)
 
 
-@dataclass(frozen=True, slots=True)
-class RunPaths:
+class RunPaths(NamedTuple):
     """Files of one run. The engine knows the same names (``engine.checkpoint``, ``engine.events``)."""
 
     root: Path

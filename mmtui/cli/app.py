@@ -98,13 +98,13 @@ def _metavar(parameter: inspect.Parameter, declared: Option) -> str | None:
 
 
 def _complete_runs(incomplete: str) -> list[tuple[str, str]]:
-    from mmtui.cli.completion import run_choices
+    from mmtui.cli.quick_completion import run_choices
 
     return run_choices(incomplete)
 
 
 def _complete_recipes(incomplete: str) -> list[tuple[str, str]]:
-    from mmtui.cli.completion import recipe_choices
+    from mmtui.cli.quick_completion import recipe_choices
 
     return recipe_choices(incomplete)
 

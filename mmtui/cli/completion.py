@@ -6,14 +6,10 @@ import os
 from typing import Annotated
 
 from mmtui.cli.options import Argument
-from mmtui.errors import MmtuiError, UsageError
-from mmtui.paths import Home
+from mmtui.cli.quick_completion import Choices
+from mmtui.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
-MOST_RUNS = 50
-
-Choices = list[tuple[str, str]]
-"""(what is completed, what it is)."""
 
 
 def completion(shell: Annotated[str, Argument("bash, zsh or fish")]) -> None:
@@ -25,25 +21,6 @@ def completion(shell: Annotated[str, Argument("bash, zsh or fish")]) -> None:
     # The protocol of Typer's own completion: asked so, the program prints its script and leaves.
     os.environ["_MMTUI_COMPLETE"] = f"source_{shell}"
     app(prog_name="mmtui")
-
-
-def run_choices(incomplete: str) -> Choices:
-    """The newest runs whose id begins so."""
-    from mmtui.services import runs
-
-    try:
-        rows = runs.list_runs(Home.from_environment(), limit=MOST_RUNS)
-    except MmtuiError:
-        return []  # a shell that completes is no place for error messages
-    return [(row.id, f"{row.name} {row.state}") for row in rows if row.id.startswith(incomplete)]
-
-
-def recipe_choices(incomplete: str) -> Choices:
-    """Recipes whose name begins so."""
-    from mmtui.services import recipes
-
-    found = recipes.list_recipes(Home.from_environment())
-    return [(view.name, view.description) for view in found if view.name.startswith(incomplete)]
 
 
 def key_choices(incomplete: str) -> Choices:

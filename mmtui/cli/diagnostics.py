@@ -30,6 +30,11 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def tell_shell(text: str) -> None:
+    """Answer a shell that completes: on stdout, without ``render``, which takes longer to load than all the rest."""
+    sys.stdout.write(f"{text}\n")
+
+
 def report(error: MmtuiError) -> int:
     """Say what went wrong; its exit code."""
     say(f"error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))

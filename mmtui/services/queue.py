@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
-from mmtui.errors import RefusedError, UsageError
+from mmtui.errors import NoResourcesError, RefusedError, UsageError
 from mmtui.paths import Home
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
         UnreachableError: the database cannot be written.
     """
     check_terms(terms, len(members))
+    _refuse_impossible(terms)
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
     from engine.config import dump_recipe
     from mmtui.services import code, recipes
@@ -137,6 +138,24 @@ def check_terms(terms: Terms, count: int) -> None:
         raise UsageError("--fail-fast is for a sweep or a --group", "leave it out for one run")
     if terms.budget and not terms.group and count < 2:
         raise UsageError("--budget is shared by the runs of a sweep or of a --group", "for one run use --time-limit")
+
+
+def _refuse_impossible(terms: Terms) -> None:
+    """A run that this machine can never start is refused, unless it is held: then a place may come first.
+
+    Raises:
+        NoResourcesError: it wants more GPUs, or CPU slots, than there are.
+    """
+    if terms.wanted <= 1 or terms.hold or terms.launcher:
+        return
+    from mmtui.services.places import find_slots
+
+    slots = find_slots([])
+    if slots.total and terms.wanted > slots.total:
+        raise NoResourcesError(
+            f"--gpus {terms.wanted:g}: this machine has {slots.total} {slots.kind}{'' if slots.total == 1 else 's'}",
+            "ask for fewer, queue it with --hold, or submit it to a cluster: --launcher slurm",
+        )
 
 
 def _new_run(resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], terms: Terms, group: str) -> NewRun:

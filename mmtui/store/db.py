@@ -128,6 +128,7 @@ def prepare(home: Home) -> None:
             return
         if revision is not None:
             _refuse_newer(home, revision)
+            _refuse_served(home)
         if home.database.exists() and home.database.stat().st_size:
             backup(home.database, home.backups / f"before-{HEAD}-{int(time.time())}.db")
         try:
@@ -145,6 +146,25 @@ def _refuse_newer(home: Home, revision: str) -> None:
             f"{home.database} was written by a newer mmtui (schema {revision}, this one knows {HEAD})",
             "upgrade mmtui, or set MMTUI_HOME to another directory",
         )
+
+
+def _refuse_served(home: Home) -> None:
+    """An older mmtui's supervisor may be at work on the database: it must not change under its hands."""
+    try:
+        descriptor = os.open(home.lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
+        if f'"pid": {os.getpid()},' not in holder:
+            raise UnreachableError(
+                f"{home.database} has an older schema, and an older mmtui's supervisor is at work on it",
+                "run: mmtui daemon stop (running trainers go on), then the same again",
+            ) from None
+    finally:
+        os.close(descriptor)
 
 
 def _migrate(home: Home) -> None:

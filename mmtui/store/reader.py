@@ -73,7 +73,11 @@ class Reader:
             revision = schema_revision(self.home.database)
             if revision is None:
                 return None
-            _check_revision(self.home, revision)
+            if revision != HEAD:
+                # SQLAlchemy is loaded for the one command after an upgrade of mmtui.
+                from mmtui.store.db import prepare
+
+                prepare(self.home)
             uri = f"file:{quote(str(self.home.database))}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
@@ -329,13 +333,6 @@ class Reader:
             return None
         history = [class_shares(matrix_of(row["matrix"])) for row in rows]
         return _class_table(str(run_id), rows[-1], history)
-
-
-def _check_revision(home: Home, revision: str) -> None:
-    if revision > HEAD:
-        raise UnreachableError(f"{home.database} was written by a newer mmtui (schema {revision})", "upgrade mmtui")
-    if revision < HEAD:
-        raise UnreachableError(f"{home.database} has an older schema ({revision})", "run: mmtui daemon start")
 
 
 @contextmanager

@@ -110,3 +110,10 @@ def test_cancel_save_and_now_contradict_each_other(home: Home, mmtui_: Invoke) -
     assert mmtui_("cancel", run_id, "--save", "--now").code == 2
     assert mmtui_("cancel", run_id, "--save").code == 0
     assert runs.get_run(home, run_id).row.state == "cancelled"
+
+
+def test_run_that_no_place_here_can_ever_hold_is_refused_unless_held(home: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("run", "shapes_baseline", "--smoke", "--gpus", "99")
+    assert (found.code, found.out) == (6, "") and "this machine has" in found.err and "--hold" in found.err
+    assert mmtui_("ls").out == ""
+    assert mmtui_("run", "shapes_baseline", "--smoke", "--gpus", "99", "--hold").code == 0

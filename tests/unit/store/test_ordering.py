@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,13 @@ from alembic import command
 from alembic.config import Config
 
 from engine.config import load_recipe
-from mmtui.errors import RefusedError, UsageError
+from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
 from mmtui.services import forecast, queue, recipes, runs
 from mmtui.store import db
 from mmtui.store.db import Database
 from mmtui.store.runs import place, read_run, waiting_line
+from mmtui.store.schema import schema_revision
 
 
 def three(home: Home) -> list[str]:
@@ -150,25 +153,64 @@ def test_costs_are_those_of_runs_with_the_same_work(home: Home) -> None:
     assert forecast.Costs(home).seconds(recipe) == pytest.approx(10 + 0.5 * steps)
 
 
-def test_database_of_the_first_schema_is_upgraded_with_a_copy_kept(home: Home) -> None:
+@pytest.fixture(params=["0001", "0002", "0003"])
+def old(request: pytest.FixtureRequest, home: Home) -> Home:
+    """A database of an earlier schema, with one run and forty points of its loss."""
     home.create()
     config = Config()
     config.set_main_option("script_location", str(Path(db.__file__).parent / "migrations"))
     config.attributes["database"] = home.database
-    command.upgrade(config, "0001")
+    command.upgrade(config, request.param)
     connection = sqlite3.connect(home.database)
-    names = [row[1] for row in connection.execute("PRAGMA table_info(runs)") if row[5] == 0]
-    values = {"name": "old", "state": "held", "gpus": "[]", "tags": "[]", "config": "{}", "overrides": "[]"}
+    values = {
+        "name": "old",
+        "state": "held",
+        "gpus": "[]",
+        "tags": "[]",
+        "config": "{}",
+        "overrides": "[]",
+        "code": "{}",
+    }
+    columns = connection.execute("PRAGMA table_info(runs)").fetchall()
+    names = [name for _, name, _, required, default, key in columns if required and default is None and not key]
     row = [values.get(name, "" if name in ("recipe", "run_group", "reason", "error", "stage") else 0) for name in names]
-    row[names.index("code")], row[names.index("deleted_at")] = "{}", None
-    marks = ",".join("?" * len(names))
-    connection.execute(f"INSERT INTO runs ({','.join(names)}) VALUES ({marks})", row)
+    connection.execute(f"INSERT INTO runs ({','.join(names)}) VALUES ({','.join('?' * len(names))})", row)
+    points = [(1, "loss", step, 1, "segment", step, 0.0, float(step % 7)) for step in range(40)]
+    connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)", points)
     connection.commit()
     connection.close()
-    database = Database(home)
+    return home
+
+
+def test_database_of_an_earlier_schema_is_upgraded_with_a_copy_kept(old: Home) -> None:
+    database = Database(old)
     with database.write() as session:
         run = read_run(session, 1)
-        assert (run.name, run.after, run.if_failed) == ("old", "[]", "hold")
+        assert (run.name, run.after, run.if_failed, run.wanted, run.launcher) == ("old", "[]", "hold", 1.0, "{}")
     database.close()
-    assert [path.name.startswith("before-0004") for path in home.backups.iterdir()] == [True]
-    assert runs.queue_order(home) == ["1"] and runs.queue_settings(home) == {}
+    assert [path.name.startswith("before-0004") for path in old.backups.iterdir()] == [True]
+    assert runs.queue_order(old) == ["1"] and runs.queue_settings(old) == {}
+
+
+def test_reading_upgrades_too_and_charts_show_old_points(old: Home) -> None:
+    made = runs.series(old, "1", "loss", max_buckets=10)
+    assert made.total_points == 40 and max(bucket.high for bucket in made.buckets) == 6.0
+    assert len(list(old.backups.iterdir())) == 1
+
+
+def test_database_is_not_upgraded_under_the_hands_of_an_older_supervisor(old: Home) -> None:
+    script = "import sys; from mmtui.paths import Home; from mmtui.supervisor.lock import SupervisorLock;"
+    script += (
+        "from pathlib import Path; lock = SupervisorLock(Home(Path(sys.argv[1]))); print('held'); sys.stdin.read()"
+    )
+    before = schema_revision(old.database)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(old.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        for action in (lambda: runs.queue_order(old), lambda: Database(old)):
+            with pytest.raises(UnreachableError, match="older mmtui's supervisor"):
+                action()
+        assert schema_revision(old.database) == before and not list(old.backups.iterdir())
+        process.communicate("")
+    assert runs.queue_order(old) == ["1"]
