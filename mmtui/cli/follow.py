@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import sys
 import threading
 import time
 from pathlib import Path
@@ -79,12 +80,17 @@ def watch(
         str, Argument("run (an id, @, @~1), or a run directory or events.jsonl of any trainer", complete="runs")
     ] = "@",
 ) -> int:
-    """Follow a run as plain lines until it ends; exit 1 if it did not succeed."""
+    """Follow a run until it ends, on one screen (plain lines in a pipe); exit 1 if it did not succeed."""
     is_selector = re.fullmatch(r"\d+|@(~\d+)?", run)
     if not is_selector and ("/" in run or run.endswith(".jsonl") or Path(run).exists()):
         return watch_path(Path(run))
     home = Home.from_environment()
-    return watch_run(home, service.resolve(home, run))
+    run_id = service.resolve(home, run)
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from mmtui.cli.watching import watch_screen
+
+        return watch_screen(home, run_id)
+    return watch_run(home, run_id)
 
 
 def watch_run(home: Home, run_id: str) -> int:

@@ -86,6 +86,14 @@ def block(text: str) -> None:
     print("\n".join(_clean(part) for part in text.splitlines()), flush=True)
 
 
+def redraw(texts: Sequence[str], above: int) -> None:
+    """Lines in the place of the ``above`` lines that were drawn last, on a terminal."""
+    up = f"\x1b[{above}F" if above else ""
+    # Each line is cut to its end only after it was written: nothing flickers.
+    body = "".join(f"{_clean(text)}\x1b[K\n" for text in texts)
+    print(f"{up}{body}\x1b[J", end="", flush=True)
+
+
 def _painted(part: Part) -> str:
     text, color = (part, "") if isinstance(part, str) else part
     text = _clean(text)
