@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 
 from mmtui.cli import verbs
 from mmtui.paths import Home
+from mmtui.services import naming
 
 MOST_RUNS = 50
 _MANY_RUNS = (
@@ -73,22 +72,9 @@ def _choices(shell: str, before: list[str], incomplete: str) -> Choices | None:
 
 
 def run_choices(incomplete: str) -> Choices:
-    """The newest runs whose id begins so. A shell that completes is no place for error messages."""
-    database = str(Home.from_environment().database)
-    if re.search(r"[^\w./-]", database, re.ASCII):
-        from urllib.parse import quote
-
-        database = quote(database)
-    sql = (
-        "SELECT id, name, state FROM runs WHERE deleted_at IS NULL AND substr(id, 1, ?) = ? ORDER BY id DESC"
-        f" LIMIT {MOST_RUNS}"
-    )
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(sql, (len(incomplete), incomplete)).fetchall()
-    except sqlite3.Error:
-        return []
-    return [(str(number), _printable(f"{name} {state}")) for number, name, state in rows]
+    """The newest runs whose id begins so."""
+    found = naming.begin_with(Home.from_environment(), incomplete, MOST_RUNS)
+    return [(run_id, _printable(f"{name} {state}")) for run_id, name, state in found]
 
 
 def recipe_choices(incomplete: str) -> Choices:

@@ -20,6 +20,7 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import devices, recipes, supervisors
 from mmtui.settings import SettingsError, load
+from mmtui.store.cells import DAMAGED
 from mmtui.store.reader import Reader
 from mmtui.store.schema import schema_revision
 
@@ -54,6 +55,7 @@ def checks(home: Home) -> list[Check]:
         _sqlite(),
         _database(home),
         *_run_folders(home),
+        *_rows(home),
         _supervisor(home),
         _gpu(home),
         _linger(),
@@ -165,6 +167,17 @@ def _run_folders(home: Home) -> list[Check]:
         Check("folders", not lost, _listed(lost, "run folder", "not in the database"), "mmtui doctor --fix"),
         Check("files", not gone, _listed(gone, "run", "without its folder"), f"mmtui rm {' '.join(map(str, gone))}"),
     ]
+
+
+def _rows(home: Home) -> list[Check]:
+    """Rows of runs with cells that are not what they should be."""
+    try:
+        with Reader(home) as reader:
+            found = reader.query(DAMAGED)
+    except MmtuiError:
+        return []  # the database itself is the fault, and told already
+    text = "; ".join(f"run {row[0]} has a damaged {', '.join(row[1].split())}" for row in found[:_FEW])
+    return [Check("rows", not found, text or "every run can be read", "mmtui doctor --fix (from the run folders)")]
 
 
 def _numbered(folder: Path) -> dict[int, float]:

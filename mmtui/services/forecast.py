@@ -11,6 +11,7 @@ from mmtui.domain.forecasting import FOREVER, Forecast, Span, Work, play
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.paths import Home
 from mmtui.services.queue_state import Queue
+from mmtui.store import cells
 from mmtui.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Costs:
         self._known: dict[tuple[str, str], list[float]] = {}
         for name, rate, config in rows:
             if rate is not None:
-                self._known.setdefault((name, _work(json.loads(config), name)), []).append(rate)
+                self._known.setdefault((name, _work(cells.mapped(config), name)), []).append(rate)
         self._measured = {row[0]: json.loads(row[1]) for row in needs}
 
     def seconds(self, recipe: Recipe) -> float | None:
@@ -111,7 +112,7 @@ def queue_forecast(home: Home, now: float | None = None) -> dict[str, Forecast]:
         waiting = list(queue.waiting().values())
         left = _left(reader, costs)
         active = {
-            row[0]: (tuple(json.loads(row[1])), row[2], row[3], row[0])
+            row[0]: (cells.texts(row[1]), row[2], row[3], row[0])
             for row in reader.query(f"SELECT id, gpus, wanted, run_group FROM runs WHERE state IN ({_ACTIVE})")
         }
         slots, rules = queue.slots(), queue.rules()
@@ -149,14 +150,14 @@ def _left(reader: Reader, costs: Costs) -> dict[int, list[_Part]]:
             continue
         known = (work, stage)
         if not work or known not in cached:
-            cached[known] = costs.rates(stage, json.loads(text), work)
+            cached[known] = costs.rates(stage, cells.mapped(text), work)
         rates = cached[known]
         if rate and status == "running":
             rates = (rate * (1 - SPREAD / 2), rate, rate * (1 + SPREAD / 2))
         if rates is None:
             rates = (0.0, 0.0, 0.0) if stage == "evaluate" else (FOREVER, FOREVER, FOREVER)
         steps = total - step
-        name = json.loads(shared).get(stage, "") if shared != "{}" else ""
+        name = cells.mapped(shared).get(stage, "") if shared != "{}" else ""
         parts.append((name, (rates[0] * steps, rates[1] * steps, rates[2] * steps)))
     return found
 

@@ -13,6 +13,7 @@ from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.queue import writing
+from mmtui.store import cells
 from mmtui.store.reader import Reader
 
 
@@ -22,7 +23,7 @@ def change_tags(home: Home, run_id: str, add: Sequence[str], remove: Sequence[st
 
     with writing(home) as session:
         run = read_run(session, int(run_id))
-        tags = [tag for tag in dict.fromkeys([*json.loads(run.tags), *add]) if tag not in remove]
+        tags = [tag for tag in dict.fromkeys([*cells.texts(run.tags), *add]) if tag not in remove]
         run.tags = json.dumps(tags)
         session.add(run)
     return tuple(tags)
@@ -85,7 +86,7 @@ def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
     with Reader(home) as reader:
         gone = [str(row[0]) for row in reader.query("SELECT id FROM runs WHERE deleted_at IS NOT NULL")]
         kept = {
-            str(json.loads(row[0]).get("digest", ""))
+            str(cells.mapped(row[0]).get("digest", ""))
             for row in reader.query("SELECT code FROM runs WHERE deleted_at IS NULL")
         }
     found = [(f"run {run_id}", _bytes(home.trash / run_id)) for run_id in gone]

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from engine.config import RecipeFileError
+from mmtui.domain.text import printable
 from mmtui.errors import RefusedError
 from mmtui.paths import Home
 from mmtui.services import supervisors
 from mmtui.services.doctor import checks
-from mmtui.services.register import rebuild
+from mmtui.services.register import rebuild, told_by_folder
+from mmtui.store.cells import DAMAGED
+from mmtui.store.db import Database, backup
+from mmtui.store.reader import Reader
 
-_MENDS = ("home", "database", "folders", "supervisor")
+_MENDS = ("home", "database", "folders", "rows", "supervisor")
 """Checks that have a cure here, in the order of curing: a database that lives comes before what it holds."""
 
 
@@ -25,7 +30,13 @@ def fix(home: Home) -> Iterator[str]:
         RefusedError: a supervisor is at work on a database that has to be replaced.
     """
     wrong = {check.name: check for check in checks(home) if check.ok is False}
-    cures = {"home": _close_home, "database": _replace_database, "folders": _take_in, "supervisor": _serve}
+    cures = {
+        "home": _close_home,
+        "database": _replace_database,
+        "folders": _take_in,
+        "rows": _mend_rows,
+        "supervisor": _serve,
+    }
     for name in _MENDS:
         if name in wrong:
             yield from cures[name](home)
@@ -52,8 +63,6 @@ def _replace_database(home: Home) -> Iterator[str]:
     if found is None:
         yield "there is no sound backup: every run is made again from its folder"
     else:
-        from mmtui.store.db import backup
-
         backup(found, home.database)
         yield f"restored {found}"
     yield from _take_in(home)
@@ -77,6 +86,25 @@ def _take_in(home: Home) -> Iterator[str]:
             yield f"run folder {found.folder} could not be read: {found.problem}"
         else:
             yield f"run {found.run_id} made again from its folder: {found.state}"
+
+
+def _mend_rows(home: Home) -> Iterator[str]:
+    """Damaged cells from the run's folder; what it does not tell is emptied."""
+    with Reader(home) as reader:
+        damaged = [(int(row[0]), row[1].split()) for row in reader.query(DAMAGED)]
+    for run_id, columns in damaged:
+        try:
+            told = told_by_folder(home, run_id)
+        except (OSError, ValueError, KeyError, RecipeFileError) as error:
+            yield f"run {run_id} cannot be mended, its folder does not help: {printable(str(error))}"
+            continue
+        database = Database(home)
+        with database.write(durable=True) as session:
+            for column in dict.fromkeys(columns):
+                sql = f"UPDATE runs SET {column} = ? WHERE id = ?"
+                session.connection().exec_driver_sql(sql, (told.get(column), run_id))
+        database.close()
+        yield f"run {run_id}: {', '.join(columns)} mended"
 
 
 def _serve(home: Home) -> Iterator[str]:

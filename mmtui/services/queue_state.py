@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,6 +11,7 @@ from mmtui.domain.scheduling import UNMEASURED, Rules, Waiting
 from mmtui.domain.states import ACTIVE_STATES, FINAL_STATES, RunState
 from mmtui.paths import Home
 from mmtui.services.places import find_slots
+from mmtui.store import cells
 from mmtui.store.reader import Reader
 
 _ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
@@ -43,7 +43,7 @@ class Queue:
         busy, needs, found = self._stages_in_training(), self._needs(), {}
         self.broken = {}
         # A sweep waits for the same few runs: each list is read once.
-        lists = {text: tuple(json.loads(text)) for text in {row[5] for row in rows} if text != "[]"}
+        lists = {text: tuple(cells.listed(text)) for text in {row[5] for row in rows} if text != "[]"}
         states = self._states_of(lists.values())
         for run_id, priority, position, not_before, group, after, if_failed, wanted, work, stages in rows:
             left = self._left_of(run_id, lists[after], if_failed, states) if after != "[]" else ()
@@ -84,7 +84,7 @@ class Queue:
         found: dict[str, str] = {}
         for run_id, stages, finished in self.reader.query(sql):
             done = (finished or "").split(",")
-            for stage, name in json.loads(stages).items():
+            for stage, name in cells.mapped(stages).items():
                 if stage not in done:
                     found.setdefault(name, f"waiting for #{run_id}, which trains the same {stage} stage")
         return found
@@ -102,7 +102,7 @@ class Queue:
         shares: dict[str, list[tuple[float, str]]] = {}
         rows = self.reader.query(f"SELECT gpus, wanted, work FROM runs WHERE state IN ({_ACTIVE})")
         for gpus, wanted, work in rows:
-            for name in json.loads(gpus):
+            for name in cells.texts(gpus):
                 if wanted < 1:
                     shares.setdefault(name, []).append((wanted, work))
                 else:

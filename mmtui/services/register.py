@@ -17,6 +17,7 @@ from mmtui.domain.states import FINAL_STATES, RunEvent, RunState
 from mmtui.domain.text import printable
 from mmtui.paths import Home, RunPaths
 from mmtui.services.ingest import ingest_file
+from mmtui.services.runs import class_table
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, add_attempt, insert_run, read_run, transition
 from mmtui.store.tables import Run
@@ -90,6 +91,38 @@ def register(database: Database, home: Home, folder: Path) -> str:
         _attempt(database, paths, run_id, number)
     _close(database, run_id, bool(numbers))
     return str(run_id)
+
+
+def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
+    """Cells of a run's row as its folder and its evaluations tell them.
+
+    Raises:
+        OSError, ValueError, KeyError: the folder is gone, or damaged too.
+        RecipeFileError: its recipe cannot be read.
+    """
+    paths = home.run(str(run_id))
+    manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
+    recipe = load_recipe(paths.recipe)
+    table = class_table(home, str(run_id))
+    return {
+        "name": str(manifest["name"]),
+        "recipe": str(manifest["recipe"]),
+        "seed": int(manifest["seed"]),
+        "config": json.dumps(recipe.model_dump(mode="json")),
+        "overrides": json.dumps([str(text) for text in manifest.get("overrides", ())]),
+        "code": json.dumps(dict(manifest.get("code") or {})),
+        "tags": json.dumps([str(tag) for tag in manifest.get("tags", ())]),
+        "run_group": str(manifest.get("group", "")),
+        "created_at": paths.manifest.stat().st_mtime,
+        "miou": None if table is None or table.miou is None else 100 * table.miou,
+        "state": RunState.INTERRUPTED.value,
+        **dict.fromkeys(("gpus", "after"), "[]"),
+        **dict.fromkeys(("shared_stages", "launcher"), "{}"),
+        **dict.fromkeys(("reason", "error", "stage", "note"), ""),
+        "position": 0.0,
+        "priority": 0,
+        "wanted": 1.0,
+    }
 
 
 def _attempt(database: Database, paths: RunPaths, run_id: int, number: int) -> None:

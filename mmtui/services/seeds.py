@@ -11,6 +11,7 @@ from mmtui.domain.states import RunState
 from mmtui.domain.statistics import Comparison, Summary, summary, welch
 from mmtui.paths import Home
 from mmtui.services.comparing import FREE, flat
+from mmtui.store import cells
 from mmtui.store.reader import Reader
 
 _FREE = frozenset({*FREE, "seed", "data.root"})
@@ -72,9 +73,9 @@ def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
 
 def _same(row: Any) -> tuple[Any, ...]:
     """What runs of a fold have in common."""
-    config = flat(json.loads(row["config"]))
+    config = flat(cells.mapped(row["config"]))
     kept = [(k, json.dumps(v)) for k, v in config if k not in _FREE and not k.startswith(_FREE_SECTIONS)]
-    return (row["recipe"], *sorted(kept))
+    return (cells.text(row["recipe"]), *sorted(kept))
 
 
 def _changed(keys: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], tuple[str, ...]]:
@@ -88,19 +89,20 @@ def _changed(keys: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], tuple[str, ..
 
 
 def _values(runs: list[Any]) -> list[float]:
-    return [row["miou"] for row in runs if row["state"] == RunState.SUCCEEDED and row["miou"] is not None]
+    found = [cells.number(row["miou"]) for row in runs if row["state"] == RunState.SUCCEEDED]
+    return [value for value in found if value is not None]
 
 
 def _fold(runs: list[Any], changed: tuple[str, ...], best: list[float]) -> Fold:
     values = _values(runs)
     against = None if not values or values == best else welch(values, best)
     return Fold(
-        recipe=runs[0]["recipe"],
+        recipe=cells.text(runs[0]["recipe"]),
         changed=changed,
         ids=tuple(str(row["id"]) for row in runs),
         seeds=tuple(row["seed"] for row in runs),
         values=tuple(values),
         summary=summary(values) if values else None,
         against=against,
-        overrides=tuple(t for t in json.loads(runs[-1]["overrides"]) if not t.startswith("seed=")),
+        overrides=tuple(t for t in cells.texts(runs[-1]["overrides"]) if not t.startswith("seed=")),
     )

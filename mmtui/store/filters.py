@@ -19,6 +19,9 @@ _EXPRESSIONS = {
 }
 _EMPTY_IS_NULL = frozenset({"reason", "stage", "group", "note", "error", "name", "recipe"})
 # A point is left out when a later attempt did its step again.
+# One damaged row must not fail the query for all.
+CONFIG = "json_tree(iif(json_valid(runs.config), runs.config, '{}'))"
+_TAGS = "json_each(iif(json_valid(runs.tags), runs.tags, '[]'))"
 _KEPT = (
     " AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = m.run_id AND a.number > m.attempt"
     " AND a.resumed_global_step >= 0 AND a.resumed_global_step < m.global_step)"
@@ -64,12 +67,12 @@ def _comparison(node: Compare) -> Sql:
     operand = node.operand
     if operand.kind == "column" and operand.name == "tag":
         test, values = _test("t.value", node.op.removeprefix("!"), node.value)
-        sql = f"EXISTS (SELECT 1 FROM json_each(runs.tags) t WHERE {test})"
+        sql = f"EXISTS (SELECT 1 FROM {_TAGS} t WHERE {test})"
         return f"({'NOT ' if node.op.startswith('!') else ''}{sql})", values
     if operand.kind == "key":
         test, values = _test("t.atom", node.op, node.value)
         keys = [operand.name] * 3
-        return f"EXISTS (SELECT 1 FROM json_tree(runs.config) t WHERE {_KEY} AND {test})", [*keys, *values]
+        return f"EXISTS (SELECT 1 FROM {CONFIG} t WHERE {_KEY} AND {test})", [*keys, *values]
     sql, before = expression(operand)
     # Evaluated once under a name: a test may look at its value more than once.
     test, values = _test("v", node.op, node.value)
@@ -100,9 +103,9 @@ def expression(operand: Operand) -> Sql:
     if operand.kind == "metric":
         return _metric(operand)
     if operand.kind == "key":
-        return f"SELECT t.atom FROM json_tree(runs.config) t WHERE {_KEY} LIMIT 1", [operand.name] * 3
+        return f"SELECT t.atom FROM {CONFIG} t WHERE {_KEY} LIMIT 1", [operand.name] * 3
     if operand.name == "tag":
-        return "SELECT group_concat(t.value, ' ') FROM json_each(runs.tags) t", []
+        return f"SELECT group_concat(t.value, ' ') FROM {_TAGS} t", []
     sql = _EXPRESSIONS.get(operand.name, f"runs.{operand.name}")
     return (f"NULLIF({sql}, '')" if operand.name in _EMPTY_IS_NULL else sql), []
 

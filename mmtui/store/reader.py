@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from mmtui.domain.views import (
 )
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.store import buckets, filters
+from mmtui.store import buckets, cells, filters
 from mmtui.store.confusion import class_shares, matrix_of
 from mmtui.store.schema import HEAD, schema_revision
 
@@ -40,6 +39,8 @@ _RUN_COLUMNS = (
     "id, name, recipe, run_group, state, reason, error, stage, global_step, total_steps, created_at, started_at,"
     " ended_at, seed, gpus, tags, loss, miou, attempt, last_event_at, not_before"
 )
+
+_STATES = frozenset(state.value for state in RunState)
 
 
 class Reader:
@@ -151,7 +152,7 @@ class Reader:
     def config_keys(self) -> list[str]:
         """Every key that some run's recipe has, as dotted path."""
         sql = (
-            "SELECT DISTINCT substr(t.fullkey, 3) FROM runs, json_tree(runs.config) t"
+            f"SELECT DISTINCT substr(t.fullkey, 3) FROM runs, {filters.CONFIG} t"
             " WHERE t.type NOT IN ('object', 'array')"
         )
         return [row[0] for row in self.query(sql)]
@@ -187,12 +188,12 @@ class Reader:
         files, started = self.home.run(str(run_id)), self._last(run_id, "run_started")
         return RunDetail(
             row=_run_row(row, time.time()),
-            config=json.loads(row["config"]),
-            overrides=tuple(json.loads(row["overrides"])),
+            config=cells.mapped(row["config"]),
+            overrides=cells.texts(row["overrides"]),
             stages=stages,
             attempts=attempts,
-            error=row["error"],
-            code=json.loads(row["code"]),
+            error=cells.text(row["error"]),
+            code=cells.mapped(row["code"]),
             host={"name": attempts[-1].host, "device": attempts[-1].device} if attempts else {},
             paths={
                 "run": str(files.root),
@@ -211,9 +212,9 @@ class Reader:
             terms={
                 "gpus": row["wanted"],
                 "time_limit_seconds": row["time_limit"] or None,
-                "launcher": json.loads(row["launcher"]) or None,
+                "launcher": cells.mapped(row["launcher"]) or None,
             },
-            note=row["note"],
+            note=cells.text(row["note"]),
             progress_note=_note(self._last(run_id, "progress"), row["state"]),
         )
 
@@ -221,13 +222,13 @@ class Reader:
         """Values of the newest event of a kind."""
         sql = 'SELECT "values" FROM events WHERE run_id = ? AND kind = ? ORDER BY id DESC LIMIT 1'
         rows = self.query(sql, [run_id, kind])
-        values: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
+        values: dict[str, Any] = cells.mapped(rows[0][0]) if rows else {}
         return values
 
     def _replay(self, run_id: int) -> str:
         """Whether losses that were computed twice, before a resume and after it, are the same."""
         sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'stage_finished'"
-        values = [json.loads(row[0]) for row in self.query(sql, [run_id])]
+        values = [cells.mapped(row[0]) for row in self.query(sql, [run_id])]
         return replay_words(
             sum(int(v.get("replayed") or 0) for v in values),
             sum(int(v.get("replayed_equal") or 0) for v in values),
@@ -236,13 +237,13 @@ class Reader:
 
     def _warnings(self, run_id: int) -> tuple[str, ...]:
         sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'warning' ORDER BY id DESC LIMIT 20"
-        return tuple(str(json.loads(row[0]).get("text", "")) for row in self.query(sql, [run_id]))
+        return tuple(str(cells.mapped(row[0]).get("text", "")) for row in self.query(sql, [run_id]))
 
     def stages(self, run_id: int) -> tuple[StageView, ...]:
         """Stages of a run, in order."""
         rows = self.query("SELECT * FROM stages WHERE run_id = ? ORDER BY position", [run_id])
         sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_reused'"
-        reused = {row[0]: str(json.loads(row[1]).get("run", "")) for row in self.query(sql, [run_id])}
+        reused = {row[0]: str(cells.mapped(row[1]).get("run", "")) for row in self.query(sql, [run_id])}
         return tuple(_stage_view(row, reused.get(row["name"], "")) for row in rows)
 
     def attempts(self, run_id: int) -> tuple[AttemptView, ...]:
@@ -307,7 +308,7 @@ class Reader:
             f" AND {KEPT.format(t='e')} ORDER BY id DESC LIMIT ?"
         )
         rows = self.query(sql, [run_id, limit])
-        return [GraphStats(str(run_id), row[0], row[1], json.loads(row[2])) for row in reversed(rows)]
+        return [GraphStats(str(run_id), row[0], row[1], cells.mapped(row[2])) for row in reversed(rows)]
 
     def events(self, run_id: int, after_id: int, kind: str | None = None) -> list[dict[str, Any]]:
         """Events that are no metrics, oldest first."""
@@ -318,7 +319,7 @@ class Reader:
             sql += " AND kind = ?"
             parameters.append(kind)
         rows = self.query(f"{sql} ORDER BY id", parameters)
-        return [{**dict(row), "values": json.loads(row["values"])} for row in rows]
+        return [{**dict(row), "values": cells.mapped(row["values"])} for row in rows]
 
     def class_table(self, run_id: int, step: int | None = None) -> ClassTable | None:
         """Per-class IoU of the newest evaluation, or of the one at step ``step`` of its stage."""
@@ -346,38 +347,38 @@ def _translated(home: Home) -> Iterator[None]:
 
 
 def _run_row(row: sqlite3.Row, now: float) -> RunRow:
-    total = row["total_steps"]
-    progress = 1.0 if row["state"] == RunState.SUCCEEDED else min(row["global_step"] / total, 1.0) if total else 0.0
+    total, state = cells.count(row["total_steps"]), cells.text(row["state"])
+    progress = 1.0 if state == RunState.SUCCEEDED else min(cells.count(row["global_step"]) / total, 1.0) if total else 0
     return RunRow(
         id=str(row["id"]),
-        name=row["name"],
-        recipe=row["recipe"],
-        state=row["state"],
-        reason=_reason(row, now),
-        stage=row["stage"],
+        name=cells.text(row["name"]),
+        recipe=cells.text(row["recipe"]),
+        state=state if state in _STATES else RunState.FAILED.value,
+        reason=_reason(row, now) if state in _STATES else f"damaged row (state {state}): see mmtui doctor",
+        stage=cells.text(row["stage"]),
         progress=progress,
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        seed=row["seed"],
-        gpus=tuple(json.loads(row["gpus"])),
-        tags=tuple(json.loads(row["tags"])),
-        metrics={"miou": row["miou"], "loss": row["loss"]},
-        attempt=row["attempt"],
-        group=row["run_group"],
+        created_at=cells.number(row["created_at"]) or 0.0,
+        started_at=cells.number(row["started_at"]),
+        ended_at=cells.number(row["ended_at"]),
+        seed=cells.count(row["seed"]),
+        gpus=cells.texts(row["gpus"]),
+        tags=cells.texts(row["tags"]),
+        metrics={"miou": cells.number(row["miou"]), "loss": cells.number(row["loss"])},
+        attempt=cells.count(row["attempt"]),
+        group=cells.text(row["run_group"]),
     )
 
 
 def _reason(row: sqlite3.Row, now: float) -> str:
     """Why the run is where it is: stored where an event made it so, derived where time does."""
     if row["state"] == RunState.FAILED and row["error"]:
-        return str(row["error"])
-    if row["state"] == RunState.QUEUED and row["not_before"] > now:
-        return f"{row['reason']}; starts in {duration(row['not_before'] - now)}".removeprefix("; ")
-    silent = now - (row["last_event_at"] or now)
+        return cells.text(row["error"])
+    if row["state"] == RunState.QUEUED and (starts := cells.number(row["not_before"]) or 0.0) > now:
+        return f"{cells.text(row['reason'])}; starts in {duration(starts - now)}".removeprefix("; ")
+    silent = now - (cells.number(row["last_event_at"]) or now)
     if row["state"] in ACTIVE_STATES and silent > STALLED_SECONDS:
         return f"stalled: no event for {silent / 60:.0f} min"
-    return str(row["reason"])
+    return cells.text(row["reason"])
 
 
 def _note(values: dict[str, Any], state: str) -> str:
@@ -414,7 +415,7 @@ def _run_eta(stages: Sequence[StageView]) -> float | None:
 
 def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]]) -> ClassTable:
     matrix, shares = matrix_of(row["matrix"]), history[-1]
-    names = json.loads(row["classes"])
+    names = cells.listed(row["classes"])
     names += [str(index) for index in range(len(names), len(matrix))]
     classes = []
     for index, counts in enumerate(matrix):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from mmtui.domain.slurm import NOT_BEGUN, waiting_words
 from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.errors import MmtuiError
 from mmtui.services.code import frozen_folder
+from mmtui.store import cells
 from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_reasons, transition
 from mmtui.supervisor.launchers.slurm import Cluster, is_live
 
@@ -64,7 +64,7 @@ class Jobs:
             if not is_legal(RunState(run.state), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, [], "slurm")
-            digest, asked = json.loads(run.code).get("digest", ""), json.loads(run.launcher)
+            digest, asked = str(cells.mapped(run.code).get("digest", "")), cells.mapped(run.launcher)
         try:
             job = self.cluster.submit(run_id, number, asked, frozen_folder(home, digest))
         except MmtuiError as error:

@@ -25,6 +25,8 @@ from mmtui.paths import Home
 from mmtui.services.code import frozen_folder
 from mmtui.services.ingest import ingest_file
 from mmtui.services.queue_state import Queue
+from mmtui.store import cells
+from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
 from mmtui.store.runs import (
@@ -344,22 +346,46 @@ class Supervisor:
         seen = (self.reader.data_version(), slots, rules)
         if seen == self.looked_at and now < self.look_again_at:
             return False
-        line = order(list(self.queue.waiting().values()))
+        try:
+            line = order(list(self.queue.waiting().values()))
+            chosen = pick_first(line, slots, now, rules) if line else None
+        except (TypeError, ValueError) as error:
+            self._hold_damaged(error)
+            return True
         self._give_up_on(self.queue.broken)
         started = False
-        while line and (chosen := pick_first(line, slots, now, rules)) is not None:
+        while chosen is not None:
             run, places = chosen
-            self._start(run, places, slots)
+            try:
+                self._start(run, places, slots)
+            except UnreachableError:
+                raise
+            except Exception as error:
+                # Whatever is wrong with it, the runs behind it must not wait for it for ever.
+                logger.exception("run %d cannot be started", run.run_id)
+                self.reject(run.run_id, error)
             started = True
             # Read again: one that needs the same stage now waits for the one that has just begun.
             line = order([other for key, other in self.queue.waiting().items() if key != run.run_id])
             slots, rules = self.queue.slots(), self.queue.rules()
+            chosen = pick_first(line, slots, now, rules) if line else None
         if line:
             self._explain(waiting_reasons(line, slots, rules, in_order=True))
         # Own writes count as a change: the next tick looks once more, and then no more.
         self.looked_at = seen
         self.look_again_at = min((run.not_before for run in line if run.not_before > now), default=NEVER)
         return started
+
+    def _hold_damaged(self, error: Exception) -> None:
+        """Hold queued runs whose rows cannot be compared with others; raise the error if there are none."""
+        damaged = {row[0]: row[1] for row in self.reader.query(DAMAGED)}
+        queued = {row[0] for row in self.reader.query("SELECT id FROM runs WHERE state = 'queued'")}
+        if not queued & damaged.keys():
+            raise error
+        for run_id in queued & damaged.keys():
+            with self.database.write() as session:
+                reason = f"its row has a damaged {damaged[run_id].strip()}: see mmtui doctor"
+                transition(session, run_id, RunEvent.HOLD, reason=reason)
 
     def _give_up_on(self, broken: Mapping[int, tuple[str, str]]) -> None:
         """Hold or cancel runs whose condition cannot come true any more."""
@@ -390,7 +416,7 @@ class Supervisor:
             if not is_legal(RunState(read_run(session, run_id).state), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, places, socket.gethostname())
-            code = json.loads(read_run(session, run_id).code).get("digest", "")
+            code = str(cells.mapped(read_run(session, run_id).code).get("digest", ""))
         kind = slots.place(places[0]).kind
         # On a model of GPU where its work was never measured; several processes share what one of them would need.
         probe = bool(kind) and len(places) == 1 and kind not in run.needs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.views import GpuView
 from mmtui.paths import Home
 from mmtui.services.devices import run_pids, with_runs
+from mmtui.store import cells
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
 from mmtui.store.runs import add_warning
@@ -72,7 +72,7 @@ class DeviceRecorder:
         marks = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
         with Reader(home) as reader:
             rows = reader.query(f"SELECT id, attempt, gpus FROM runs WHERE state IN ({marks})")
-        given = {str(row[0]): json.loads(row[2]) for row in rows}
+        given = {str(row[0]): cells.texts(row[2]) for row in rows}
         attempts = {str(row[0]): row[1] for row in rows}
         for run_id, text in misplaced((with_runs(gpu, owners) for gpu in gpus), given).items():
             if text not in self._told:

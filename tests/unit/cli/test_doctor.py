@@ -165,3 +165,37 @@ def test_fix_starts_a_supervisor_for_waiting_runs(supervised: Home, mmtui_: Invo
     assert "a supervisor runs now" in mmtui_("doctor", "--fix").err
     assert check(supervised, "supervisor").ok
     mmtui_("cancel", "1")
+
+
+DAMAGE: list[tuple[str, Any]] = [
+    ("tags", "{bad"), ("config", "{bad"), ("gpus", "nope"), ("created_at", "text"), ("state", "weird"), ("miou", "abc"),
+    ("overrides", "[1"), ("name", b"\xff\xfe"), ("code", "no"), ("recipe", b"\xff"), ("loss", "x"),
+    ("run_group", b"\xff"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "value"), DAMAGE)
+def test_damaged_row_hides_no_other_is_named_and_mended(
+    populated: Home, mmtui_: Invoke, column: str, value: object
+) -> None:
+    shutil.copy(populated.run("3").recipe, populated.run("1").recipe)
+    told = json.loads(populated.run("3").manifest.read_text()) | {"name": "good", "seed": 7}
+    populated.run("1").manifest.write_text(json.dumps(told))
+    connection = sqlite3.connect(populated.database)
+    miou = mmtui_("show", "1", "--json").json()["metrics"]["miou"]
+    connection.execute(f"UPDATE runs SET {column} = ? WHERE id = 1", [value])
+    connection.commit()
+    connection.close()
+    for words in (
+        ["ls"], ["ls", "--json"], ["show", "1"], ["show", "3"], ["ls", "-F", "max loss > 0 or tag = demo or seed = 7"],
+        ["queue"], ["compare", "1", "3"], ["ls", "--group", "seed"], ["report", "1", "3"], ["best", "--min", "loss"],
+        ["diff", "1", "3"], ["news"], ["run", "shapes_baseline", "--smoke", "seed=0,1", "--dry-run"],
+    ):  # fmt: skip
+        found = mmtui_(*words)
+        assert found.code in (0, 4) and "Traceback" not in found.err, (words, found.err)
+    assert {row["id"] for row in mmtui_("ls", "--json").json()["runs"]} == {"1", "2", "3"}
+    assert check(populated, "rows").text == f"run 1 has a damaged {column}"
+    assert f"run 1: {column} mended" in mmtui_("doctor", "--fix").err
+    assert check(populated, "rows").ok
+    if column == "miou":
+        assert mmtui_("show", "1", "--json").json()["metrics"]["miou"] == pytest.approx(miou)

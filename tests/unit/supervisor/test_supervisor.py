@@ -485,3 +485,21 @@ def test_clock_that_is_set_neither_shortens_nor_stretches_the_time_to_leave(
     assert 1.5 < time.monotonic() - told < 10, "three seconds were promised"
     supervisor.database.close()
     supervisor.reader.close()
+
+
+@pytest.mark.parametrize("column", ["code", "after", "config", "gpus", "shared_stages", "tags", "name"])
+def test_damaged_row_in_the_queue_holds_up_no_other_run(workshop: Workshop, column: str) -> None:
+    bad, good = workshop.add(), workshop.add()
+    workshop.sql_write(f"UPDATE runs SET {column} = '{{bad' WHERE id = {bad}")
+    workshop.start()
+    workshop.until_state(good, "succeeded")
+    workshop.until_state(bad, "succeeded", "failed")
+
+
+@pytest.mark.parametrize("column", ["wanted", "position", "priority", "not_before"])
+def test_queued_row_that_cannot_be_compared_is_held_and_the_others_run(workshop: Workshop, column: str) -> None:
+    bad, good = workshop.add(), workshop.add()
+    workshop.sql_write(f"UPDATE runs SET {column} = '{{bad' WHERE id = {bad}")
+    workshop.start()
+    workshop.until_state(good, "succeeded")
+    assert f"damaged {column}" in workshop.until_state(bad, "held").reason

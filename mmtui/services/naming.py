@@ -1,0 +1,25 @@
+"""Runs by the beginning of their id, for shells that complete: nothing is loaded but sqlite3."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+
+from mmtui.paths import Home
+
+
+def begin_with(home: Home, prefix: str, most: int) -> list[tuple[str, str, str]]:
+    """(id, name, state) of the newest runs whose id begins so; none where the database cannot be read."""
+    database = str(home.database)
+    if re.search(r"[^\w./-]", database, re.ASCII):
+        from urllib.parse import quote
+
+        database = quote(database)
+    sql = "SELECT id, name, state FROM runs WHERE deleted_at IS NULL AND substr(id, 1, ?) = ? ORDER BY id DESC LIMIT ?"
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(sql, (len(prefix), prefix, most)).fetchall()
+    except sqlite3.Error:
+        return []
+    return [(str(number), str(name), str(state)) for number, name, state in rows]
