@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import Annotated
 
 from mmtui.cli import jsonform, render
@@ -89,10 +90,19 @@ def purge(
 
 def backup(
     file: Annotated[str, Argument("where to (default: the backups folder of the data directory)")] = "",
+    restore: Annotated[bool, option("--restore", help="take this copy back; the database is kept")] = False,
 ) -> None:
     """Copy the database while it is in use, and print where the copy lies."""
     from mmtui.services import keeping
 
+    if restore:
+        from mmtui.services import mending
+
+        if not file:
+            raise UsageError("--restore: name the copy", "mmtui backup --restore FILE")
+        for deed in mending.restore_backup(Home.from_environment(), Path(file).expanduser().absolute()):
+            say(deed)
+        return
     render.line(str(keeping.backup(Home.from_environment(), file)))
 
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from engine.config import RecipeFileError
 from mmtui.domain.text import printable
-from mmtui.errors import RefusedError
+from mmtui.errors import NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services import supervisors
 from mmtui.services.doctor import checks
@@ -18,6 +19,7 @@ from mmtui.services.register import rebuild, told_by_folder
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database, backup
 from mmtui.store.reader import Reader
+from mmtui.store.schema import schema_revision
 
 _MENDS = ("home", "database", "folders", "rows", "supervisor")
 """Checks that have a cure here, in the order of curing: a database that lives comes before what it holds."""
@@ -51,14 +53,7 @@ def _close_home(home: Home) -> Iterator[str]:
 
 def _replace_database(home: Home) -> Iterator[str]:
     """Set the damaged file aside, put the newest sound backup in its place, then take in what came after it."""
-    if supervisors.status(home).running:
-        raise RefusedError("a supervisor is at work on the damaged database", "stop it first: mmtui daemon stop")
-    mark = f"damaged-{int(time.time())}"
-    for suffix in ("", "-wal", "-shm"):
-        file = Path(f"{home.database}{suffix}")
-        if file.exists():
-            file.rename(f"{home.database}.{mark}{suffix}")
-    yield f"the damaged database is kept as {home.database.name}.{mark}"
+    yield f"the damaged database is kept as {_set_aside(home, 'damaged')}"
     found = _newest_sound(home)
     if found is None:
         yield "there is no sound backup: every run is made again from its folder"
@@ -68,16 +63,50 @@ def _replace_database(home: Home) -> Iterator[str]:
     yield from _take_in(home)
 
 
+def restore_backup(home: Home, file: Path) -> Iterator[str]:
+    """Put a backup in the place of the database, which is kept; runs that came after it are made from their folders.
+
+    Raises:
+        NotFoundError: there is no such file.
+        UnreachableError: it is no sound database of mmtui.
+        RefusedError: a supervisor is at work.
+    """
+    if not file.is_file():
+        raise NotFoundError(f"there is no file {file}", f"backups made by mmtui lie in {home.backups}")
+    if not _is_sound(file) or schema_revision(file) is None:
+        raise UnreachableError(f"{file} is no sound database of mmtui", "give another backup")
+    home.create()
+    if home.database.exists():
+        yield f"the database as it was is kept as {_set_aside(home, 'replaced')}"
+    backup(file, home.database)
+    yield f"restored {file}"
+    yield from _take_in(home)
+
+
+def _set_aside(home: Home, word: str) -> str:
+    """Rename the database and what belongs to it; returns its new name."""
+    if supervisors.status(home).running:
+        raise RefusedError("a supervisor is at work on the database", "stop it first: mmtui daemon stop")
+    mark = f"{word}-{int(time.time())}"
+    for suffix in ("", "-wal", "-shm"):
+        file = Path(f"{home.database}{suffix}")
+        if file.exists():
+            file.rename(f"{home.database}.{mark}{suffix}")
+    return f"{home.database.name}.{mark}"
+
+
 def _newest_sound(home: Home) -> Path | None:
     """The newest backup that SQLite finds whole."""
-    for file in sorted(home.backups.glob("*.db"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-                if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok":
-                    return file
-        except sqlite3.DatabaseError:
-            continue
-    return None
+    files = sorted(home.backups.glob("*.db"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((file for file in files if _is_sound(file)), None)
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok")
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _take_in(home: Home) -> Iterator[str]:

@@ -199,3 +199,18 @@ def test_damaged_row_hides_no_other_is_named_and_mended(
     assert check(populated, "rows").ok
     if column == "miou":
         assert mmtui_("show", "1", "--json").json()["metrics"]["miou"] == pytest.approx(miou)
+
+
+def test_backup_is_taken_back_and_the_database_as_it_was_is_kept(populated: Home, mmtui_: Invoke) -> None:
+    mmtui_("note", "1", "before")
+    copy = mmtui_("backup", str(populated.root / "copy %41.db")).out.strip()
+    mmtui_("note", "1", "after")
+    found = mmtui_("backup", "--restore", copy)
+    assert (found.code, found.out) == (0, "") and "is kept as mmtui.db.replaced-" in found.err
+    assert mmtui_("show", "1", "--json").json()["note"] == "before"
+    assert len(list(populated.root.glob("mmtui.db.replaced-*"))) >= 1
+    assert mmtui_("backup", "--restore", "/no/such/file").code == 4
+    assert mmtui_("backup", "--restore").code == 2
+    (populated.root / "torn.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    assert mmtui_("backup", "--restore", str(populated.root / "torn.db")).code == 3
+    assert mmtui_("show", "1", "--json").json()["note"] == "before", "nothing was touched"
