@@ -92,6 +92,9 @@ def _needed(difference: float, sd_a: float, sd_b: float) -> int | None:
 
 def two_sided(t: float, freedom: float) -> float:
     """P(|T| >= |t|) of Student's t with so many degrees of freedom."""
+    if t * t < 0.1:
+        # Of a small t the other form keeps every digit: freedom / (freedom + t * t) is 1 to the last bit.
+        return 1.0 - incomplete_beta(0.5, freedom / 2, t * t / (freedom + t * t))
     return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
 
 

@@ -109,6 +109,7 @@ class Bucket:
     count: int
     attempt: int
     superseded: bool  # an earlier attempt's tail that a later attempt did again
+    time: float = 0.0  # Unix seconds of the last point
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,7 @@ def _code(detail: RunDetail) -> dict[str, Any]:
 
 
 def _versions(detail: RunDetail) -> dict[str, Any]:
-    versions = detail.host.get("versions")
-    return dict(versions) if isinstance(versions, Mapping) else {}
+    return dict(detail.versions)
 
 
 def _plain(value: Any) -> Any:

@@ -42,6 +42,7 @@ def find(
     sort: Sequence[str] = (),
     columns: Sequence[str] = (),
     limit: int | None = None,
+    offset: int = 0,
 ) -> tuple[list[tuple[RunRow, tuple[Any, ...]]], int]:
     """Runs that a filter lets pass with the values of chosen columns, and how many there are without the limit.
 
@@ -59,8 +60,9 @@ def find(
             return [], 0
         wanted = [*(keys_of(node) if node else []), *(operand for operand, _ in ordered), *chosen]
         _check_keys(reader, [operand for operand in wanted if operand.kind == "key"])
-        found = reader.select(node, ordered, chosen, limit)
-        total = len(found) if limit is None or len(found) < limit else reader.count_where(node or filters.EVERYTHING)
+        found = reader.select(node, ordered, chosen, limit, offset)
+        complete = not offset and (limit is None or len(found) < limit)
+        total = len(found) if complete else reader.count_where(node or filters.EVERYTHING)
     return found, total
 
 

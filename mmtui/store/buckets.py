@@ -77,7 +77,10 @@ def series(
         for start, end, superseded in ((low, min(border, high), False), (max(border + 1, low), high, True)):
             rows = _drawn(line, start, end, most)
             total += sum(row[7] for row in rows)
-            made += [Bucket(float(row[2]), row[3], row[4], row[5], row[6], row[7], attempt, superseded) for row in rows]
+            made += [
+                Bucket(float(row[2]), row[3], row[4], row[5], row[6], row[7], attempt, superseded, row[9])
+                for row in rows
+            ]
     return tuple(sorted(made, key=lambda bucket: (bucket.x, bucket.attempt))), total
 
 

@@ -122,6 +122,7 @@ class Reader:
         sort: Sequence[tuple[Operand, bool]],
         columns: Sequence[Operand] = (),
         limit: int | None = None,
+        offset: int = 0,
     ) -> list[tuple[RunRow, tuple[Any, ...]]]:
         """Runs that a filter lets pass, with the values of chosen columns.
 
@@ -140,7 +141,9 @@ class Reader:
         values = [value for _, several in chosen for value in several] + parameters
         values += [value for _, several in ordered for value in (*several, *several)]
         sql = f"SELECT {_RUN_COLUMNS}{extra} FROM runs WHERE deleted_at IS NULL AND {condition}"
-        rows = self.query(f"{sql} ORDER BY {order}id DESC LIMIT ?", [*values, -1 if limit is None else limit])
+        rows = self.query(
+            f"{sql} ORDER BY {order}id DESC LIMIT ? OFFSET ?", [*values, -1 if limit is None else limit, offset]
+        )
         now, first = time.time(), len(_RUN_COLUMNS.split(","))
         return [(_run_row(row, now), tuple(row)[first:]) for row in rows]
 

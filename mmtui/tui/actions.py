@@ -5,6 +5,8 @@ A letter never means two things of different danger. ``q`` leaves and never stop
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,18 @@ ACTIONS: tuple[Action, ...] = (
     Action("resume", "R", "resume_run", "resume", "Resume a paused run, retry an ended one.", False, "mmtui resume ID"),
     Action("output", "o", "show_log", "output", "What the run's trainer printed, full screen.", True, "mmtui logs ID"),
     Action("open", "enter", "zoom", "zoom", "The focused panel, full screen; again to go back.", True),
+    Action("run", "2,v", "open_page(2)", "run", "The run in tabs: charts, graph, classes, predictions, config.", True),
+    Action("compare", "3,c", "open_page(3)", "compare", "Marked runs beside each other.", False, "mmtui compare ID ID"),
+    Action("queue", "4", "open_page(4)", "queue", "Order, priorities, reasons and forecast.", True, "mmtui queue"),
+    Action("devices", "5", "open_page(5)", "devices", "GPUs, processor, memory and their history.", False, "mmtui gpu"),
+    Action("mark", "space", "mark", "mark", "Mark the run, for comparing; marked runs lie over the charts."),
+    Action("filter", "slash", "filter", "filter", "Show runs by a filter, as mmtui ls -F.", True, "mmtui ls -F FILTER"),
+    Action(
+        "sort", "s", "sort", "sort", "Next order of the runs: newest, mIoU, loss, name.", False, "mmtui ls --sort KEY"
+    ),
+    Action("command", "colon", "command", "command", "Type any mmtui command; tab completes verbs."),
+    Action("as_command", "at", "tell_command", "as command", "The command line of the last key; Y copies it."),
+    Action("copy_command", "Y", "copy_command", "copy it", "Copy the command line of the last key."),
     Action("next_panel", "right_square_bracket,tab", "next_panel(1)", "panel", "Next panel.", True),
     Action("previous_panel", "left_square_bracket,shift+tab", "next_panel(-1)", "previous", "Previous panel."),
     Action("down", "j,down", "move(1)", "down", "Next run."),
@@ -75,6 +89,9 @@ _NAMES = {
     "plus": "+",
     "equals_sign": "=",
     "minus": "-",
+    "slash": "/",
+    "colon": ":",
+    "at": "@",
 }
 
 
@@ -93,3 +110,17 @@ def footer_text(width: int) -> str:
                 break
             text += f"{hint}  "
     return text.rstrip()
+
+
+def action_of(key: str) -> Action | None:
+    """What a key does on the runs screen."""
+    return next((action for action in ACTIONS if key in action.keys.split(",")), None)
+
+
+def command_text(action: Action, ids: Sequence[str], filter_text: str) -> str:
+    """The command line that does what an action does to these runs."""
+    text = action.command.replace("ID ID", "ID")
+    text = text.replace(
+        "ID", " ".join(ids) if action.id in ("compare", "cancel", "pause", "resume") else (ids or ["@"])[0]
+    )
+    return text.replace("FILTER", shlex.quote(filter_text) if filter_text else "FILTER")

@@ -25,7 +25,10 @@ from mmtui.services import news
 from mmtui.tui import notify
 from mmtui.tui.feed import Feed
 from mmtui.tui.screens.dialogs import NewsDialog
+from mmtui.tui.screens.queue import QueueScreen
+from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from mmtui.tui.screens.runs import RunsScreen
+from mmtui.tui.widgets.runs_table import RunsTable
 
 NEWS_SECONDS = 0.3
 """After the first picture: the news must not hold it up."""
@@ -89,6 +92,21 @@ class MmtuiApp(App[int]):
         if text and self._driver is not None:
             self._driver.write(text)
             self._driver.flush()
+
+    def open_page(self, number: int) -> None:
+        """Screen 2 to 5, over the runs."""
+        table = self.runs_screen.query_one(RunsTable)
+        if number == 2:
+            if table.selected is not None:
+                self.open_run(table.selected)
+        elif number == 3:
+            self.push_screen(CompareScreen(list(table.marked)))
+        else:
+            self.push_screen(QueueScreen() if number == 4 else DevicesScreen())
+
+    def open_run(self, run_id: str) -> None:
+        """Screen 2 with a run."""
+        self.push_screen(RunScreen(run_id, list(self.runs_screen.query_one(RunsTable).marked)))
 
     def on_unmount(self) -> None:
         self.feed.stop()

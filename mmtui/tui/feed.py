@@ -28,6 +28,8 @@ class Wanted:
     metric: str = "loss"
     offset: int = 0
     buckets: int = 200
+    filter: str = ""
+    sort: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,24 @@ class Feed:
 
     def _read(self, wanted: Wanted) -> Snapshot:
         counts = runs.count_runs(self.home)
-        rows = tuple(runs.list_runs(self.home, limit=WINDOW, offset=wanted.offset))
+        rows, total = self._rows(wanted, sum(counts.values()))
         run_id = wanted.run_id or (rows[0].id if rows else None)
         snapshot = Snapshot(
             wanted=wanted,
             rows=rows,
-            total=sum(counts.values()),
+            total=total,
             counts=counts,
             supervisor=supervisors.status(self.home),
             devices=self._sample(counts),
         )
         return snapshot if run_id is None else self._with_run(snapshot, run_id, wanted)
+
+    def _rows(self, wanted: Wanted, count: int) -> tuple[tuple[RunRow, ...], int]:
+        """The window over the runs that the filter lets pass, and how many those are."""
+        if not wanted.filter and not wanted.sort:
+            return tuple(runs.list_runs(self.home, limit=WINDOW, offset=wanted.offset)), count
+        found, total = runs.find(self.home, wanted.filter, sort=wanted.sort, limit=WINDOW, offset=wanted.offset)
+        return tuple(row for row, _ in found), total
 
     def _with_run(self, base: Snapshot, run_id: str, wanted: Wanted) -> Snapshot:
         detail = runs.get_run(self.home, run_id)

@@ -43,6 +43,7 @@ def masked(lines: list[str]) -> Counter[str]:
     kept = [line for line in lines if not MOMENTARY.search(line)]
     plain = [re.sub(r"commit [0-9a-f]+\*?|\b[0-9a-f]{16}\b", "H", line) for line in kept]
     plain = [re.sub(r"[█░▏▎▍▌▋▊▉]+", "", line) for line in plain]
+    plain = [re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.]+Z?", "N", line) for line in plain]
     plain = [re.sub(r"\d[\d.:TZe-]*( ?[KMG]iB)?[hms]?(\d+[ms])?", "N", line) for line in plain]
     return Counter(re.sub(r"(?<!\S)[-+~?N]+(?!\S)", "N", line).replace(" ", "") for line in plain)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Static
 
@@ -16,9 +17,10 @@ from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
 from mmtui.services import queue, supervisors
-from mmtui.tui.actions import bindings, footer_text
+from mmtui.tui.actions import action_of, bindings, command_text, footer_text
 from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
+from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
 from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
 from mmtui.tui.screens.log import LogScreen
 from mmtui.tui.screens.new_run import NewRun, NewRunDialog
@@ -38,6 +40,12 @@ TITLES = {
     "log": "output",
 }
 FIRST_METRICS = ("loss", "miou", "lr")
+SORTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("newest first", ()),
+    ("best mIoU first", ("-miou",)),
+    ("least loss first", ("loss",)),
+    ("by name", ("name",)),
+)
 
 
 class RunsScreen(Screen[None]):
@@ -53,6 +61,7 @@ class RunsScreen(Screen[None]):
         self.zoomed = False
         self.last_interrupt = 0.0
         self.said = ""
+        self.sort, self.last_command = 0, ""
 
     @property
     def program(self) -> MmtuiApp:
@@ -153,7 +162,12 @@ class RunsScreen(Screen[None]):
         self.said = text
         self._show_header(self.program.feed.latest)
 
-    def on_key(self) -> None:
+    def on_key(self, event: Key) -> None:
+        action = action_of(event.key)
+        if action is not None and action.command:
+            detail = self.program.feed.latest.detail
+            ids = list(self.query_one(RunsTable).marked) or ([detail.row.id] if detail is not None else [])
+            self.last_command = command_text(action, ids, self.wanted.filter)
         if self.said:
             self.said = ""
             self._show_header(self.program.feed.latest)
@@ -246,6 +260,58 @@ class RunsScreen(Screen[None]):
             self.app.exit(0)
         self.last_interrupt = now
         self.say("ctrl+c again, or q, leaves; runs go on. x cancels the selected run")
+
+    def action_open_page(self, number: int) -> None:
+        """One of the other screens."""
+        self.program.open_page(number)
+
+    def action_mark(self) -> None:
+        """Mark the run, or take its mark away."""
+        self.query_one(RunsTable).mark()
+
+    def action_sort(self) -> None:
+        """The next order of the runs."""
+        self.sort = (self.sort + 1) % len(SORTS)
+        words, keys = SORTS[self.sort]
+        self.wanted = replace(self.wanted, sort=keys, offset=0)
+        self._note()
+        self.say(f"runs: {words}")
+
+    def action_filter(self) -> None:
+        """Ask for a filter."""
+        self.app.push_screen(FilterDialog(self.program.home, self.wanted.filter), self._filter)
+
+    def _filter(self, text: object) -> None:
+        if isinstance(text, str):
+            self.wanted = replace(self.wanted, filter=text, offset=0, run_id=None)
+            table = self.query_one(RunsTable)
+            table.selected, table.index = None, 0
+            self._note()
+
+    def _note(self) -> None:
+        """Filter and order stand in the title of the table."""
+        words = [f"filter: {self.wanted.filter}"] if self.wanted.filter else []
+        words += [SORTS[self.sort][0]] if self.sort else []
+        self.query_one(RunsTable).note = f"  {printable('  '.join(words))}" if words else ""
+        self._ask()
+
+    def action_command(self) -> None:
+        """Ask for a command line and show what it says."""
+        self.app.push_screen(CommandDialog(self.program.home), self._command)
+
+    def _command(self, text: object) -> None:
+        if isinstance(text, str) and text.strip():
+            self.app.push_screen(OutputScreen(text))
+
+    def action_tell_command(self) -> None:
+        """What the last key would be on the command line."""
+        self.say(self.last_command or "the last key has no command line")
+
+    def action_copy_command(self) -> None:
+        """Copy that."""
+        if self.last_command:
+            self.app.copy_to_clipboard(self.last_command)
+            self.say(f"copied: {self.last_command}")
 
     def action_new_run(self) -> None:
         """Launch a run."""

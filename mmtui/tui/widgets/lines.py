@@ -6,6 +6,7 @@ What a terminal is sent over SSH is what changed on the screen and nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -35,6 +36,12 @@ STYLES: dict[str, Style] = {
     "cursor": Style(reverse=True),
 }
 Lines = Sequence[Sequence[Span]]
+
+
+@lru_cache(maxsize=4096)
+def style_of(name: str) -> Style:
+    """A style by name; ``#rrggbb on #rrggbb`` for pictures; none for a name that is not known."""
+    return Style.parse(name) if name.startswith("#") else STYLES.get(name, STYLES[""])
 
 
 def changed_cells(old: Sequence[Span], new: Sequence[Span], width: int) -> tuple[int, int]:
@@ -103,6 +110,6 @@ class LinesPanel(Widget):
             length = cell_len(text)
             if length > room:
                 text, length = set_cell_size(text, room), room
-            segments.append(Segment(text, base + STYLES.get(style, STYLES[""])))
+            segments.append(Segment(text, base + style_of(style)))
             used += length
         return Strip(segments, used).adjust_cell_length(width, base)

@@ -31,10 +31,10 @@ def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def run_line(row: RunRow, width: int, ascii_only: bool) -> Line:
+def run_line(row: RunRow, width: int, ascii_only: bool, marked: bool = False) -> Line:
     """One run in the table of runs; columns that do not fit are left out from the right."""
     state = f"{glyph(row.state, ascii_only)} {row.state}"
-    fixed = f"{row.id:>4} "
+    fixed = f"{row.id:>4}{'*' if marked else ' '}"
     tail = f" {row.stage[:8]:8} {100 * row.progress:3.0f}% {number(row.metrics.get('loss'), 3):>6}"
     tail += f" {_miou(row):>5}"
     name_width = width - len(fixed) - 12 - len(tail)

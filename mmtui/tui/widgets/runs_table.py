@@ -33,6 +33,8 @@ class RunsTable(LinesPanel, can_focus=True):
         self.total, self.first_row = 0, 0
         self.index = 0
         self.selected: str | None = None
+        self.marked: dict[str, None] = {}
+        self.note = ""
 
     def set_rows(self, rows: tuple[RunRow, ...], offset: int, total: int) -> None:
         """Show another window."""
@@ -42,6 +44,16 @@ class RunsTable(LinesPanel, can_focus=True):
             self.index = offset + ids.index(self.selected)
         elif self.selected is None and rows:
             self.selected, self.index = rows[0].id, offset
+        self.redraw()
+
+    def mark(self) -> None:
+        """Mark the run under the cursor, or take its mark away."""
+        if self.selected is None:
+            return
+        if self.selected in self.marked:
+            del self.marked[self.selected]
+        else:
+            self.marked[self.selected] = None
         self.redraw()
 
     def move(self, steps: int) -> None:
@@ -70,11 +82,16 @@ class RunsTable(LinesPanel, can_focus=True):
         for number in range(first, min(first + room, self.total)):
             here = number - self.first_row
             if 0 <= here < len(self.rows):
-                line = panels.run_line(self.rows[here], width, ascii_only)
+                row = self.rows[here]
+                line = panels.run_line(row, width, ascii_only, marked=row.id in self.marked)
                 lines.append([(text, "cursor") for text, _ in line] if number == self.index else line)
         if not self.total:
-            lines.append([("no runs yet: press n to launch one, or leave and run: mmtui demo", "dim")])
-        self.show(lines, f"runs {self.index + 1 if self.total else 0}/{self.total}")
+            none = (
+                "no run fits the filter: / changes it" if self.note else "no runs yet: press n to launch one, or leave"
+            )
+            lines.append([(none, "dim")])
+        marks = f"  {len(self.marked)} marked" if self.marked else ""
+        self.show(lines, f"runs {self.index + 1 if self.total else 0}/{self.total}{marks}{self.note}")
 
     def on_resize(self) -> None:
         self.redraw()

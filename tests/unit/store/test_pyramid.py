@@ -38,7 +38,7 @@ def naive(points: Sequence[Point], resumed: dict[int, int], most: int) -> list[B
             values = [point[3] for point in mine if point[3] is not None]
             x = float(mine[-1][0])
             count = len(mine)
-            found.append(Bucket(x, min(values), max(values), values[0], values[-1], count, attempt, superseded))
+            found.append(Bucket(x, min(values), max(values), values[0], values[-1], count, attempt, superseded, x / 2))
     return sorted(found, key=lambda bucket: (bucket.x, bucket.attempt))
 
 

@@ -1,0 +1,1 @@
+"""What the full-screen pages say: lines of spans from services, no widgets."""

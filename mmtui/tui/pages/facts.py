@@ -1,0 +1,72 @@
+"""The recipe of a run and its history, as text."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mmtui.domain.text import duration, printable
+from mmtui.paths import Home
+from mmtui.services import runs
+from mmtui.services.comparing import flat
+from mmtui.tui.pages.compose import table
+from mmtui.tui.widgets.panels import Line, fit
+
+
+def config(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]:
+    """Every key of the resolved recipe; those that were overridden are marked."""
+    detail = runs.get_run(home, run_id)
+    changed = {text.partition("=")[0] for text in detail.overrides}
+    lines: list[Line] = [
+        [(f"recipe {printable(detail.row.recipe)}", "title"), ("  * given on the command line", "dim")]
+    ]
+    above = ""
+    for key, value in flat(detail.config):
+        section, _, _ = key.partition(".")
+        if section != above and "." in key:
+            lines.append([])
+        above = section
+        own = key in changed or any(name and key.endswith(f".{name}") for name in changed)
+        text = fit(f"{value}", max(width - 36, 8), ascii_only).rstrip()
+        lines.append([("* " if own else "  ", "warn"), (f"{key:32} ", "dim"), (text, "warn" if own else "")])
+    return lines
+
+
+def history(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]:
+    """Attempts, changes of state, warnings, and what it ran with."""
+    detail = runs.get_run(home, run_id)
+    lines: list[Line] = [[("attempts", "title")]]
+    rows = []
+    for one in detail.attempts:
+        took = "" if one.ended_at is None else duration(one.ended_at - one.started_at)
+        resumed = f"from {one.resumed_stage} {one.resumed_step}" if one.resumed_stage else "from the beginning"
+        rows.append(
+            (str(one.number), _when(one.started_at), took, one.outcome or "alive", resumed, one.host, one.device)
+        )
+    lines += table(
+        ("", "began", "took", "outcome", "", "host", "device"), [tuple(map(printable, r)) for r in rows], (2,)
+    )
+    _, changes = runs.sql(
+        home,
+        f'SELECT t, actor, event, "before", "after", reason FROM transitions WHERE run_id = {int(run_id)} ORDER BY id',
+    )
+    arrow = "->" if ascii_only else "→"
+    lines += [[], [("states", "title")]]
+    for t, actor, event, before, after, reason in changes:
+        text = f"{_when(t)}  {before or '-'} {arrow} {after}  ({event} by {actor})  {printable(str(reason or ''))}"
+        lines.append([(fit(text, width, ascii_only).rstrip(), "")])
+    lines += [[], [("ran with", "title")]]
+    facts = {**detail.versions, "host": detail.host.get("name", ""), "data": detail.data_fingerprint[:16]}
+    facts |= {
+        "code": detail.code.get("digest", ""),
+        "commit": detail.code.get("commit") or "",
+        "resumed": detail.replay,
+    }
+    lines += [[(f"{name:10}", "dim"), (printable(str(value)), "")] for name, value in facts.items() if value]
+    if detail.warnings:
+        lines += [[], [("warnings", "title")]]
+        lines += [[(fit(text, width, ascii_only).rstrip(), "warn")] for text in detail.warnings]
+    return lines
+
+
+def _when(t: float) -> str:
+    return datetime.fromtimestamp(t).strftime("%m-%d %H:%M:%S")

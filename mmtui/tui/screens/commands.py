@@ -1,0 +1,113 @@
+"""What is typed on the screen: a filter for the runs, or any command of mmtui, whose answer is shown as a page."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.widgets import Input, Static
+
+from mmtui.domain.text import printable, shorten
+from mmtui.errors import MmtuiError
+from mmtui.paths import Home
+from mmtui.services import commands, runs
+from mmtui.tui.screens.dialogs import Dialog
+from mmtui.tui.screens.page import PageScreen
+from mmtui.tui.widgets.panels import Line
+
+
+class FilterDialog(Dialog):
+    """A filter in the language of ``mmtui ls -F``; says while one types how many runs fit, or what is wrong."""
+
+    def __init__(self, home: Home, text: str) -> None:
+        super().__init__()
+        self.home, self.text = home, text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box"):
+            yield Static("Show runs where", classes="title")
+            yield Input(self.text, placeholder="state = failed and created > 2d and lr < 0.01", id="filter")
+            yield Static("", id="found", markup=False)
+            yield Static("enter shows them   empty: all runs   esc leaves it as it was", classes="note", markup=False)
+
+    def on_mount(self) -> None:
+        self._count(self.text)
+
+    @on(Input.Changed, "#filter")
+    def _changed(self, event: Input.Changed) -> None:
+        self._count(event.value)
+
+    def _count(self, text: str) -> None:
+        try:
+            count = runs.find(self.home, text, limit=1)[1]
+            told = f"{count} run{'' if count == 1 else 's'}"
+        except MmtuiError as error:
+            told = f"! {printable(error.message)}"
+        self.query_one("#found", Static).update(told)
+
+    @on(Input.Submitted, "#filter")
+    def _submitted(self, event: Input.Submitted) -> None:
+        try:
+            runs.find(self.home, event.value, limit=1)
+        except MmtuiError:
+            return  # what is wrong stands there already
+        self.dismiss(event.value.strip())
+
+
+class CommandDialog(Dialog):
+    """One line of the command line, without ``mmtui`` before it; tab completes."""
+
+    BINDINGS: ClassVar = [Binding("tab", "complete", "complete", show=False, priority=True)]
+
+    def __init__(self, home: Home) -> None:
+        super().__init__()
+        self.home = home
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box"):
+            yield Static("mmtui", classes="title")
+            yield Input(placeholder="ls -F 'miou > 50'", id="command")
+            yield Static("tab completes   enter runs it   esc closes", id="hint", markup=False)
+
+    def action_complete(self) -> None:
+        """Complete the last word as a shell would, or show what there is."""
+        field = self.query_one(Input)
+        found = commands.completions(self.home, field.value)
+        if found:
+            before, _, _ = field.value.rpartition(" ")
+            common = found[0]
+            while not all(word.startswith(common) for word in found):
+                common = common[:-1]
+            whole = common + (" " if len(found) == 1 and not common.endswith("=") else "")
+            field.value = f"{before} {whole}".lstrip()
+            field.cursor_position = len(field.value)
+        self.query_one("#hint", Static).update(shorten("  ".join(found), 300) if found else "nothing completes that")
+
+    @on(Input.Submitted, "#command")
+    def _submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.removeprefix("mmtui ").strip())
+
+
+class OutputScreen(PageScreen):
+    """What a command printed."""
+
+    TABS = ("output",)
+
+    def __init__(self, command: str) -> None:
+        super().__init__()
+        self.command, self.printed = command, list[Line]()
+
+    def title_of(self) -> str:
+        """The command."""
+        return f"mmtui {printable(self.command)}"
+
+    def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
+        """Run it once; what it printed stays."""
+        if not self.printed:
+            self.printed = [
+                [(printable(text), "")] for text in commands.run(self.program.home, self.command, width)
+            ] or [[("it printed nothing", "dim")]]
+        return self.printed
