@@ -101,14 +101,14 @@ def key_text(action: Action) -> str:
 
 
 def footer_text(width: int) -> str:
-    """As many hints as fit."""
+    """As many hints as fit; how to get help and how to leave come first."""
+    shown = sorted((a for a in ACTIONS if a.footer), key=lambda action: action.id not in ("help", "quit"))
     text = ""
-    for action in ACTIONS:
-        if action.footer:
-            hint = f"{key_text(action).split()[0]} {action.label}"
-            if len(text) + len(hint) + 2 > width:
-                break
-            text += f"{hint}  "
+    for action in shown:
+        hint = f"{key_text(action).split()[0]} {action.label}"
+        if len(text) + len(hint) + 2 > width:
+            break
+        text += f"{hint}  "
     return text.rstrip()
 
 

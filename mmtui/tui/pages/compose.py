@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
-from mmtui.tui.widgets.panels import Line, fit
+from mmtui.tui.widgets.panels import Line
 from mmtui.tui.widgets.plot import Span
 
 
@@ -17,7 +17,7 @@ def padded(line: Sequence[Span], width: int) -> Line:
         room = width - used
         if room <= 0:
             break
-        shown = text if cell_len(text) <= room else fit(text, room)
+        shown = text if cell_len(text) <= room else set_cell_size(text, room)
         found.append((shown, style))
         used += cell_len(shown)
     return [*found, (" " * (width - used), "")] if used < width else found

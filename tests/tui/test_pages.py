@@ -1,0 +1,366 @@
+"""The full-screen pages, driven by Textual's Pilot on a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from mmtui.domain.states import RunEvent
+from mmtui.paths import Home
+from mmtui.services import queue, runs
+from mmtui.tui.app import MmtuiApp
+from mmtui.tui.pages import charts, classes, compose, facts, graph, predictions
+from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
+from mmtui.tui.screens.page import PageScreen
+from mmtui.tui.screens.queue import QueueScreen
+from mmtui.tui.screens.run import CompareScreen, DevicesScreen
+from mmtui.tui.widgets.lines import LinesPanel, style_of
+from mmtui.tui.widgets.panels import Line
+from mmtui.tui.widgets.runs_table import RunsTable
+from tests.tui.seed import CLASSES, HOSTILE_NAMES, seed_run
+
+NOW = 1_790_000_000.0
+
+
+@pytest.fixture
+def seeded(home: Home) -> Home:
+    seed_run(home, "finished one", until=450, seed=1, end=RunEvent.EXIT_OK, now=NOW)
+    seed_run(home, "training one", until=330, seed=2, end=None, now=NOW)
+    return home
+
+
+def plain(lines: list[Line]) -> str:
+    return "\n".join("".join(text for text, _ in line) for line in lines)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the screen never came to it"
+        await asyncio.sleep(0.05)
+
+
+def page(app: MmtuiApp) -> PageScreen:
+    assert isinstance(app.screen, PageScreen)
+    return app.screen
+
+
+def shown(app: MmtuiApp) -> str:
+    """Header, tabs and lines of the page that is open."""
+    if not isinstance(app.screen, PageScreen):
+        return ""
+    panel = app.screen.query_one("#page", LinesPanel)
+    header = getattr(app.screen.query_one("#header", Static), "shown_text", "")
+    return f"{header}\n{panel.title_text}\n{panel.plain_text()}"
+
+
+async def ready(app: MmtuiApp, pilot: Pilot[int]) -> None:
+    await until(lambda: app.feed.latest.detail is not None)
+    await pilot.pause()
+
+
+TABS = {
+    "charts": "loss",
+    "graph": "rejective edges between classes",
+    "classes": "over 8/9 classes",
+    "predictions": "no predictions yet",
+    "log": "line 29",
+    "config": "recipe shapes_mixmatch",
+    "history": "attempts",
+}
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (160, 48)])
+@pytest.mark.parametrize("ascii_only", [False, True])
+async def test_every_tab_of_a_run_is_shown_within_the_screen(
+    seeded: Home, size: tuple[int, int], ascii_only: bool
+) -> None:
+    app = MmtuiApp(seeded, ascii_only=ascii_only)
+    async with app.run_test(size=size) as pilot:
+        await ready(app, pilot)
+        await pilot.press("2")
+        for tab, words in TABS.items():
+            await until(lambda tab=tab: f"[{tab}]" in shown(app))
+            if tab == "log":  # the newest lines stand at its end
+                await pilot.press("G")
+            await until(lambda words=words: words in plain(page(app).body))
+            text = shown(app)
+            assert all(len(line) <= size[0] for line in text.splitlines()), tab
+            assert text.isascii() or not ascii_only, tab
+            await pilot.press("tab")
+        await until(lambda: "[charts]" in shown(app))
+        await pilot.press("q")
+        await until(lambda: app.screen is app.runs_screen)
+
+
+async def test_charts_have_a_cursor_zoom_axis_and_overlays(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("space", "j", "space")
+        await pilot.press("2")
+        await until(lambda: "run 2 training one" in shown(app) and "run 1" in shown(app))
+        before = shown(app)
+        await pilot.press("right", "right", "right")
+        await until(lambda: " at " in shown(app))
+        await pilot.press("i")
+        await until(lambda: page(app).view.window != (0.0, 1.0))  # type: ignore[attr-defined]
+        await pilot.press("w")
+        await until(lambda: "min" in shown(app))
+        await pilot.press("0")
+        await until(lambda: shown(app) == before)
+
+
+def test_value_at_the_cursor_is_that_of_the_nearest_point(seeded: Home) -> None:
+    points = runs.points(seeded, "1", "loss")
+    low, high = points[0].global_step, points[-1].global_step
+    for share in (0.0, 0.31, 1.0):
+        near = min(points, key=lambda p: abs(p.global_step - (low + share * (high - low))))
+        lines = charts.charts(seeded, ["1"], 240, 40, False, charts.View(cursor=share))
+        assert f"loss {near.value:.5g} at {near.global_step}" in plain(lines)
+
+
+async def test_classes_are_sorted_and_compared_with_a_marked_run(seeded: Home) -> None:
+    rows = runs.class_table(seeded, "2")
+    base = runs.class_table(seeded, "1")
+    assert rows is not None and base is not None
+    worst = min((row for row in rows.classes if row.iou is not None), key=lambda row: row.iou or 0)
+    lines = classes.classes(seeded, "2", 120, False, sort=1)
+    assert worst.name in plain([lines[2]])
+    gains = {r.name: (r.iou or 0) - (b.iou or 0) for r, b in zip(rows.classes, base.classes, strict=True) if r.iou}
+    best = max(gains, key=lambda name: gains[name])
+    told = plain([classes.classes(seeded, "2", 120, False, sort=2, against="1")[2]])
+    assert best in told and f"{100 * gains[best]:+.1f}" in told
+    text = plain(classes.classes(seeded, "2", 120, False, against="1"))
+    assert f"run 1: {100 * (base.miou or 0):.2f}" in text
+    assert text.count("absent") >= 1 and "→" in text
+
+
+def test_most_confused_classes_are_the_largest_shares(seeded: Home) -> None:
+    found = runs.class_table(seeded, "1")
+    assert found is not None
+    shares = [
+        (count / sum(row), truth, other)
+        for truth, row in enumerate(found.confusion)
+        for other, count in enumerate(row)
+        if truth != other and sum(row)
+    ]
+    share, truth, other = max(shares)
+    text = plain(classes.classes(seeded, "1", 120, False))
+    first = next(line for line in text.splitlines() if "→" in line)
+    assert f"{100 * share:.1f}%" in first and CLASSES[truth] in first and first.endswith(CLASSES[other])
+
+
+async def test_two_marked_runs_are_compared(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("3")
+        await until(lambda: "mark two runs" in shown(app))
+        await pilot.press("q", "space", "j", "space")
+        assert list(app.runs_screen.query_one(RunsTable).marked) == ["2", "1"]
+        await pilot.press("c")
+        await until(lambda: isinstance(app.screen, CompareScreen) and "seed" in shown(app))
+        assert "why, most telling first" in plain(page(app).body)
+        assert "classes, IoU %" in plain(page(app).body)
+
+
+async def test_queue_is_reordered_prioritised_and_undone(home: Home) -> None:
+    for name in ("one", "two", "three"):
+        queue.enqueue(home, "shapes_baseline", ["segment.steps=2"], name=name, hold=True)
+    app = MmtuiApp(home)
+    async with app.run_test(size=(100, 24)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("4")
+        await until(lambda: "three" in shown(app))
+        await pilot.press("j")
+        await until(lambda: page(app).cursor == "2")  # type: ignore[attr-defined]
+        await pilot.press("J")
+        await until(lambda: runs.queue_order(home) == ["1", "3", "2"])
+        await until(lambda: shown(app).index("three") < shown(app).index("two"))
+        await pilot.press("K", "K")
+        await until(lambda: runs.queue_order(home)[0] in ("2", "1"))
+        await pilot.press("plus")
+        await until(lambda: runs.values(home, ["2"], ["priority"])["2"] == (1,))
+        await until(lambda: "priority 1" in page(app).said)
+        await pilot.press("z")
+        await until(lambda: runs.values(home, ["2"], ["priority"])["2"] == (0,))
+        await pilot.press("D")
+        await until(lambda: runs.queue_settings(home).get("closed", "") != "")
+        await until(lambda: "closed" in shown(app))
+        await pilot.press("z")
+        await until(lambda: not runs.queue_settings(home).get("closed"))
+        assert isinstance(app.screen, QueueScreen)
+
+
+async def test_run_that_has_ended_cannot_be_moved_and_it_is_said(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 24)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("4")
+        await until(lambda: "training one" in shown(app))
+        await pilot.press("J")
+        await until(lambda: "only runs that wait" in page(app).said)
+
+
+async def test_devices_page_shows_now_and_says_when_there_is_no_history(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("5")
+        await until(lambda: "CPU" in shown(app) and "nothing in the last day" in shown(app))
+        assert isinstance(app.screen, DevicesScreen)
+
+
+async def test_filter_counts_while_one_types_and_says_what_is_wrong(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("slash")
+        await until(lambda: isinstance(app.screen, FilterDialog))
+        field, told = app.screen.query_one(Input), app.screen.query_one("#found", Static)
+        field.value = "state = succeeded"
+        await until(lambda: "1 run" in str(told.render()))
+        field.value = "state = = 3"
+        await until(lambda: "!" in str(told.render()))
+        await pilot.press("enter")
+        assert isinstance(app.screen, FilterDialog), "a wrong filter does not close it"
+        field.value = "state = succeeded"
+        await pilot.press("enter")
+        table = app.runs_screen.query_one(RunsTable)
+        await until(lambda: table.total == 1 and "finished one" in table.plain_text())
+        assert "filter: state = succeeded" in table.title_text
+        await pilot.press("slash")
+        await until(lambda: isinstance(app.screen, FilterDialog))
+        app.screen.query_one(Input).value = "state = failed"
+        await pilot.press("enter")
+        await until(lambda: "no run fits the filter" in table.plain_text())
+
+
+async def test_order_of_runs_changes_with_a_key(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        table = app.runs_screen.query_one(RunsTable)
+        best = max(("1", "2"), key=lambda run_id: runs.get_run(seeded, run_id).row.metrics["miou"] or 0)
+        await pilot.press("s")
+        await until(lambda: "best mIoU first" in table.title_text and table.rows[0].id == best)
+        await pilot.press("s", "s")
+        await until(lambda: table.rows[0].id == "1")
+
+
+async def test_any_command_is_run_completed_and_shown(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("colon")
+        await until(lambda: isinstance(app.screen, CommandDialog))
+        field = app.screen.query_one(Input)
+        field.value = "sho"
+        await pilot.press("tab")
+        await until(lambda: field.value == "show ")
+        field.value = "ls --json"
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, OutputScreen) and "schema_version" in shown(app))
+        await pilot.press("q", "colon")
+        await until(lambda: isinstance(app.screen, CommandDialog))
+        app.screen.query_one(Input).value = "show 99"
+        await pilot.press("enter")
+        await until(lambda: "exit code 4" in shown(app))
+
+
+async def test_last_key_as_command_line(seeded: Home) -> None:
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("m", "at")
+        await until(lambda: "mmtui metrics 2" in app.runs_screen.said)
+
+
+async def test_hostile_names_do_no_harm_on_any_page(home: Home) -> None:
+    for name in HOSTILE_NAMES:
+        seed_run(home, name, until=330, seed=1, end=None, now=NOW)
+    for run_id in map(str, range(1, len(HOSTILE_NAMES) + 1)):
+        for lines in (
+            charts.charts(home, [run_id, "1"], 100, 30, False),
+            graph.graph(home, run_id, 100, 30, False),
+            facts.config(home, run_id, 100, False),
+            facts.history(home, run_id, 100, False),
+        ):
+            assert "\x1b" not in plain(lines) and "\x07" not in plain(lines)
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+def test_half_blocks_carry_two_pixels_a_cell() -> None:
+    picture = Image.new("RGB", (2, 2))
+    picture.putdata([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 0)])
+    (line,) = predictions.half_blocks(picture, ascii_only=False)
+    assert line == [("▀", "#ff0000 on #0000ff"), ("▀", "#00ff00 on #00ff00")]
+    style = style_of("#ff0000 on #0000ff")
+    assert style.color is not None and style.color.triplet == (255, 0, 0)
+    assert style.bgcolor is not None and style.bgcolor.triplet == (0, 0, 255)
+    (ascii_line,) = predictions.half_blocks(picture, ascii_only=True)
+    assert plain([ascii_line]).isascii() and len(plain([ascii_line])) == 2
+
+
+def test_prediction_page_shows_errors_only_and_steps_through_images(seeded: Home) -> None:
+    root = seeded.run("1").root
+    (root / "images").mkdir()
+    for kind, colours in (("image", "abab"), ("truth", "aaaa"), ("prediction", "aaba")):
+        picture = Image.new("RGB", (2, 2))
+        picture.putdata([(255, 0, 0) if c == "a" else (0, 0, 255) for c in colours])
+        picture.resize((8, 8), Image.Resampling.NEAREST).save(root / "images" / f"{kind}.png")
+    event = {f"{kind}": f"images/{kind}.png" for kind in ("image", "truth", "prediction")}
+    add_images(seeded, [{**event, "index": 0, "name": "first"}, {**event, "index": 1, "name": "second\x1b[31m"}])
+    lines = predictions.predictions(seeded, "1", 160, 30, False, 0)
+    assert "image 1/2 first" in plain(lines)
+    assert "image 2/2 second" in plain(predictions.predictions(seeded, "1", 160, 30, False, 3))
+    assert "\x1b" not in plain(predictions.predictions(seeded, "1", 160, 30, False, 1))
+    assert {"image", "truth", "prediction", "errors"} <= set(plain(lines).split())
+    blocks = predictions._errors(
+        str(root / "images" / "truth.png"), str(root / "images" / "prediction.png"), 0.0, 8, 4, False
+    )
+    styles = [style for line in blocks for _, style in line]
+    assert {"#0000ff on #0000ff", "#000000 on #000000"} == set(styles), "black where both agree"
+
+
+def add_images(home: Home, events: list[dict[str, object]]) -> None:
+    """Image events of run 1, as the evaluation writes them."""
+    import json
+    import sqlite3
+
+    connection = sqlite3.connect(home.database)
+    for number, values in enumerate(events):
+        body = json.dumps({**values, "kind": "validation"})
+        connection.execute(
+            'INSERT INTO events (run_id, attempt, seq, kind, stage, step, global_step, t, "values")'
+            " VALUES (1, 1, ?, 'image', 'evaluate', 1, 451, 0, ?)",
+            [10_000 + number, body],
+        )
+    connection.commit()
+    connection.close()
+
+
+def test_picture_outside_the_run_or_damaged_is_not_shown(seeded: Home, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    root = seeded.run("1").root
+    (root / "bad.png").write_bytes(b"no picture")
+    files = {"image": f"../../../{tmp_path.name}/secret.png", "truth": "bad.png", "prediction": "gone.png"}
+    add_images(seeded, [{**files, "index": 0, "name": "x"}])
+    text = plain(predictions.predictions(seeded, "1", 160, 30, False))
+    assert text.count("missing") == 2 and "cannot be read" in text
+
+
+def test_blocks_beside_each_other_keep_their_widths() -> None:
+    left: list[Line] = [[("中文", "")], [("abcdefgh", "dim")]]
+    lines = compose.beside([left, [[("right", "")]]], 5, gap=1)
+    assert plain(lines).splitlines() == ["中文  right", "abcde      "]
