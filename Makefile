@@ -2,7 +2,7 @@
 # make test    everything that CI checks
 # make lint    the same without the tests (make check is another name of it)
 # make chaos   N faults at random against the whole program (N=100)
-# make docs    write docs/cli.md again from --help, and the answers of docs/cookbook.md
+# make docs    write docs/cli.md again from --help, the answers of docs/cookbook.md, docs/screens
 # make bench   the measurements that performance claims rest on
 PYTHON ?= python3
 VENV   ?= .venv
@@ -46,6 +46,7 @@ chaos: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m mmtui.cli.docs docs/cli.md
 	$(BIN)/python docs/make_cookbook.py
+	$(BIN)/python docs/make_screens.py
 
 bench: $(VENV)/.dev
 	@for file in $(BENCHES); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

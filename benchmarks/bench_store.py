@@ -99,11 +99,21 @@ def rivals() -> None:
     """The same 20 scalars through the clients of other trackers, as far as they are installed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for title, make in (("wandb (offline)", _wandb), ("TensorBoard", _tensorboard), ("mlflow (SQLite)", _mlflow)):
+        makers = (
+            ("wandb (offline)", _wandb),
+            ("TensorBoard", _tensorboard),
+            ("mlflow (SQLite)", _mlflow),
+            ("trackio", _trackio),
+            ("aim", _aim),
+        )
+        for title, make in makers:
             try:
                 record, times = make(folder)
             except ImportError:
                 say(f"  {title}", "is not installed")
+                continue
+            except Exception as error:
+                say(f"  {title}", f"cannot run here: {error}")
                 continue
             taken = timed(record, times)
             say(f"  {title}", f"{1e6 * taken[times // 2]:,.0f} us median, {1e6 * taken[times * 99 // 100]:,.0f} us p99")
@@ -131,6 +141,28 @@ def _tensorboard(folder: Path) -> tuple[Callable[[], Any], int]:
             writer.add_event(event_pb2.Event(wall_time=time.time(), step=at, summary=summary))
 
     return record, 2000
+
+
+def _trackio(folder: Path) -> tuple[Callable[[], Any], int]:
+    os.environ["TRACKIO_DIR"] = str(folder / "trackio")
+    import trackio
+
+    trackio.init(project="bench", name="one", embed=False)
+    step = iter(range(1, RECORDED))
+    return lambda: trackio.log(values_of(next(step))), 2000
+
+
+def _aim(folder: Path) -> tuple[Callable[[], Any], int]:
+    import aim
+
+    run, step = aim.Run(repo=str(folder / "aim"), system_tracking_interval=None), iter(range(1, RECORDED))
+
+    def record() -> None:
+        at = next(step)
+        for name, value in values_of(at).items():
+            run.track(value, name=name, step=at)
+
+    return record, 500
 
 
 def _mlflow(folder: Path) -> tuple[Callable[[], Any], int]:

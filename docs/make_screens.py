@@ -1,4 +1,4 @@
-"""Draw docs/screen-runs.svg: the real program on a seeded data directory. Run: python docs/make_screens.py"""
+"""Draw docs/screen-runs.svg and docs/screens/: the real program on seeded data. Run: python docs/make_screens.py"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmtui.domain.states import RunEvent  # noqa: E402
 from mmtui.paths import Home  # noqa: E402
 from mmtui.supervisor.lock import SupervisorLock  # noqa: E402
 from mmtui.tui.app import MmtuiApp  # noqa: E402
+from tests.tui import visit  # noqa: E402
 from tests.tui.seed import seed_run  # noqa: E402
 
 
@@ -44,5 +45,18 @@ def main() -> None:
         lock.release()
 
 
+def write_texts() -> None:
+    """docs/screens/NAME-SIZE.txt: every screen as a terminal shows it; tests/tui/test_looks.py compares."""
+    for columns, rows in visit.SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            home = Home(Path(folder) / "mmtui")
+            visit.seed(home)
+            for name, text in visit.walk(home, columns, rows):
+                target = ROOT / "docs" / "screens" / f"{name}-{columns}x{rows}.txt"
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
     main()
+    write_texts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Settings:
     notify: str = "auto"  # how the screen tells the terminal that a run has ended: see NOTIFY
     on_finish: tuple[str, ...] = ()  # command, word by word, after a run that succeeded, ["/bin/notify", "done"]
     on_failure: tuple[str, ...] = ()  # the same after one that failed or was interrupted for good
+    keys: tuple[str, ...] = ()  # keys of the screen, ["cancel=X", "new=N,insert"]: names as in its help (?)
     rows: int = 30  # runs that `mmtui ls` lists when it is not told how many, at least 1
 
 
@@ -57,6 +59,8 @@ def _checked(path: Path, key: str, value: Any) -> Any:
     if isinstance(known[key], tuple):
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             raise SettingsError(f'{path}: {key} = {value!r}: write a list of words like ["/bin/notify", "done"]')
+        if key == "keys" and not all(re.fullmatch(r"[a-z_]+=[^=\s]+", word) for word in value):
+            raise SettingsError(f'{path}: keys = {value!r}: write NAME=KEY words like ["cancel=X", "new=N,insert"]')
         return tuple(value)
     if type(value) is not type(known[key]):
         raise SettingsError(f"{path}: {key} = {value!r}: write a value like {known[key]!r}")

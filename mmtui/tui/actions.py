@@ -12,6 +12,8 @@ from typing import Any
 
 from textual.binding import Binding
 
+from mmtui.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Action:
@@ -39,6 +41,7 @@ class Action:
 ACTIONS: tuple[Action, ...] = (
     Action("help", "question_mark", "show_help", "help", "Show every key; type to search.", True),
     Action("new", "n", "new_run", "new", "Launch a run from a recipe.", True, "mmtui run RECIPE key=value"),
+    Action("fork", "F", "fork_run", "like it", "Launch a run like this one, with changes."),
     Action("cancel", "x", "cancel_run", "cancel", "Cancel the run, after a question.", True, "mmtui cancel ID"),
     Action("pause", "P", "pause_run", "pause", "Checkpoint the run and free its device.", False, "mmtui pause ID"),
     Action("resume", "R", "resume_run", "resume", "Resume a paused run, retry an ended one.", False, "mmtui resume ID"),
@@ -93,11 +96,42 @@ _NAMES = {
     "colon": ":",
     "at": "@",
 }
+_KEYS = {text: name for name, text in _NAMES.items()}
+
+
+KEYMAP: dict[str, str] = {}
+"""Keys of actions that the user has chosen: {id: comma-separated keys}."""
+
+
+def choose_keys(chosen: Sequence[str]) -> dict[str, str]:
+    """Take over ``NAME=KEY,KEY`` words of the settings; returns what Textual wants to know of them.
+
+    Raises:
+        UsageError: there is no such action, or two would have one key.
+    """
+    known = {action.id for action in ACTIONS}
+    for word in chosen:
+        name, _, keys = word.partition("=")
+        if name not in known:
+            raise UsageError(f"keys: there is no action '{name}'", f"actions are {', '.join(sorted(known))}")
+        KEYMAP[name] = ",".join(_KEYS.get(key, key) for key in keys.split(","))
+    taken: dict[str, str] = {}
+    for action in ACTIONS:
+        for key in keys_of(action):
+            if key in taken:
+                raise UsageError(f"keys: '{_NAMES.get(key, key)}' would be both {taken[key]} and {action.id}")
+            taken[key] = action.id
+    return dict(KEYMAP)
+
+
+def keys_of(action: Action) -> list[str]:
+    """The keys of an action, as chosen by the user or as they are by default."""
+    return KEYMAP.get(action.id, action.keys).split(",")
 
 
 def key_text(action: Action) -> str:
     """Keys for people."""
-    return " ".join(_NAMES.get(key, key) for key in action.keys.split(","))
+    return " ".join(_NAMES.get(key, key) for key in keys_of(action))
 
 
 def footer_text(width: int) -> str:
@@ -114,7 +148,7 @@ def footer_text(width: int) -> str:
 
 def action_of(key: str) -> Action | None:
     """What a key does on the runs screen."""
-    return next((action for action in ACTIONS if key in action.keys.split(",")), None)
+    return next((action for action in ACTIONS if key in keys_of(action)), None)
 
 
 def command_text(action: Action, ids: Sequence[str], filter_text: str) -> str:

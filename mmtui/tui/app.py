@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from codecs import getincrementaldecoder
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +24,7 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import news
 from mmtui.tui import notify
+from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
 from mmtui.tui.screens.dialogs import NewsDialog
 from mmtui.tui.screens.queue import QueueScreen
@@ -53,6 +55,7 @@ class MmtuiApp(App[int]):
         super().__init__(ansi_color=False)
         self.home, self.select, self.ascii_only = home, select, ascii_only
         self.animation_level = "none"
+        self.set_class(ascii_only, "ascii")
         self.notify_by = notify
         self.states: dict[str, str] = {}
         self.feed = Feed(home, self._notify)
@@ -100,7 +103,8 @@ class MmtuiApp(App[int]):
             if table.selected is not None:
                 self.open_run(table.selected)
         elif number == 3:
-            self.push_screen(CompareScreen(list(table.marked)))
+            here = [table.selected] if table.selected is not None else []
+            self.push_screen(CompareScreen(list(dict.fromkeys([*table.marked, *here]))))
         else:
             self.push_screen(QueueScreen() if number == 4 else DevicesScreen())
 
@@ -139,13 +143,26 @@ def _mark_seen(home: Home) -> None:
         news.mark_seen(home)
 
 
-def run(home: Home, select: str | None = None, ascii_only: bool | None = None, notify_by: str = "auto") -> int:
-    """Show the screen until the user leaves; returns the exit code."""
+def run(
+    home: Home,
+    select: str | None = None,
+    ascii_only: bool | None = None,
+    notify_by: str = "auto",
+    keys: Sequence[str] = (),
+) -> int:
+    """Show the screen until the user leaves; returns the exit code.
+
+    Raises:
+        UsageError: a key of the settings is for no action, or for two.
+    """
+    keymap = choose_keys(keys)
     tolerate_old_mouse_reports()
     for name in ("COLUMNS", "LINES"):
         # Textual believes them before it asks the terminal, and would then never hear of a new size.
         os.environ.pop(name, None)
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
-    code = MmtuiApp(home, select, chosen, notify_by).run() or 0
+    app = MmtuiApp(home, select, chosen, notify_by)
+    app.set_keymap(keymap)
+    code = app.run() or 0
     _mark_seen(home)
     return code

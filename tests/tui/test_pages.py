@@ -13,11 +13,14 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from mmtui.domain.states import RunEvent
+from mmtui.errors import UsageError
 from mmtui.paths import Home
 from mmtui.services import queue, runs
+from mmtui.tui import actions
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.pages import charts, classes, compose, facts, graph, predictions
 from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
+from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen
@@ -163,7 +166,7 @@ async def test_two_marked_runs_are_compared(seeded: Home) -> None:
     async with app.run_test(size=(160, 48)) as pilot:
         await ready(app, pilot)
         await pilot.press("3")
-        await until(lambda: "mark two runs" in shown(app))
+        await until(lambda: "mark two runs" in shown(app), 10)
         await pilot.press("q", "space", "j", "space")
         assert list(app.runs_screen.query_one(RunsTable).marked) == ["2", "1"]
         await pilot.press("c")
@@ -364,3 +367,54 @@ def test_blocks_beside_each_other_keep_their_widths() -> None:
     left: list[Line] = [[("中文", "")], [("abcdefgh", "dim")]]
     lines = compose.beside([left, [[("right", "")]]], 5, gap=1)
     assert plain(lines).splitlines() == ["中文  right", "abcde      "]
+
+
+# ---- launching and keys --------------------------------------------------------------------------------------------
+
+
+async def test_sweep_is_counted_priced_and_queued_with_options(home: Home) -> None:
+    app = MmtuiApp(home)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(lambda: app.runs_screen.is_mounted)
+        await pilot.press("n")
+        await until(lambda: isinstance(app.screen, NewRunDialog))
+        app.screen.query_one("#overrides", Input).value = "segment.steps=2 seed=0..2"
+        told = app.screen.query_one("#verdict", Static)
+        await until(lambda: "ok: 3 runs, each" in str(told.render()))
+        app.screen.query_one("#options", Input).value = "--hold --tag mine"
+        app.screen.query_one("#options", Input).focus()
+        await pilot.press("enter")
+        await until(lambda: len(runs.list_runs(home)) == 3, 30)
+        await until(lambda: "queued 3 runs, 1 to 3" in app.runs_screen.said)
+        rows = runs.list_runs(home)
+        assert {row.state for row in rows} == {"held"} and {row.tags for row in rows} == {("mine",)}
+        await pilot.press("F")
+        await until(lambda: isinstance(app.screen, NewRunDialog))
+        assert "segment.steps=2" in app.screen.query_one("#overrides", Input).value
+        app.screen.query_one("#options", Input).value = "--gpuss 2"
+        app.screen.query_one("#options", Input).focus()
+        await pilot.press("enter")
+        await until(lambda: "--gpuss" in app.runs_screen.said, 30)
+        assert len(runs.list_runs(home)) == 3
+
+
+async def test_chosen_keys_work_and_old_ones_do_not(seeded: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "KEYMAP", {})
+    app = MmtuiApp(seeded)
+    app.set_keymap(actions.choose_keys(["queue=Q,f4", "filter=?", "help=f1"]))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("4")
+        assert app.screen is app.runs_screen
+        await pilot.press("Q")
+        await until(lambda: isinstance(app.screen, QueueScreen))
+        await pilot.press("q", "question_mark")
+        await until(lambda: isinstance(app.screen, FilterDialog))
+    assert "Q queue" in actions.footer_text(200) and "f1 help" in actions.footer_text(200)
+
+
+@pytest.mark.parametrize(("word", "words"), [("qeue=Q", "no action 'qeue'"), ("queue=x", "both")])
+def test_key_for_no_action_or_for_two_is_refused(monkeypatch: pytest.MonkeyPatch, word: str, words: str) -> None:
+    monkeypatch.setattr(actions, "KEYMAP", {})
+    with pytest.raises(UsageError, match=words):
+        actions.choose_keys([word])

@@ -17,11 +17,18 @@ from mmtui.domain.text import duration, printable, shorten
 from mmtui.domain.views import RunDetail
 from mmtui.tui.actions import ACTIONS, key_text
 
+BOX_WIDTH = 76
 CancelAnswer = Literal["save", "now"] | None
 
 
 class Dialog(ModalScreen[object]):
     """A box over the screen; Escape closes it without an answer."""
+
+    def cut(self, text: str, width: int) -> str:
+        """A line of at most ``width`` cells, in what the terminal can show."""
+        text = shorten(text, width)
+        ascii_only = bool(getattr(self.app, "ascii_only", False))
+        return text.replace("…", "~").encode("ascii", "replace").decode() if ascii_only else text
 
     BINDINGS: ClassVar = [Binding("escape", "dismiss_dialog", "close", show=False)]
 
@@ -48,7 +55,7 @@ class CancelDialog(Dialog):
         spent = duration(self.now - row.started_at) if row.started_at else "no time"
         where = f"{row.stage} {100 * row.progress:.0f}%" if row.stage else "not started"
         with Vertical(classes="box"):
-            yield Static(f"Cancel run {row.id} {shorten(printable(row.name), 40)}?", classes="title", markup=False)
+            yield Static(f"Cancel run {row.id} {self.cut(printable(row.name), 40)}?", classes="title", markup=False)
             yield Static(f"{row.state}, {where}, {spent} invested. It can be retried from its last checkpoint.")
             yield Static("s      save a checkpoint and stop (up to 30 s)", markup=False)
             yield Static("X      stop now (3 s to save)", markup=False)
@@ -80,10 +87,11 @@ class HelpDialog(Dialog):
         lines = []
         for action in ACTIONS:
             text = f"{key_text(action):14} {action.help}"
+            text += f"  ({action.id})" if wanted else ""
             if action.command:
                 text += f"  [{action.command}]"
             if all(word in text.lower() for word in wanted):
-                lines.append(text)
+                lines.append(self.cut(text, min(self.app.size.width, BOX_WIDTH) - 4))
         room = max(self.app.size.height - 6, 3)
         if len(lines) > room:
             lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more: type to search"]

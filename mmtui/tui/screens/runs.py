@@ -16,7 +16,7 @@ from textual.widgets import Static
 from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
-from mmtui.services import queue, supervisors
+from mmtui.services import commands, queue, supervisors
 from mmtui.tui.actions import action_of, bindings, command_text, footer_text
 from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
@@ -317,26 +317,35 @@ class RunsScreen(Screen[None]):
         """Launch a run."""
         self.app.push_screen(NewRunDialog(self.program.home), self._launch)
 
+    def action_fork_run(self) -> None:
+        """Launch a run like the selected one, but."""
+        detail = self.program.feed.latest.detail
+        if detail is not None:
+            like = NewRun(detail.row.recipe, detail.overrides, "")
+            self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
+
     def _launch(self, wanted: object) -> None:
         if isinstance(wanted, NewRun):
+            self.last_command = f"mmtui {wanted.command()}"
             self.say(f"queueing {wanted.recipe}")
             self._enqueue(wanted)
 
     @work(thread=True, group="queue", exit_on_error=False)
     def _enqueue(self, wanted: NewRun) -> None:
-        try:
-            run_id = queue.enqueue(self.program.home, wanted.recipe, wanted.overrides, name=wanted.name)
-            supervisors.ensure(self.program.home)
-        except MmtuiError as error:
-            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
+        # The command line itself: what can be said there can be said here, and means the same.
+        printed = commands.run(self.program.home, f"{wanted.command()} --quiet", 200)
+        ids = [line for line in printed if line.isdecimal()]
+        if not ids:
+            self.app.call_from_thread(self.say, f"! {printable(' '.join(printed))}")
             return
-        self.app.call_from_thread(self._launched, run_id)
+        self.app.call_from_thread(self._launched, ids)
 
-    def _launched(self, run_id: str) -> None:
+    def _launched(self, ids: list[str]) -> None:
+        run_id = ids[-1]
         self.query_one(RunsTable).selected = run_id
         self.wanted = replace(self.wanted, run_id=run_id, offset=0, metric="loss")
         self.program.feed.want(self.wanted, again=True)
-        self.say(f"queued run {run_id}")
+        self.say(f"queued run {run_id}" if len(ids) == 1 else f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}")
 
     @work(thread=True, group="queue", exit_on_error=False)
     def _serve(self) -> None:
