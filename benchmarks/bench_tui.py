@@ -22,6 +22,7 @@ import pyte
 
 from mmtui.paths import Home
 from mmtui.services import supervisors
+from mmtui.tui.link import QUESTION
 
 SECONDS = 20.0
 
@@ -47,6 +48,8 @@ class Screen:
                 data = os.read(self.child.child_fd, 65536)
                 count += len(data)
                 self.stream.feed(data)
+                for _ in range(data.count(QUESTION.encode())):
+                    os.write(self.child.child_fd, b"\x1b[2;2R")
                 if until and any(until in line for line in self.screen.display):
                     break
         return count

@@ -14,11 +14,14 @@ from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from rich.console import RenderableType
 from textual.app import App
 from textual.drivers import linux_driver
+from textual.events import CursorPosition
 from textual.message import Message
+from textual.screen import Screen
 
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
@@ -26,6 +29,7 @@ from mmtui.services import news
 from mmtui.tui import notify
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
+from mmtui.tui.link import QUESTION, Link
 from mmtui.tui.screens.dialogs import NewsDialog
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
@@ -34,6 +38,8 @@ from mmtui.tui.widgets.runs_table import RunsTable
 
 NEWS_SECONDS = 0.3
 """After the first picture: the news must not hold it up."""
+BLANK_SECONDS = 1.0
+"""Longest time without a picture, should the data be slow to come."""
 AWAY_SECONDS = 60.0
 """Who was away for less has seen it."""
 
@@ -60,6 +66,8 @@ class MmtuiApp(App[int]):
         self.states: dict[str, str] = {}
         self.feed = Feed(home, self._notify)
         self.runs_screen = RunsScreen()
+        self.link, self.late = Link(), False
+        self.unseen = True
 
     def _notify(self) -> None:
         self.post_message(self.LookAgain())
@@ -72,6 +80,7 @@ class MmtuiApp(App[int]):
         self.push_screen(self.runs_screen)
         self.feed.start()
         self.set_timer(NEWS_SECONDS, self._tell_news)
+        self.set_timer(BLANK_SECONDS, self._begin_to_show)
 
     def _tell_news(self) -> None:
         """What has ended since somebody last looked; shown once the screen stands."""
@@ -117,8 +126,49 @@ class MmtuiApp(App[int]):
 
     def on_mmtui_app_look_again(self) -> None:
         self._announce()
+        if not self.link.may_draw(time.monotonic()):
+            self.late = True
+            return
+        self.late = False
         if self.runs_screen.is_mounted:
             self.runs_screen.refresh_all()
+            if self.unseen:
+                self.call_after_refresh(self._begin_to_show)
+            else:
+                self.picture_sent()
+
+    def _begin_to_show(self) -> None:
+        if self.unseen:
+            self.unseen = False
+            self.screen.refresh()
+            self.picture_sent()
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Send nothing before there is a whole picture: empty panels and their titles would be sent again and again."""
+        if not self.unseen:
+            super()._display(screen, renderable)
+
+    def picture_sent(self) -> None:
+        """Ask the terminal to say when it has drawn what was just sent."""
+        if self._driver is not None and not self.is_headless and self.link.drawn(time.monotonic()):
+            self.call_after_refresh(self._ask_terminal)
+
+    def _ask_terminal(self) -> None:
+        if self._driver is not None:
+            self._driver.write(QUESTION)
+            self._driver.flush()
+
+    def on_cursor_position(self, _: CursorPosition) -> None:
+        """The terminal has drawn what was sent before the question."""
+        self.link.answered(time.monotonic())
+        if self.link.slow:
+            self.set_timer(2 * self.link.delay, self._draw_late)
+        else:
+            self._draw_late()
+
+    def _draw_late(self) -> None:
+        if self.late:
+            self.post_message(self.LookAgain())
 
 
 def tolerate_old_mouse_reports() -> None:

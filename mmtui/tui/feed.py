@@ -15,6 +15,8 @@ from mmtui.services import devices, runs, supervisors
 from mmtui.services.live import Changes
 
 POLL_SECONDS = 0.5
+LEAST_SECONDS = 1.0
+"""Between two pictures that nobody asked for: over SSH each of them is sent."""
 DEVICE_SECONDS = 2.0
 WINDOW = 200
 """Runs held at a time; the table is a window over all of them."""
@@ -64,7 +66,7 @@ class Feed:
         self.latest = Snapshot()
         self._wanted = Wanted()
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._devices_due = 0.0
+        self._devices_due, self._read_at = 0.0, -LEAST_SECONDS
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> None:
@@ -89,7 +91,8 @@ class Feed:
         while not self._stop.is_set():
             forced = self._wake.is_set()
             self._wake.clear()
-            fresh = self._look(changes, forced)
+            due = time.monotonic() - self._read_at >= LEAST_SECONDS
+            fresh = self._look(changes, forced) if forced or due else None
             if fresh is not None and fresh != self.latest:
                 self.latest = fresh
                 self._notify()
@@ -113,6 +116,7 @@ class Feed:
         return self.latest.devices is None or (busy and time.monotonic() >= self._devices_due)
 
     def _read(self, wanted: Wanted) -> Snapshot:
+        self._read_at = time.monotonic()
         counts = runs.count_runs(self.home)
         rows, total = self._rows(wanted, sum(counts.values()))
         run_id = wanted.run_id or (rows[0].id if rows else None)

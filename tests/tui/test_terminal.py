@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pexpect
 import pyte
@@ -14,6 +15,7 @@ import pytest
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
+from mmtui.tui.link import QUESTION
 from tests.tui.seed import seed_run
 
 NOW = 1_790_000_000.0
@@ -44,6 +46,9 @@ class Terminal:
                 break
         self.received += got
         self.stream.feed(got)
+        for _ in range(got.count(QUESTION.encode())):
+            with suppress(OSError):  # it may just have left
+                self.child.send(b"\x1b[2;2R")
         return got
 
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import work
@@ -99,7 +100,8 @@ class PageScreen(Screen[None]):
         self._look()
 
     def _look(self) -> None:
-        if not self.busy and self.is_current:
+        may = self.dirty or self.program.link.may_draw(time.monotonic())
+        if not self.busy and self.is_current and may:
             self.busy = True
             self._read()
 
@@ -125,6 +127,7 @@ class PageScreen(Screen[None]):
         if fresh is not None:
             self.body = fresh
             self.show()
+            self.program.picture_sent()
         if self.dirty:
             self._look()
 

@@ -128,6 +128,9 @@ class RunsScreen(Screen[None]):
         serving = snapshot.supervisor
         if serving is not None and not serving.running and (serving.active_runs or serving.queued_runs):
             words += "  ! no supervisor: r starts one"
+        link = self.program.link
+        if link.slow:
+            words += f"  slow link: pictures are {link.delay:.0f} s late"
         text = f" mmtui  {words}" if not snapshot.problem else f" ! {printable(snapshot.problem)}"
         self._set("#header", text)
         self._set("#footer", f" {self.said or footer_text(self.app.size.width - 2)}")
