@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 COLOR_MODES = ("auto", "always", "never")
+THEMES = ("ansi", "ansi-light", "dark", "light", "colorblind")
 NOTIFY = ("auto", "osc9", "osc777", "osc99", "bell", "off")
 
 
@@ -22,6 +23,7 @@ class Settings:
 
     color: str = "auto"  # auto, always or never; the option --color comes first
     ascii: bool = False  # draw with ASCII alone, whatever the terminal says it can do
+    theme: str = "ansi"  # colours of the screen: see THEMES
     notify: str = "auto"  # how the screen tells the terminal that a run has ended: see NOTIFY
     on_finish: tuple[str, ...] = ()  # command, word by word, after a run that succeeded, ["/bin/notify", "done"]
     on_failure: tuple[str, ...] = ()  # the same after one that failed or was interrupted for good
@@ -66,6 +68,8 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         raise SettingsError(f"{path}: {key} = {value!r}: write a value like {known[key]!r}")
     if key == "color" and value not in COLOR_MODES:
         raise SettingsError(f"{path}: color = {value!r}: write one of {', '.join(COLOR_MODES)}")
+    if key == "theme" and value not in THEMES:
+        raise SettingsError(f"{path}: theme = {value!r}: write one of {', '.join(THEMES)}")
     if key == "notify" and value not in NOTIFY:
         raise SettingsError(f"{path}: notify = {value!r}: write one of {', '.join(NOTIFY)}")
     if key == "rows" and value < 1:

@@ -74,6 +74,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("raw", "0", "smooth(0)", "raw", "No smoothing."),
     Action("copy", "y", "copy_id", "copy id", "Copy the run's id (over SSH too, by OSC 52)."),
     Action("refresh", "r", "reload", "refresh", "Look again, devices too."),
+    Action("theme", "T", "next_theme", "theme", "The next colours; `theme` in config.toml chooses them for good."),
     Action("repaint", "ctrl+l", "repaint", "repaint", "Paint the whole screen again."),
     Action("quit", "q", "leave", "quit", "Leave the screen; runs go on.", True),
 )

@@ -26,7 +26,7 @@ from textual.screen import Screen
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import news
-from mmtui.tui import notify
+from mmtui.tui import notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
 from mmtui.tui.link import QUESTION, Link
@@ -34,6 +34,7 @@ from mmtui.tui.screens.dialogs import NewsDialog
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from mmtui.tui.screens.runs import RunsScreen
+from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
 
 NEWS_SECONDS = 0.3
@@ -57,9 +58,13 @@ class MmtuiApp(App[int]):
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, MmtuiApp.LookAgain)
 
-    def __init__(self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off") -> None:
-        super().__init__(ansi_color=False)
+    def __init__(
+        self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off", theme: str = "ansi"
+    ) -> None:
+        super().__init__()
         self.home, self.select, self.ascii_only = home, select, ascii_only
+        self.theme_name = theme
+        self.theme = themes.use(theme)
         self.animation_level = "none"
         self.set_class(ascii_only, "ascii")
         self.notify_by = notify
@@ -120,6 +125,15 @@ class MmtuiApp(App[int]):
     def open_run(self, run_id: str) -> None:
         """Screen 2 with a run."""
         self.push_screen(RunScreen(run_id, list(self.runs_screen.query_one(RunsTable).marked)))
+
+    def next_theme(self) -> str:
+        """Draw everything in the next theme; returns its name."""
+        self.theme_name = themes.after(self.theme_name)
+        self.theme = themes.use(self.theme_name)
+        self.screen.refresh(layout=True)
+        for panel in self.screen.query(LinesPanel):
+            panel.refresh()
+        return self.theme_name
 
     def on_unmount(self) -> None:
         self.feed.stop()
@@ -199,6 +213,7 @@ def run(
     ascii_only: bool | None = None,
     notify_by: str = "auto",
     keys: Sequence[str] = (),
+    theme: str = "ansi",
 ) -> int:
     """Show the screen until the user leaves; returns the exit code.
 
@@ -211,7 +226,7 @@ def run(
         # Textual believes them before it asks the terminal, and would then never hear of a new size.
         os.environ.pop(name, None)
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
-    app = MmtuiApp(home, select, chosen, notify_by)
+    app = MmtuiApp(home, select, chosen, notify_by, theme)
     app.set_keymap(keymap)
     code = app.run() or 0
     _mark_seen(home)

@@ -231,6 +231,10 @@ class RunsScreen(Screen[None]):
             self._serve()
         self.program.feed.want(self.wanted, again=True)
 
+    def action_next_theme(self) -> None:
+        """Other colours."""
+        self.say(f"theme: {self.program.next_theme()}")
+
     def action_repaint(self) -> None:
         """Paint everything again."""
         self.refresh(layout=True)

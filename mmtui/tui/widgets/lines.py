@@ -5,7 +5,7 @@ What a terminal is sent over SSH is what changed on the screen and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
@@ -17,7 +17,7 @@ from textual.widget import Widget
 
 from mmtui.tui.widgets.plot import Span
 
-STYLES: dict[str, Style] = {
+_TERMINAL: dict[str, Style] = {
     "": Style.null(),
     "title": Style(bold=True),
     "dim": Style(dim=True),
@@ -35,7 +35,15 @@ STYLES: dict[str, Style] = {
     "magenta": Style(color="magenta"),
     "cursor": Style(reverse=True),
 }
+STYLES = dict(_TERMINAL)
 Lines = Sequence[Sequence[Span]]
+
+
+def recolor(colors: Mapping[str, str]) -> None:
+    """Other colours for some styles, the terminal's own for the rest; what is bold or reversed stays so."""
+    STYLES.update(_TERMINAL)
+    STYLES.update({name: _TERMINAL[name] + Style(color=color) for name, color in colors.items()})
+    style_of.cache_clear()
 
 
 @lru_cache(maxsize=4096)
