@@ -14,9 +14,10 @@ from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from rich.console import RenderableType
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.drivers import linux_driver
 from textual.events import CursorPosition
@@ -30,6 +31,7 @@ from mmtui.tui import notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
 from mmtui.tui.link import QUESTION, Link
+from mmtui.tui.output import Difference, Picture
 from mmtui.tui.screens.dialogs import NewsDialog
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
@@ -72,7 +74,7 @@ class MmtuiApp(App[int]):
         self.feed = Feed(home, self._notify)
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
-        self.unseen = True
+        self.unseen, self.picture = True, Picture()
 
     def _notify(self) -> None:
         self.post_message(self.LookAgain())
@@ -82,6 +84,7 @@ class MmtuiApp(App[int]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Textual leaves the terminal in its full-screen mode when it is killed politely.
             loop.add_signal_handler(number, self.exit, 128 + number)
+        self.app_resume_signal.subscribe(self, lambda _: self.picture.forget())
         self.push_screen(self.runs_screen)
         self.feed.start()
         self.set_timer(NEWS_SECONDS, self._tell_news)
@@ -159,8 +162,18 @@ class MmtuiApp(App[int]):
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         """Send nothing before there is a whole picture: empty panels and their titles would be sent again and again."""
-        if not self.unseen:
+        if self.unseen:
+            return
+        if isinstance(renderable, ChopsUpdate | LayoutUpdate):
+            self.picture.fit(*self.size)
+            super()._display(screen, cast("RenderableType", Difference(renderable, self.picture)))
+        else:
             super()._display(screen, renderable)
+
+    def repaint(self) -> None:
+        """Send the whole screen: who knows what the terminal shows."""
+        self.picture.forget()
+        self.screen.refresh(layout=True)
 
     def picture_sent(self) -> None:
         """Ask the terminal to say when it has drawn what was just sent."""

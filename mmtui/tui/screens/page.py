@@ -187,4 +187,4 @@ class PageScreen(Screen[None]):
 
     def action_repaint(self) -> None:
         """Paint everything again."""
-        self.refresh(layout=True)
+        self.program.repaint()

@@ -237,7 +237,7 @@ class RunsScreen(Screen[None]):
 
     def action_repaint(self) -> None:
         """Paint everything again."""
-        self.refresh(layout=True)
+        self.program.repaint()
 
     def action_copy_id(self) -> None:
         """Copy the selected run's id."""

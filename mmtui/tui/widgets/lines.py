@@ -35,6 +35,8 @@ _TERMINAL: dict[str, Style] = {
     "magenta": Style(color="magenta"),
     "cursor": Style(reverse=True),
 }
+MOVE_BYTES = 24
+"""About what it takes to put the cursor elsewhere and to choose a style."""
 STYLES = dict(_TERMINAL)
 Lines = Sequence[Sequence[Span]]
 
@@ -52,15 +54,26 @@ def style_of(name: str) -> Style:
     return Style.parse(name) if name.startswith("#") else STYLES.get(name, STYLES[""])
 
 
-def changed_cells(old: Sequence[Span], new: Sequence[Span], width: int) -> tuple[int, int]:
-    """The first cell in which two lines differ, and the one behind the last, within ``width``."""
-    before, after = ([(char, style) for text, style in line for char in text] for line in (old, new))
+def changed_parts(old: Sequence[Span], new: Sequence[Span], width: int) -> list[tuple[int, int]]:
+    """Where two lines differ within ``width``: (first cell, the one behind the last), left to right.
+
+    What is equal between two parts is sent along where that takes fewer bytes than going past it.
+    """
     if any(cell_len(text) != len(text) for line in (old, new) for text, _ in line):
-        return 0, width  # characters of two cells or none: their places would have to be counted
+        return [(0, width)]  # characters of two cells or none: their places would have to be counted
+    before, after = ([(char, style) for text, style in line for char in text] for line in (old, new))
     blank = (" ", "")
     before, after = ([*line[:width], *[blank] * (width - len(line))] for line in (before, after))
-    differing = [index for index in range(width) if before[index] != after[index]]
-    return (differing[0], differing[-1] + 1) if differing else (0, 0)
+    parts: list[tuple[int, int]] = []
+    passed = MOVE_BYTES
+    for index, (was, now) in enumerate(zip(before, after, strict=True)):
+        if was == now:
+            passed += len(now[0].encode())
+        else:
+            first = parts.pop()[0] if parts and passed < MOVE_BYTES else index
+            parts.append((first, index + 1))
+            passed = 0
+    return parts
 
 
 class LinesPanel(Widget):
@@ -78,18 +91,30 @@ class LinesPanel(Widget):
         """Lines there are below the title."""
         return max(self.size.height - 1, 0)
 
+    def _title_line(self) -> list[Span]:
+        """The title line, to its last dash."""
+        dash = "-" if getattr(self.app, "ascii_only", False) else "─"
+        text = f"{dash}{dash} {self.title_text} "
+        rest = dash * max(self.size.width - cell_len(text), 0)
+        return [(text, "title" if self.has_focus else ""), (rest, "dim")]
+
+    def _send(self, row: int, old: Sequence[Span], new: Sequence[Span]) -> None:
+        """Have the cells of a line drawn that differ."""
+        for first, last in changed_parts(old, new, self.size.width):
+            self.refresh(Region(first, row, last - first, 1))
+
     def show(self, lines: Lines, title: str | None = None) -> None:
         """Put new lines on the screen; those that are equal to the old ones are not sent again."""
         if title is not None and title != self.title_text:
+            old = self._title_line()
             self.title_text = title
-            self.refresh(Region(0, 0, self.size.width, 1))
+            self._send(0, old, self._title_line())
         fresh = [list(line) for line in lines]
         for number in range(max(len(fresh), len(self._lines))):
             old = self._lines[number] if number < len(self._lines) else []
             new = fresh[number] if number < len(fresh) else []
             if old != new:
-                first, last = changed_cells(old, new, self.size.width)
-                self.refresh(Region(first, number + 1, last - first, 1))
+                self._send(number + 1, old, new)
         self._lines = fresh
 
     def plain_text(self) -> str:
@@ -99,15 +124,9 @@ class LinesPanel(Widget):
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         if y == 0:
-            return self._title_strip(width)
+            return self._strip(self._title_line(), width)
         line = self._lines[y - 1] if y - 1 < len(self._lines) else []
         return self._strip(line, width)
-
-    def _title_strip(self, width: int) -> Strip:
-        dash = "-" if getattr(self.app, "ascii_only", False) else "─"
-        text = f"{dash}{dash} {self.title_text} "
-        rest = dash * max(width - cell_len(text), 0)
-        return self._strip([(text, "title" if self.has_focus else ""), (rest, "dim")], width)
 
     def _strip(self, line: Sequence[Span], width: int) -> Strip:
         base, segments, used = self.rich_style, [], 0
