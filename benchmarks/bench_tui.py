@@ -1,4 +1,5 @@
-"""The screen in a real pty: bytes and CPU while a run trains and while nothing happens, first content, key to frame.
+"""The screen in a real pty: bytes and CPU while a run trains and while nothing happens, first content, key to frame,
+and how old a number is when it is shown; with few runs, and with 10,000 of them and a run of 1,000,000 points.
 
 The floor is what the figures on the screen would take if only the cells that changed were sent: two snapshots of the
 terminal (pyte) a second apart are compared, at one byte a cell and eight to go there. python benchmarks/bench_tui.py
@@ -6,7 +7,9 @@ terminal (pyte) a second apart are compared, at one byte a cell and eight to go 
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import statistics
 import subprocess
@@ -16,15 +19,22 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import bench_cli
+import bench_store
 import pexpect
 import psutil
 import pyte
 
 from mmtui.paths import Home
 from mmtui.services import supervisors
+from mmtui.store.db import Database
 from mmtui.tui.link import QUESTION
 
 SECONDS = 20.0
+QUIET = 0.03
+"""Seconds without a byte that end a frame."""
+MANY, LONG = 10_000, 1_000_000
+STEPS = 100_000
 
 
 class Screen:
@@ -38,6 +48,7 @@ class Screen:
         self.began = time.perf_counter()
         words = ["-m", "mmtui"]
         self.child = pexpect.spawn(sys.executable, words, env=environment, dimensions=(rows, columns), timeout=5)
+        self.child.delaybeforesend = None  # pexpect waits 50 ms otherwise
         self.process = psutil.Process(self.child.pid)
 
     def read(self, seconds: float, until: str = "") -> int:
@@ -60,14 +71,15 @@ class Screen:
         return times.user + times.system
 
     def key(self, key: str) -> float:
-        """Milliseconds from a key to the last byte of its frame."""
+        """Milliseconds from a key to the last byte of its frame, which is the first one behind it."""
         self.read(0.3)
         began = time.perf_counter()
         self.child.send(key)
-        last = began
-        while select.select([self.child.child_fd], [], [], 0.25)[0]:
+        last, wait = began, 2.0
+        while select.select([self.child.child_fd], [], [], wait)[0]:
             self.stream.feed(os.read(self.child.child_fd, 65536))
-            last = time.perf_counter()
+            last, wait = time.perf_counter(), QUIET
+        assert last > began, f"key {key!r} did nothing"
         return 1000 * (last - began)
 
     def close(self) -> None:
@@ -78,16 +90,39 @@ class Screen:
         self.child.close(force=True)
 
 
-def live(home: Home, columns: int, rows: int) -> str:
+class Ages:
+    """How long ago the trainer logged what the screen shows, whenever that changes."""
+
+    def __init__(self, events: Path) -> None:
+        self.events, self.shown, self.found = events, "", list[float]()
+
+    def look(self, screen: Screen) -> None:
+        """Take the step that is shown."""
+        text = "\n".join(screen.screen.display)
+        match = re.search(rf"segment +(\d+)/{STEPS}", text)
+        if match and match[1] != self.shown:
+            if self.shown:
+                lines = self.events.read_bytes().splitlines()[-200:]
+                times = [
+                    e["t"] for e in map(json.loads, lines) if (e["stage"], e["step"]) == ("segment", int(match[1]))
+                ]
+                self.found += [time.time() - times[0]] if times else []
+            self.shown = match[1]
+
+
+def live(home: Home, run_id: str, columns: int, rows: int, keys: str) -> str:
     """While one run trains."""
     screen = Screen(home, columns, rows)
     screen.read(20, "┤")
     first = time.perf_counter() - screen.began
     screen.read(6)
+    ages = Ages(home.run(run_id).events(1))
     cpu, sent, floor = screen.cpu(), 0, 0
     for _ in range(int(SECONDS)):
         before = [line[:] for line in screen.screen.display]
-        sent += screen.read(1.0)
+        for _ in range(10):
+            sent += screen.read(0.1)
+            ages.look(screen)
         runs = 0
         for old, new in zip(before, screen.screen.display, strict=True):
             differ = [a != b for a, b in zip(old, new, strict=True)]
@@ -98,13 +133,18 @@ def live(home: Home, columns: int, rows: int) -> str:
             runs += cells + 8 * places
         floor += runs
     share = 100 * (screen.cpu() - cpu) / SECONDS
-    keys = statistics.median(screen.key(key) for key in ["]", "m", "L", "L", "m", "]"] * 2)
+    taken = statistics.median(screen.key(key) for key in keys * 8)
     screen.close()
     ratio = sent / max(floor, 1)
     return (
         f"{columns}x{rows} live: {sent / SECONDS / 1000:.2f} kB/s, {ratio:.1f} x the cells that changed;"
         f" {share:.1f} % of a core;"
-        f" first content {first:.2f} s; key to frame {keys:.0f} ms median"
+        f" first content {first:.2f} s; key to frame {taken:.0f} ms median"
+        + (
+            f"; a step is shown {statistics.median(ages.found):.1f} s after it, at most {max(ages.found):.1f}"
+            if ages.found
+            else ""
+        )
     )
 
 
@@ -119,25 +159,55 @@ def idle(home: Home) -> str:
     return f"160x48 idle: {sent / SECONDS:.1f} bytes/s, {share:.2f} % of a core"
 
 
+def train(home: Home) -> str:
+    """Queue a run that takes longer than this; returns its id once it logs."""
+    words = [sys.executable, "-m", "mmtui", "run", "shapes_mixmatch", "match.steps=60", f"segment.steps={STEPS}"]
+    environment = {**os.environ, "MMTUI_HOME": str(home.root)}
+    words += ["runtime.threads=1", "-q"]
+    run_id = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    time.sleep(20)
+    return run_id
+
+
+def stop(home: Home, run_id: str) -> None:
+    """Cancel it."""
+    environment = {**os.environ, "MMTUI_HOME": str(home.root)}
+    words = [sys.executable, "-m", "mmtui", "cancel", run_id, "--now"]
+    subprocess.run(words, env=environment, capture_output=True, check=True)
+    time.sleep(8)
+
+
+def crowd(home: Home) -> None:
+    """Many runs, and the newest with a long series."""
+    bench_cli.fill(home, MANY)
+    database = Database(home)
+    run_id, number = bench_store.add_run(database, MANY)
+    bench_store.fill(database, run_id, number, ["loss"], LONG)
+    with database.write() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE runs SET state = 'succeeded', loss = 1, miou = 50 WHERE state IN ('starting', 'running')"
+        )
+    database.close()
+
+
 def main() -> None:
     """Print the figures."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder) / "h").create()
-        environment = {**os.environ, "MMTUI_HOME": str(home.root)}
-        words = [sys.executable, "-m", "mmtui"]
-        run = [*words, "run", "shapes_mixmatch", "match.steps=60", "segment.steps=100000", "runtime.threads=1", "-q"]
-        run_id = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-        time.sleep(20)
-        try:
-            for size in ((160, 48), (80, 24)):
-                print(live(home, *size), flush=True)
-            subprocess.run([*words, "cancel", run_id, "--now"], env=environment, capture_output=True, check=True)
-            time.sleep(8)
-            print(idle(home))
-        finally:
-            pid, _ = supervisors.holder(home)
-            if pid:
-                os.kill(pid, 15)
+    for many in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            home = Home(Path(folder) / "h").create()
+            if many:
+                crowd(home)
+                print(f"with {MANY:,} runs and one of {LONG:,} points:", flush=True)
+            run_id = train(home)
+            try:
+                for size in ((160, 48), (80, 24)):
+                    print(live(home, run_id, *size, "jk" if many else "LL"), flush=True)
+                stop(home, run_id)
+                print(idle(home), flush=True)
+            finally:
+                pid, _ = supervisors.holder(home)
+                if pid:
+                    os.kill(pid, 15)
 
 
 if __name__ == "__main__":

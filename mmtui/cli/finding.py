@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import jsonform, render
@@ -37,6 +38,7 @@ def ls(
     sort: Annotated[list[str] | None, option("--sort", help="column, key or metric; -NAME: largest first")] = None,
     group: Annotated[str, option("--group", help="seed: fold runs that differ in seeds alone; sweep: by group")] = "",
     columns: Annotated[str, option("--columns", "-c", help="comma-separated: columns, keys, max miou, ...")] = "",
+    view: Annotated[str, option("--view", help="a saved view; options given beside it win")] = "",
     as_json: JsonOption = False,
     as_jsonl: JsonlOption = False,
     as_csv: CsvOption = False,
@@ -48,6 +50,12 @@ def ls(
     for name in state or []:
         _check_state(name)
     home = Home.from_environment()
+    if view:
+        from mmtui.services import saved_views
+
+        kept = saved_views.get(home, view)
+        filter_, sort = filter_ or kept.filter, sort or list(kept.sort)
+        columns, group = columns or ",".join(kept.columns), group or kept.group
     names = [name.strip() for name in columns.split(",") if name.strip()]
     most = None if all_ else limit or render.settings().rows
     if group:
@@ -79,6 +87,38 @@ def ls(
         say(f"no runs{nothing}")
     if len(found) < total:
         say(f"{len(found)} of {total} runs; all of them with --all")
+
+
+def view(
+    name: Annotated[str, Argument("name of the view; without one all are listed")] = "",
+    filter_: FilterOption = "",
+    sort: Annotated[list[str] | None, option("--sort", help="column, key or metric; -NAME: largest first")] = None,
+    columns: Annotated[str, option("--columns", "-c", help="comma-separated: columns, keys, max miou, ...")] = "",
+    group: Annotated[str, option("--group", help="seed or sweep")] = "",
+    remove: Annotated[bool, option("--remove", "-r", help="forget the view")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a way to look at runs: mmtui view bad -F 'state = failed'; then mmtui ls --view bad, or V on the screen"""
+    from mmtui.services import saved_views
+
+    home = Home.from_environment()
+    wanted = saved_views.SavedView(
+        filter_, tuple(sort or ()), tuple(one.strip() for one in columns.split(",") if one.strip()), group
+    )
+    if name and remove:
+        saved_views.remove(home, name)
+        say(f"view {name} is gone")
+    elif name and wanted != saved_views.SavedView():
+        saved_views.save(home.create(), name, wanted)
+        say(f"view {name}: {wanted.command()}")
+    else:
+        found = {name: saved_views.get(home, name)} if name else saved_views.load(home)
+        if as_json:
+            render.document({"views": [{"name": key, **asdict(one)} for key, one in found.items()]})
+        elif found:
+            render.table(("view", "shown by"), [(key, one.command()) for key, one in found.items()])
+        else:
+            say("no views yet; keep one with: mmtui view NAME -F FILTER")
 
 
 def _folded(home: Home, ids: Sequence[str], *, as_json: bool, as_csv: bool, as_markdown: bool) -> None:

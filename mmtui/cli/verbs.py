@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "release": "writing:release",
     "classes": "reading:classes",
     "metrics": "reading:metrics",
+    "view": "finding:view",
     "best": "finding:best",
     "compare": "finding:compare",
     "diff": "finding:diff",

@@ -22,8 +22,10 @@ from mmtui.errors import UsageError
 
 COLUMNS = (
     "id", "name", "recipe", "state", "reason", "stage", "seed", "priority", "group", "tag", "note", "progress",
-    "attempt", "loss", "miou", "error", "created", "started", "ended", "took",
+    "attempt", "loss", "miou", "error", "created", "started", "ended", "took", "pinned",
 )  # fmt: skip
+PINNED = "pinned"
+"""The tag that keeps a run on top of the list."""
 MOMENTS = frozenset({"created", "started", "ended"})
 TAKES = ("max", "min", "last", "first")
 COMPARISONS = ("<=", ">=", "!=", "!~", "=", "<", ">", "~")

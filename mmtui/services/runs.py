@@ -135,6 +135,17 @@ def count_runs(home: Home) -> dict[str, int]:
         return reader.counts()
 
 
+def pinned(home: Home) -> list[str]:
+    """Ids of the runs that are kept on top of the list, newest first."""
+    with Reader(home) as reader:
+        if reader.connection() is None:
+            return []
+        found = reader.query(
+            "SELECT id FROM runs WHERE deleted_at IS NULL AND tags LIKE ? ORDER BY id DESC", ['%"pinned"%']
+        )
+    return [str(row[0]) for row in found]
+
+
 def resolve(home: Home, selector: str) -> str:
     """The id a selector means: an id, a unique prefix of one, ``@`` (the last run), ``@~2`` (the third last).
 

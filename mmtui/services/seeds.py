@@ -14,6 +14,9 @@ from mmtui.services.comparing import FREE, flat
 from mmtui.store import cells
 from mmtui.store.reader import Reader
 
+MOST_PARAMETERS = 500
+FoldKey = tuple[Any, ...]
+"""Recipe, then (key, value as JSON) of everything in its configuration that counts."""
 _FREE = frozenset({*FREE, "seed", "data.root"})
 _FREE_SECTIONS = ("reference.", "runtime.")
 
@@ -62,29 +65,41 @@ def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
             f"SELECT id, recipe, seed, state, miou, config, overrides FROM runs WHERE id IN ({marks}) ORDER BY id",
             [int(run_id) for run_id in ids],
         )
-    groups: dict[tuple[Any, ...], list[Any]] = {}
+    groups: dict[FoldKey, list[Any]] = {}
     for row in rows:
         groups.setdefault(_same(row), []).append(row)
     best = max((_values(runs) for runs in groups.values() if _values(runs)), key=lambda v: sum(v) / len(v), default=[])
-    changed = _changed(list(groups))
+    changed = changed_in(list(groups))
     found = [_fold(runs, changed[key], best) for key, runs in groups.items()]
     return sorted(found, key=lambda one: -(one.summary.mean if one.summary else -1.0))
 
 
-def _same(row: Any) -> tuple[Any, ...]:
+def _same(row: Any) -> FoldKey:
     """What runs of a fold have in common."""
     config = flat(cells.mapped(row["config"]))
     kept = [(k, json.dumps(v)) for k, v in config if k not in _FREE and not k.startswith(_FREE_SECTIONS)]
     return (cells.text(row["recipe"]), *sorted(kept))
 
 
-def _changed(keys: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], tuple[str, ...]]:
-    """For each group the keys in which it differs from another of the same recipe."""
+def changed_in(keys: Sequence[FoldKey]) -> dict[FoldKey, tuple[str, ...]]:
+    """For each key the ``name=value`` in which it differs from another of the same recipe."""
+    common: dict[str, set[tuple[str, str]]] = {}
+    for recipe, *pairs in keys:
+        common[recipe] = common[recipe] & {*pairs} if recipe in common else {*pairs}
+    return {
+        key: tuple(f"{name}={value}" for name, value in key[1:] if (name, value) not in common[key[0]]) for key in keys
+    }
+
+
+def keys_of(home: Home, ids: Sequence[str]) -> dict[str, FoldKey]:
+    """What each of these runs has in common with those that differ in their seeds alone."""
     found = {}
-    for key in keys:
-        others = [set(other[1:]) for other in keys if other[0] == key[0]]
-        common = set.intersection(*others)
-        found[key] = tuple(f"{name}={value}" for name, value in key[1:] if (name, value) not in common)
+    with Reader(home) as reader:
+        for first in range(0, len(ids), MOST_PARAMETERS):
+            some = [int(run_id) for run_id in ids[first : first + MOST_PARAMETERS]]
+            marks = ",".join("?" * len(some))
+            for row in reader.query(f"SELECT id, recipe, config FROM runs WHERE id IN ({marks})", some):
+                found[str(row["id"])] = _same(row)
     return found
 
 

@@ -6,7 +6,7 @@ import re
 import sqlite3
 from typing import Any
 
-from mmtui.domain.filters import Both, Compare, In, IsNull, Node, Not, Operand, Value
+from mmtui.domain.filters import PINNED, Both, Compare, In, IsNull, Node, Not, Operand, Value
 
 Sql = tuple[str, list[Any]]
 _EXPRESSIONS = {
@@ -106,6 +106,8 @@ def expression(operand: Operand) -> Sql:
         return f"SELECT t.atom FROM {CONFIG} t WHERE {_KEY} LIMIT 1", [operand.name] * 3
     if operand.name == "tag":
         return f"SELECT group_concat(t.value, ' ') FROM {_TAGS} t", []
+    if operand.name == "pinned":
+        return f"EXISTS (SELECT 1 FROM {_TAGS} t WHERE t.value = ?)", [PINNED]
     sql = _EXPRESSIONS.get(operand.name, f"runs.{operand.name}")
     return (f"NULLIF({sql}, '')" if operand.name in _EMPTY_IS_NULL else sql), []
 

@@ -105,7 +105,7 @@ class MmtuiApp(App[int]):
 
     def _announce(self) -> None:
         """Tell the terminal of runs that have ended while the screen was open."""
-        rows = self.feed.latest.rows
+        rows = tuple(row.run for row in self.feed.latest.rows)
         over = notify.ended(self.states, rows)
         self.states = {row.id: row.state for row in rows}
         text = notify.sequence(notify.text_of(over), self.notify_by, os.environ) if over else ""
@@ -117,17 +117,18 @@ class MmtuiApp(App[int]):
         """Screen 2 to 5, over the runs."""
         table = self.runs_screen.query_one(RunsTable)
         if number == 2:
-            if table.selected is not None:
-                self.open_run(table.selected)
+            if table.run is not None:
+                self.open_run(table.run)
         elif number == 3:
-            here = [table.selected] if table.selected is not None else []
+            here = [table.run] if table.run is not None else []
             self.push_screen(CompareScreen(list(dict.fromkeys([*table.marked, *here]))))
         else:
             self.push_screen(QueueScreen() if number == 4 else DevicesScreen())
 
     def open_run(self, run_id: str) -> None:
         """Screen 2 with a run."""
-        self.push_screen(RunScreen(run_id, list(self.runs_screen.query_one(RunsTable).marked)))
+        marked = self.runs_screen.query_one(RunsTable).marked
+        self.push_screen(RunScreen(run_id, list(dict.fromkeys([*marked, *self.feed.latest.pinned]))))
 
     def next_theme(self) -> str:
         """Draw everything in the next theme; returns its name."""

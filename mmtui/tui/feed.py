@@ -5,21 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mmtui.domain.states import ACTIVE_STATES
-from mmtui.domain.views import ClassTable, DeviceSnapshot, GraphStats, RunDetail, RunRow, Series, SupervisorStatus
+from mmtui.domain.views import ClassTable, DeviceSnapshot, GraphStats, RunDetail, Series, SupervisorStatus
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import devices, runs, supervisors
 from mmtui.services.live import Changes
+from mmtui.tui.rows import Rows, TableRow
 
 POLL_SECONDS = 0.5
 LEAST_SECONDS = 1.0
 """Between two pictures that nobody asked for: over SSH each of them is sent."""
 DEVICE_SECONDS = 2.0
-WINDOW = 200
-"""Runs held at a time; the table is a window over all of them."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,9 @@ class Wanted:
     buckets: int = 200
     filter: str = ""
     sort: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    group: str = ""
+    opened: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Snapshot:
     """Everything one screen needs, read at one moment."""
 
     wanted: Wanted = Wanted()
-    rows: tuple[RunRow, ...] = ()
+    rows: tuple[TableRow, ...] = ()
+    pinned: tuple[str, ...] = ()
     total: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     supervisor: SupervisorStatus | None = None
@@ -66,6 +69,7 @@ class Feed:
         self.latest = Snapshot()
         self._wanted = Wanted()
         self._wake, self._stop = threading.Event(), threading.Event()
+        self._rows = Rows(home)
         self._devices_due, self._read_at = 0.0, -LEAST_SECONDS
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
@@ -118,11 +122,13 @@ class Feed:
     def _read(self, wanted: Wanted) -> Snapshot:
         self._read_at = time.monotonic()
         counts = runs.count_runs(self.home)
-        rows, total = self._rows(wanted, sum(counts.values()))
-        run_id = wanted.run_id or (rows[0].id if rows else None)
+        pinned = runs.pinned(self.home)
+        rows, total = self._rows.window(wanted, pinned)
+        run_id = wanted.run_id or (rows[0].run.id if rows else None)
         snapshot = Snapshot(
             wanted=wanted,
             rows=rows,
+            pinned=tuple(pinned),
             total=total,
             counts=counts,
             supervisor=supervisors.status(self.home),
@@ -130,24 +136,12 @@ class Feed:
         )
         return snapshot if run_id is None else self._with_run(snapshot, run_id, wanted)
 
-    def _rows(self, wanted: Wanted, count: int) -> tuple[tuple[RunRow, ...], int]:
-        """The window over the runs that the filter lets pass, and how many those are."""
-        if not wanted.filter and not wanted.sort:
-            return tuple(runs.list_runs(self.home, limit=WINDOW, offset=wanted.offset)), count
-        found, total = runs.find(self.home, wanted.filter, sort=wanted.sort, limit=WINDOW, offset=wanted.offset)
-        return tuple(row for row, _ in found), total
-
     def _with_run(self, base: Snapshot, run_id: str, wanted: Wanted) -> Snapshot:
         detail = runs.get_run(self.home, run_id)
         metrics = tuple(runs.metric_names(self.home, run_id))
         metric = wanted.metric if wanted.metric in metrics or not metrics else metrics[0]
-        return Snapshot(
-            wanted=wanted,
-            rows=base.rows,
-            total=base.total,
-            counts=base.counts,
-            supervisor=base.supervisor,
-            devices=base.devices,
+        return replace(
+            base,
             detail=detail,
             metrics=metrics,
             series=runs.series(self.home, run_id, metric, max_buckets=wanted.buckets),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmtui.domain.look import run_colors
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import printable
 from mmtui.domain.views import Bucket, RunDetail
@@ -17,8 +18,6 @@ from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, smoot
 LEAST_WIDTH = 46
 HEIGHT = 9
 FIRST = ("loss", "miou", "lr")
-OTHERS = ("magenta", "green", "yellow", "red")
-"""Styles of the runs that lie over the chart; marks tell them apart without colour."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,13 @@ def charts(
 
 
 def _legend(details: Sequence[RunDetail], ascii_only: bool) -> list[Line]:
-    line: Line = [("run ", "dim"), (f"{details[0].row.id} {fit(details[0].row.name, 20, ascii_only).strip()}", "curve")]
-    for style, detail in zip(OTHERS, details[1:], strict=False):
-        line.append((f"   run {detail.row.id} {fit(detail.row.name, 20, ascii_only).strip()}", style))
-    return [line]
+    colors = run_colors([detail.row.id for detail in details])
+    return [
+        [
+            (f"run {detail.row.id} {fit(detail.row.name, 20, ascii_only).strip()}   ", colors[detail.row.id])
+            for detail in details
+        ]
+    ]
 
 
 def _chart(
@@ -78,7 +80,10 @@ def _chart(
         return [[(metric, "title"), (" has no points", "dim")]]
     low, span = min(xs), (max(xs) - min(xs)) or 1.0
     low, high = low + view.window[0] * span, low + view.window[1] * span
-    curves = [c for number, several in enumerate(samples) for c in _curves(several, number, view, low, high)]
+    colors = list(run_colors([detail.row.id for detail in details]).values())
+    curves = [
+        c for number, several in enumerate(samples) for c in _curves(several, number, colors[number], view, low, high)
+    ]
     first = details[0]
     at = None if view.cursor is None else low + view.cursor * (high - low)
     marks = [] if view.by_time else [(float(s.offset), s.name) for s in first.stages if low <= s.offset <= high]
@@ -114,13 +119,14 @@ def _sample(bucket: Bucket, start: float, view: View) -> Sample:
     return Sample(x, bucket.low, bucket.high, bucket.last)
 
 
-def _curves(several: Sequence[tuple[Bucket, Sample]], number: int, view: View, low: float, high: float) -> list[Curve]:
+def _curves(
+    several: Sequence[tuple[Bucket, Sample]], number: int, style: str, view: View, low: float, high: float
+) -> list[Curve]:
     lost: dict[int, list[Sample]] = {}
     kept: list[Sample] = []
     for bucket, sample in several:
         if low <= sample.x <= high:
             (lost.setdefault(bucket.attempt, []) if bucket.superseded else kept).append(sample)
-    style = "curve" if number == 0 else OTHERS[(number - 1) % len(OTHERS)]
     curves = [Curve(part, dim=True) for part in lost.values()] if number == 0 else []
     if view.weight and kept and number == 0:
         curves.append(Curve(kept, dim=True))

@@ -13,10 +13,12 @@ from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Static
 
+from mmtui.domain.filters import PINNED
 from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
-from mmtui.services import commands, queue, supervisors
+from mmtui.services import commands, keeping, queue, supervisors
+from mmtui.services.saved_views import SavedView
 from mmtui.tui.actions import action_of, bindings, command_text, footer_text
 from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
@@ -24,6 +26,7 @@ from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
 from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
 from mmtui.tui.screens.log import LogScreen
 from mmtui.tui.screens.new_run import NewRun, NewRunDialog
+from mmtui.tui.screens.views import ColumnsDialog, ViewsDialog
 from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.chart import SMOOTHING, ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
@@ -39,6 +42,7 @@ TITLES = {
     "devices": "devices",
     "log": "output",
 }
+GROUPINGS = {"": "", "seed": "seeds folded", "sweep": "sweeps folded"}
 FIRST_METRICS = ("loss", "miou", "lr")
 SORTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("newest first", ()),
@@ -61,7 +65,7 @@ class RunsScreen(Screen[None]):
         self.zoomed = False
         self.last_interrupt = 0.0
         self.said = ""
-        self.sort, self.last_command = 0, ""
+        self.last_command = ""
 
     @property
     def program(self) -> MmtuiApp:
@@ -115,11 +119,12 @@ class RunsScreen(Screen[None]):
         snapshot = self.program.feed.latest
         self._show_header(snapshot)
         table = self.query_one(RunsTable)
+        table.columns, table.opened, table.pinned = snapshot.wanted.columns, snapshot.wanted.opened, snapshot.pinned
         table.set_rows(snapshot.rows, snapshot.wanted.offset, snapshot.total)
         ascii_only = self.program.ascii_only
         devices = self.query_one("#devices", LinesPanel)
         devices.show(panels.devices(snapshot.devices, devices.size.width, ascii_only))
-        shown = snapshot.detail is not None and table.selected in (None, snapshot.detail.row.id)
+        shown = snapshot.detail is not None and table.run in (None, snapshot.detail.row.id)
         if shown or snapshot.detail is None:
             self._show_run(snapshot)
 
@@ -278,8 +283,9 @@ class RunsScreen(Screen[None]):
 
     def action_sort(self) -> None:
         """The next order of the runs."""
-        self.sort = (self.sort + 1) % len(SORTS)
-        words, keys = SORTS[self.sort]
+        known = [keys for _, keys in SORTS]
+        here = known.index(self.wanted.sort) if self.wanted.sort in known else -1
+        words, keys = SORTS[(here + 1) % len(SORTS)]
         self.wanted = replace(self.wanted, sort=keys, offset=0)
         self._note()
         self.say(f"runs: {words}")
@@ -297,10 +303,82 @@ class RunsScreen(Screen[None]):
 
     def _note(self) -> None:
         """Filter and order stand in the title of the table."""
-        words = [f"filter: {self.wanted.filter}"] if self.wanted.filter else []
-        words += [SORTS[self.sort][0]] if self.sort else []
+        wanted = self.wanted
+        order = {keys: text for text, keys in SORTS}.get(wanted.sort, f"by {', '.join(wanted.sort)}")
+        words = [f"filter: {wanted.filter}"] if wanted.filter else []
+        words += [order] if wanted.sort else []
+        words += [GROUPINGS[wanted.group]] if wanted.group else []
         self.query_one(RunsTable).note = f"  {printable('  '.join(words))}" if words else ""
         self._ask()
+
+    def action_group(self) -> None:
+        """Fold runs that differ in their seeds alone, then those of a sweep, then none."""
+        names = list(GROUPINGS)
+        group = names[(names.index(self.wanted.group) + 1) % len(names)]
+        self.wanted = replace(self.wanted, group=group, offset=0, opened=frozenset())
+        self._note()
+        self.say(GROUPINGS[group] or "runs one by one")
+
+    def action_unfold(self, opening: int) -> None:
+        """Show the members of the group under the cursor, or hide them."""
+        table = self.query_one(RunsTable)
+        if not self.wanted.group or table.selected is None:
+            return
+        key = table.selected
+        if not opening and not key.startswith("group "):
+            # From a member to its group.
+            key = next((row.key for row in reversed(table.rows[: table.index - table.first_row]) if row.group), key)
+            table.selected = key
+        opened = self.wanted.opened | {key} if opening else self.wanted.opened - {key}
+        self.wanted = replace(self.wanted, opened=opened)
+        self._ask()
+
+    def action_pin(self) -> None:
+        """Keep the run on top of the list, and over the charts of others."""
+        run_id = self.query_one(RunsTable).run
+        if run_id is not None:
+            self._pin(run_id, run_id not in self.program.feed.latest.pinned)
+
+    @work(thread=True, group="queue", exit_on_error=False)
+    def _pin(self, run_id: str, on: bool) -> None:
+        try:
+            keeping.change_tags(self.program.home, run_id, [PINNED] if on else [], [] if on else [PINNED])
+        except MmtuiError as error:
+            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
+            return
+        self.program.feed.want(self.wanted, again=True)
+        self.app.call_from_thread(self.say, f"run {run_id} is {'pinned' if on else 'no longer pinned'}")
+
+    def action_columns(self) -> None:
+        """Choose columns."""
+        self.app.push_screen(ColumnsDialog(self.program.home, self.wanted.columns), self._columns)
+
+    def _columns(self, columns: object) -> None:
+        if isinstance(columns, tuple):
+            self.wanted = replace(self.wanted, columns=columns)
+            self._ask()
+
+    def action_views(self) -> None:
+        """Views that are kept under a name."""
+        wanted = self.wanted
+        now = SavedView(wanted.filter, wanted.sort, wanted.columns, wanted.group)
+        self.app.push_screen(ViewsDialog(self.program.home, now), self._view)
+
+    def _view(self, answer: object) -> None:
+        if not isinstance(answer, tuple):
+            return
+        name, view = answer
+        self.wanted = replace(
+            self.wanted,
+            filter=view.filter,
+            sort=view.sort,
+            columns=view.columns,
+            group=view.group,
+            offset=0,
+            opened=frozenset(),
+        )
+        self._note()
+        self.say(f"view {name}: {view.command()}")
 
     def action_command(self) -> None:
         """Ask for a command line and show what it says."""

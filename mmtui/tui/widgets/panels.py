@@ -8,8 +8,10 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from mmtui.domain.look import COLORS, glyph
+from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.text import duration, printable, size
 from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow
+from mmtui.services.grouping import Group
 from mmtui.tui.widgets.plot import Span, bar, spark
 
 Line = list[Span]
@@ -26,37 +28,71 @@ def fit(text: str, width: int, ascii_only: bool = False) -> str:
     return set_cell_size(text, max(width - 1, 0)) + mark if width > 0 else ""
 
 
+def fit_right(text: str, width: int, ascii_only: bool = False) -> str:
+    """Text from outside flush right in exactly ``width`` cells."""
+    short = fit(text, width, ascii_only).rstrip()
+    return " " * (width - cell_len(short)) + short
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A number, ``-`` where there is none."""
     return "-" if value is None else f"{value:.{digits}g}"
 
 
-def run_line(row: RunRow, width: int, ascii_only: bool, marked: bool = False) -> Line:
-    """One run in the table of runs; columns that do not fit are left out from the right."""
+ID_WIDTH, STATE_WIDTH, LEAST_NAME = 5, 12, 10
+
+
+def run_tail(row: RunRow, narrow: bool) -> str:
+    """What stands behind the name unless columns are chosen."""
+    if narrow:
+        return f" {100 * row.progress:3.0f}% {_miou(row):>5}"
+    loss = number(row.metrics.get("loss"), 3)
+    return f" {row.stage[:8]:8} {100 * row.progress:3.0f}% {loss:>6} {_miou(row):>5}"
+
+
+def header_tail(narrow: bool) -> str:
+    """Names above ``run_tail``."""
+    return f" {'done':>4} {'mIoU':>5}" if narrow else f" {'stage':8} {'done':>4} {'loss':>6} {'mIoU':>5}"
+
+
+def is_narrow(width: int) -> bool:
+    """Whether the columns that can be missed are left out."""
+    return width - ID_WIDTH - STATE_WIDTH - len(header_tail(False)) < LEAST_NAME
+
+
+def run_line(row: RunRow, width: int, ascii_only: bool, mark: Span = (" ", ""), tail: str = "", depth: int = 0) -> Line:
+    """One run in the table of runs, ``tail`` behind its name."""
     state = f"{glyph(row.state, ascii_only)} {row.state}"
-    fixed = f"{row.id:>4}{'*' if marked else ' '}"
-    tail = f" {row.stage[:8]:8} {100 * row.progress:3.0f}% {number(row.metrics.get('loss'), 3):>6}"
-    tail += f" {_miou(row):>5}"
-    name_width = width - len(fixed) - 12 - len(tail)
-    if name_width < 10:
-        tail = f" {100 * row.progress:3.0f}% {_miou(row):>5}"
-        name_width = max(width - len(fixed) - 12 - len(tail), 4)
+    name = f"{'  ' * depth}{f'seed {row.seed}  ' if depth else ''}{row.name}"
     return [
-        (fixed, ""),
+        (f"{row.id:>4}", ""),
+        mark,
         (f"{state:12}"[:12], COLORS.get(row.state, "")),
-        (fit(row.name, name_width, ascii_only), ""),
+        (fit(name, max(width - ID_WIDTH - STATE_WIDTH - len(tail), 4), ascii_only), ""),
         (tail, ""),
     ]
 
 
-def run_header(width: int) -> str:
+def run_header(width: int, tail: str) -> str:
     """Column names that stand above ``run_line``."""
-    tail = f" {'stage':8} {'done':>4} {'loss':>6} {'mIoU':>5}"
-    name_width = width - 5 - 12 - len(tail)
-    if name_width < 10:
-        tail = f" {'done':>4} {'mIoU':>5}"
-        name_width = max(width - 5 - 12 - len(tail), 4)
+    name_width = max(width - ID_WIDTH - STATE_WIDTH - len(tail), 4)
     return f"{'id':>4} {'state':12}{'name'[:name_width]:{name_width}}{tail}"
+
+
+def group_line(found: Group, width: int, ascii_only: bool, opened: bool) -> Line:
+    """Several runs as one line: how many, in which states, mean IoU with its spread."""
+    arrow = ("v" if opened else ">") if ascii_only else ("▾" if opened else "▸")
+    states = " ".join(f"{count}{glyph(state, ascii_only)}" for state, count in found.states.items())
+    miou = found.miou
+    spread = "" if miou is None or miou.sd is None else f"{'+-' if ascii_only else '±'}{miou.sd:.1f}"
+    mean = "" if miou is None else f" {miou.mean:.1f}{spread} n={miou.n}"
+    tail = f" {100 * found.progress:3.0f}%{mean:>16}"
+    return [
+        (f"{arrow}{len(found.rows):>3} ", "title"),
+        (f"{states:12}"[:12], ""),
+        (fit(found.title, max(width - ID_WIDTH - STATE_WIDTH - len(tail), 4), ascii_only), "title"),
+        (tail, ""),
+    ]
 
 
 def _miou(row: RunRow) -> str:
@@ -67,14 +103,16 @@ def _miou(row: RunRow) -> str:
 def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
     """Progress of every stage, and why the run is where it is."""
     lines: list[Line] = []
-    marks = {"finished": ("✓", "+"), "running": ("●", ">"), "pending": ("○", ".")}
+    marks = {"finished": ("✓", "+"), "running": ("●", ">"), "pending": ("○", "."), "stopped": ("■", "x")}
     room = max(width - 46, 6)
+    alive = detail.row.state in ACTIVE_STATES
     for stage in detail.stages:
-        mark = marks.get(stage.status, ("?", "?"))[1 if ascii_only else 0]
+        status = "stopped" if stage.status == "running" and not alive else stage.status
+        mark = marks.get(status, ("?", "?"))[1 if ascii_only else 0]
         share = stage.step / stage.total_steps if stage.total_steps else 0.0
-        style = {"finished": "good", "running": "cyan"}.get(stage.status, "dim")
+        style = {"finished": "good", "running": "cyan"}.get(status, "dim")
         text = f"{mark} {stage.name:9}{stage.step:>7}/{stage.total_steps:<7}"
-        lines.append([(text, style), (f"{bar(share, room, ascii_only)} ", style), (_stage_time(stage), "")])
+        lines.append([(text, style), (f"{bar(share, room, ascii_only)} ", style), (_stage_time(stage, alive), "")])
     row = detail.row
     word = f"{glyph(row.state, ascii_only)} {row.state}"
     if row.attempt > 1:
@@ -84,8 +122,8 @@ def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
     return lines
 
 
-def _stage_time(stage: Any) -> str:
-    if stage.status == "running" and stage.eta_seconds is not None:
+def _stage_time(stage: Any, alive: bool) -> str:
+    if alive and stage.status == "running" and stage.eta_seconds is not None:
         return f"{duration(stage.eta_seconds)} left"
     if stage.started_at and stage.ended_at:
         return f"took {duration(stage.ended_at - stage.started_at)}"

@@ -125,3 +125,44 @@ def test_ls_group_sweep_is_one_line_a_sweep(home: Home, mmtui_: Invoke) -> None:
     assert (only["states"], only["best_run"], only["best_miou"]) == ({"held": 2, "succeeded": 1}, ids[1], 44.5)
     assert only["progress"] == pytest.approx(1 / 3, abs=1e-3)
     assert "2 held 1 succeeded" in mmtui_("ls", "--group", "sweep").out
+
+
+def test_view_is_kept_shown_by_ls_and_forgotten(study: Home, mmtui_: Invoke) -> None:
+    assert "no views yet" in mmtui_("view").err
+    kept = mmtui_("view", "good", "-F", "miou > 55", "--sort=-miou", "-c", "lr,miou")
+    assert kept.code == 0 and "mmtui ls -F 'miou > 55' --sort=-miou -c lr,miou" in kept.err
+    shown, same = mmtui_("ls", "--view", "good"), mmtui_("ls", "-F", "miou > 55", "--sort=-miou", "-c", "lr,miou")
+    assert shown.out == same.out and shown.out.splitlines()[1].split()[0] == "2"
+    wins = [run["id"] for run in mmtui_("ls", "--view", "good", "-F", "miou < 50", "--json").json()["runs"]]
+    assert wins == ["6"], "what is given beside a view wins"
+    assert mmtui_("view", "--json").json()["views"][0]["name"] == "good"
+    assert mmtui_("view", "good", "--remove").code == 0 and mmtui_("view", "good").code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["view", "two words", "-F", "id = 1"], 2, "is no name for a view"),
+        (["view", "bad", "-F", "mioo > 1"], 2, "did you mean miou"),
+        (["view", "bad", "--group", "day"], 2, "write seed or sweep"),
+        (["ls", "--view", "goood"], 4, "no view 'goood', did you mean good?"),
+    ],
+)
+def test_wrong_view_is_refused_with_what_to_write(
+    study: Home, mmtui_: Invoke, words: list[str], code: int, said: str
+) -> None:
+    mmtui_("view", "good", "-F", "miou > 55")
+    found = mmtui_(*words)
+    assert found.code == code and said in found.err
+
+
+def test_damaged_views_file_is_named(study: Home, mmtui_: Invoke) -> None:
+    (study.root / "views.json").write_text("{not json")
+    found = mmtui_("ls", "--view", "x")
+    assert found.code == 2 and "views.json cannot be read" in found.err
+
+
+def test_pinned_is_a_column_of_filters(study: Home, mmtui_: Invoke) -> None:
+    mmtui_("tag", "2", "5", "--add", "pinned")
+    assert [run["id"] for run in mmtui_("ls", "-F", "pinned = 1", "--json").json()["runs"]] == ["5", "2"]
+    assert [run["id"] for run in mmtui_("ls", "--sort=-pinned", "--json").json()["runs"]][:2] == ["5", "2"]

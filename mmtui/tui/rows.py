@@ -1,0 +1,100 @@
+"""The lines of the table of runs: a run, or several folded into one. Read in the feed's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmtui.domain.text import printable
+from mmtui.domain.views import RunRow
+from mmtui.paths import Home
+from mmtui.services import runs
+from mmtui.services.grouping import Folds, Group, grouped
+
+if TYPE_CHECKING:
+    from mmtui.tui.feed import Wanted
+
+WINDOW = 200
+"""Lines held at a time; the table is a window over all of them."""
+SHARE_OF_A_CORE = 0.02
+"""Folding reads every run: done again only after so long that it takes no more of a core than this."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One line.
+
+    Attributes:
+        key: stands for the line: the run's id, or the group's.
+        run: the run that the panels show when the cursor is here; of a group the newest.
+        group: what is folded here, None for a run.
+        depth: 1 for a member of a group that is open.
+        cells: chosen columns, as text.
+    """
+
+    key: str
+    run: RunRow
+    group: Group | None = None
+    depth: int = 0
+    cells: tuple[str, ...] = ()
+
+
+class Rows:
+    """Reads windows of lines."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._folds = Folds(home)
+        self._kept: tuple[object, float, list[Group | RunRow]] = (None, 0.0, [])
+
+    def window(self, wanted: Wanted, pinned: Sequence[str]) -> tuple[tuple[TableRow, ...], int]:
+        """The lines from ``wanted.offset`` on, and how many there are."""
+        sort = (*(("-pinned",) if pinned else ()), *wanted.sort)
+        if wanted.group:
+            return self._folded(wanted, sort)
+        if not (wanted.filter or sort or wanted.columns):
+            found = runs.list_runs(self.home, limit=WINDOW, offset=wanted.offset)
+            return tuple(TableRow(row.id, row) for row in found), sum(runs.count_runs(self.home).values())
+        several, total = runs.find(
+            self.home, wanted.filter, sort=sort, columns=wanted.columns, limit=WINDOW, offset=wanted.offset
+        )
+        return tuple(TableRow(row.id, row, cells=tuple(map(_text, values))) for row, values in several), total
+
+    def _folded(self, wanted: Wanted, sort: Sequence[str]) -> tuple[tuple[TableRow, ...], int]:
+        lines: list[tuple[Group | RunRow, int]] = []
+        for one in self._groups(wanted, sort):
+            lines.append((one, 0))
+            if isinstance(one, Group) and one.id in wanted.opened:
+                lines += [(row, 1) for row in one.rows]
+        shown = lines[wanted.offset : wanted.offset + WINDOW]
+        cells = self._cells([one.id for one, _ in shown if isinstance(one, RunRow)], wanted.columns)
+        rows = (
+            TableRow(one.id, one.rows[0], one)
+            if isinstance(one, Group)
+            else TableRow(one.id, one, None, depth, cells.get(one.id, ()))
+            for one, depth in shown
+        )
+        return tuple(rows), len(lines)
+
+    def _groups(self, wanted: Wanted, sort: Sequence[str]) -> list[Group | RunRow]:
+        asked = (wanted.filter, wanted.group, tuple(sort))
+        before, again_at, kept = self._kept
+        began = time.monotonic()
+        if asked != before or began >= again_at:
+            kept = grouped(self.home, wanted.filter, wanted.group, sort, self._folds)
+            taken = time.monotonic() - began
+            self._kept = (asked, began + taken / SHARE_OF_A_CORE, kept)
+        return kept
+
+    def _cells(self, ids: Sequence[str], columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        if not ids or not columns:
+            return {}
+        return {run_id: tuple(map(_text, found)) for run_id, found in runs.values(self.home, ids, columns).items()}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
