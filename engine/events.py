@@ -144,6 +144,11 @@ class EventWriter:
         """The stage the run is in, "" outside one."""
         return self._stage
 
+    @property
+    def moment(self) -> str:
+        """Stage and finished steps, as part of file names: ``segment_00000200``."""
+        return f"{self._stage or 'run'}_{self._step:08d}"
+
     def emit(self, kind: str, values: Mapping[str, Any]) -> None:
         """Write one event. Raises OSError when the disk does not take the whole line."""
         with self._lock:

@@ -92,7 +92,7 @@ def _over_all_images(
     context: Context, predictor: Predictor, config: EvaluateConfig, tell: Tell, final: bool
 ) -> ConfusionMatrix:
     data = context.data("val")
-    files = PredictionFiles(context.run_dir, data, config, final)
+    files = PredictionFiles(context.run_dir, data, config, final, context.writer.moment)
     matrix = ConfusionMatrix(data.num_classes)
     told = time.monotonic()
     # Each process has a stretch of its own; rank 0 the first one, whose images are shown.

@@ -23,17 +23,19 @@ class PredictionFiles:
 
     ``predictions/NAME.png`` and ``predictions/truth/NAME.png``: palette images whose pixel values are class indices
     (truth: 255 = void). ``overlays/NAME.png``: colours of the predicted classes over the image. ``images/NNN_*.png``:
-    image, truth and prediction of the first ``show_images`` images. A ``/`` in a name becomes ``__``.
+    image, truth and prediction (one for each evaluation) of the first ``show_images`` images. A ``/`` in a name
+    becomes ``__``.
 
     Args:
         run_dir: the run's directory.
         data: the evaluated split.
         config: save_predictions, overlays and show_images.
+        moment: stage and step that the network is of: part of the names of shown predictions.
         final: whether this is the run's last evaluation; only that one's predictions and overlays are kept.
     """
 
-    def __init__(self, run_dir: Path, data: SegmentationData, config: EvaluateConfig, final: bool) -> None:
-        self.run_dir, self.data, self.config, self.final = run_dir, data, config, final
+    def __init__(self, run_dir: Path, data: SegmentationData, config: EvaluateConfig, final: bool, moment: str) -> None:
+        self.run_dir, self.data, self.config, self.final, self.moment = run_dir, data, config, final, moment
         self.palette = palette_of(data.classes)
 
     @property
@@ -74,13 +76,14 @@ class PredictionFiles:
             write_png(self.run_dir / "overlays" / f"{name}.png", overlay(picture, classes, self.palette))
 
     def _triple(self, index: int, name: str, picture: Pixels, truth: Pixels, classes: Pixels) -> dict[str, Any]:
-        """Image, truth and prediction of one image, for the screen; the newest replaces the last."""
+        """Image, truth and prediction of one image, for the screen; predictions of earlier evaluations stay."""
         pictures: Mapping[str, Image.Image] = {
             "image": Image.fromarray(picture),
             "truth": to_palette_image(truth, self.palette),
             "prediction": to_palette_image(classes, self.palette),
         }
         paths = {kind: f"images/{index:03d}_{kind}.png" for kind in pictures}
+        paths["prediction"] = f"images/{index:03d}_prediction_{self.moment}.png"
         for kind, image in pictures.items():
             write_png(self.run_dir / paths[kind], image)
         return {"index": index, "name": name, "kind": "validation", **paths}

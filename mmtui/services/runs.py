@@ -185,10 +185,10 @@ def get_run(home: Home, run_id: str) -> RunDetail:
     return found
 
 
-def class_table(home: Home, run_id: str, step: int | None = None) -> ClassTable | None:
-    """Per-class IoU of a run's newest evaluation, or of the one at a step; None before the first."""
+def class_table(home: Home, run_id: str, step: int | None = None, *, until: int | None = None) -> ClassTable | None:
+    """Per-class IoU of the newest evaluation (up to a global step), or of the one at a step; None before the first."""
     with Reader(home) as reader:
-        return reader.class_table(int(run_id), step)
+        return reader.class_table(int(run_id), step, until)
 
 
 def metric_names(home: Home, run_id: str) -> list[str]:
@@ -216,10 +216,10 @@ def graph_stats(home: Home, run_id: str) -> GraphStats | None:
     return found[-1] if found else None
 
 
-def graph_history(home: Home, run_id: str, limit: int = 100) -> list[GraphStats]:
-    """The newest graph-sampling statistics, oldest first."""
+def graph_history(home: Home, run_id: str, limit: int = 100, *, until: int | None = None) -> list[GraphStats]:
+    """The newest graph-sampling statistics (up to a global step), oldest first."""
     with Reader(home) as reader:
-        return reader.graphs(int(run_id), limit)
+        return reader.graphs(int(run_id), limit, until)
 
 
 def events_tail(home: Home, run_id: str, after_id: int = 0, kind: str | None = None) -> list[dict[str, Any]]:

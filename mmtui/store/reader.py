@@ -40,6 +40,7 @@ _RUN_COLUMNS = (
     " ended_at, seed, gpus, tags, loss, miou, attempt, last_event_at, not_before"
 )
 
+_LAST_STEP = 2**62
 _STATES = frozenset(state.value for state in RunState)
 
 
@@ -304,13 +305,13 @@ class Reader:
         sql = "SELECT number, resumed_global_step FROM attempts WHERE run_id = ? AND resumed_global_step >= 0"
         return {row[0]: row[1] for row in self.query(sql, [run_id])}
 
-    def graphs(self, run_id: int, limit: int) -> list[GraphStats]:
-        """The newest graph statistics, oldest first."""
+    def graphs(self, run_id: int, limit: int, until: int | None = None) -> list[GraphStats]:
+        """The newest graph statistics up to a global step, oldest first."""
         sql = (
             "SELECT step, t, \"values\" FROM events e WHERE run_id = ? AND kind = 'graph'"
-            f" AND {KEPT.format(t='e')} ORDER BY id DESC LIMIT ?"
+            f" AND {KEPT.format(t='e')} AND global_step <= ? ORDER BY id DESC LIMIT ?"
         )
-        rows = self.query(sql, [run_id, limit])
+        rows = self.query(sql, [run_id, _LAST_STEP if until is None else until, limit])
         return [GraphStats(str(run_id), row[0], row[1], cells.mapped(row[2])) for row in reversed(rows)]
 
     def events(self, run_id: int, after_id: int, kind: str | None = None) -> list[dict[str, Any]]:
@@ -324,8 +325,8 @@ class Reader:
         rows = self.query(f"{sql} ORDER BY id", parameters)
         return [{**dict(row), "values": cells.mapped(row["values"])} for row in rows]
 
-    def class_table(self, run_id: int, step: int | None = None) -> ClassTable | None:
-        """Per-class IoU of the newest evaluation, or of the one at step ``step`` of its stage."""
+    def class_table(self, run_id: int, step: int | None = None, until: int | None = None) -> ClassTable | None:
+        """Per-class IoU of the newest evaluation, of the one at step ``step`` of its stage, or up to a global step."""
         rows = self.query(
             f"SELECT * FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
             " ORDER BY global_step, stage = 'evaluate', attempt",
@@ -333,6 +334,8 @@ class Reader:
         )
         if step is not None:
             rows = [row for row in rows if row["step"] == step]
+        if until is not None:
+            rows = [row for row in rows if row["global_step"] <= until]
         if not rows:
             return None
         history = [class_shares(matrix_of(row["matrix"])) for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,8 +112,8 @@ async def test_charts_have_a_cursor_zoom_axis_and_overlays(seeded: Home) -> None
         await pilot.press("2")
         await until(lambda: "run 2 training one" in shown(app) and "run 1" in shown(app))
         before = shown(app)
-        await pilot.press("right", "right", "right")
-        await until(lambda: " at " in shown(app))
+        await pilot.press("left", "left", "left")
+        await until(lambda: " at " in shown(app) and "as of step" in shown(app))
         await pilot.press("i")
         await until(lambda: page(app).view.window != (0.0, 1.0))  # type: ignore[attr-defined]
         await pilot.press("w")
@@ -121,13 +122,52 @@ async def test_charts_have_a_cursor_zoom_axis_and_overlays(seeded: Home) -> None
         await until(lambda: shown(app) == before)
 
 
-def test_value_at_the_cursor_is_that_of_the_nearest_point(seeded: Home) -> None:
+async def test_one_chart_fills_the_screen_and_goes_back(seeded: Home) -> None:
+    app = MmtuiApp(seeded, select="1")
+    assert charts.metrics(seeded, "1")[:2] == ["loss", "lr"]
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("2")
+        await until(lambda: "loss" in shown(app) and "lr " in shown(app))
+        all_of_them = shown(app)
+        await pilot.press("enter")
+        await until(lambda: "lr " not in shown(app) and len(shown(app).splitlines()) >= 36)
+        await pilot.press("m")
+        await until(lambda: "lr " in shown(app) and "loss" not in shown(app))
+        await pilot.press("enter")
+        await until(lambda: shown(app) == all_of_them)
+
+
+def test_value_at_the_cursor_is_that_of_the_last_point_before_it(seeded: Home) -> None:
     points = runs.points(seeded, "1", "loss")
-    low, high = points[0].global_step, points[-1].global_step
-    for share in (0.0, 0.31, 1.0):
-        near = min(points, key=lambda p: abs(p.global_step - (low + share * (high - low))))
-        lines = charts.charts(seeded, ["1"], 240, 40, False, charts.View(cursor=share))
-        assert f"loss {near.value:.5g} at {near.global_step}" in plain(lines)
+    for moment in (points[0].global_step, 141, 233, 450):
+        last = [p for p in points if p.global_step <= moment][-1]
+        lines = charts.charts(seeded, ["1"], 240, 40, False, charts.View(moment=moment))
+        assert f"loss {last.value:.5g} at {last.global_step}" in plain(lines)
+
+
+async def test_slider_takes_every_tab_back_to_the_same_step(seeded: Home) -> None:
+    app = MmtuiApp(seeded, select="1")
+    async with app.run_test(size=(160, 48)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("2", "tab")
+        await until(lambda: "newest graph" in shown(app))
+        newest = shown(app)
+        await pilot.press(*["comma"] * 40)
+        await until(lambda: "as of step 90 of 450" in shown(app) and "match" in shown(app).splitlines()[0])
+        graphs = [event for event in runs.events_tail(seeded, "1", kind="graph") if event["global_step"] <= 90]
+        await until(lambda: f"step {graphs[-1]['step']}  nodes {graphs[-1]['values']['nodes']} " in shown(app))
+        await pilot.press("tab")
+        await until(lambda: "no evaluation yet" in shown(app))
+        await pilot.press(*["full_stop"] * 20)
+        await until(lambda: "as of step 270 of 450" in shown(app) and "mIoU" in shown(app))
+        table = runs.class_table(seeded, "1", until=270)
+        last = runs.class_table(seeded, "1")
+        assert table is not None and last is not None and table.miou is not None and table.step < last.step
+        assert f"mIoU {100 * table.miou:.2f}" in shown(app)
+        assert table == runs.class_table(seeded, "1", table.step) or table.stage != last.stage
+        await pilot.press("0", "shift+tab")
+        await until(lambda: shown(app) == newest)
 
 
 async def test_classes_are_sorted_and_compared_with_a_marked_run(seeded: Home) -> None:
@@ -334,6 +374,29 @@ def test_prediction_page_shows_errors_only_and_steps_through_images(seeded: Home
     )
     styles = [style for line in blocks for _, style in line]
     assert {"#0000ff on #0000ff", "#000000 on #000000"} == set(styles), "black where both agree"
+
+
+def test_prediction_page_shows_what_was_predicted_then_and_names_its_colours(seeded: Home) -> None:
+    root = seeded.run("1").root
+    (root / "images").mkdir()
+    palette = [10, 20, 30, 200, 0, 0, 0, 0, 250]
+    for name, index in (("truth", 1), ("early", 2), ("late", 1)):
+        picture = Image.new("P", (8, 8), index)
+        picture.putpalette(palette)
+        picture.save(root / "images" / f"{name}.png")
+    same = {"image": "images/truth.png", "truth": "images/truth.png", "index": 0, "name": "street"}
+    add_images(seeded, [{**same, "prediction": "images/early.png"}, {**same, "prediction": "images/late.png"}])
+    connection = sqlite3.connect(seeded.database)
+    connection.execute("UPDATE events SET global_step = 200 WHERE kind = 'image' AND \"values\" LIKE '%early%'")
+    connection.execute("UPDATE events SET global_step = 400 WHERE kind = 'image' AND \"values\" LIKE '%late%'")
+    connection.commit()
+    connection.close()
+    early = predictions.predictions(seeded, "1", 160, 30, False, until=250)
+    late = predictions.predictions(seeded, "1", 160, 30, False)
+    assert CLASSES[1] in plain(early[-1:]) and CLASSES[2] in plain(early[-1:])
+    assert CLASSES[1] in plain(late[-1:]) and CLASSES[2] not in plain(late[-1:]), "only classes that occur"
+    assert ("  ", "#c80000 on #c80000") in late[-1]
+    assert "no predictions yet" in plain(predictions.predictions(seeded, "1", 160, 30, False, until=199))
 
 
 def add_images(home: Home, events: list[dict[str, object]]) -> None:

@@ -28,15 +28,17 @@ class View:
         log: logarithmic value axis.
         weight: of the exponential mean, 0 = none.
         by_time: minutes since the run began instead of steps.
-        cursor: share of the axis at which values are read, None: no cursor.
+        moment: global step at which values are read, None: the newest.
         window: shares of the axis between which the charts are drawn.
+        only: one metric over the whole screen, "" = all.
     """
 
     log: bool = False
     weight: float = 0.0
     by_time: bool = False
-    cursor: float | None = None
+    moment: int | None = None
     window: tuple[float, float] = (0.0, 1.0)
+    only: str = ""
 
 
 def charts(
@@ -44,15 +46,23 @@ def charts(
 ) -> list[Line]:
     """Charts of all metrics of the first run; the others lie over them."""
     details = [runs.get_run(home, run_id) for run_id in ids]
-    names = runs.metric_names(home, ids[0])
-    names = [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
+    names = metrics(home, ids[0])
     if not names:
         return [[("nothing has been logged yet", "dim")]]
+    if view.only in names:
+        chart = _chart(home, details, view.only, width, max(height - 2, HEIGHT), ascii_only, view)
+        return [*_legend(details, ascii_only), *chart] if len(details) > 1 else chart
     each = column_width(width, LEAST_WIDTH, len(names))
     tall = max(HEIGHT, min(height // max(-(-len(names) // max(width // each, 1)), 1), 16) - 2)
     blocks = [_chart(home, details, name, each, tall, ascii_only, view) for name in names]
     lines = columns(blocks, width, LEAST_WIDTH)
     return [*_legend(details, ascii_only), *lines] if len(details) > 1 else lines
+
+
+def metrics(home: Home, run_id: str) -> list[str]:
+    """What a run has logged, the telling ones first."""
+    names = runs.metric_names(home, run_id)
+    return [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
 
 
 def _legend(details: Sequence[RunDetail], ascii_only: bool) -> list[Line]:
@@ -85,9 +95,9 @@ def _chart(
         c for number, several in enumerate(samples) for c in _curves(several, number, colors[number], view, low, high)
     ]
     first = details[0]
-    at = None if view.cursor is None else low + view.cursor * (high - low)
+    at = _at(samples[0], view.moment)
     marks = [] if view.by_time else [(float(s.offset), s.name) for s in first.stages if low <= s.offset <= high]
-    if at is not None:
+    if at is not None and low <= at <= high:
         marks.append((at, "^" if ascii_only else "▲"))
     reference = (first.config.get("reference") or {}).get("miou") if metric == "miou" else None
     frame = Frame(
@@ -102,6 +112,14 @@ def _chart(
     )
     kept = [sample for bucket, sample in samples[0] if not bucket.superseded]
     return [_title(metric, kept, at), *draw(curves, frame)]
+
+
+def _at(several: Sequence[tuple[Bucket, Sample]], moment: int | None) -> float | None:
+    """Where on the axis a global step lies: at the last point up to it."""
+    if moment is None or not several:
+        return None
+    before = [sample.x for bucket, sample in several if bucket.x <= moment and not bucket.superseded]
+    return before[-1] if before else several[0][1].x
 
 
 def _title(metric: str, kept: Sequence[Sample], at: float | None) -> Line:

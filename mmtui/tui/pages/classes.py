@@ -16,9 +16,17 @@ SORTS = ("as listed", "worst first", "gain first", "loss first")
 MOST_CONFUSIONS = 8
 
 
-def classes(home: Home, run_id: str, width: int, ascii_only: bool, sort: int = 0, against: str = "") -> list[Line]:
+def classes(
+    home: Home,
+    run_id: str,
+    width: int,
+    ascii_only: bool,
+    sort: int = 0,
+    against: str = "",
+    until: int | None = None,
+) -> list[Line]:
     """IoU now, best and before, difference to the run ``against``, share of pixels; confusions below."""
-    found = runs.class_table(home, run_id)
+    found = runs.class_table(home, run_id, until=until)
     if found is None:
         return [[("no evaluation yet", "dim")]]
     base = runs.class_table(home, against) if against else None

@@ -30,15 +30,19 @@ def style_of(index: int) -> str:
     return STYLES[index % len(STYLES)]
 
 
-def graph(home: Home, run_id: str, width: int, height: int, ascii_only: bool) -> list[Line]:
-    """Everything about the newest match graph."""
+def graph(home: Home, run_id: str, width: int, height: int, ascii_only: bool, until: int | None = None) -> list[Line]:
+    """Everything about the newest match graph, or the newest up to a global step."""
     names = runs.get_run(home, run_id).classes
-    history = runs.graph_history(home, run_id, 400)
+    history = runs.graph_history(home, run_id, 400, until=until)
     stats = history[-1] if history else None
     each = column_width(width, LEAST_WIDTH, 4)
     if stats is None:
         return panel(None, names, each, height, ascii_only)
-    projections = runs.events_tail(home, run_id, kind="projection")
+    projections = [
+        event
+        for event in runs.events_tail(home, run_id, kind="projection")
+        if until is None or event["global_step"] <= until
+    ]
     blocks = [
         [[("newest graph", "title")], *panel(stats, names, each, 12 + len(names), ascii_only)],
         _scatter(projections[-1] if projections else None, names, each, ascii_only),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,29 @@ KINDS = ("image", "truth", "prediction")
 RAMP = " .:-=+*#%@"
 
 
-def shown(home: Home, run_id: str) -> list[dict[str, Any]]:
-    """The newest event of every validation image that a run shows, by index."""
+def shown(home: Home, run_id: str, until: int | None = None) -> list[dict[str, Any]]:
+    """The newest event (up to a global step) of every validation image that a run shows, by index."""
     newest: dict[int, dict[str, Any]] = {}
     for event in runs.events_tail(home, run_id, kind="image"):
         values = event["values"]
+        if until is not None and event["global_step"] > until:
+            continue
         if values.get("kind") == "validation" and isinstance(values.get("index"), int):
             newest[values["index"]] = {**values, "step": event["step"]}
     return [newest[index] for index in sorted(newest)]
 
 
-def predictions(home: Home, run_id: str, width: int, height: int, ascii_only: bool, number: int = 0) -> list[Line]:
+def predictions(
+    home: Home,
+    run_id: str,
+    width: int,
+    height: int,
+    ascii_only: bool,
+    number: int = 0,
+    until: int | None = None,
+) -> list[Line]:
     """One image of the last evaluation: image, truth, prediction, errors only."""
-    found = shown(home, run_id)
+    found = shown(home, run_id, until)
     if not found:
         return [[("no predictions yet: they come with the evaluation", "dim")]]
     values = found[number % len(found)]
@@ -50,7 +61,32 @@ def predictions(home: Home, run_id: str, width: int, height: int, ascii_only: bo
         blocks.append([[("errors", "dim")], *_errors(str(files[1]), str(files[2]), stamp, each, rows, ascii_only)])
     for first in range(0, len(blocks), across):
         lines += [*beside(blocks[first : first + across], each), []]
-    return lines[:-1]
+    names = runs.get_run(home, run_id).classes
+    return [*lines[:-1], *_legend(files[1:], names, width)]
+
+
+def _legend(files: Sequence[Path], names: Sequence[str], width: int) -> list[Line]:
+    """Colour and name of the classes that occur in truth or prediction, as the palettes of the files have them."""
+    from PIL import Image
+
+    found: dict[int, str] = {}
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                palette = picture.getpalette() if picture.mode == "P" else None
+                counts = picture.histogram() if palette else []
+        except (OSError, ValueError, SyntaxError):
+            continue
+        for index, count in enumerate(counts[: len(names)]):
+            if count and palette:
+                found[index] = "#" + "".join(f"{value:02x}" for value in palette[3 * index : 3 * index + 3])
+    lines: list[Line] = [[]]
+    for index, color in sorted(found.items()):
+        word = f" {printable(names[index])}  "
+        if sum(len(text) for text, _ in lines[-1]) + len(word) + 2 > width:
+            lines.append([])
+        lines[-1] += [("  ", f"{color} on {color}"), (word, "")]
+    return lines if found else []
 
 
 def _picture(file: Path) -> Any:

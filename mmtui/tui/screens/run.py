@@ -17,6 +17,8 @@ from mmtui.tui.widgets.chart import SMOOTHING
 from mmtui.tui.widgets.panels import Line
 
 CURSOR_STEP = 0.02
+"""Share of what is drawn by which one key moves the slider."""
+SLIDER = 24
 
 
 class RunScreen(PageScreen):
@@ -26,6 +28,8 @@ class RunScreen(PageScreen):
     BINDINGS: ClassVar = [
         Binding("left,h", "aside(-1)", "left", show=False),
         Binding("right,l", "aside(1)", "right", show=False),
+        Binding("comma,less_than_sign", "slide(-1)", "earlier", show=False),
+        Binding("full_stop,greater_than_sign", "slide(1)", "later", show=False),
         Binding("L", "log_axis", "log axis", show=False),
         Binding("w", "by_time", "time axis", show=False),
         Binding("plus,equals_sign", "smooth(1)", "smoother", show=False),
@@ -34,11 +38,14 @@ class RunScreen(PageScreen):
         Binding("i", "zoom(0.5)", "zoom in", show=False),
         Binding("I", "zoom(2.0)", "zoom out", show=False),
         Binding("s", "sort", "sort", show=False),
+        Binding("enter", "one_chart", "one chart", show=False),
+        Binding("m", "next_metric", "next metric", show=False),
     ]
     _KEYS: ClassVar = {
-        "charts": "left/right values  i/I zoom  +/- smooth  L log axis  w time  0 reset",
-        "classes": "s sort",
-        "predictions": "left/right image",
+        "charts": "left/right earlier, later  enter one  m metric  i/I zoom  +/- smooth  L log  w time  0 reset",
+        "graph": "left/right earlier, later  0 newest",
+        "classes": "left/right earlier, later  0 newest  s sort",
+        "predictions": "left/right image  , . earlier, later  0 newest",
     }
 
     def __init__(self, run_id: str, marked: Sequence[str] = (), tab: int = 0) -> None:
@@ -46,12 +53,21 @@ class RunScreen(PageScreen):
         self.run_id, self.others = run_id, [other for other in marked if other != run_id]
         self.view, self.smoothing = charts.View(), 0
         self.number, self.sort = 0, 0
+        self.last = 0
 
     def title_of(self) -> str:
-        """The run's id and name."""
+        """The run's id and name, and the slider when it is not at the newest."""
         detail = self.program.feed.latest.detail
         name = shorten(printable(detail.row.name), 50) if detail is not None and detail.row.id == self.run_id else ""
-        return f"run {self.run_id}  {name}"
+        if self.view.moment is None:
+            return f"run {self.run_id}  {name}"
+        place = round((SLIDER - 1) * self.view.moment / max(self.last, 1))
+        line = "".join("●" if index == place else "─" for index in range(SLIDER))
+        if self.program.ascii_only:
+            line = line.replace("●", "o").replace("─", "-")
+        stages = detail.stages if detail is not None else ()
+        stage = next((stage.name for stage in reversed(stages) if stage.offset < self.view.moment), "")
+        return f"run {self.run_id}  as of step {self.view.moment} of {self.last}  {line}  {stage}  (0: newest)"
 
     def hints(self) -> str:
         """Keys of the tab."""
@@ -63,12 +79,12 @@ class RunScreen(PageScreen):
         if tab == "charts":
             return charts.charts(home, [self.run_id, *self.others], width, height, ascii_only, self.view)
         if tab == "graph":
-            return graph.graph(home, self.run_id, width, height, ascii_only)
+            return graph.graph(home, self.run_id, width, height, ascii_only, self.view.moment)
         if tab == "classes":
             against = self.others[0] if self.others else ""
-            return classes.classes(home, self.run_id, width, ascii_only, self.sort, against)
+            return classes.classes(home, self.run_id, width, ascii_only, self.sort, against, self.view.moment)
         if tab == "predictions":
-            return predictions.predictions(home, self.run_id, width, height, ascii_only, self.number)
+            return predictions.predictions(home, self.run_id, width, height, ascii_only, self.number, self.view.moment)
         if tab == "log":
             return [[(text, "")] for text in runs.log_tail(home, self.run_id, 2000)] or [[("nothing printed", "dim")]]
         if tab == "config":
@@ -76,22 +92,55 @@ class RunScreen(PageScreen):
         return facts.history(home, self.run_id, width, ascii_only)
 
     def action_aside(self, steps: int) -> None:
-        """Move the cursor of the charts, or to another image."""
+        """Another image; on the other tabs another moment."""
         if self.TABS[self.tab] == "predictions":
             self.number += steps
+            self.redraw()
         else:
-            at = (1.0 if steps < 0 else 0.0) if self.view.cursor is None else self.view.cursor + steps * CURSOR_STEP
-            self.view = replace(self.view, cursor=min(max(at, 0.0), 1.0))
+            self.action_slide(steps)
+
+    def action_slide(self, steps: int) -> None:
+        """Move the slider: every tab shows the run as it was at that step."""
+        self.last = self._last_step()
+        low, high = self.view.window
+        far = max(round(self.last * (high - low) * CURSOR_STEP), 1)
+        here = self.last if self.view.moment is None else self.view.moment
+        moment = here + steps * far
+        self.view = replace(self.view, moment=None if moment >= self.last else max(moment, 0))
         self.redraw()
+
+    def _last_step(self) -> int:
+        """Steps of the whole run that are done."""
+        stages = runs.get_run(self.program.home, self.run_id).stages
+        return max((stage.offset + stage.step for stage in stages), default=0)
 
     def action_zoom(self, factor: float) -> None:
         """Narrow or widen the part of the axis that is drawn, around the cursor."""
         low, high = self.view.window
         span = min((high - low) * factor, 1.0)
-        middle = low + (self.view.cursor if self.view.cursor is not None else 0.5) * (high - low)
+        middle = (low + high) / 2
+        if self.view.moment is not None and self.last:
+            middle = self.view.moment / self.last
         low = min(max(middle - span / 2, 0.0), 1.0 - span)
-        self.view = replace(self.view, window=(low, low + span), cursor=0.5 if self.view.cursor is not None else None)
+        self.view = replace(self.view, window=(low, low + span))
         self.redraw()
+
+    def action_one_chart(self) -> None:
+        """One chart over the whole screen, and back."""
+        names = charts.metrics(self.program.home, self.run_id)
+        if self.TABS[self.tab] == "charts" and names:
+            self.view = replace(self.view, only="" if self.view.only else names[0])
+            self.offset_lines = 0
+            self.redraw()
+
+    def action_next_metric(self) -> None:
+        """The next metric over the whole screen."""
+        names = charts.metrics(self.program.home, self.run_id)
+        if self.TABS[self.tab] == "charts" and names:
+            here = names.index(self.view.only) if self.view.only in names else -1
+            self.view = replace(self.view, only=names[(here + 1) % len(names)])
+            self.offset_lines = 0
+            self.redraw()
 
     def action_log_axis(self) -> None:
         """Logarithmic axis on and off."""

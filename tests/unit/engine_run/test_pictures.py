@@ -273,7 +273,8 @@ def test_pictures_of_several_runs_stand_side_by_side(
         [(runner, "image"), (runner, "truth"), (runner, "prediction"), (another_runner, "prediction")],
         strict=True,
     ):
-        with Image.open(run.run_dir / f"images/000_{kind}.png") as picture:
+        newest = max((run.run_dir / "images").glob(f"000_{kind}*.png"))
+        with Image.open(newest) as picture:
             method = Image.Resampling.BILINEAR if kind == "image" else Image.Resampling.NEAREST
             assert np.array_equal(column, np.asarray(picture.resize((240, 240), method).convert("RGB")))
 
