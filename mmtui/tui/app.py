@@ -105,7 +105,8 @@ class MmtuiApp(App[int]):
 
     def _announce(self) -> None:
         """Tell the terminal of runs that have ended while the screen was open."""
-        rows = tuple(row.run for row in self.feed.latest.rows)
+        lines = self.feed.latest.rows
+        rows = tuple(run for line in lines for run in (line.group.rows if line.group is not None else (line.run,)))
         over = notify.ended(self.states, rows)
         self.states = {row.id: row.state for row in rows}
         text = notify.sequence(notify.text_of(over), self.notify_by, os.environ) if over else ""

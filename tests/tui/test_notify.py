@@ -83,8 +83,8 @@ async def test_screen_announces_a_run_that_ends_and_no_other(home: Home) -> None
         await pilot.pause(0.8)
         app._driver = recorder = Recorder(app._driver)  # type: ignore[assignment]
         (first, *_) = app.feed.latest.rows
-        app.states = {first.id: "running"}
-        app.feed.latest = replace(app.feed.latest, rows=(replace(first, state="succeeded"),))
+        app.states = {first.run.id: "running"}
+        app.feed.latest = replace(app.feed.latest, rows=(replace(first, run=replace(first.run, state="succeeded")),))
         app._announce()
         assert "\x1b]9;run " in recorder.written
         recorder.written = ""

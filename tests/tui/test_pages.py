@@ -294,9 +294,9 @@ async def test_order_of_runs_changes_with_a_key(seeded: Home) -> None:
         table = app.runs_screen.query_one(RunsTable)
         best = max(("1", "2"), key=lambda run_id: runs.get_run(seeded, run_id).row.metrics["miou"] or 0)
         await pilot.press("s")
-        await until(lambda: "best mIoU first" in table.title_text and table.rows[0].id == best)
+        await until(lambda: "best mIoU first" in table.title_text and table.rows[0].run.id == best)
         await pilot.press("s", "s")
-        await until(lambda: table.rows[0].id == "1")
+        await until(lambda: table.rows[0].run.id == "1")
 
 
 async def test_any_command_is_run_completed_and_shown(seeded: Home) -> None:

@@ -45,7 +45,7 @@ def charts(
     home: Home, ids: Sequence[str], width: int, height: int, ascii_only: bool, view: View = View()
 ) -> list[Line]:
     """Charts of all metrics of the first run; the others lie over them."""
-    details = [runs.get_run(home, run_id) for run_id in ids]
+    details = [runs.get_run(home, run_id) for run_id in dict.fromkeys(ids)]
     names = metrics(home, ids[0])
     if not names:
         return [[("nothing has been logged yet", "dim")]]

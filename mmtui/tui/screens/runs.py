@@ -168,6 +168,8 @@ class RunsScreen(Screen[None]):
     def say(self, text: str) -> None:
         """Show a word on what a key did, in the footer, until the next key."""
         self.said = text
+        if not self.query("#header"):
+            return  # the screen was closed before a thread had its answer
         self._show_header(self.program.feed.latest)
 
     def on_key(self, event: Key) -> None:
