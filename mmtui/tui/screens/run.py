@@ -58,7 +58,8 @@ class RunScreen(PageScreen):
     def title_of(self) -> str:
         """The run's id and name, and the slider when it is not at the newest."""
         detail = self.program.feed.latest.detail
-        name = shorten(printable(detail.row.name), 50) if detail is not None and detail.row.id == self.run_id else ""
+        detail = detail if detail is not None and detail.row.id == self.run_id else None
+        name = shorten(printable(detail.row.name), 50) if detail is not None else ""
         if self.view.moment is None:
             return f"run {self.run_id}  {name}"
         place = round((SLIDER - 1) * self.view.moment / max(self.last, 1))

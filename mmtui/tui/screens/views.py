@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import ClassVar
 
 from textual import on
@@ -12,7 +13,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from mmtui.domain.text import printable
-from mmtui.errors import MmtuiError
+from mmtui.errors import MmtuiError, NotFoundError
 from mmtui.paths import Home
 from mmtui.services import runs, saved_views
 from mmtui.services.saved_views import SavedView
@@ -102,7 +103,8 @@ class ViewsDialog(Dialog):
         """Forget the view under the cursor."""
         options = self.query_one(OptionList)
         if options.has_focus and options.highlighted is not None:
-            saved_views.remove(self.home, list(self.views)[options.highlighted])
+            with suppress(NotFoundError):  # somebody else was quicker
+                saved_views.remove(self.home, list(self.views)[options.highlighted])
             self._fill()
 
     @on(OptionList.OptionSelected)
