@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from codecs import getincrementaldecoder
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -75,9 +75,16 @@ class MmtuiApp(App[int]):
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
         self.unseen, self.picture = True, Picture()
+        self.commands: list[str] = []
+        self.undone: list[tuple[str, Callable[[], Any]]] = []
 
     def _notify(self) -> None:
         self.post_message(self.LookAgain())
+
+    def note_command(self, text: str) -> None:
+        """Remember the command line of what was just done; the same one twice in a row counts once."""
+        if self.commands[-1:] != [text]:
+            self.commands.append(text)
 
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen
+from mmtui.tui.screens.views import SortDialog
 from mmtui.tui.widgets.lines import LinesPanel, style_of
 from mmtui.tui.widgets.panels import Line
 from mmtui.tui.widgets.runs_table import RunsTable
@@ -230,7 +231,7 @@ async def test_queue_is_reordered_prioritised_and_undone(home: Home) -> None:
         await until(lambda: shown(app).index("three") < shown(app).index("two"))
         await pilot.press("K", "K")
         await until(lambda: runs.queue_order(home)[0] in ("2", "1"))
-        await pilot.press("plus")
+        await pilot.press("u")
         await until(lambda: runs.values(home, ["2"], ["priority"])["2"] == (1,))
         await until(lambda: "priority 1" in page(app).said)
         await pilot.press("z")
@@ -287,16 +288,27 @@ async def test_filter_counts_while_one_types_and_says_what_is_wrong(seeded: Home
         await until(lambda: "no run fits the filter" in table.plain_text())
 
 
-async def test_order_of_runs_changes_with_a_key(seeded: Home) -> None:
+async def test_order_of_runs_is_chosen_by_words_or_columns(seeded: Home) -> None:
     app = MmtuiApp(seeded)
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         table = app.runs_screen.query_one(RunsTable)
         best = max(("1", "2"), key=lambda run_id: runs.get_run(seeded, run_id).row.metrics["miou"] or 0)
         await pilot.press("s")
+        await until(lambda: isinstance(app.screen, SortDialog))
+        await pilot.press("down", "enter")
         await until(lambda: "best mIoU first" in table.title_text and table.rows[0].run.id == best)
-        await pilot.press("s", "s")
-        await until(lambda: table.rows[0].run.id == "1")
+        await pilot.press("s")
+        await until(lambda: isinstance(app.screen, SortDialog))
+        field = app.screen.query_one(Input)
+        field.focus()
+        field.value = "-nonsense"
+        await until(lambda: "nonsense" in str(app.screen.query_one("#found", Static).render()))
+        await pilot.press("enter")
+        assert isinstance(app.screen, SortDialog), "a wrong column does not close it"
+        field.value = "id"
+        await pilot.press("enter")
+        await until(lambda: "by id" in table.title_text and table.rows[0].run.id == "1")
 
 
 async def test_any_command_is_run_completed_and_shown(seeded: Home) -> None:
@@ -317,14 +329,6 @@ async def test_any_command_is_run_completed_and_shown(seeded: Home) -> None:
         app.screen.query_one(Input).value = "show 99"
         await pilot.press("enter")
         await until(lambda: "exit code 4" in shown(app))
-
-
-async def test_last_key_as_command_line(seeded: Home) -> None:
-    app = MmtuiApp(seeded)
-    async with app.run_test(size=(100, 30)) as pilot:
-        await ready(app, pilot)
-        await pilot.press("m", "at")
-        await until(lambda: "mmtui metrics 2" in app.runs_screen.said)
 
 
 async def test_hostile_names_do_no_harm_on_any_page(home: Home) -> None:
@@ -473,7 +477,8 @@ async def test_chosen_keys_work_and_old_ones_do_not(seeded: Home, monkeypatch: p
         await until(lambda: isinstance(app.screen, QueueScreen))
         await pilot.press("q", "question_mark")
         await until(lambda: isinstance(app.screen, FilterDialog))
-    assert "Q queue" in actions.footer_text(200) and "f1 help" in actions.footer_text(200)
+    assert "f1 help" in actions.footer_text("runs", 200)
+    assert actions.action_of("runs", "Q") is not None and actions.action_of("runs", "4") is None
 
 
 @pytest.mark.parametrize(("word", "words"), [("qeue=Q", "no action 'qeue'"), ("queue=x", "both")])

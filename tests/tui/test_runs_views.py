@@ -122,7 +122,7 @@ async def test_pinned_run_stands_on_top_in_every_order(sweep: Home) -> None:
         await press(pilot, "p")
         await until(lambda: table(app).plain_text().splitlines()[1].startswith("   1^"))
         assert runs.get_run(sweep, "1").row.tags == ("pinned",)
-        await press(pilot, "s")
+        await press(pilot, "s", "down", "enter")
         await until(lambda: table(app).plain_text().splitlines()[2].startswith("   5"))
         assert table(app).plain_text().splitlines()[1].startswith("   1^"), "best first, below the pinned one"
         await press(pilot, "p")
@@ -153,7 +153,7 @@ async def test_view_is_kept_taken_and_forgotten(sweep: Home) -> None:
     app = MmtuiApp(sweep)
     async with app.run_test(size=(150, 40)) as pilot:
         await ready(app, pilot)
-        await press(pilot, "s", "V")
+        await press(pilot, "s", "down", "enter", "V")
         assert isinstance(app.screen, ViewsDialog)
         await press(pilot, "tab")
         app.screen.query_one(Input).value = "two words"

@@ -12,10 +12,9 @@ from textual.widgets import OptionList
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import runs
-from mmtui.tui.actions import ACTIONS
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.layout import PANELS, arrange, is_tiny
-from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
+from mmtui.tui.screens.dialogs import CancelDialog
 from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.widgets.chart import ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
@@ -172,18 +171,6 @@ async def test_new_run_dialog_finds_recipes_by_letters_and_wraps_no_line(home: H
         assert found.virtual_size.height == len(dialog.views), "one line a recipe"
 
 
-async def test_help_lists_every_key_and_searches(home: Home) -> None:
-    app = MmtuiApp(home)
-    async with app.run_test(size=(120, 48)) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
-        await pilot.press("question_mark")
-        assert isinstance(app.screen, HelpDialog)
-        shown = str(app.screen.query_one("#found").render())
-        assert all(action.help.split(",")[0][:20] in shown for action in ACTIONS)
-        await pilot.press(*"cancel")
-        assert "Next run" not in str(app.screen.query_one("#found").render())
-
-
 async def test_quit_leaves_the_run_alone(seeded: Home) -> None:
     app = MmtuiApp(seeded)
     async with app.run_test(size=(100, 30)) as pilot:
@@ -254,9 +241,3 @@ def test_arrange_covers_without_overlap(size: tuple[int, int], zoomed: bool) -> 
         assert max(x for x, _ in cells) == width - 1
         assert max(y for _, y in cells) == height - 1
     assert not is_tiny(*size)
-
-
-def test_actions_have_distinct_ids_and_keys() -> None:
-    keys = [key for action in ACTIONS for key in action.keys.split(",")]
-    assert len(set(keys)) == len(keys)
-    assert len({action.id for action in ACTIONS}) == len(ACTIONS)

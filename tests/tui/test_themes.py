@@ -40,7 +40,7 @@ async def test_theme_key_goes_through_all_of_them_and_back(home: Home) -> None:
         for _ in THEMES:
             seen.append(app.theme_name)
             good.add(str(STYLES["good"]))
-            await pilot.press("T")
+            await pilot.press("t")
             await pilot.pause()
             assert "succeeded" in app.runs_screen.query_one("#runs").plain_text()  # type: ignore[attr-defined]
         assert seen == list(THEMES) and app.theme_name == "ansi"

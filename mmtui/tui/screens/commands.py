@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.widgets import Input, Static
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
 
 from mmtui.domain.text import printable, shorten
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import commands, runs
-from mmtui.tui.screens.dialogs import Dialog
+from mmtui.tui.actions import bindings
+from mmtui.tui.screens.dialogs import BOX_WIDTH, Dialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.panels import Line
+
+MOST_LINES = 50
+"""Command lines that are listed."""
 
 
 class FilterDialog(Dialog):
@@ -91,10 +97,31 @@ class CommandDialog(Dialog):
         self.dismiss(event.value.removeprefix("mmtui ").strip())
 
 
+class CommandsDialog(Dialog):
+    """What was done so far as command lines, newest first; answers with the one that is chosen."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__()
+        self.lines = list(lines)[::-1][:MOST_LINES]
+
+    def compose(self) -> ComposeResult:
+        room = min(self.app.size.width, BOX_WIDTH) - 6
+        with Vertical(classes="box"):
+            yield Static("What was done, as command lines", classes="title")
+            yield OptionList(*(Option(self.cut(printable(line), room)) for line in self.lines), markup=False)
+            none = "" if self.lines else "nothing yet that has a command line\n"
+            yield Static(f"{none}enter copies one   Y copies the newest   esc closes", classes="note", markup=False)
+
+    @on(OptionList.OptionSelected)
+    def _selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self.lines[event.option_index])
+
+
 class OutputScreen(PageScreen):
     """What a command printed."""
 
-    TABS = ("output",)
+    NAME, TABS = "output", ("output",)
+    BINDINGS: ClassVar = bindings("output")
 
     def __init__(self, command: str) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Dialogs: cancel, help. Each answers its caller and does nothing itself."""
+"""Dialogs: cancel, a line of text, keys, news. Each answers its caller and does nothing itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,14 +11,18 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.events import Key
 from textual.screen import ModalScreen
-from textual.widgets import Input, Static
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
 
 from mmtui.domain.text import duration, printable, shorten
-from mmtui.domain.views import RunDetail
-from mmtui.tui.actions import ACTIONS, key_text
+from mmtui.domain.views import RunDetail, RunRow
+from mmtui.tui.actions import actions_of, key_text
+from mmtui.tui.keys import ACTIONS, Action
 
 BOX_WIDTH = 76
-CancelAnswer = Literal["save", "now"] | None
+MOST_NAMED = 6
+"""Runs that a question names; of more it tells the number."""
+_RETRY = "It can be retried from its last checkpoint."
 
 
 class Dialog(ModalScreen[object]):
@@ -38,7 +42,7 @@ class Dialog(ModalScreen[object]):
 
 
 class CancelDialog(Dialog):
-    """Asks how a run is to be stopped; the default is not to stop it."""
+    """Asks how runs are to be stopped; the default is not to stop them."""
 
     BINDINGS: ClassVar = [
         Binding("s", "answer('save')", "save and stop", show=False),
@@ -46,37 +50,90 @@ class CancelDialog(Dialog):
         Binding("q,n", "dismiss_dialog", "keep running", show=False),
     ]
 
-    def __init__(self, detail: RunDetail, now: float) -> None:
+    def __init__(self, found: Sequence[RunDetail], now: float) -> None:
         super().__init__()
-        self.detail, self.now = detail, now
+        self.found, self.now = found, now
 
     def compose(self) -> ComposeResult:
-        row = self.detail.row
-        spent = duration(self.now - row.started_at) if row.started_at else "no time"
-        where = f"{row.stage} {100 * row.progress:.0f}%" if row.stage else "not started"
+        several = len(self.found) > 1
+        row = self.found[0].row
+        title = f"Cancel {len(self.found)} runs?" if several else f"Cancel run {row.id} {self._short_name(row)}?"
         with Vertical(classes="box"):
-            yield Static(f"Cancel run {row.id} {self.cut(printable(row.name), 40)}?", classes="title", markup=False)
-            yield Static(f"{row.state}, {where}, {spent} invested. It can be retried from its last checkpoint.")
+            yield Static(title, classes="title", markup=False)
+            for one in self.found[:MOST_NAMED]:
+                which = f"{one.row.id} {self._short_name(one.row)}: " if several else ""
+                yield Static(f"{which}{self._invested(one.row)}", markup=False)
+            if len(self.found) > MOST_NAMED:
+                yield Static(f"and {len(self.found) - MOST_NAMED} more", markup=False)
+            yield Static("They can be retried from their last checkpoints." if several else _RETRY, markup=False)
             yield Static("s      save a checkpoint and stop (up to 30 s)", markup=False)
             yield Static("X      stop now (3 s to save)", markup=False)
-            yield Static("esc    keep it running", markup=False)
+            yield Static(f"esc    keep {'them' if several else 'it'} running", markup=False)
+
+    def _short_name(self, row: RunRow) -> str:
+        return self.cut(printable(row.name), 40)
+
+    def _invested(self, row: RunRow) -> str:
+        spent = duration(self.now - row.started_at) if row.started_at else "no time"
+        where = f"{row.stage} {100 * row.progress:.0f}%" if row.stage else "not started"
+        return f"{row.state}, {where}, {spent} invested"
 
     def action_answer(self, answer: str) -> None:
         """Close with an answer."""
         self.dismiss(answer)
 
 
-class HelpDialog(Dialog):
-    """Every key, from the table of actions; typing searches."""
+class LineDialog(Dialog):
+    """One line of text; answers with it."""
+
+    def __init__(self, title: str, text: str, hint: str) -> None:
+        super().__init__()
+        self.title_text, self.text, self.hint = title, text, hint
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
-            yield Static("Keys", classes="title")
-            yield Input(placeholder="type to search, esc to close", id="search")
-            yield Static("", id="found", markup=False)
+            yield Static(self.cut(self.title_text, BOX_WIDTH - 4), classes="title", markup=False)
+            yield Input(self.text, id="line")
+            yield Static(self.hint, classes="note", markup=False)
+
+    @on(Input.Submitted, "#line")
+    def _submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.strip())
+
+
+class KeysDialog(Dialog):
+    """Every key, from the table; typing searches, enter does what is chosen if this screen can.
+
+    Args:
+        screen: name of the screen it was called from; its own keys come first.
+        only_here: only what that screen can do now, by name: the palette.
+    """
+
+    BINDINGS: ClassVar = [
+        Binding("down", "step(1)", show=False, priority=True),
+        Binding("up", "step(-1)", show=False, priority=True),
+        Binding("pagedown", "step(10)", show=False, priority=True),
+        Binding("pageup", "step(-10)", show=False, priority=True),
+    ]
+
+    def __init__(self, screen: str, tab: str = "", only_here: bool = False) -> None:
+        super().__init__()
+        self.screen_name, self.tab, self.only_here = screen, tab, only_here
+        here = actions_of(screen, tab)
+        self.found = here if only_here else [*here, *(action for action in ACTIONS if action not in here)]
+        self.shown: list[Action] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box"):
+            yield Static("What to do" if self.only_here else "Keys", classes="title")
+            yield Input(placeholder="type to search, enter does it, esc closes", id="search")
+            yield OptionList(id="found", markup=False)
 
     def on_mount(self) -> None:
         self._show("")
+
+    def on_resize(self) -> None:
+        self.query_one("#found").styles.max_height = max(self.app.size.height - 5, 3)
 
     @on(Input.Changed, "#search")
     def _on_search(self, event: Input.Changed) -> None:
@@ -84,18 +141,45 @@ class HelpDialog(Dialog):
 
     def _show(self, words: str) -> None:
         wanted = words.lower().split()
-        lines = []
-        for action in ACTIONS:
-            text = f"{key_text(action):14} {action.help}"
-            text += f"  ({action.id})" if wanted else ""
-            if action.command:
-                text += f"  [{action.command}]"
-            if all(word in text.lower() for word in wanted):
-                lines.append(self.cut(text, min(self.app.size.width, BOX_WIDTH) - 4))
-        room = max(self.app.size.height - 6, 3)
-        if len(lines) > room:
-            lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more: type to search"]
-        self.query_one("#found", Static).update("\n".join(lines) or "no key does that")
+        self.shown = [a for a in self.found if all(word in self._searched(a) for word in wanted)]
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_options([Option(self._line(action), id=action.id) for action in self.shown])
+        if self.shown:
+            options.highlighted = 0
+        else:
+            options.add_option(Option("no key does that", disabled=True))
+
+    def _searched(self, action: Action) -> str:
+        return f"{key_text(action)} {action.label} {action.help} {action.id} {action.command}".lower()
+
+    def _line(self, action: Action) -> str:
+        where = "" if action.on(self.screen_name, self.tab) else f" (on {action.screens.replace(' ', ', ')})"
+        command = f"  [{action.command}]" if action.command else ""
+        room = min(self.app.size.width, BOX_WIDTH) - 6
+        return self.cut(f"{key_text(action):12} {action.label:10} {action.help}{where}{command}", room)
+
+    def action_step(self, steps: int) -> None:
+        """Move the cursor."""
+        options = self.query_one(OptionList)
+        if self.shown:
+            here = options.highlighted or 0
+            options.highlighted = min(max(here + steps, 0), len(self.shown) - 1)
+
+    @on(Input.Submitted, "#search")
+    def _submitted(self) -> None:
+        self._take(self.query_one(OptionList).highlighted)
+
+    @on(OptionList.OptionSelected)
+    def _selected(self, event: OptionList.OptionSelected) -> None:
+        self._take(event.option_index)
+
+    def _take(self, index: int | None) -> None:
+        if index is None or index >= len(self.shown):
+            return
+        action = self.shown[index]
+        if action.on(self.screen_name, self.tab):
+            self.dismiss(action.method)
 
 
 class NewsDialog(Dialog):

@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Container
-from textual.screen import Screen
+from textual.events import Key
 from textual.widgets import Static
 
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
 from mmtui.services.live import Changes
+from mmtui.tui.actions import footer_text
+from mmtui.tui.screens.common import CommonScreen
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line
-
-if TYPE_CHECKING:
-    from mmtui.tui.app import MmtuiApp
 
 LOOK_SECONDS = 1.0
 
 
-class PageScreen(Screen[None]):
+class PageScreen(CommonScreen):
     """Tabs on top, lines below. A page only reads: what it shows comes from ``lines_of`` in a thread."""
 
     TABS: ClassVar[tuple[str, ...]] = ()
-    HINTS: ClassVar[str] = ""
-    AUTO_FOCUS = None
-    BINDINGS: ClassVar = [
-        Binding("q,escape,1", "close", "runs", show=False),
-        Binding("right_square_bracket,tab", "turn(1)", "next tab", show=False, priority=True),
-        Binding("left_square_bracket,shift+tab", "turn(-1)", "previous tab", show=False, priority=True),
-        Binding("j,down", "scroll_lines(1)", "down", show=False),
-        Binding("k,up", "scroll_lines(-1)", "up", show=False),
-        Binding("ctrl+d,pagedown,space", "scroll_lines(15)", "page down", show=False),
-        Binding("ctrl+u,pageup", "scroll_lines(-15)", "page up", show=False),
-        Binding("g,home", "scroll_lines(-1000000)", "top", show=False),
-        Binding("G,end", "scroll_lines(1000000)", "bottom", show=False),
-        Binding("2", "open_page(2)", "run", show=False),
-        Binding("3", "open_page(3)", "compare", show=False),
-        Binding("4", "open_page(4)", "queue", show=False),
-        Binding("5", "open_page(5)", "devices", show=False),
-        Binding("ctrl+l", "repaint", "repaint", show=False),
-    ]
 
     def __init__(self, tab: int = 0) -> None:
         super().__init__()
@@ -53,12 +33,11 @@ class PageScreen(Screen[None]):
         self.body: list[Line] = []
         self.dirty, self.busy = True, False
         self.changes: Changes | None = None
-        self.said = ""
 
     @property
-    def program(self) -> MmtuiApp:
-        """The app, with its own type."""
-        return cast("MmtuiApp", self.app)
+    def tab_name(self) -> str:
+        """The tab that is open."""
+        return self.TABS[self.tab] if len(self.TABS) > 1 else ""
 
     def title_of(self) -> str:
         """What stands before the tabs."""
@@ -140,30 +119,20 @@ class PageScreen(Screen[None]):
         more = f"  {self.offset_lines + 1}-{self.offset_lines + len(shown)} of {len(self.body)} lines"
         tabs = "  ".join(f"[{name}]" if number == self.tab else name for number, name in enumerate(self.TABS))
         panel.show(shown, f"{tabs}{more if len(self.body) > room else ''}")
-        self._set("#header", f" mmtui  {self.title_of()}")
-        self._set("#footer", f" {self.said or self.hints()}")
+        self.set_text("#header", f" mmtui  {self.title_of()}")
+        self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2, self.tab_name)}")
 
-    def hints(self) -> str:
-        """What the keys do, for the footer."""
-        turn = "tab other tab  " if len(self.TABS) > 1 else ""
-        return f"q back  {turn}j/k scroll  {self.HINTS}"
-
-    def _set(self, selector: str, text: str) -> None:
-        widget = self.query_one(selector, Static)
-        text = text.encode("ascii", "replace").decode() if self.program.ascii_only else text
-        if getattr(widget, "shown_text", None) != text:
-            widget.shown_text = text  # type: ignore[attr-defined]
-            widget.update(text)
-
-    def say(self, text: str) -> None:
-        """A word in the footer until the next key."""
-        self.said = text
+    def show_words(self) -> None:
+        """Header and footer."""
         self.show()
 
-    def on_key(self) -> None:
-        if self.said:
-            self.said = ""
-            self.show()
+    def look_again(self) -> None:
+        """Read and draw everything anew."""
+        self.redraw()
+
+    def on_key(self, event: Key) -> None:
+        """Note what the key does."""
+        self.key_pressed(event.key)
 
     def action_close(self) -> None:
         """Back to the runs."""
@@ -180,11 +149,7 @@ class PageScreen(Screen[None]):
             self.tab, self.offset_lines = (self.tab + steps) % len(self.TABS), 0
             self.redraw()
 
-    def action_scroll_lines(self, steps: int) -> None:
+    def action_move(self, steps: int) -> None:
         """Scroll."""
         self.offset_lines += steps
         self.show()
-
-    def action_repaint(self) -> None:
-        """Paint everything again."""
-        self.program.repaint()

@@ -5,45 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from textual import work
-from textual.binding import Binding
-
-from mmtui.domain.states import RunState
-from mmtui.domain.text import printable
-from mmtui.errors import MmtuiError
 from mmtui.services import queue as service
 from mmtui.services import runs, supervisors
+from mmtui.tui.actions import bindings
 from mmtui.tui.pages import queue
+from mmtui.tui.screens.deeds import RunDeeds
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.panels import Line
 
 CLOSED = "closed on the screen"
 
 
-class QueueScreen(PageScreen):
+class QueueScreen(PageScreen, RunDeeds):
     """Order, priorities, reasons and forecast; every deed can be undone."""
 
-    TABS = ("queue",)
-    HINTS = "J/K move  +/- priority  h hold  D drain  O open  z undo  enter run"
-    BINDINGS: ClassVar = [
-        Binding("j,down", "choose(1)", "next", show=False),
-        Binding("k,up", "choose(-1)", "previous", show=False),
-        Binding("J", "shift(1)", "later", show=False),
-        Binding("K", "shift(-1)", "earlier", show=False),
-        Binding("plus,equals_sign", "priority(1)", "more urgent", show=False),
-        Binding("minus", "priority(-1)", "less urgent", show=False),
-        Binding("h", "hold", "hold or release", show=False),
-        Binding("D", "drain", "drain", show=False),
-        Binding("O", "reopen", "open", show=False),
-        Binding("z", "undo", "undo", show=False),
-        Binding("enter", "show_run", "run", show=False),
-    ]
+    NAME, TABS = "queue", ("queue",)
+    BINDINGS: ClassVar = bindings("queue")
 
     def __init__(self) -> None:
         super().__init__()
         self.found: queue.QueueView | None = None
         self.cursor = ""
-        self.undone: list[tuple[str, Callable[[], None]]] = []
 
     def title_of(self) -> str:
         """How many wait."""
@@ -58,7 +40,11 @@ class QueueScreen(PageScreen):
             self.cursor = ids[0] if ids else ""
         return queue.lines(found, self.cursor, width, self.program.ascii_only)
 
-    def action_choose(self, steps: int) -> None:
+    def acting_ids(self) -> list[str]:
+        """The chosen run."""
+        return [self.cursor] if self.cursor else []
+
+    def action_move(self, steps: int) -> None:
         """Another run."""
         ids = [row.id for row in self.found.rows] if self.found is not None else []
         if ids:
@@ -87,7 +73,8 @@ class QueueScreen(PageScreen):
             else:
                 service.move(home, run_id, before=neighbour)
 
-        self._do(f"moved run {run_id}", lambda: put(steps > 0), lambda: put(steps < 0))
+        self.program.note_command(f"mmtui mv {run_id} --{'after' if steps > 0 else 'before'} {neighbour}")
+        self._deed(f"moved run {run_id}", lambda: put(steps > 0), lambda: put(steps < 0))
 
     def action_priority(self, steps: int) -> None:
         """The chosen run more or less urgent."""
@@ -95,44 +82,25 @@ class QueueScreen(PageScreen):
         if not run_id:
             return
         now = int(runs.values(home, [run_id], ["priority"])[run_id][0])
-        self._do(
+        self.program.note_command(f"mmtui priority {now + steps} {run_id}")
+        self._deed(
             f"run {run_id} has priority {now + steps}",
             lambda: service.set_priority(home, run_id, now + steps),
             lambda: service.set_priority(home, run_id, now),
         )
 
-    def action_hold(self) -> None:
-        """Hold the chosen run, or release it."""
-        home, run_id = self.program.home, self.cursor
-        held = any(row.id == run_id and row.state == RunState.HELD for row in self.found.rows) if self.found else False
-        if not run_id:
-            return
-        deed, back = (service.release, service.hold) if held else (service.hold, service.release)
-        self._do(
-            f"run {run_id} is {'released' if held else 'held'}", lambda: deed(home, run_id), lambda: back(home, run_id)
-        )
-
     def action_drain(self) -> None:
-        """Start nothing more."""
+        """Start nothing more, or start runs again."""
         home = self.program.home
-        self._do(
-            "nothing more is started", lambda: service.close_queue(home, CLOSED), lambda: service.close_queue(home, "")
+        closed = bool(self.found is not None and self.found.closed)
+        words = "runs are started again" if closed else "nothing more is started"
+        before = self.found.closed if self.found is not None else ""
+        self.program.note_command(f"mmtui queue {'open' if closed else 'drain'}")
+        self._deed(
+            words,
+            lambda: service.close_queue(home, "" if closed else CLOSED),
+            lambda: service.close_queue(home, before),
         )
-
-    def action_reopen(self) -> None:
-        """Start runs again."""
-        home = self.program.home
-        self._do(
-            "runs are started again", lambda: service.close_queue(home, ""), lambda: service.close_queue(home, CLOSED)
-        )
-
-    def action_undo(self) -> None:
-        """Take the last deed back."""
-        if not self.undone:
-            self.say("there is nothing to undo")
-            return
-        words, back = self.undone.pop()
-        self._act(f"undone: {words}", back, None)
 
     def action_show_run(self) -> None:
         """Everything about the chosen run."""
@@ -140,23 +108,13 @@ class QueueScreen(PageScreen):
             self.app.pop_screen()
             self.program.open_run(self.cursor)
 
-    def _do(self, words: str, deed: Callable[[], None], back: Callable[[], None]) -> None:
-        self._act(words, deed, back)
+    def _deed(self, words: str, deed: Callable[[], None], back: Callable[[], None]) -> None:
+        """Change the queue; what waits and may start gets a supervisor."""
 
-    @work(thread=True, group="queue", exit_on_error=False)
-    def _act(self, words: str, deed: Callable[[], None], back: Callable[[], None] | None) -> None:
-        try:
+        def act() -> None:
             deed()
             found = supervisors.status(self.program.home)
             if not found.running and found.queued_runs:
                 supervisors.ensure(self.program.home)
-        except MmtuiError as error:
-            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
-            return
-        if back is not None:
-            self.undone.append((words, back))
-        self.app.call_from_thread(self._done, words)
 
-    def _done(self, words: str) -> None:
-        self.say(words)
-        self.redraw()
+        self.do(words, act, back)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from textual.binding import Binding
-
 from mmtui.domain.text import printable, shorten
 from mmtui.services import devices as service
 from mmtui.services import runs
+from mmtui.tui.actions import bindings
 from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, predictions
+from mmtui.tui.screens.deeds import RunDeeds
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.chart import SMOOTHING
 from mmtui.tui.widgets.panels import Line
@@ -21,32 +21,12 @@ CURSOR_STEP = 0.02
 SLIDER = 24
 
 
-class RunScreen(PageScreen):
+class RunScreen(PageScreen, RunDeeds):
     """Everything about one run; runs that are marked lie over its charts."""
 
     TABS = ("charts", "graph", "classes", "predictions", "log", "config", "history")
-    BINDINGS: ClassVar = [
-        Binding("left,h", "aside(-1)", "left", show=False),
-        Binding("right,l", "aside(1)", "right", show=False),
-        Binding("comma,less_than_sign", "slide(-1)", "earlier", show=False),
-        Binding("full_stop,greater_than_sign", "slide(1)", "later", show=False),
-        Binding("L", "log_axis", "log axis", show=False),
-        Binding("w", "by_time", "time axis", show=False),
-        Binding("plus,equals_sign", "smooth(1)", "smoother", show=False),
-        Binding("minus", "smooth(-1)", "rougher", show=False),
-        Binding("0", "reset_view", "reset", show=False),
-        Binding("i", "zoom(0.5)", "zoom in", show=False),
-        Binding("I", "zoom(2.0)", "zoom out", show=False),
-        Binding("s", "sort", "sort", show=False),
-        Binding("enter", "one_chart", "one chart", show=False),
-        Binding("m", "next_metric", "next metric", show=False),
-    ]
-    _KEYS: ClassVar = {
-        "charts": "left/right earlier, later  enter one  m metric  i/I zoom  +/- smooth  L log  w time  0 reset",
-        "graph": "left/right earlier, later  0 newest",
-        "classes": "left/right earlier, later  0 newest  s sort",
-        "predictions": "left/right image  , . earlier, later  0 newest",
-    }
+    NAME = "run"
+    BINDINGS: ClassVar = bindings("run")
 
     def __init__(self, run_id: str, marked: Sequence[str] = (), tab: int = 0) -> None:
         super().__init__(tab)
@@ -70,9 +50,9 @@ class RunScreen(PageScreen):
         stage = next((stage.name for stage in reversed(stages) if stage.offset < self.view.moment), "")
         return f"run {self.run_id}  as of step {self.view.moment} of {self.last}  {line}  {stage}  (0: newest)"
 
-    def hints(self) -> str:
-        """Keys of the tab."""
-        return f"{super().hints()}{self._KEYS.get(self.TABS[self.tab], '')}"
+    def acting_ids(self) -> list[str]:
+        """The run."""
+        return [self.run_id]
 
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """The lines of a tab."""
@@ -171,10 +151,11 @@ class RunScreen(PageScreen):
         self.say(f"classes: {classes.SORTS[self.sort]}")
 
 
-class CompareScreen(PageScreen):
+class CompareScreen(PageScreen, RunDeeds):
     """Marked runs beside each other."""
 
-    TABS = ("compare",)
+    NAME, TABS = "compare", ("compare",)
+    BINDINGS: ClassVar = bindings("compare")
 
     def __init__(self, ids: Sequence[str]) -> None:
         super().__init__()
@@ -183,6 +164,10 @@ class CompareScreen(PageScreen):
     def title_of(self) -> str:
         """Which runs."""
         return f"compare runs {', '.join(self.ids)}"
+
+    def acting_ids(self) -> list[str]:
+        """All of them."""
+        return self.ids
 
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """The comparison."""
@@ -194,7 +179,8 @@ class CompareScreen(PageScreen):
 class DevicesScreen(PageScreen):
     """GPUs, processor, memory, and their history."""
 
-    TABS = ("devices",)
+    NAME, TABS = "devices", ("devices",)
+    BINDINGS: ClassVar = bindings("devices")
 
     def title_of(self) -> str:
         """The screen's name."""

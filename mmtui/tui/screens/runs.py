@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.events import Key
-from textual.screen import Screen
 from textual.widgets import Static
 
 from mmtui.domain.filters import PINNED
-from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
-from mmtui.services import commands, keeping, queue, supervisors
+from mmtui.services import keeping, supervisors
 from mmtui.services.saved_views import SavedView
-from mmtui.tui.actions import action_of, bindings, command_text, footer_text
+from mmtui.tui.actions import bindings, footer_text
 from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
-from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
-from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
-from mmtui.tui.screens.log import LogScreen
-from mmtui.tui.screens.new_run import NewRun, NewRunDialog
-from mmtui.tui.screens.views import ColumnsDialog, ViewsDialog
+from mmtui.tui.screens.commands import FilterDialog
+from mmtui.tui.screens.deeds import RunDeeds
+from mmtui.tui.screens.views import ColumnsDialog, SortDialog, ViewsDialog, sort_words
 from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.chart import SMOOTHING, ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
 
 if TYPE_CHECKING:
-    from mmtui.tui.app import MmtuiApp
+    pass
 
 TITLES = {
     "stages": "stages",
@@ -44,33 +40,40 @@ TITLES = {
 }
 GROUPINGS = {"": "", "seed": "seeds folded", "sweep": "sweeps folded"}
 FIRST_METRICS = ("loss", "miou", "lr")
-SORTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("newest first", ()),
-    ("best mIoU first", ("-miou",)),
-    ("least loss first", ("loss",)),
-    ("by name", ("name",)),
-)
 
 
-class RunsScreen(Screen[None]):
+class RunsScreen(RunDeeds):
     """Runs on the left, the selected run on the right; one panel at a time on a small terminal."""
 
-    BINDINGS: ClassVar = bindings()
-    AUTO_FOCUS = None
+    NAME = "runs"
+    BINDINGS: ClassVar = bindings("runs")
 
     def __init__(self) -> None:
         super().__init__()
         self.wanted = Wanted()
         self.panel = 0
         self.zoomed = False
-        self.last_interrupt = 0.0
-        self.said = ""
-        self.last_command = ""
 
-    @property
-    def program(self) -> MmtuiApp:
-        """The app, with its own type."""
-        return cast("MmtuiApp", self.app)
+    def acting_ids(self) -> list[str]:
+        """Marked runs; without marks the one under the cursor."""
+        if not self.query("#runs"):
+            return []
+        table = self.query_one(RunsTable)
+        detail = self.program.feed.latest.detail
+        here = table.run or (detail.row.id if detail is not None else None)
+        return list(table.marked) or ([here] if here is not None else [])
+
+    def filter_text(self) -> str:
+        """The filter that holds."""
+        return self.wanted.filter
+
+    def show_words(self) -> None:
+        """Header and footer."""
+        self._show_header(self.program.feed.latest)
+
+    def look_again(self) -> None:
+        """Read everything anew."""
+        self.program.feed.want(self.wanted, again=True)
 
     def compose(self) -> ComposeResult:
         yield Static("", id="header", markup=False)
@@ -137,15 +140,8 @@ class RunsScreen(Screen[None]):
         if link.slow:
             words += f"  slow link: pictures are {link.delay:.0f} s late"
         text = f" mmtui  {words}" if not snapshot.problem else f" ! {printable(snapshot.problem)}"
-        self._set("#header", text)
-        self._set("#footer", f" {self.said or footer_text(self.app.size.width - 2)}")
-
-    def _set(self, selector: str, text: str) -> None:
-        widget = self.query_one(selector, Static)
-        text = text.encode("ascii", "replace").decode() if self.program.ascii_only else text
-        if getattr(widget, "shown_text", None) != text:
-            widget.shown_text = text  # type: ignore[attr-defined]
-            widget.update(text)
+        self.set_text("#header", text)
+        self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2)}")
 
     def _show_run(self, snapshot: Snapshot) -> None:
         ascii_only = self.program.ascii_only
@@ -165,22 +161,8 @@ class RunsScreen(Screen[None]):
         classes.show(panels.classes(snapshot.classes, classes.size.width, classes.body_height, ascii_only))
         log.show(panels.log(snapshot.log, log.body_height, ascii_only))
 
-    def say(self, text: str) -> None:
-        """Show a word on what a key did, in the footer, until the next key."""
-        self.said = text
-        if not self.query("#header"):
-            return  # the screen was closed before a thread had its answer
-        self._show_header(self.program.feed.latest)
-
     def on_key(self, event: Key) -> None:
-        action = action_of(event.key)
-        if action is not None and action.command:
-            detail = self.program.feed.latest.detail
-            ids = list(self.query_one(RunsTable).marked) or ([detail.row.id] if detail is not None else [])
-            self.last_command = command_text(action, ids, self.wanted.filter)
-        if self.said:
-            self.said = ""
-            self._show_header(self.program.feed.latest)
+        self.key_pressed(event.key)
 
     @on(RunsTable.Selected)
     def _on_selected(self, event: RunsTable.Selected) -> None:
@@ -196,7 +178,7 @@ class RunsScreen(Screen[None]):
         """Move the cursor over the runs."""
         self.query_one(RunsTable).move(steps)
 
-    def action_next_panel(self, steps: int) -> None:
+    def action_turn(self, steps: int) -> None:
         """The next panel on a small terminal, or the next one to zoom."""
         self.panel = (self.panel + steps) % len(PANELS)
         self._arrange()
@@ -238,59 +220,27 @@ class RunsScreen(Screen[None]):
             self._serve()
         self.program.feed.want(self.wanted, again=True)
 
-    def action_next_theme(self) -> None:
-        """Other colours."""
-        self.say(f"theme: {self.program.next_theme()}")
-
-    def action_repaint(self) -> None:
-        """Paint everything again."""
-        self.program.repaint()
-
-    def action_copy_id(self) -> None:
-        """Copy the selected run's id."""
-        detail = self.program.feed.latest.detail
-        if detail is not None:
-            self.app.copy_to_clipboard(detail.row.id)
-            self.say(f"copied: {detail.row.id}")
-
-    def action_show_help(self) -> None:
-        """Every key."""
-        self.app.push_screen(HelpDialog())
-
-    def action_show_log(self) -> None:
-        """The trainer's output."""
-        detail = self.program.feed.latest.detail
-        if detail is not None:
-            self.app.push_screen(LogScreen(self.program.home, detail.row.id))
-
     def action_leave(self) -> None:
         """Leave; runs go on."""
         self.app.exit(0)
-
-    def action_interrupt(self) -> None:
-        """Ctrl-C twice leaves."""
-        now = time.monotonic()
-        if now - self.last_interrupt < 2.0:
-            self.app.exit(0)
-        self.last_interrupt = now
-        self.say("ctrl+c again, or q, leaves; runs go on. x cancels the selected run")
-
-    def action_open_page(self, number: int) -> None:
-        """One of the other screens."""
-        self.program.open_page(number)
 
     def action_mark(self) -> None:
         """Mark the run, or take its mark away."""
         self.query_one(RunsTable).mark()
 
+    def action_mark_range(self) -> None:
+        """Mark from here on; the second time up to here."""
+        self.say(self.query_one(RunsTable).mark_range())
+
     def action_sort(self) -> None:
-        """The next order of the runs."""
-        known = [keys for _, keys in SORTS]
-        here = known.index(self.wanted.sort) if self.wanted.sort in known else -1
-        words, keys = SORTS[(here + 1) % len(SORTS)]
-        self.wanted = replace(self.wanted, sort=keys, offset=0)
-        self._note()
-        self.say(f"runs: {words}")
+        """Ask for an order of the runs."""
+        self.app.push_screen(SortDialog(self.program.home, self.wanted.sort), self._sort)
+
+    def _sort(self, sort: object) -> None:
+        if isinstance(sort, tuple):
+            self.wanted = replace(self.wanted, sort=sort, offset=0)
+            self._note()
+            self.say(f"runs: {sort_words(sort)}")
 
     def action_filter(self) -> None:
         """Ask for a filter."""
@@ -306,9 +256,8 @@ class RunsScreen(Screen[None]):
     def _note(self) -> None:
         """Filter and order stand in the title of the table."""
         wanted = self.wanted
-        order = {keys: text for text, keys in SORTS}.get(wanted.sort, f"by {', '.join(wanted.sort)}")
         words = [f"filter: {wanted.filter}"] if wanted.filter else []
-        words += [order] if wanted.sort else []
+        words += [sort_words(wanted.sort)] if wanted.sort else []
         words += [GROUPINGS[wanted.group]] if wanted.group else []
         self.query_one(RunsTable).note = f"  {printable('  '.join(words))}" if words else ""
         self._ask()
@@ -341,15 +290,13 @@ class RunsScreen(Screen[None]):
         if run_id is not None:
             self._pin(run_id, run_id not in self.program.feed.latest.pinned)
 
-    @work(thread=True, group="queue", exit_on_error=False)
     def _pin(self, run_id: str, on: bool) -> None:
-        try:
-            keeping.change_tags(self.program.home, run_id, [PINNED] if on else [], [] if on else [PINNED])
-        except MmtuiError as error:
-            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
-            return
-        self.program.feed.want(self.wanted, again=True)
-        self.app.call_from_thread(self.say, f"run {run_id} is {'pinned' if on else 'no longer pinned'}")
+        def put(there: bool) -> None:
+            keeping.change_tags(self.program.home, run_id, [PINNED] if there else [], [] if there else [PINNED])
+
+        words = f"run {run_id} is {'pinned' if on else 'no longer pinned'}"
+        self.program.note_command(f"mmtui tag {run_id} --{'add' if on else 'remove'} {PINNED}")
+        self.do(words, lambda: put(on), lambda: put(not on))
 
     def action_columns(self) -> None:
         """Choose columns."""
@@ -382,57 +329,11 @@ class RunsScreen(Screen[None]):
         self._note()
         self.say(f"view {name}: {view.command()}")
 
-    def action_command(self) -> None:
-        """Ask for a command line and show what it says."""
-        self.app.push_screen(CommandDialog(self.program.home), self._command)
-
-    def _command(self, text: object) -> None:
-        if isinstance(text, str) and text.strip():
-            self.app.push_screen(OutputScreen(text))
-
-    def action_tell_command(self) -> None:
-        """What the last key would be on the command line."""
-        self.say(self.last_command or "the last key has no command line")
-
-    def action_copy_command(self) -> None:
-        """Copy that."""
-        if self.last_command:
-            self.app.copy_to_clipboard(self.last_command)
-            self.say(f"copied: {self.last_command}")
-
-    def action_new_run(self) -> None:
-        """Launch a run."""
-        self.app.push_screen(NewRunDialog(self.program.home), self._launch)
-
-    def action_fork_run(self) -> None:
-        """Launch a run like the selected one, but."""
-        detail = self.program.feed.latest.detail
-        if detail is not None:
-            like = NewRun(detail.row.recipe, detail.overrides, "")
-            self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
-
-    def _launch(self, wanted: object) -> None:
-        if isinstance(wanted, NewRun):
-            self.last_command = f"mmtui {wanted.command()}"
-            self.say(f"queueing {wanted.recipe}")
-            self._enqueue(wanted)
-
-    @work(thread=True, group="queue", exit_on_error=False)
-    def _enqueue(self, wanted: NewRun) -> None:
-        # The command line itself: what can be said there can be said here, and means the same.
-        printed = commands.run(self.program.home, f"{wanted.command()} --quiet", 200)
-        ids = [line for line in printed if line.isdecimal()]
-        if not ids:
-            self.app.call_from_thread(self.say, f"! {printable(' '.join(printed))}")
-            return
-        self.app.call_from_thread(self._launched, ids)
-
-    def _launched(self, ids: list[str]) -> None:
-        run_id = ids[-1]
-        self.query_one(RunsTable).selected = run_id
-        self.wanted = replace(self.wanted, run_id=run_id, offset=0, metric="loss")
-        self.program.feed.want(self.wanted, again=True)
-        self.say(f"queued run {run_id}" if len(ids) == 1 else f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}")
+    def launched(self, ids: Sequence[str]) -> None:
+        """Put the cursor on what was queued."""
+        self.query_one(RunsTable).selected = ids[-1]
+        self.wanted = replace(self.wanted, run_id=ids[-1], offset=0, metric="loss")
+        super().launched(ids)
 
     @work(thread=True, group="queue", exit_on_error=False)
     def _serve(self) -> None:
@@ -440,40 +341,3 @@ class RunsScreen(Screen[None]):
             supervisors.ensure(self.program.home)
         except MmtuiError as error:
             self.app.call_from_thread(self.say, f"! {printable(error.message)}")
-
-    def action_cancel_run(self) -> None:
-        """Ask how to stop the selected run."""
-        detail = self.program.feed.latest.detail
-        if detail is None:
-            return
-        if not is_legal(RunState(detail.row.state), RunEvent.CANCEL):
-            self.say(f"run {detail.row.id} is {detail.row.state}: there is nothing to cancel")
-            return
-        self.app.push_screen(CancelDialog(detail, time.time()), self._cancel)
-
-    def _cancel(self, answer: object) -> None:
-        detail = self.program.feed.latest.detail
-        if detail is not None and answer in ("save", "now"):
-            self._wish(detail.row.id, "cancel", {"now": answer == "now"})
-
-    def action_pause_run(self) -> None:
-        """Checkpoint and free the device."""
-        detail = self.program.feed.latest.detail
-        if detail is not None:
-            self._wish(detail.row.id, "pause", {})
-
-    def action_resume_run(self) -> None:
-        """Resume a paused run, retry an ended one."""
-        detail = self.program.feed.latest.detail
-        if detail is not None:
-            self._wish(detail.row.id, "resume" if detail.row.state == RunState.PAUSED else "retry", {})
-
-    @work(thread=True, group="queue", exit_on_error=False)
-    def _wish(self, run_id: str, verb: str, arguments: dict[str, object]) -> None:
-        try:
-            queue.wish(self.program.home, run_id, verb, arguments)
-            supervisors.ensure(self.program.home)
-        except MmtuiError as error:
-            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
-            return
-        self.app.call_from_thread(self.say, f"asked: {verb} run {run_id}")

@@ -56,6 +56,73 @@ class ColumnsDialog(Dialog):
             self.dismiss(self._names())
 
 
+SORTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("newest first", ()),
+    ("best mIoU first", ("-miou",)),
+    ("least loss first", ("loss",)),
+    ("by name", ("name",)),
+    ("by state", ("state",)),
+    ("oldest first", ("created",)),
+)
+"""Orders that have words of their own."""
+
+
+def sort_words(sort: tuple[str, ...]) -> str:
+    """An order in words."""
+    return {keys: text for text, keys in SORTS}.get(sort, f"by {', '.join(sort)}")
+
+
+class SortDialog(Dialog):
+    """The order of the runs: one that is usual, or any columns; answers with the sort keys."""
+
+    BINDINGS: ClassVar = [Binding("down", "to_list", show=False)]
+
+    def __init__(self, home: Home, sort: tuple[str, ...]) -> None:
+        super().__init__()
+        self.home, self.sort = home, sort
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box"):
+            yield Static("Order of the runs", classes="title")
+            yield OptionList(*(text for text, _ in SORTS), id="orders", markup=False)
+            yield Input(", ".join(self.sort), placeholder="any columns: -miou, max val_loss, lr, created", id="sort")
+            yield Static("", id="found", markup=False)
+            yield Static("enter takes it   tab list or columns   - before a name: largest first   esc", classes="note")
+
+    def on_mount(self) -> None:
+        options = self.query_one(OptionList)
+        known = [keys for _, keys in SORTS]
+        options.highlighted = known.index(self.sort) if self.sort in known else 0
+        (options if self.sort in known else self.query_one(Input)).focus()
+
+    def action_to_list(self) -> None:
+        """From the columns to the list."""
+        self.query_one(OptionList).focus()
+
+    def _keys(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.query_one(Input).value.split(",") if name.strip())
+
+    def _problem(self) -> str:
+        try:
+            runs.find(self.home, sort=self._keys(), limit=1)
+        except MmtuiError as error:
+            return f"! {error.message}"
+        return ""
+
+    @on(Input.Changed, "#sort")
+    def _changed(self) -> None:
+        self.query_one("#found", Static).update(printable(self._problem()))
+
+    @on(Input.Submitted, "#sort")
+    def _submitted(self) -> None:
+        if not self._problem():
+            self.dismiss(self._keys())
+
+    @on(OptionList.OptionSelected)
+    def _taken(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(SORTS[event.option_index][1])
+
+
 class ViewsDialog(Dialog):
     """Take a view that was kept, or keep the present one under a name; answers with its name and the view."""
 

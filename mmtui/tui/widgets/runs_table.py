@@ -42,6 +42,7 @@ class RunsTable(LinesPanel, can_focus=True):
         self.index = 0
         self.selected: str | None = None
         self.marked: dict[str, None] = {}
+        self.range_start: int | None = None
         self.note = ""
 
     @property
@@ -82,6 +83,19 @@ class RunsTable(LinesPanel, can_focus=True):
             else:
                 self.marked[row.id] = None
         self.redraw()
+
+    def mark_range(self) -> str:
+        """Begin a range here, or mark every run from its beginning to here; returns what was done, in words."""
+        if self.range_start is None:
+            self.range_start = self.index
+            return "a range of marks begins here: move, then v again"
+        first, last = sorted((self.range_start, self.index))
+        self.range_start = None
+        for row in self.rows[max(first - self.first_row, 0) : max(last - self.first_row + 1, 0)]:
+            for run in row.group.rows if row.group is not None else (row.run,):
+                self.marked[run.id] = None
+        self.redraw()
+        return f"{len(self.marked)} marked; space takes a mark away"
 
     def move(self, steps: int) -> None:
         """Move the cursor; tells the screen what it is on now."""

@@ -1,0 +1,222 @@
+"""What a key does to runs: on the table, on the screen of one run, and in the queue."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from textual import work
+
+from mmtui.domain.states import FINAL_STATES, RunEvent, RunState, is_legal
+from mmtui.domain.text import printable
+from mmtui.domain.views import RunDetail
+from mmtui.errors import MmtuiError
+from mmtui.services import commands, keeping, queue, runs, supervisors
+from mmtui.services.comparing import flat
+from mmtui.tui.screens.common import CommonScreen
+from mmtui.tui.screens.dialogs import CancelDialog, LineDialog
+from mmtui.tui.screens.log import LogScreen
+from mmtui.tui.screens.new_run import NewRun, NewRunDialog
+
+
+class RunDeeds(CommonScreen):
+    """A screen with runs to act on (``acting_ids``)."""
+
+    def launched(self, ids: Sequence[str]) -> None:
+        """Runs were queued from here."""
+        self.say(f"queued run {ids[-1]}" if len(ids) == 1 else f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}")
+        self.look_again()
+
+    def details(self) -> list[RunDetail]:
+        """The runs a key acts on; those that are gone meanwhile are left out."""
+        found = []
+        for run_id in self.acting_ids():
+            try:
+                found.append(runs.get_run(self.program.home, run_id))
+            except MmtuiError as error:
+                self.say(f"! {printable(error.message)}")
+        return found
+
+    def action_show_log(self) -> None:
+        """The trainer's output."""
+        for detail in self.details()[:1]:
+            self.app.push_screen(LogScreen(self.program.home, detail.row.id))
+
+    def action_new_run(self) -> None:
+        """Launch a run."""
+        self.app.push_screen(NewRunDialog(self.program.home), self._launch)
+
+    def action_fork_run(self) -> None:
+        """Launch a run like this one, but."""
+        for detail in self.details()[:1]:
+            like = NewRun(detail.row.recipe, detail.overrides, "")
+            self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
+
+    def _launch(self, wanted: object) -> None:
+        if isinstance(wanted, NewRun):
+            self.program.note_command(f"mmtui {wanted.command()}")
+            self.say(f"queueing {wanted.recipe}")
+            self._enqueue(wanted)
+
+    @work(thread=True, group="deed", exit_on_error=False)
+    def _enqueue(self, wanted: NewRun) -> None:
+        # The command line itself: what can be said there can be said here, and means the same.
+        printed = commands.run(self.program.home, f"{wanted.command()} --quiet", 200)
+        ids = [line for line in printed if line.isdecimal()]
+        if ids:
+            self.app.call_from_thread(self.launched, ids)
+        else:
+            self.app.call_from_thread(self.say, f"! {printable(' '.join(printed))}")
+
+    def action_cancel_run(self) -> None:
+        """Ask how the runs are to be stopped."""
+        found = self.details()
+        able = [one for one in found if _can_be_cancelled(one)]
+        if able:
+            self.app.push_screen(CancelDialog(able, time.time()), partial(self._cancel, able))
+        elif found:
+            words = ", ".join(f"run {one.row.id} is {one.row.state}" for one in found)
+            self.say(f"{words}: there is nothing to cancel")
+
+    def _cancel(self, found: Sequence[RunDetail], answer: object) -> None:
+        ids = [one.row.id for one in found]
+        if answer in ("save", "now"):
+            self._wish([(run_id, "cancel") for run_id in ids], {"now": answer == "now"})
+
+    def action_pause_run(self) -> None:
+        """Checkpoint and free the device."""
+        self._wish([(one.row.id, "pause") for one in self.details()], {})
+
+    def action_resume_run(self) -> None:
+        """Resume paused runs, retry ended ones."""
+        verbs = [(one.row.id, "resume" if one.row.state == RunState.PAUSED else "retry") for one in self.details()]
+        self._wish(verbs, {})
+
+    def _wish(self, wishes: Sequence[tuple[str, str]], arguments: dict[str, object]) -> None:
+        home = self.program.home
+
+        def ask() -> None:
+            for run_id, verb in wishes:
+                queue.wish(home, run_id, verb, arguments)
+            supervisors.ensure(home)
+
+        for verb in dict.fromkeys(verb for _, verb in wishes):
+            ids = " ".join(run_id for run_id, asked in wishes if asked == verb)
+            self.program.note_command(f"mmtui {verb} {ids}{' --now' if arguments.get('now') else ''}")
+        if wishes:
+            self.do("asked: " + ", ".join(f"{verb} run {run_id}" for run_id, verb in wishes), ask)
+
+    def action_hold(self) -> None:
+        """Hold waiting runs, or release held ones; the first says which."""
+        found = self.details()
+        if not found:
+            return
+        held = found[0].row.state == RunState.HELD
+        deed, back = (queue.release, queue.hold) if held else (queue.hold, queue.release)
+        ids = [one.row.id for one in found if (one.row.state == RunState.HELD) == held]
+        words = f"run {', '.join(ids)} {'released' if held else 'held'}"
+        self.program.note_command(f"mmtui {'release' if held else 'hold'} {' '.join(ids)}")
+        self._each(words, ids, deed, back)
+
+    def _each(
+        self, words: str, ids: Sequence[str], deed: Callable[[Any, str], Any], back: Callable[[Any, str], Any]
+    ) -> None:
+        home = self.program.home
+        self.do(words, lambda: [deed(home, run_id) for run_id in ids], lambda: [back(home, run_id) for run_id in ids])
+
+    def action_edit_run(self) -> None:
+        """Change the recipe of a run that has not started."""
+        for detail in self.details()[:1]:
+            if detail.row.state not in (RunState.QUEUED, RunState.HELD):
+                self.say(f"run {detail.row.id} is {detail.row.state}: F launches one like it, with changes")
+                return
+            so_far = f"so far: {' '.join(detail.overrides) or 'as the recipe says'}"
+            dialog = LineDialog(
+                f"Change run {detail.row.id}, {printable(detail.row.recipe)}",
+                "",
+                f"{printable(so_far)}\nkey=value ...   enter changes them   esc leaves them",
+            )
+            self.app.push_screen(dialog, partial(self._edit, detail))
+
+    def _edit(self, detail: RunDetail, text: object) -> None:
+        if not isinstance(text, str) or not text.strip():
+            return
+        home, run_id = self.program.home, detail.row.id
+        self.program.note_command(f"mmtui edit {run_id} {text}")
+
+        def back() -> None:
+            now = dict(flat(runs.get_run(home, run_id).config))
+            old = [(key, value) for key, value in flat(detail.config) if now.get(key) != value]
+            queue.edit(home, run_id, [f"{key}={json.dumps(value)}" for key, value in old])
+
+        self.do(f"run {run_id} changed", lambda: queue.edit(home, run_id, shlex.split(text)), back)
+
+    def action_tag(self) -> None:
+        """Ask for tags: the words are the tags that the runs have then."""
+        found = self.details()
+        if found:
+            shared = [tag for tag in found[0].row.tags if all(tag in one.row.tags for one in found)]
+            title = f"Tags of run {', '.join(one.row.id for one in found)}"
+            dialog = LineDialog(title, " ".join(shared), "words   enter writes them   esc leaves them")
+            self.app.push_screen(dialog, partial(self._tag, found, shared))
+
+    def _tag(self, found: Sequence[RunDetail], before: Sequence[str], text: object) -> None:
+        if not isinstance(text, str):
+            return
+        add = [tag for tag in text.split() if tag not in before]
+        take = [tag for tag in before if tag not in text.split()]
+        ids = [one.row.id for one in found]
+        words = "".join([*(f" --add {tag}" for tag in add), *(f" --remove {tag}" for tag in take)])
+        if words:
+            self.program.note_command(f"mmtui tag {' '.join(ids)}{words}")
+            self._each(
+                f"tagged run {', '.join(ids)}",
+                ids,
+                lambda home, run_id: keeping.change_tags(home, run_id, add, take),
+                lambda home, run_id: keeping.change_tags(home, run_id, take, add),
+            )
+
+    def action_memo(self) -> None:
+        """Ask for a note on the run."""
+        for detail in self.details()[:1]:
+            dialog = LineDialog(f"Note on run {detail.row.id}", detail.note, "enter writes it   esc leaves it")
+            self.app.push_screen(dialog, partial(self._memo, detail))
+
+    def _memo(self, detail: RunDetail, text: object) -> None:
+        if isinstance(text, str):
+            home, run_id = self.program.home, detail.row.id
+            self.program.note_command(shlex.join(["mmtui", "note", run_id, text]))
+            self.do(
+                f"noted on run {run_id}",
+                lambda: keeping.set_note(home, run_id, text),
+                lambda: keeping.set_note(home, run_id, detail.note),
+            )
+
+    def action_trash(self) -> None:
+        """Move ended runs to the trash."""
+        found = self.details()
+        ids = [one.row.id for one in found if RunState(one.row.state) in FINAL_STATES]
+        if not ids:
+            self.say("only runs that have ended can go to the trash: x cancels one")
+            return
+        self.program.note_command(f"mmtui rm {' '.join(ids)}")
+        self._each(f"run {', '.join(ids)} in the trash; z brings it back", ids, keeping.remove, keeping.restore)
+
+    def action_diff(self) -> None:
+        """Why two runs are not the same."""
+        from mmtui.tui.screens.commands import OutputScreen
+
+        ids = self.acting_ids()
+        if len(ids) < 2:
+            self.say("mark two runs with space first")
+            return
+        self.app.push_screen(OutputScreen(f"diff {ids[0]} {ids[1]}"))
+
+
+def _can_be_cancelled(detail: RunDetail) -> bool:
+    state = RunState(detail.row.state)
+    return state == RunState.STOPPING or is_legal(state, RunEvent.CANCEL)

@@ -1,0 +1,138 @@
+"""What keys do to runs, on several at once, and what takes it back. A real database; no supervisor is needed."""
+
+from __future__ import annotations
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from mmtui.domain.states import RunEvent
+from mmtui.paths import Home
+from mmtui.services import queue, runs
+from mmtui.tui.app import MmtuiApp
+from mmtui.tui.screens.commands import OutputScreen
+from mmtui.tui.screens.dialogs import CancelDialog, LineDialog
+from mmtui.tui.screens.run import RunScreen
+from mmtui.tui.widgets.runs_table import RunsTable
+from tests.tui.seed import seed_run
+from tests.tui.test_pages import NOW, ready, until
+
+
+@pytest.fixture
+def waiting(home: Home) -> Home:
+    for name in ("one", "two", "three"):
+        queue.enqueue(home, "shapes_baseline", ["segment.steps=2"], name=name, hold=True)
+    return home
+
+
+def states(home: Home) -> list[str]:
+    return [row.state for row in runs.list_runs(home, newest_first=False)]
+
+
+async def answer(app: MmtuiApp, pilot: Pilot[int], key: str, text: str) -> None:
+    await pilot.press(key)
+    await until(lambda: isinstance(app.screen, LineDialog))
+    app.screen.query_one(Input).value = text
+    await pilot.press("enter")
+
+
+async def test_range_of_runs_is_marked_tagged_and_the_tags_taken_back(waiting: Home) -> None:
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("v", "j", "v")
+        assert set(app.runs_screen.query_one(RunsTable).marked) == {"3", "2"}
+        await answer(app, pilot, "T", "paper keep")
+        await until(lambda: runs.get_run(waiting, "2").row.tags == ("paper", "keep"))
+        assert runs.get_run(waiting, "1").row.tags == ()
+        await until(lambda: app.commands[-1] == "mmtui tag 3 2 --add paper --add keep")
+        await answer(app, pilot, "T", "paper")
+        await until(lambda: runs.get_run(waiting, "3").row.tags == ("paper",))
+        await until(lambda: len(app.undone) == 2)
+        await pilot.press("z")
+        await until(lambda: set(runs.get_run(waiting, "3").row.tags) == {"paper", "keep"})
+        await pilot.press("z")
+        await until(lambda: runs.get_run(waiting, "2").row.tags == ())
+        await pilot.press("z")
+        await until(lambda: "nothing to undo" in app.runs_screen.said)
+
+
+async def test_note_is_written_and_taken_back_on_the_screen_of_a_run(waiting: Home) -> None:
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("2")
+        await until(lambda: isinstance(app.screen, RunScreen))
+        await answer(app, pilot, "M", "the [red]best[/] so far")
+        await until(lambda: runs.get_run(waiting, "3").note == "the [red]best[/] so far")
+        await until(lambda: bool(app.undone))
+        await pilot.press("z")
+        await until(lambda: runs.get_run(waiting, "3").note == "")
+
+
+async def test_waiting_run_is_edited_refused_when_wrong_and_taken_back(waiting: Home) -> None:
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await answer(app, pilot, "e", "segment.steps=7 segment.optim.lr=0.5")
+        await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 7)
+        assert runs.get_run(waiting, "3").config["segment"]["optim"]["lr"] == 0.5
+        await until(lambda: bool(app.undone))
+        await answer(app, pilot, "e", "segment.stepz=7")
+        await until(lambda: "segment.stepz" in app.runs_screen.said)
+        await pilot.press("z")
+        await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 2)
+
+
+async def test_runs_are_released_and_held_again(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("space", "j", "space", "H")
+        await until(lambda: states(waiting) == ["held", "queued", "queued"])
+        await until(lambda: bool(app.undone))
+        await pilot.press("z")
+        await until(lambda: states(waiting) == ["held", "held", "held"])
+
+
+async def test_several_runs_are_cancelled_with_one_answer(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The supervisor is started by its own tests; runs that wait need none.
+    monkeypatch.setattr("mmtui.services.supervisors.ensure", lambda home: None)
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("space", "j", "space", "x")
+        await until(lambda: isinstance(app.screen, CancelDialog))
+        await pilot.press("escape", "x")
+        await until(lambda: isinstance(app.screen, CancelDialog))
+        assert states(waiting) == ["held"] * 3, "closing the question cancels nothing"
+        await pilot.press("X")
+        await until(lambda: states(waiting) == ["held", "cancelled", "cancelled"])
+        assert app.commands[-1] == "mmtui cancel 3 2 --now"
+
+
+async def test_ended_runs_go_to_the_trash_and_come_back(home: Home) -> None:
+    seed_run(home, "finished one", until=450, seed=1, end=RunEvent.EXIT_OK, now=NOW)
+    seed_run(home, "training one", until=330, seed=2, end=None, now=NOW)
+    app = MmtuiApp(home)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("D")
+        await until(lambda: "only runs that have ended" in app.runs_screen.said)
+        await pilot.press("j")
+        await until(lambda: app.runs_screen.acting_ids() == ["1"])
+        await pilot.press("D")
+        await until(lambda: [row.id for row in runs.list_runs(home)] == ["2"])
+        await until(lambda: bool(app.undone))
+        await pilot.press("z")
+        await until(lambda: [row.id for row in runs.list_runs(home)] == ["2", "1"])
+
+
+async def test_difference_of_two_marked_runs_is_shown(waiting: Home) -> None:
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("d")
+        await until(lambda: "mark two runs" in app.runs_screen.said)
+        await pilot.press("space", "j", "space", "d")
+        await until(lambda: isinstance(app.screen, OutputScreen))
