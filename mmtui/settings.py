@@ -23,6 +23,7 @@ class Settings:
 
     color: str = "auto"  # auto, always or never; the option --color comes first
     ascii: bool = False  # draw with ASCII alone, whatever the terminal says it can do
+    mouse: bool = True  # take mouse clicks on the screen; false leaves them to the terminal, for selecting text
     theme: str = "ansi"  # colours of the screen: see THEMES
     notify: str = "auto"  # how the screen tells the terminal that a run has ended: see NOTIFY
     on_finish: tuple[str, ...] = ()  # command, word by word, after a run that succeeded, ["/bin/notify", "done"]

@@ -37,6 +37,7 @@ Runs are named by id, by a unique prefix of an id, by `@` (the last), `@~1` (the
 
 `MMTUI_HOME` names the data directory (else `$XDG_DATA_HOME/mmtui`, else `~/.local/share/mmtui`). Its `config.toml` may
 hold `color` ("auto", "always", "never"), `ascii` (true or false), `rows` (how many runs `mmtui ls` lists),
+`mouse` (false leaves clicks to the terminal, for selecting text),
 `theme` (colours of the screen: "ansi", which are the terminal's own, "ansi-light", "dark", "light", "colorblind"),
 `notify` (how the screen tells the terminal that a run has ended: "auto", "osc9", "osc777", "osc99", "bell", "off"),
 `keys` (words that give the screen other keys, `["cancel=X", "new=N,insert"]`; its help tells the names), and

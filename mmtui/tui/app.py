@@ -184,6 +184,10 @@ class MmtuiApp(App[int]):
         self.picture.forget()
         self.screen.refresh(layout=True)
 
+    def action_repaint(self) -> None:
+        """Send the whole screen, from a dialog too."""
+        self.repaint()
+
     def picture_sent(self) -> None:
         """Ask the terminal to say when it has drawn what was just sent."""
         if self._driver is not None and not self.is_headless and self.link.drawn(time.monotonic()):
@@ -236,6 +240,7 @@ def run(
     notify_by: str = "auto",
     keys: Sequence[str] = (),
     theme: str = "ansi",
+    mouse: bool = True,
 ) -> int:
     """Show the screen until the user leaves; returns the exit code.
 
@@ -250,6 +255,6 @@ def run(
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
     app = MmtuiApp(home, select, chosen, notify_by, theme)
     app.set_keymap(keymap)
-    code = app.run() or 0
+    code = app.run(mouse=mouse) or 0
     _mark_seen(home)
     return code

@@ -24,7 +24,7 @@ from mmtui.services import queue, runs, supervisors
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-MATCH_STEPS, SEGMENT_STEPS = 40, 60
+MATCH_STEPS, SEGMENT_STEPS = 40, 300  # so many that the last kill never comes after the end
 OVERRIDES = (
     "data.height=32",
     "data.width=32",

@@ -118,7 +118,7 @@ def test_screen_after_many_keys_is_what_a_repaint_shows(home: Home) -> None:
     terminal = Terminal(home, 130, 34)
     try:
         terminal.wait_for("second")
-        for keys in ("j", "m", "L", "?", "\x1b", "2", "\t", "\t", "q", "n", "\x1b", "]", "5", "q", "T", "k"):
+        for keys in ("j", "m", "L", "?", "\x1b", "2", "\t", "\t", "q", "n", "\x1b", "]", "5", "q", "t", "k", "T"):
             terminal.child.send(keys.encode())
             terminal.read(0.35)
         terminal.read(1.0)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmtui.tui.widgets.lines import changed_parts
 from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, _roomy, bar, draw, nice_ticks, smooth, spark
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
@@ -148,25 +147,3 @@ def test_growing_chart_ends_at_round_places_that_hold_every_value() -> None:
         down, up = _roomy(low, high)
         assert down <= low < high <= up
         assert (up - down) <= (high - low) * 1.26
-
-
-def test_changed_parts_hold_every_difference_and_go_past_what_is_equal() -> None:
-    old = [("abc", ""), ("def", "dim")]
-    assert changed_parts(old, old, 10) == []
-    assert changed_parts(old, [("abX", ""), ("def", "dim")], 10) == [(2, 3)]
-    assert changed_parts(old, [("abc", ""), ("def", "")], 10) == [(3, 6)], "the style counts too"
-    assert changed_parts(old, [("abc", "")], 10) == [(3, 6)], "what was there is wiped"
-    assert changed_parts([], [("x" * 30, "")], 10) == [(0, 10)]
-    assert changed_parts(old, [("\u4e2d", "")], 10) == [(0, 10)], "wide characters: the whole line"
-    gap = "." * 30
-    assert changed_parts([(f"a{gap}b", "")], [(f"A{gap}B", "")], 80) == [(0, 1), (31, 32)], "a long gap is passed"
-    assert changed_parts([("a.....b", "")], [("A.....B", "")], 80) == [(0, 7)], "a short one is cheaper to send"
-    assert changed_parts([("a" + "█" * 9 + "b", "")], [("A" + "█" * 9 + "B", "")], 80) == [(0, 1), (10, 11)], "bytes"
-
-
-@given(st.text("ab█", max_size=60), st.text("ab█", max_size=60))
-def test_drawing_the_changed_parts_alone_gives_the_new_line(old: str, new: str) -> None:
-    shown = list(old.ljust(60))
-    for first, last in changed_parts([(old, "")], [(new, "")], 60):
-        shown[first:last] = new.ljust(60)[first:last]
-    assert "".join(shown) == new.ljust(60)

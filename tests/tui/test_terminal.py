@@ -133,6 +133,17 @@ def test_terminal_without_colour_shows_states_by_glyph_and_word(start: Start) ->
     assert not colours & {"red", "green", "cyan", "yellow"}
 
 
+def test_terminal_keeps_its_mouse_when_the_settings_say_so(start: Start, home: Home) -> None:
+    (home.root / "config.toml").write_text("mouse = false\n")
+    terminal = start()
+    terminal.wait_for("seeded run")
+    assert b"\x1b[?1000h" not in terminal.received
+    (home.root / "config.toml").write_text("")
+    terminal = start()
+    terminal.wait_for("seeded run")
+    assert b"\x1b[?1000h" in terminal.received
+
+
 def test_terminal_dumb_is_refused_with_a_hint(start: Start) -> None:
     terminal = start(80, 24, TERM="dumb")
     terminal.wait_for("mmtui watch")

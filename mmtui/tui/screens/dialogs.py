@@ -34,7 +34,10 @@ class Dialog(ModalScreen[object]):
         ascii_only = bool(getattr(self.app, "ascii_only", False))
         return text.replace("…", "~").encode("ascii", "replace").decode() if ascii_only else text
 
-    BINDINGS: ClassVar = [Binding("escape", "dismiss_dialog", "close", show=False)]
+    BINDINGS: ClassVar = [
+        Binding("escape", "dismiss_dialog", "close", show=False),
+        Binding("ctrl+l", "app.repaint", "repaint", show=False, priority=True),
+    ]
 
     def action_dismiss_dialog(self) -> None:
         """Close without an answer."""

@@ -35,8 +35,6 @@ _TERMINAL: dict[str, Style] = {
     "magenta": Style(color="magenta"),
     "cursor": Style(reverse=True),
 }
-MOVE_BYTES = 24
-"""About what it takes to put the cursor elsewhere and to choose a style."""
 STYLES = dict(_TERMINAL)
 Lines = Sequence[Sequence[Span]]
 
@@ -52,28 +50,6 @@ def recolor(colors: Mapping[str, str]) -> None:
 def style_of(name: str) -> Style:
     """A style by name; ``#rrggbb on #rrggbb`` for pictures; none for a name that is not known."""
     return Style.parse(name) if name.startswith("#") else STYLES.get(name, STYLES[""])
-
-
-def changed_parts(old: Sequence[Span], new: Sequence[Span], width: int) -> list[tuple[int, int]]:
-    """Where two lines differ within ``width``: (first cell, the one behind the last), left to right.
-
-    What is equal between two parts is sent along where that takes fewer bytes than going past it.
-    """
-    if any(cell_len(text) != len(text) for line in (old, new) for text, _ in line):
-        return [(0, width)]  # characters of two cells or none: their places would have to be counted
-    before, after = ([(char, style) for text, style in line for char in text] for line in (old, new))
-    blank = (" ", "")
-    before, after = ([*line[:width], *[blank] * (width - len(line))] for line in (before, after))
-    parts: list[tuple[int, int]] = []
-    passed = MOVE_BYTES
-    for index, (was, now) in enumerate(zip(before, after, strict=True)):
-        if was == now:
-            passed += len(now[0].encode())
-        else:
-            first = parts.pop()[0] if parts and passed < MOVE_BYTES else index
-            parts.append((first, index + 1))
-            passed = 0
-    return parts
 
 
 class LinesPanel(Widget):
@@ -98,23 +74,21 @@ class LinesPanel(Widget):
         rest = dash * max(self.size.width - cell_len(text), 0)
         return [(text, "title" if self.has_focus else ""), (rest, "dim")]
 
-    def _send(self, row: int, old: Sequence[Span], new: Sequence[Span]) -> None:
-        """Have the cells of a line drawn that differ."""
-        for first, last in changed_parts(old, new, self.size.width):
-            self.refresh(Region(first, row, last - first, 1))
+    def _send(self, row: int) -> None:
+        """Have a line drawn; which of its cells are sent is found out later (``mmtui.tui.output``)."""
+        self.refresh(Region(0, row, self.size.width, 1))
 
     def show(self, lines: Lines, title: str | None = None) -> None:
         """Put new lines on the screen; those that are equal to the old ones are not sent again."""
         if title is not None and title != self.title_text:
-            old = self._title_line()
             self.title_text = title
-            self._send(0, old, self._title_line())
+            self._send(0)
         fresh = [list(line) for line in lines]
         for number in range(max(len(fresh), len(self._lines))):
             old = self._lines[number] if number < len(self._lines) else []
             new = fresh[number] if number < len(fresh) else []
             if old != new:
-                self._send(number + 1, old, new)
+                self._send(number + 1)
         self._lines = fresh
 
     def plain_text(self) -> str:

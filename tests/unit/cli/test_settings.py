@@ -23,7 +23,7 @@ def test_load_reads_every_key(tmp_path: Path) -> None:
     "text, told",
     [
         ("colour = 'never'", "did you mean color?"),
-        ("xyzzy = 1", "keys are color, ascii, theme, notify"),
+        ("xyzzy = 1", "keys are color, ascii, mouse, theme, notify"),
         ("rows = '7'", "a value like 30"),
         ("rows = true", "a value like 30"),
         ("rows = 0", "at least 1"),
