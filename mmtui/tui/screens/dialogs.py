@@ -131,12 +131,13 @@ class KeysDialog(Dialog):
             yield Static("What to do" if self.only_here else "Keys", classes="title")
             yield Input(placeholder="type to search, enter does it, esc closes", id="search")
             yield OptionList(id="found", markup=False)
+            yield Static("", id="about", classes="note", markup=False)
 
     def on_mount(self) -> None:
         self._show("")
 
     def on_resize(self) -> None:
-        self.query_one("#found").styles.max_height = max(self.app.size.height - 5, 3)
+        self.query_one("#found").styles.max_height = max(self.app.size.height - 7, 3)
 
     @on(Input.Changed, "#search")
     def _on_search(self, event: Input.Changed) -> None:
@@ -158,9 +159,16 @@ class KeysDialog(Dialog):
 
     def _line(self, action: Action) -> str:
         where = "" if action.on(self.screen_name, self.tab) else f" (on {action.screens.replace(' ', ', ')})"
-        command = f"  [{action.command}]" if action.command else ""
         room = min(self.app.size.width, BOX_WIDTH) - 6
-        return self.cut(f"{key_text(action):12} {action.label:10} {action.help}{where}{command}", room)
+        return self.cut(f"{key_text(action):12} {action.label:10} {action.help}{where}", room)
+
+    @on(OptionList.OptionHighlighted)
+    def _tell(self, event: OptionList.OptionHighlighted) -> None:
+        """All that is known of the chosen one: names for config.toml and the command line."""
+        if event.option_index < len(self.shown):
+            action = self.shown[event.option_index]
+            command = f"the same as: {action.command}" if action.command else "no command line does that"
+            self.query_one("#about", Static).update(f"{action.help}\n{action.id}: {command}")
 
     def action_step(self, steps: int) -> None:
         """Move the cursor."""

@@ -87,7 +87,7 @@ class SortDialog(Dialog):
             yield OptionList(*(text for text, _ in SORTS), id="orders", markup=False)
             yield Input(", ".join(self.sort), placeholder="any columns: -miou, max val_loss, lr, created", id="sort")
             yield Static("", id="found", markup=False)
-            yield Static("enter takes it   tab list or columns   - before a name: largest first   esc", classes="note")
+            yield Static("enter takes it   tab list or columns   -name: largest first   esc closes", classes="note")
 
     def on_mount(self) -> None:
         options = self.query_one(OptionList)
