@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from rich.console import RenderableType
+from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.drivers import linux_driver
-from textual.events import CursorPosition
+from textual.events import CursorPosition, Event
+from textual.events import Key as KeyEvent
 from textual.message import Message
 from textual.screen import Screen
 
@@ -43,6 +45,8 @@ NEWS_SECONDS = 0.3
 """After the first picture: the news must not hold it up."""
 BLANK_SECONDS = 1.0
 """Longest time without a picture, should the data be slow to come."""
+ESCAPE_SECONDS = 0.05
+"""Between an Escape and the key that came in one piece with it."""
 AWAY_SECONDS = 60.0
 """Who was away for less has seen it."""
 
@@ -184,6 +188,17 @@ class MmtuiApp(App[int]):
         self.picture.forget()
         self.screen.refresh(layout=True)
 
+    async def on_event(self, event: Event) -> None:
+        """Escape and a key that come in one piece, as over a slow link, are two keys: nothing here is bound to Alt."""
+        if isinstance(event, KeyEvent) and not event.is_forwarded and event.key.startswith("alt+"):
+            key = event.key.removeprefix("alt+")
+            key = key.removeprefix("shift+").upper() if key.startswith("shift+") else key
+            await super().on_event(KeyEvent("escape", None))
+            # The screen that is open afterwards gets it.
+            self.set_timer(ESCAPE_SECONDS, lambda: self.post_message(KeyEvent(key, event.character)))
+        else:
+            await super().on_event(event)
+
     def action_repaint(self) -> None:
         """Send the whole screen, from a dialog too."""
         self.repaint()
@@ -222,6 +237,13 @@ def tolerate_old_mouse_reports() -> None:
     )
 
 
+def keep_escape_apart() -> None:
+    """Keep Textual from reading Escape and a digit as a character of a Mac keyboard."""
+    for sequence, keys in list(ANSI_SEQUENCES_KEYS.items()):
+        if len(sequence) == 2 and sequence[0] == "\x1b" and isinstance(keys, str):
+            del ANSI_SEQUENCES_KEYS[sequence]  # type: ignore[attr-defined]
+
+
 def terminal_is_ascii() -> bool:
     """Whether the terminal's character set has no braille or box drawing."""
     encoding = sys.stdout.encoding or locale.getpreferredencoding(False)
@@ -249,6 +271,7 @@ def run(
     """
     keymap = choose_keys(keys)
     tolerate_old_mouse_reports()
+    keep_escape_apart()
     for name in ("COLUMNS", "LINES"):
         # Textual believes them before it asks the terminal, and would then never hear of a new size.
         os.environ.pop(name, None)

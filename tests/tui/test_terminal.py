@@ -102,6 +102,17 @@ def test_terminal_old_mouse_bytes_do_not_end_the_program(start: Start) -> None:
     assert terminal.child.exitstatus == 0
 
 
+@pytest.mark.parametrize(("key", "words"), [("5", "[devices]"), ("n", "New run"), ("4", "[queue]")])
+def test_terminal_escape_and_a_key_in_one_piece_are_two_keys(start: Start, key: str, words: str) -> None:
+    terminal = start()
+    terminal.wait_for("seeded run")
+    terminal.child.send(b"?")
+    terminal.wait_for("type to search")
+    terminal.child.send(b"\x1b" + key.encode())
+    terminal.wait_for(words)
+    assert "type to search, enter" not in terminal.text()
+
+
 def test_terminal_idle_screen_sends_nothing(start: Start) -> None:
     terminal = start(160, 48)
     terminal.wait_for("CPU")

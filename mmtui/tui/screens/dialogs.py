@@ -153,6 +153,7 @@ class KeysDialog(Dialog):
             options.highlighted = 0
         else:
             options.add_option(Option("no key does that", disabled=True))
+            self.query_one("#about", Static).update("")
 
     def _searched(self, action: Action) -> str:
         return f"{key_text(action)} {action.label} {action.help} {action.id} {action.command}".lower()
