@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import pwd
-import shutil
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,10 +13,11 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import runs, supervisors
+from tests.e2e import loopback
+from tests.e2e.loopback import Server, serving
 from tests.e2e.support import mmtui, processes_of, wait_until
 from tests.e2e.terminals import (
     ENDLESS,
-    PROGRAM,
     RECIPE,
     Terminal,
     downs_to,
@@ -33,85 +28,15 @@ from tests.e2e.terminals import (
     wait_for_moving_chart,
 )
 
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 LEAVES_FULL_SCREEN = b"\x1b[?1049l"
 Connect = Callable[..., Terminal]
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(not Path(SSHD).exists(), reason="sshd is not installed (Debian: openssh-server)"),
-    pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not installed (Debian: openssh-client)"),
-]
-
-
-@dataclass
-class Server:
-    """An sshd of the test's own: its config, host key, port and authorised key are in a temporary folder."""
-
-    port: int
-    folder: Path
-    process: subprocess.Popen[bytes]
-
-    def command(self, remote: str, *options: str) -> list[str]:
-        """The ssh client with a terminal; nothing of the user's own settings is used."""
-        words = ["ssh", "-tt", "-F", "none", "-p", str(self.port), "-i", str(self.folder / "user")]
-        settings = ["StrictHostKeyChecking=no", f"UserKnownHostsFile={self.folder / 'known'}", "IdentitiesOnly=yes"]
-        for option in (*settings, "IdentityAgent=none", "BatchMode=yes", "LogLevel=ERROR", *options):
-            words += ["-o", option]
-        return [*words, f"{getpass.getuser()}@127.0.0.1", remote]
-
-    def sessions(self) -> list[psutil.Process]:
-        """Every live process of its connections."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+pytestmark = loopback.NEEDS_SSH
 
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Server]:
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
-    shutil.copy(tmp_path / "user.pub", tmp_path / "authorized")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {
-        "Port": port,
-        "ListenAddress": "127.0.0.1",
-        "HostKey": tmp_path / "host",
-        "PidFile": "none",
-        "AuthorizedKeysFile": tmp_path / "authorized",
-        "StrictModes": "no",  # the temporary folder may lie below one that others can write to
-        "UsePAM": "no",
-        "PasswordAuthentication": "no",
-        "KbdInteractiveAuthentication": "no",
-        "PermitRootLogin": "prohibit-password",
-    }
-    (tmp_path / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True, mode=0o755)  # where root's sshd locks its helper in
-    log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(tmp_path / "config")], stderr=file)
-    server = Server(port, tmp_path, process)
-    try:
-        wait_until(lambda: process.poll() is not None or b"Server listening" in log.read_bytes(), 10, "sshd listening")
-        assert process.poll() is None, log.read_text()
-        _check_login(server)
+    with serving(tmp_path) as server:
         yield server
-    finally:
-        if process.poll() is None:
-            for session in server.sessions():
-                session.kill()
-            process.kill()
-        process.wait()
-
-
-def _check_login(server: Server) -> None:
-    """Skip where this user cannot log in by key at all, such as one whose account is locked."""
-    found = subprocess.run(server.command("true"), capture_output=True, text=True, timeout=20, check=False)
-    if found.returncode == 255:
-        shell = pwd.getpwuid(os.getuid()).pw_shell
-        why = (server.folder / "log").read_text().strip().splitlines()[-1:]
-        pytest.skip(f"this user (shell {shell}) cannot log in over ssh here: {found.stderr.strip()} {why}")
 
 
 @pytest.fixture
@@ -120,9 +45,7 @@ def connect(sshd: Server, short_home: Home) -> Iterator[Connect]:
     opened: list[Terminal] = []
 
     def begin(columns: int = 160, rows: int = 48) -> Terminal:
-        remote = f"MMTUI_HOME={short_home.root} LC_ALL=C.UTF-8 exec {PROGRAM}"
-        environment = {"TERM": "xterm-256color", "PATH": os.environ["PATH"], "HOME": str(sshd.folder)}
-        opened.append(Terminal(sshd.command(remote), columns, rows, environment))
+        opened.append(loopback.connect(sshd, short_home, columns, rows))
         return opened[-1]
 
     yield begin
