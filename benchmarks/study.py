@@ -1,6 +1,8 @@
 """Does mix-and-match help where labels are few? Trains every arm of a study and prints the table.
 
     python benchmarks/study.py shapes --out FOLDER --labels 24 --seeds 0 1 2 3 4
+    python benchmarks/study.py objects --out FOLDER --labels 100 --seeds 0 1 2
+    python benchmarks/study.py streets --data CAMVID --out FOLDER --labels 367 --seeds 0 1 2
     python benchmarks/study.py camvid --data CAMVID --proxy-images FOLDER --out FOLDER --labels 50 367 --seeds 0 1 2
 
 All arms have the same network, the same images and the same fine-tuning; they differ in what comes before it. Runs that
@@ -43,6 +45,21 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "contrast": Arm("M&M, graph + contrast, balanced centres", "shapes_mixmatch", CONTRAST),
         "longer": Arm("nothing, but fine-tuning twice as long", "shapes_baseline", ("segment.steps=400",)),
     },
+    "objects": {
+        "baseline": Arm("nothing", "objects_baseline"),
+        "graph": Arm("M&M, graph (paper)", "objects_graph"),
+        "contrast": Arm("M&M, graph + contrast, balanced centres", "objects_graph", CONTRAST),
+        "triplets": Arm("M&M, random triplets", "objects_graph", ("match.strategy=random",)),
+        "longer": Arm("nothing, but fine-tuning three times as long", "objects_baseline", ("segment.steps=900",)),
+        "semi_hard": Arm("M&M, semi-hard rejective edges", "objects_graph", ("match.strategy=semi_hard",)),
+    },
+    "streets": {
+        "baseline": Arm("nothing", "streets_baseline"),
+        "contrast": Arm("M&M, graph + contrast, balanced centres", "streets_graph", CONTRAST),
+        "graph": Arm("M&M, graph (paper)", "streets_graph"),
+        "graph_balanced": Arm("M&M, graph, balanced centres", "streets_graph", ("match.centres=balanced",)),
+        "longer": Arm("nothing, but fine-tuning three times as long", "streets_baseline", ("segment.steps=1200",)),
+    },
     "camvid": {
         "baseline": Arm("nothing", "few_labels_baseline"),
         "triplets": Arm("M&M, random triplets", "few_labels_triplets"),
@@ -73,7 +90,7 @@ class Result:
 def overrides(options: argparse.Namespace, arm: str, labels: int, seed: int) -> list[str]:
     """What a run changes of its recipe; the choice of labelled images goes with the seed."""
     changes = [f"seed={seed}", f"data.data_seed={seed}", "runtime.threads=1", *STUDIES[options.study][arm].changes]
-    if options.study == "shapes":
+    if options.data is None:
         return [*changes, f"data.train={labels}"]
     changes += [f"data.root={options.data}", f"data.max_train={labels}"]
     return changes + ([f"proxy.images={options.proxy_images}"] if arm.startswith("colorization") else [])
@@ -188,8 +205,10 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="train nothing, print what there is")
     options: Any = parser.parse_args()
     if not options.table:
-        if options.study == "camvid" and (options.data is None or options.proxy_images is None):
-            parser.error("give --data and --proxy-images, or --table")
+        if options.study in ("camvid", "streets") and options.data is None:
+            parser.error("give --data, or --table")
+        if options.study == "camvid" and options.proxy_images is None:
+            parser.error("give --proxy-images, or --table")
         for seed in options.seeds:
             for labels in options.labels:
                 for arm in STUDIES[options.study]:
