@@ -25,7 +25,7 @@ from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
 from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
 from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
 from mmtui.tui.screens.log import LogScreen
-from mmtui.tui.screens.new_run import NewRun, NewRunDialog
+from mmtui.tui.screens.new_run import NewRun, NewRunDialog, like_run
 from mmtui.tui.screens.views import ColumnsDialog, ViewsDialog
 from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.chart import SMOOTHING, ChartPanel
@@ -408,7 +408,7 @@ class RunsScreen(Screen[None]):
         """Launch a run like the selected one, but."""
         detail = self.program.feed.latest.detail
         if detail is not None:
-            like = NewRun(detail.row.recipe, detail.overrides, "")
+            like = like_run(self.program.home, detail)
             self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
 
     def _launch(self, wanted: object) -> None:
