@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 YOU, RECIPE = "you", "recipe"
 ON, OFF = "on", "off"
+MOST_LISTED = 8
 _MISSING: Any = object()
 
 
@@ -63,6 +64,12 @@ class Field:
     def toggles(self) -> bool:
         """Whether there are two values only: yes and no, on and off."""
         return self.stage or self.type.choices == YES_NO
+
+    @property
+    def values_text(self) -> str:
+        """What a sweep goes through, as far as it is worth listing."""
+        more = len(self.values) - MOST_LISTED
+        return ", ".join(self.values[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
     @property
     def recipe_text(self) -> str:
@@ -206,7 +213,7 @@ def _preview(data: Mapping[str, Any], by_key: Mapping[str, Field], above: str) -
         changed_by = one.changed_by if one is not None else ""
         note = ""
         if one is not None and changed_by == YOU:
-            note = f"sweep: {', '.join(one.values)}" if one.values else f"recipe: {one.recipe_text}"
+            note = f"sweep: {one.values_text}" if one.values else f"recipe: {one.recipe_text}"
             note = f"refused: {one.text}" if one.problem else note
         yield PreviewLine(f"{indent}{name}:{'' if section else f' {_yaml(value)}'}", key, changed_by, note)
         if section:

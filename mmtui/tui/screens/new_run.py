@@ -36,13 +36,22 @@ AT_ONCE = 8
 PANES = ("recipes", "form", "preview")
 RING = (*PANES, "overrides", "name", "options")
 """Where tab goes, in this order."""
-KEYS = {
-    "recipes": "letters find   enter type changes   tab form   ctrl+s queue it   esc close",
-    "form": "letters find   enter edit   left/right choose   del recipe's own   tab preview",
-    "edit": "enter take it   esc leave it   a,b or 0..4: one run each   empty: recipe's own",
-    "preview": "j/k scroll   enter queue it   tab next field   esc close",
-    "": "enter queue it   tab next   shift+tab back   esc close",
+KEYS: dict[str, tuple[str, ...]] = {
+    "recipes": ("letters find", "enter type changes", "tab form", "ctrl+s queue it", "esc close"),
+    "form": (
+        "letters find",
+        "enter edit",
+        "left/right choose",
+        "ctrl+s queue it",
+        "tab preview",
+        "del recipe's own",
+        "esc close",
+    ),
+    "edit": ("enter take it", "esc leave it", "a,b or 0..4: one run each", "empty: the recipe's"),
+    "preview": ("j/k scroll", "enter queue it", "tab next field", "esc close"),
+    "": ("enter queue it", "tab next", "shift+tab back", "esc close"),
 }
+"""What keys do where the focus is; as many are told as fit."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,8 @@ class NewRunDialog(Dialog):
         self.form: Form | None = None
         self.ready = False
         self.pane, self.left = "recipes", "recipes"
+        self.asked_about: tuple[str, ...] | None = None
+        """The overrides of which was said that they will be lost."""
         self.edited: tuple[Field, tuple[str, ...]] | None = None
         """The field that is being edited, and the overrides before that."""
 
@@ -228,17 +239,19 @@ class NewRunDialog(Dialog):
     def _summary(self, sample: Sample) -> str:
         first = sample.recipes[0]
         plan = ", ".join(f"{name} {steps} steps" for name, steps in first.stages() if name != "evaluate")
+        each = "each" if all(one.stages() == first.stages() for one in sample.recipes) else "the first"
         times = [self.costs.seconds(one) for one in sample.recipes] if self.costs is not None else []
         known = [seconds for seconds in times if seconds is not None]
         cost = f"; about {duration(sum(known) * sample.count / len(known))}" if known else ""
-        return f"ok: {f'{sample.count} runs, each {plan}' if sample.count > 1 else f'{plan}; seed {first.seed}'}{cost}"
+        several = f"{sample.count} runs, {each} {plan}"
+        return f"ok: {several if sample.count > 1 else f'{plan}; seed {first.seed}'}{cost}"
 
     def _show_preview(self, form: Form, sample: Sample | None) -> None:
         head = []
         if sample is not None and sample.count > 1:
             swept = [one for one in form.fields if one.values]
             head = [f"{sample.count} runs; the first of them is shown"]
-            head += [f"  {one.key} = {', '.join(one.values)}" for one in swept]
+            head += [f"  {one.key} = {one.values_text}" for one in swept]
         self.preview.set_lines(recipe_form.preview(form), head)
 
     def _tell(self, text: str, kind: str) -> bool:
@@ -254,6 +267,7 @@ class NewRunDialog(Dialog):
         self.pane = name
         self.left = name if name != "preview" else self.left
         wide = self.app.size.width >= WIDE
+        self.query_one("#panes").set_class(wide, "wide")
         self.query_one("#left").display = wide or name != "preview"
         self.recipe_list.display = self.left == "recipes"
         self.form_list.display = self.left == "form"
@@ -271,8 +285,7 @@ class NewRunDialog(Dialog):
         name = event.widget.id or ""
         if name in PANES:
             self._show_pane(name)
-        keys = KEYS.get(name, KEYS[""])
-        self.query_one("#keys", Static).update(self.cut(keys, max(self.app.size.width - 4, 10)))
+        self.query_one("#keys", Static).update(_hints(KEYS.get(name, KEYS[""]), self.app.size.width - 4))
 
     def on_descendant_blur(self, event: DescendantBlur) -> None:
         """Who leaves a field takes what is right and leaves what is not."""
@@ -403,11 +416,24 @@ class NewRunDialog(Dialog):
             self.action_queue()
 
     def action_dismiss_dialog(self) -> None:
-        """Leave the field that is edited, else close without an answer."""
+        """Leave the field that is edited, else close without an answer; changes are thrown away at the second time."""
         if self.edited is not None:
             self._end_edit(keep=False)
+        elif self.overrides != self.asked_about and self.overrides != (self.like.overrides if self.like else ()):
+            self.asked_about = self.overrides
+            self._tell("esc once more throws the changes away; ctrl+s queues them", "problem")
         else:
             self.dismiss(None)
+
+
+def _hints(hints: Sequence[str], width: int) -> str:
+    """As many hints as fit."""
+    text = ""
+    for hint in hints:
+        if len(text) + len(hint) > width:
+            break
+        text += f"{hint}  "
+    return text.rstrip()
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ class PickList(LinesPanel, can_focus=True):
         if not width or not self.is_attached:
             return
         first, below = self._first(room), self._details_room()
-        lines: list[list[Span]] = [[("  " + fit(self.header(width - 2), width - 2, self.ascii_only), "dim")]]
+        lines: list[list[Span]] = [[("  " + fit(self.header(width - 2).rstrip(), width - 2, self.ascii_only), "dim")]]
         for number in range(first, first + room):
             lines.append(self._row(number, width) if number < len(self.found) else [])
         if below and self.key is not None:

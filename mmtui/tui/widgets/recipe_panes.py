@@ -16,7 +16,7 @@ from mmtui.tui.widgets.plot import Span
 
 MARKS = {YOU: "*", RECIPE: "+"}
 """How a value that is not the default is marked: by whom it was changed."""
-LEGEND = "* changed by you  + set by the recipe"
+LEGEND = "* yours  + the recipe's"
 NAME_WIDTH, DATA_WIDTH, COST_WIDTH, MIOU_WIDTH = 38, 10, 6, 5
 KEY_WIDTH, VALUE_WIDTH, TYPE_WIDTH = 28, 16, 27
 LEAST_DEFAULT = 9
@@ -90,7 +90,7 @@ class FormList(PickList):
     DETAILS = 5
 
     def __init__(self) -> None:
-        super().__init__("form", id="form")
+        super().__init__(f"form  {LEGEND} ", id="form")
         self.fields: Mapping[str, Field] = {}
 
     def set_fields(self, fields: Sequence[Field]) -> None:
@@ -136,16 +136,17 @@ class FormList(PickList):
 
     def details(self, key: str, width: int) -> list[Line]:
         one = self.fields[key]
-        by = {YOU: "changed by you", RECIPE: "set by the recipe"}.get(one.changed_by, "the default")
+        by = {YOU: "changed by you; del takes the recipe's own", RECIPE: "set by the recipe"}.get(one.changed_by, "the default")
         lines: list[Line] = [[(key, "title"), (f"  {by}", "warn" if one.changed_by == YOU else "dim")]]
         if one.problem:
-            lines += self.wrapped(f"! {printable(one.problem)}", width, "bad")[:2]
+            said = one.problem.rpartition(f" {key}: ")[2]
+            lines += self.wrapped(f"! {printable(said)}", width, "bad")[:2]
         lines += self.wrapped(one.help, width)[:2]
         facts = [f"takes {one.type.words}", f"default {_shown(one.default_text)}"]
         if one.recipe != one.default or one.changed_by == YOU:
             facts.append(f"recipe {_shown(one.recipe_text)}")
         if one.changed_by == YOU:
-            facts.append(f"now {', '.join(one.values) or _shown(one.text)}")
+            facts.append(f"now {one.values_text or _shown(one.text)}")
         return [*lines, *self.wrapped(printable("; ".join(facts)), width, "dim")]
 
 
