@@ -177,6 +177,7 @@ def plain(one: Field) -> dict[str, Any]:
         "default": one.default,
         "recipe": one.recipe,
         "value": one.value,
+        "values": list(one.values),
         "changed_by": one.changed_by,
     }
 

@@ -151,7 +151,7 @@ class NewRunDialog(Dialog):
         self._show_pane("recipes" if self.like is None else "form")
         self.query_one(f"#{self.pane}").focus()
         self._tell("reading recipes", "")
-        self._load()
+        self.call_after_refresh(self._load)
 
     # ---- reading recipes, in a thread: the first needs the schema, all together take some tenths of a second --------
 
@@ -419,7 +419,7 @@ class NewRunDialog(Dialog):
         """Leave the field that is edited, else close without an answer; changes are thrown away at the second time."""
         if self.edited is not None:
             self._end_edit(keep=False)
-        elif self.overrides != self.asked_about and self.overrides != (self.like.overrides if self.like else ()):
+        elif self.overrides not in (self.asked_about, self.like.overrides if self.like is not None else ()):
             self.asked_about = self.overrides
             self._tell("esc once more throws the changes away; ctrl+s queues them", "problem")
         else:

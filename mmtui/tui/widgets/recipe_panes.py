@@ -136,7 +136,9 @@ class FormList(PickList):
 
     def details(self, key: str, width: int) -> list[Line]:
         one = self.fields[key]
-        by = {YOU: "changed by you; del takes the recipe's own", RECIPE: "set by the recipe"}.get(one.changed_by, "the default")
+        by = {YOU: "changed by you; del takes the recipe's own", RECIPE: "set by the recipe"}.get(
+            one.changed_by, "the default"
+        )
         lines: list[Line] = [[(key, "title"), (f"  {by}", "warn" if one.changed_by == YOU else "dim")]]
         if one.problem:
             said = one.problem.rpartition(f" {key}: ")[2]
