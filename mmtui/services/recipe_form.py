@@ -74,12 +74,12 @@ class Field:
     @property
     def recipe_text(self) -> str:
         """The recipe's value, as it is written."""
-        return written(self.recipe, stage=self.stage)
+        return written(self.recipe, self.key)
 
     @property
     def default_text(self) -> str:
         """The default, as it is written."""
-        return written(self.default, stage=self.stage)
+        return written(self.default, self.key)
 
 
 @dataclass(frozen=True)
@@ -151,15 +151,23 @@ def without(overrides: Sequence[str], key: str) -> tuple[str, ...]:
     return tuple(one for one in overrides if sweeps.key_of(one) != key and not _below(one, key))
 
 
-def written(value: Any, *, stage: bool = False) -> str:
-    """A value as it is written behind ``key=``; reading it gives the value again."""
+def written(value: Any, key: str = "") -> str:
+    """A value as it is written behind ``key=``; reading it gives the value again, and no sweep."""
     from engine.config.strict_yaml import load_value
 
-    if stage:
+    if key in _stages():
         return ON if value else OFF
-    if isinstance(value, str):
-        return value if load_value(value) == value else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    same = load_value(value) == value and (not key or recipes.holds_text(key) or _is_one(f"{key}={value}"))
+    return value if same else json.dumps(value, ensure_ascii=False)
+
+
+def _is_one(override: str) -> bool:
+    try:
+        return _members(override) == [override]
+    except UsageError:
+        return False
 
 
 def plain(one: Field) -> dict[str, Any]:
@@ -286,7 +294,7 @@ def _with_override(
     """A field as the recipe and the overrides leave it."""
     own = [one for one in overrides if sweeps.key_of(one) == found.key and not found.stage]
     was = kept.get(found.key, found.default)
-    text, problem = written(found.value, stage=found.stage), ""
+    text, problem = written(found.value, found.key), ""
     values: tuple[str, ...] = ()
     if own:
         text = own[-1].partition("=")[2]
