@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import JsonOption, option
-from mmtui.domain.text import size
+from mmtui.cli.options import Argument, JsonOption, option
+from mmtui.domain.text import shorten, size
 from mmtui.domain.views import GpuView
-from mmtui.errors import ExitCode
+from mmtui.errors import ExitCode, UsageError
 from mmtui.paths import Home
 
+WIDEST = 24
+"""Characters of a value in a table."""
 
-def recipes(as_json: JsonOption = False) -> None:
-    """List the recipes that can be launched by name."""
+
+def recipes(
+    recipe: Annotated[str, Argument("name of a recipe or a YAML file: show its keys", complete="recipes")] = "",
+    overrides: Annotated[list[str] | None, Argument("key=value: show the recipe with them", "keys")] = None,
+    changed: Annotated[bool, option("--changed", help="only the keys whose values are not the defaults")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes that can be launched by name; or every key of one, with type, range, default and meaning."""
     from mmtui.services import recipes as service
 
+    if recipe:
+        _keys(recipe, overrides or (), changed_only=changed, as_json=as_json)
+        return
     found = service.list_recipes(Home.from_environment())
     if as_json:
         render.document({"recipes": [jsonform.recipe(view) for view in found]})
@@ -31,6 +43,31 @@ def recipes(as_json: JsonOption = False) -> None:
         for view in found
     ]
     render.table(("recipe", "data", "steps", "description"), rows)
+
+
+def _keys(name: str, overrides: Sequence[str], *, changed_only: bool, as_json: bool) -> None:
+    """Every key of a recipe."""
+    from mmtui.services import recipe_form
+
+    form = recipe_form.build(name, overrides, Home.from_environment())
+    for problem in form.problems.values():
+        raise UsageError(problem)
+    fields = [one for one in form.fields if one.changed_by or not changed_only]
+    if as_json:
+        render.document({"recipe": form.resolved.name, "keys": [recipe_form.plain(one) for one in fields]})
+        return
+    rows = [
+        (
+            one.key,
+            shorten(one.text, WIDEST),
+            one.changed_by,
+            one.type.words,
+            shorten(one.default_text, WIDEST),
+            one.help,
+        )
+        for one in fields
+    ]
+    render.table(("key", "value", "set by", "takes", "default", "meaning"), rows)
 
 
 def gpu(as_json: JsonOption = False) -> None:

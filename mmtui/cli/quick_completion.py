@@ -20,7 +20,7 @@ _MANY_RUNS = (
     "pause resume retry hold release cancel logs wait compare export tag rm restore report figures".split()  # noqa: SIM905
 )
 POSITIONAL: dict[str, tuple[str, ...]] = {
-    "run": ("recipes",),
+    **dict.fromkeys(("run", "recipes"), ("recipes",)),
     **dict.fromkeys(("show", "watch", "classes", "metrics", "mv", "edit", "note"), ("runs",)),
     "diff": ("runs", "runs"),
     "priority": ("", "runs", "*"),

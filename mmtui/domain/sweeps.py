@@ -37,6 +37,19 @@ def expand(texts: Sequence[str], is_text: Callable[[str], bool], *, zipped: bool
     return list(itertools.product(*choices))
 
 
+def every_value(members: Sequence[tuple[str, ...]], most: int) -> list[tuple[str, ...]]:
+    """The first and the last run of a sweep, then runs that together have every value; at most ``most``."""
+    chosen = list(dict.fromkeys([*members[:1], *members[-1:]]))
+    seen = {text for texts in chosen for text in texts}
+    for texts in members:
+        if len(chosen) >= most:
+            break
+        if not seen.issuperset(texts):
+            chosen.append(texts)
+            seen.update(texts)
+    return chosen[:most]
+
+
 def key_of(text: str) -> str:
     """The key of an override."""
     return text.partition("=")[0].strip()

@@ -214,6 +214,7 @@ class RecipeView:
     stages: tuple[tuple[str, int], ...]
     reference_miou: float | None
     error: str = ""  # why it does not load, "" if it does
+    reference_source: str = ""  # where the published number stands
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,28 +33,36 @@ def recipe_dirs(home: Home | None = None) -> list[Path]:
 
 def list_recipes(home: Home | None = None) -> list[RecipeView]:
     """Every recipe that a name can mean, by name; one that does not load says why."""
-    seen: dict[str, RecipeView] = {}
+    return [load(file)[0] for file in names(home).values()]
+
+
+def names(home: Home | None = None) -> dict[str, Path]:
+    """{name: file} of every recipe that a name can mean, by name. Reads no file."""
+    seen: dict[str, Path] = {}
     for folder in recipe_dirs(home):
-        for file in sorted(folder.glob("*.yaml")):
-            seen.setdefault(file.stem, _view(file, folder))
-    return [seen[name] for name in sorted(seen)]
+        for file in folder.glob("*.yaml"):
+            seen.setdefault(file.stem, file)
+    return dict(sorted(seen.items()))
 
 
-def _view(file: Path, folder: Path) -> RecipeView:
+def load(file: Path) -> tuple[RecipeView, Recipe | None]:
+    """A recipe to choose from, and the recipe itself unless it does not load; the view then says why."""
     from engine.config import RecipeFileError, load_recipe
 
     try:
-        recipe = load_recipe(file, (), [folder])
+        recipe = load_recipe(file, (), [file.parent])
     except RecipeFileError as error:
-        return RecipeView(file.stem, str(file), "", "", (), None, str(error))
-    return RecipeView(
+        return RecipeView(file.stem, str(file), "", "", (), None, str(error)), None
+    view = RecipeView(
         name=file.stem,
         path=str(file),
         description=recipe.description,
         data=recipe.data.kind,
         stages=recipe.stages(),
         reference_miou=recipe.reference.miou,
+        reference_source=recipe.reference.source,
     )
+    return view, recipe
 
 
 def find(name: str, home: Home | None = None) -> Path:
@@ -102,7 +112,7 @@ def sweep(
     Raises:
         UsageError: the recipe, an override or the sweep is wrong.
     """
-    members = [list(texts) for texts in sweeps.expand(overrides, _holds_text, zipped=zipped)]
+    members = [list(texts) for texts in sweeps.expand(overrides, holds_text, zipped=zipped)]
     if smoke:
         members = [with_smoke(name, texts, home) for texts in members]
     for texts in members:
@@ -110,11 +120,45 @@ def sweep(
     return members
 
 
-def _holds_text(key: str) -> bool:
+@dataclass(frozen=True)
+class Sample:
+    """Some runs of a sweep: how many it has, and the recipes of those that were looked at."""
+
+    count: int
+    recipes: tuple[Recipe, ...]
+
+
+def sample(
+    name: str,
+    overrides: Sequence[str],
+    home: Home | None = None,
+    *,
+    most: int,
+    zipped: bool = False,
+    smoke: bool = False,
+) -> Sample:
+    """What a command line means, with no more than ``most`` runs checked: every value once, as far as that goes.
+
+    Raises:
+        UsageError: as of ``sweep``.
+    """
+    members = sweeps.expand(overrides, holds_text, zipped=zipped)
+    chosen = [list(texts) for texts in sweeps.every_value(members, most)]
+    if smoke:
+        chosen = [with_smoke(name, texts, home) for texts in chosen]
+    return Sample(len(members), tuple(resolve(name, texts, home) for texts in chosen))
+
+
+def holds_text(key: str) -> bool:
     """Whether a key holds free text, in which a comma is a comma."""
+    return key in _text_keys()
+
+
+@lru_cache(maxsize=1)
+def _text_keys() -> frozenset[str]:
     from engine.config.overrides import TEXT
 
-    return any(info.key == key and info.type == TEXT for info in keys())
+    return frozenset(info.key for info in keys() if info.type == TEXT)
 
 
 def changed_in_editor(file: Path) -> list[str]:

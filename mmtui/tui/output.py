@@ -132,10 +132,14 @@ def _strips(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Stri
                 yield y, x, strip
                 x += strip.cell_length
         return
-    for y in {y for y, _, _ in update.spans}:
-        for x, chop in update.chops[y].items():
-            if chop is not None:
-                yield y, x, chop
+    wanted: dict[tuple[int, int], Strip] = {}
+    for y, first, last in update.spans:
+        for end, (x, chop) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
+            # Beside a span stand widgets that were not drawn for this update: their parts hold the background.
+            if chop is not None and x < last and end > first:
+                wanted[y, x] = chop
+    for (y, x), chop in wanted.items():
+        yield y, x, chop
 
 
 def cells_of(strip: Iterable[Segment], system: ColorSystem) -> list[Cell]:

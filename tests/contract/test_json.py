@@ -30,6 +30,10 @@ DEVICES = {
     "time", "gpus", "gpu_note", "cpu_percent", "cpu_count", "load1", "memory_used", "memory_total", "disk_free",
     "disk_total", "simulated",
 }  # fmt: skip
+KEY = {
+    "key", "type", "choices", "low", "high", "low_excluded", "high_excluded", "nullable", "help", "default", "recipe",
+    "value", "values", "changed_by",
+}  # fmt: skip
 RECIPE = {"name", "description", "data", "stages", "reference_miou", "path", "error"}
 SUPERVISOR = {"running", "pid", "started_at", "active_runs", "queued_runs", "home"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -83,6 +87,7 @@ def test_metrics(populated: Home) -> None:
 
 def test_recipes_gpu_doctor_queue_daemon_wait(populated: Home) -> None:
     assert all(set(view) >= RECIPE for view in document("recipes", "--json")["recipes"])
+    assert all(set(key) >= KEY for key in document("recipes", "shapes_baseline", "--json")["keys"])
     assert set(document("gpu", "--json")) >= DEVICES
     checks = document("doctor", "--json", code=None)["checks"]
     assert all(set(check) >= {"name", "ok", "text", "fix"} for check in checks)

@@ -12,6 +12,7 @@ from mmtui.services import queue, runs
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens.commands import OutputScreen
 from mmtui.tui.screens.dialogs import CancelDialog, LineDialog
+from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.run import RunScreen
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import seed_run
@@ -70,18 +71,49 @@ async def test_note_is_written_and_taken_back_on_the_screen_of_a_run(waiting: Ho
         await until(lambda: runs.get_run(waiting, "3").note == "")
 
 
-async def test_waiting_run_is_edited_refused_when_wrong_and_taken_back(waiting: Home) -> None:
+async def change(app: MmtuiApp, pilot: Pilot[int], overrides: str) -> None:
+    """Open the form of the run under the cursor, and give it these overrides."""
+    await pilot.press("e")
+    await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.ready)
+    field = app.screen.query_one("#overrides", Input)
+    field.value = overrides
+    field.focus()
+    await pilot.press("enter")
+
+
+async def test_waiting_run_is_changed_in_its_form_and_changed_back(waiting: Home) -> None:
     app = MmtuiApp(waiting)
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
-        await answer(app, pilot, "e", "segment.steps=7 segment.optim.lr=0.5")
+        await change(app, pilot, "segment.steps=7 segment.optim.lr=0.5")
         await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 7)
         assert runs.get_run(waiting, "3").config["segment"]["optim"]["lr"] == 0.5
+        assert app.commands[-1] == "mmtui edit 3 segment.steps=7 segment.optim.lr=0.5"
         await until(lambda: bool(app.undone))
-        await answer(app, pilot, "e", "segment.stepz=7")
-        await until(lambda: "segment.stepz" in app.runs_screen.said)
+        await change(app, pilot, "segment.stepz=7")
+        await pilot.pause()
+        assert isinstance(app.screen, NewRunDialog), "what is wrong does not close it"
+        await pilot.press("escape", "escape")  # the first says that changes will be lost
+        await until(lambda: not isinstance(app.screen, NewRunDialog))
         await pilot.press("z")
         await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 2)
+
+
+async def test_override_that_is_taken_out_of_the_form_goes_back_to_the_recipe(waiting: Home) -> None:
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await change(app, pilot, "")
+        await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 200)
+
+
+async def test_run_that_has_begun_is_not_changed(home: Home) -> None:
+    seed_run(home, "training one", until=330, seed=2, end=None, now=NOW)
+    app = MmtuiApp(home)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("e")
+        await until(lambda: "F launches one like it" in app.runs_screen.said)
 
 
 async def test_runs_are_released_and_held_again(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-from textual.widgets import OptionList
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
@@ -15,7 +14,6 @@ from mmtui.services import runs
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.layout import PANELS, arrange, is_tiny
 from mmtui.tui.screens.dialogs import CancelDialog
-from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.widgets.chart import ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
@@ -128,47 +126,6 @@ async def test_cancel_of_a_finished_run_is_refused_in_words(seeded: Home) -> Non
         await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "1")
         await pilot.press("x")
         assert "nothing to cancel" in app.runs_screen.said
-
-
-async def test_new_run_dialog_says_what_is_wrong_and_queues_what_is_right(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The supervisor is started by its own tests; here the run only has to reach the queue.
-    monkeypatch.setattr("mmtui.services.supervisors.ensure", lambda home: None)
-    app = MmtuiApp(home)
-    async with app.run_test(size=(100, 30)) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
-        await pilot.press("n")
-        dialog = app.screen
-        assert isinstance(dialog, NewRunDialog)
-        dialog.query_one("#overrides").focus()
-        await pilot.press(*"segment.stepz=5")
-        assert not dialog.check()
-        await pilot.press("backspace", "backspace", "backspace", *"s=5")
-        assert dialog.check()
-        await pilot.press("enter")
-        await until(lambda: bool(runs.list_runs(home)))
-        assert runs.get_run(home, "1").config["segment"]["steps"] == 5
-
-
-@pytest.mark.parametrize("size", [(80, 24), (160, 48)])
-async def test_new_run_dialog_finds_recipes_by_letters_and_wraps_no_line(home: Home, size: tuple[int, int]) -> None:
-    app = MmtuiApp(home)
-    async with app.run_test(size=size) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
-        await pilot.press("n")
-        dialog = app.screen
-        assert isinstance(dialog, NewRunDialog)
-        await pilot.press(*"_mixm")
-        assert dialog.recipe is not None and dialog.recipe.name == "camvid_mixmatch"
-        await pilot.press("backspace", "backspace", "backspace", "backspace", "backspace", *"shapes_s")
-        assert dialog.recipe.name == "shapes_smoke"
-        await pilot.press("z")
-        assert dialog.recipe.name == "shapes_smoke" and dialog.sought == "shapes_s", (
-            "letters that fit nothing are dropped"
-        )
-        found = dialog.query_one("#recipes", OptionList)
-        assert found.virtual_size.height == len(dialog.views), "one line a recipe"
 
 
 async def test_quit_leaves_the_run_alone(seeded: Home) -> None:

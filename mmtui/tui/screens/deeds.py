@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,12 @@ from mmtui.domain.states import FINAL_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.domain.views import RunDetail
 from mmtui.errors import MmtuiError
-from mmtui.services import commands, keeping, queue, runs, supervisors
+from mmtui.services import commands, keeping, queue, recipes, runs, supervisors
 from mmtui.services.comparing import flat
 from mmtui.tui.screens.common import CommonScreen
 from mmtui.tui.screens.dialogs import CancelDialog, LineDialog
 from mmtui.tui.screens.log import LogScreen
-from mmtui.tui.screens.new_run import NewRun, NewRunDialog
+from mmtui.tui.screens.new_run import NewRun, NewRunDialog, like_run
 
 
 class RunDeeds(CommonScreen):
@@ -53,7 +53,7 @@ class RunDeeds(CommonScreen):
     def action_fork_run(self) -> None:
         """Launch a run like this one, but."""
         for detail in self.details()[:1]:
-            like = NewRun(detail.row.recipe, detail.overrides, "")
+            like = like_run(self.program.home, detail)
             self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
 
     def _launch(self, wanted: object) -> None:
@@ -134,26 +134,27 @@ class RunDeeds(CommonScreen):
             if detail.row.state not in (RunState.QUEUED, RunState.HELD):
                 self.say(f"run {detail.row.id} is {detail.row.state}: F launches one like it, with changes")
                 return
-            so_far = f"so far: {' '.join(detail.overrides) or 'as the recipe says'}"
-            dialog = LineDialog(
-                f"Change run {detail.row.id}, {printable(detail.row.recipe)}",
-                "",
-                f"{printable(so_far)}\nkey=value ...   enter changes them   esc leaves them",
-            )
+            dialog = NewRunDialog(self.program.home, like_run(self.program.home, detail), f"Change run {detail.row.id}")
             self.app.push_screen(dialog, partial(self._edit, detail))
 
-    def _edit(self, detail: RunDetail, text: object) -> None:
-        if not isinstance(text, str) or not text.strip():
+    def _edit(self, detail: RunDetail, wanted: object) -> None:
+        if not isinstance(wanted, NewRun):
             return
         home, run_id = self.program.home, detail.row.id
-        self.program.note_command(f"mmtui edit {run_id} {text}")
-
-        def back() -> None:
-            now = dict(flat(runs.get_run(home, run_id).config))
-            old = [(key, value) for key, value in flat(detail.config) if now.get(key) != value]
-            queue.edit(home, run_id, [f"{key}={json.dumps(value)}" for key, value in old])
-
-        self.do(f"run {run_id} changed", lambda: queue.edit(home, run_id, shlex.split(text)), back)
+        if wanted.recipe != like_run(home, detail).recipe:
+            self.say(f"! run {run_id} keeps its recipe: F launches a run of another one")
+            return
+        asked = recipes.resolve(wanted.recipe, wanted.overrides, home).model_dump(mode="json")
+        changes, back = _between(detail.config, asked), _between(asked, detail.config)
+        if not changes:
+            self.say("nothing is changed")
+            return
+        self.program.note_command(shlex.join(["mmtui", "edit", run_id, *changes]))
+        self.do(
+            f"run {run_id}: {' '.join(changes)}",
+            lambda: queue.edit(home, run_id, changes),
+            lambda: queue.edit(home, run_id, back),
+        )
 
     def action_tag(self) -> None:
         """Ask for tags: the words are the tags that the runs have then."""
@@ -220,3 +221,10 @@ class RunDeeds(CommonScreen):
 def _can_be_cancelled(detail: RunDetail) -> bool:
     state = RunState(detail.row.state)
     return state == RunState.STOPPING or is_legal(state, RunEvent.CANCEL)
+
+
+def _between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Overrides that make one resolved recipe of another; what the recipe is called does not count."""
+    old, new = dict(flat(before)), dict(flat(after))
+    keys = [key for key, value in new.items() if old.get(key) != value and key not in ("name", "description")]
+    return [f"{key}={json.dumps(new[key])}" for key in keys]

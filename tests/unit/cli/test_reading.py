@@ -241,6 +241,22 @@ def test_recipes_lists_shipped_and_own_and_says_why_one_does_not_load(home: Home
     assert "shapes_mixmatch" in mmtui_("recipes").out
 
 
+def test_recipes_with_a_name_tells_every_key(mmtui_: Invoke) -> None:
+    keys = {one["key"]: one for one in mmtui_("recipes", "shapes_mixmatch", "seed=0..2", "--json").json()["keys"]}
+    steps = keys["segment.steps"]
+    assert (steps["type"], steps["default"], steps["value"], steps["changed_by"]) == (
+        "integer >= 1", 42_000, 200, "recipe",
+    )  # fmt: skip
+    assert keys["seed"]["values"] == ["0", "1", "2"] and keys["seed"]["changed_by"] == "you"
+    assert keys["match.strategy"]["choices"] == ["graph", "random", "semi_hard", "balanced"]
+    table = mmtui_("recipes", "shapes_mixmatch", "segment.steps=7", "--changed").out.splitlines()
+    (line,) = (line for line in table if line.startswith("segment.steps "))
+    assert line.split()[1:3] == ["7", "you"] and line.endswith("optimiser steps")
+    assert not any(line.startswith("match.margin") for line in table), "the default"
+    refused = mmtui_("recipes", "shapes_mixmatch", "segment.stepz=7")
+    assert refused.code == 2 and "did you mean segment.steps" in refused.err
+
+
 def test_gpu_without_driver_says_so(mmtui_: Invoke) -> None:
     body = mmtui_("gpu", "--json").json()
     assert body["gpus"] or body["gpu_note"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtui.domain.sweeps import MOST, expand, swept_keys
+from mmtui.domain.sweeps import MOST, every_value, expand, swept_keys
 from mmtui.errors import UsageError
 
 TEXTS = {"data.root"}
@@ -68,3 +68,20 @@ def test_expand_is_the_product_of_the_values(values: list[list[int]]) -> None:
     expected = [tuple(f"k{i}={v}" for i, v in enumerate(chosen)) for chosen in itertools.product(*values)]
     assert expand(texts, is_text) == expected
     assert swept_keys(texts, is_text) == [f"k{i}" for i, several in enumerate(values) if len(several) > 1]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5, unique=True), max_size=4),
+    st.integers(1, 60),
+)
+def test_every_value_is_tried_as_far_as_so_many_runs_can(choices: list[list[int]], most: int) -> None:
+    members = expand([f"k{n}={','.join(map(str, several))}" for n, several in enumerate(choices)], is_text)
+    chosen = every_value(members, most)
+    assert 1 <= len(chosen) <= min(most, len(members))
+    assert len(set(chosen)) == len(chosen) and set(chosen) <= set(members)
+    assert chosen[0] == members[0]
+    if most > 1:
+        assert members[-1] in chosen
+    # Every run beyond the first has a value that is new, so this many are enough.
+    if most >= 2 + sum(len(several) for several in choices):
+        assert {text for texts in chosen for text in texts} == {text for texts in members for text in texts}

@@ -1,0 +1,96 @@
+"""What a key of the recipe schema takes, in words and numbers, from the metadata of its pydantic field. Pure."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+_NOUNS = {int: "integer", float: "number", str: "text", bool: "true or false"}
+_BOUNDS = (("ge", "low", False), ("gt", "low", True), ("le", "high", False), ("lt", "high", True))
+YES_NO = ("false", "true")
+
+
+@dataclass(frozen=True, slots=True)
+class TypeWords:
+    """What a key takes.
+
+    Attributes:
+        words: the type and range for people, for example ``integer >= 1`` or ``one of rgb, gray``.
+        choices: all values there are, as they are written; empty where there are too many.
+        low: smallest number allowed (excluded where ``low_open``), None = no limit.
+        high: largest number allowed (excluded where ``high_open``), None = no limit.
+        nullable: whether null is allowed.
+        text: whether it is free text.
+    """
+
+    words: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    nullable: bool = False
+    text: bool = False
+
+
+def describe(info: FieldInfo) -> TypeWords:
+    """What a field takes."""
+    kind, nullable = _without_null(info.annotation)
+    limits: dict[str, Any] = {}
+    for constraint in info.metadata:
+        for sign, side, is_open in _BOUNDS:
+            if hasattr(constraint, sign):
+                limits[side], limits[f"{side}_open"] = getattr(constraint, sign), is_open
+    least = next((c.min_length for c in info.metadata if hasattr(c, "min_length")), 0)
+    noun, choices = _noun(kind, least)
+    words = " ".join(part for part in (noun, _range(**limits)) if part) + (", or null" if nullable else "")
+    return TypeWords(words, choices, **limits, nullable=nullable, text=kind is str)
+
+
+def one_of(choices: tuple[str, ...]) -> TypeWords:
+    """One of several words."""
+    return TypeWords(f"one of {', '.join(choices)}" if len(choices) > 1 else f"always {choices[0]}", choices)
+
+
+def _without_null(annotation: Any) -> tuple[Any, bool]:
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation, False
+    kept = [part for part in typing.get_args(annotation) if part is not type(None)]
+    return (kept[0] if len(kept) == 1 else annotation), len(kept) < len(typing.get_args(annotation))
+
+
+def _noun(kind: Any, least: int) -> tuple[str, tuple[str, ...]]:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        found = one_of(tuple(str(argument) for argument in arguments))
+        return found.words, found.choices
+    if origin is tuple:
+        inner = _NOUNS[arguments[0]]
+        several = inner if inner == "text" else f"{inner}s"
+        if Ellipsis in arguments:
+            return f"list of {several}{f', at least {least}' if least else ''}", ()
+        return f"list of {len(arguments)} {several}", ()
+    if origin is dict:
+        return f"mapping of text to {_NOUNS[arguments[1]]}", ()
+    return _NOUNS[kind], YES_NO if kind is bool else ()
+
+
+def _range(low: float | None = None, high: float | None = None, low_open: bool = False, high_open: bool = False) -> str:
+    """``>= 1``, ``0-1``, ``> 0, <= 4``; "" without a limit."""
+    if low is not None and high is not None and not low_open and not high_open:
+        return f"{_number(low)}-{_number(high)}"
+    parts = []
+    if low is not None:
+        parts.append(f"{'>' if low_open else '>='} {_number(low)}")
+    if high is not None:
+        parts.append(f"{'<' if high_open else '<='} {_number(high)}")
+    return ", ".join(parts)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
