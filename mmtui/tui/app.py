@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import locale
 import os
 import signal
 import sys
 import threading
 import time
-from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from rich.console import RenderableType
-from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
-from textual.drivers import linux_driver
 from textual.events import CursorPosition, Event
 from textual.events import Key as KeyEvent
 from textual.message import Message
@@ -32,6 +28,7 @@ from mmtui.services import news
 from mmtui.tui import notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
+from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
 from mmtui.tui.link import QUESTION, Link
 from mmtui.tui.output import Difference, Picture
 from mmtui.tui.screens.dialogs import NewsDialog
@@ -79,6 +76,7 @@ class MmtuiApp(App[int]):
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
         self.unseen, self.picture = True, Picture()
+        self.late_keys: list[KeyEvent] = []
         self.commands: list[str] = []
         self.undone: list[tuple[str, Callable[[], Any]]] = []
 
@@ -190,14 +188,22 @@ class MmtuiApp(App[int]):
 
     async def on_event(self, event: Event) -> None:
         """Escape and a key that come in one piece, as over a slow link, are two keys: nothing here is bound to Alt."""
-        if isinstance(event, KeyEvent) and not event.is_forwarded and event.key.startswith("alt+"):
-            key = event.key.removeprefix("alt+")
-            key = key.removeprefix("shift+").upper() if key.startswith("shift+") else key
+        if not isinstance(event, KeyEvent) or event.is_forwarded:
+            await super().on_event(event)
+        elif self.late_keys:
+            self.late_keys.append(event)
+        elif event.key.startswith("alt+"):
+            self.late_keys.append(KeyEvent(event.key.removeprefix("alt+"), event.character))
             await super().on_event(KeyEvent("escape", None))
-            # The screen that is open afterwards gets it.
-            self.set_timer(ESCAPE_SECONDS, lambda: self.post_message(KeyEvent(key, event.character)))
+            # The screen that is open afterwards gets it, and what is typed meanwhile.
+            self.set_timer(ESCAPE_SECONDS, self._send_late_keys)
         else:
             await super().on_event(event)
+
+    def _send_late_keys(self) -> None:
+        keys, self.late_keys = self.late_keys, []
+        for key in keys:
+            self.post_message(key)
 
     def action_repaint(self) -> None:
         """Send the whole screen, from a dialog too."""
@@ -224,24 +230,6 @@ class MmtuiApp(App[int]):
     def _draw_late(self) -> None:
         if self.late:
             self.post_message(self.LookAgain())
-
-
-def tolerate_old_mouse_reports() -> None:
-    """Keep bytes that are no UTF-8 from ending the program (textual#6668).
-
-    After a tmux re-attach a terminal may send X10 mouse reports, whose coordinates are raw bytes; Textual's input
-    thread decodes them strictly and dies.
-    """
-    linux_driver.getincrementaldecoder = lambda name: functools.partial(  # type: ignore[attr-defined]
-        getincrementaldecoder(name), errors="replace"
-    )
-
-
-def keep_escape_apart() -> None:
-    """Keep Textual from reading Escape and a digit as a character of a Mac keyboard."""
-    for sequence, keys in list(ANSI_SEQUENCES_KEYS.items()):
-        if len(sequence) == 2 and sequence[0] == "\x1b" and isinstance(keys, str):
-            del ANSI_SEQUENCES_KEYS[sequence]  # type: ignore[attr-defined]
 
 
 def terminal_is_ascii() -> bool:

@@ -61,7 +61,7 @@ def progress(home: Home, run_id: str = "1") -> float:
 
 def screens_of(home: Home) -> list[int]:
     """Pids of the full-screen programs that show a data directory."""
-    return [process.pid for process in processes_of(home) if _words(process)[-1:] == [str(PROGRAM)]]
+    return [process.pid for process in processes_of(home) if _words(process)[1:] == [str(PROGRAM)]]
 
 
 def kinds_of(home: Home) -> list[str]:

@@ -113,6 +113,17 @@ def test_terminal_escape_and_a_key_in_one_piece_are_two_keys(start: Start, key: 
     assert "type to search, enter" not in terminal.text()
 
 
+def test_terminal_keys_behind_such_an_escape_stay_in_order(start: Start) -> None:
+    terminal = start()
+    terminal.wait_for("seeded run")
+    terminal.child.send(b"?")
+    terminal.wait_for("type to search")
+    terminal.child.send(b"\x1b q")  # closes the help, marks, leaves
+    terminal.read(5)
+    terminal.child.wait()
+    assert terminal.child.exitstatus == 0
+
+
 def test_terminal_idle_screen_sends_nothing(start: Start) -> None:
     terminal = start(160, 48)
     terminal.wait_for("CPU")
