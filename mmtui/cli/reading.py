@@ -37,6 +37,8 @@ def _show_text(found: RunDetail) -> None:
         ("state", f"{row.state}" + (f": {row.reason}" if row.reason else "")),
         ("recipe", f"{row.recipe}  {' '.join(found.overrides)}".rstrip()),
         ("seed", str(row.seed)),
+        ("parent", _parent(found)),
+        ("children", "  ".join(f"{child.run} at {child.words()}" for child in found.children)),
         ("tags", " ".join(row.tags) or "-"),
         ("note", found.note),
         ("created", jsonform.when(row.created_at) or "-"),
@@ -64,6 +66,14 @@ def _show_text(found: RunDetail) -> None:
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}")
     for warning in found.warnings[:5]:
         render.line(f"  warning: {warning}")
+
+
+def _parent(found: RunDetail) -> str:
+    """The run that it was forked from, and where."""
+    tie = found.parent
+    if tie is None:
+        return ""
+    return f"run {tie.run} at {tie.words()}" + ("" if tie.here else "  (not here any more)")
 
 
 def _terms(found: RunDetail) -> str:
