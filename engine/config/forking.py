@@ -74,7 +74,8 @@ class Kept:
     meta: Mapping[str, Any] = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{self.stage} {self.step} (step {self.global_step})"
+        where = f"the end of {self.stage}" if self.whole else f"{self.stage} {self.step}"
+        return f"{where} (step {self.global_step})"
 
 
 @dataclass(frozen=True)

@@ -144,10 +144,9 @@ def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fo
     """The resolved recipe of one run; of several what differs, and how long each may take. What a fork takes over."""
     from mmtui.services import forecast, forks, recipes
 
-    if fork is not None:
-        plans = [forks.plan(home, fork, recipes.resolve(recipe, list(texts), home)) for texts in members]
-        for text in dict.fromkeys(map(forks.told, plans)):
-            say(text)
+    plans = [forks.plan(home, fork, recipes.resolve(recipe, list(texts), home)) for texts in members if fork]
+    for text in dict.fromkeys(map(forks.told, plans)):
+        say(text)
     if len(members) == 1:
         render.block(recipes.as_yaml(recipes.resolve(recipe, list(members[0]), home)))
         return
@@ -155,7 +154,8 @@ def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fo
     rows, total = [], 0.0
     known = forecast.Costs(home)
     for number, texts in enumerate(members, 1):
-        seconds = known.seconds(recipes.resolve(recipe, list(texts), home))
+        left = plans[number - 1].left if plans else None
+        seconds = known.seconds(recipes.resolve(recipe, list(texts), home), left)
         total += seconds or 0.0
         rows.append((str(number), " ".join(text for text in texts if text not in shared), duration(seconds)))
     render.table(("run", "differs in", "about"), rows, right=(0, 2))

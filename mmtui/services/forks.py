@@ -135,11 +135,30 @@ def told(found: Plan) -> str:
     return f"from run {origin.run} at step {origin.global_step} ({origin.stage} {origin.step}): {found.words()}{note}"
 
 
-def describe(home: Home, text: str, recipe: str = "", overrides: Sequence[str] = ()) -> str:
-    """The same of ``RUN@STEP`` with a recipe (default: the parent's).
+def checkpoint_at(home: Home, run_id: str, step: int | None) -> Plan:
+    """The checkpoint of a run that a child with the same recipe would begin with.
 
     Raises:
         MmtuiError: as ``parse`` and ``plan``.
     """
-    fork = parse(home, text)
-    return told(plan(home, fork, recipes.resolve(recipe or fork.recipe(home), list(overrides), home)))
+    fork = parse(home, run_id if step is None else f"{run_id}@{step}")
+    return plan(home, fork, recipes.resolve(fork.recipe(home), (), home))
+
+
+def named_in(options: Sequence[str]) -> str:
+    """What ``--from`` says among the options of ``mmtui run``, "" without it."""
+    for number, word in enumerate(options):
+        if word.startswith("--from="):
+            return word.removeprefix("--from=")
+        if word == "--from" and number + 1 < len(options):
+            return options[number + 1]
+    return ""
+
+
+def describe(home: Home, text: str, recipe: Recipe) -> str:
+    """What a child of this recipe takes over from ``RUN@STEP``, and what it trains, in a sentence.
+
+    Raises:
+        MmtuiError: as ``parse`` and ``plan``.
+    """
+    return told(plan(home, parse(home, text), recipe))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from mmtui.domain.text import duration, printable
+from mmtui.domain.text import duration, printable, shorten
+from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.comparing import flat
 from mmtui.tui.pages.compose import table
 from mmtui.tui.widgets.panels import Line, fit
+
+MOST_RELATIVES = 40
+"""Lines of a family tree; a sweep may have forked thousands of runs off one."""
 
 
 def config(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]:
@@ -54,6 +58,7 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]
     for t, actor, event, before, after, reason in changes:
         text = f"{_when(t)}  {before or '-'} {arrow} {after}  ({event} by {actor})  {printable(str(reason or ''))}"
         lines.append([(fit(text, width, ascii_only).rstrip(), "")])
+    lines += lineage(home, detail, width, ascii_only)
     lines += [[], [("ran with", "title")]]
     facts = {**detail.versions, "host": detail.host.get("name", ""), "data": detail.data_fingerprint[:16]}
     facts |= {
@@ -65,6 +70,27 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]
     if detail.warnings:
         lines += [[], [("warnings", "title")]]
         lines += [[(fit(text, width, ascii_only).rstrip(), "warn")] for text in detail.warnings]
+    return lines
+
+
+def lineage(home: Home, detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
+    """Where the run was forked, and what was forked from it, as a tree; nothing if it stands alone."""
+    if detail.parent is None and not detail.children:
+        return []
+    lines: list[Line] = [[], [("lineage", "title")]]
+    if detail.parent is not None and not detail.parent.here:
+        gone = f"run {printable(detail.parent.run)}, not here any more: forked at {printable(detail.parent.words())}"
+        lines.append([(fit(gone, width, ascii_only).rstrip(), "dim")])
+    found = runs.family(home, detail.row.id, MOST_RELATIVES)
+    for one in found:
+        branch = ("" if not one.depth else "`- " if ascii_only else "└─ ").rjust(3 * one.depth)
+        where = f"  from {printable(one.fork.words())}" if one.fork is not None else ""
+        own = one.row.id == detail.row.id
+        here = ("  <- this run" if ascii_only else "  ← this run") if own else ""
+        text = f"{branch}{one.row.id} {shorten(printable(one.row.name), 40)}  {one.row.state}{where}{here}"
+        lines.append([(fit(text, width, ascii_only).rstrip(), "warn" if own else "")])
+    if len(found) >= MOST_RELATIVES:
+        lines.append([("... and more: mmtui ls", "dim")])
     return lines
 
 

@@ -16,7 +16,7 @@ from mmtui.domain.text import duration, printable
 from mmtui.domain.views import RecipeView
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import forecast, recipes
+from mmtui.services import forecast, forks, recipes
 from mmtui.tui.screens.dialogs import Dialog
 
 KEYS = "type to find a recipe   tab next field   enter queue it   esc close"
@@ -46,16 +46,16 @@ class NewRun:
 class NewRunDialog(Dialog):
     """Answers with a ``NewRun`` that has been checked, or with None."""
 
-    def __init__(self, home: Home, like: NewRun | None = None) -> None:
+    def __init__(self, home: Home, like: NewRun | None = None, title: str = "New run") -> None:
         super().__init__()
-        self.home, self.like = home, like
+        self.home, self.like, self.heading = home, like, title
         self.views: list[RecipeView] = recipes.list_recipes(home)
         self.costs = forecast.Costs(home)
         self.sought = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
-            yield Static("New run", classes="title")
+            yield Static(self.heading, classes="title", markup=False)
             yield OptionList(*self._options(), id="recipes", markup=False)
             yield Static("", id="about", classes="note", markup=False)
             with Horizontal(classes="field"):
@@ -89,6 +89,8 @@ class NewRunDialog(Dialog):
             if self.like.recipe in names:
                 self.query_one("#recipes", OptionList).highlighted = names.index(self.like.recipe)
             self.query_one("#overrides", Input).value = shlex.join(self.like.overrides)
+            self.query_one("#name", Input).value = self.like.name
+            self.query_one("#options", Input).value = shlex.join(self.like.options)
             self.query_one("#overrides").focus()
         self.check()
 
@@ -117,6 +119,8 @@ class NewRunDialog(Dialog):
         try:
             members = recipes.sweep(wanted.recipe, wanted.overrides, self.home)
             several = [recipes.resolve(wanted.recipe, texts, self.home) for texts in members[:MOST_CHECKED]]
+            origin = forks.named_in(wanted.options)
+            forked = "".join(dict.fromkeys(f"; {forks.describe(self.home, origin, one)}" for one in several if origin))
         except MmtuiError as error:
             verdict.update(printable(error.message))
             verdict.set_classes("problem")
@@ -127,7 +131,7 @@ class NewRunDialog(Dialog):
         known = [seconds for seconds in times if seconds is not None]
         cost = f"; about {duration(sum(known) * count / len(known))}" if known else ""
         runs = f"{count} runs, each {plan}" if count > 1 else f"{plan}; seed {resolved.seed}"
-        verdict.update(f"ok: {runs}{cost}")
+        verdict.update(f"ok: {runs}{'' if forked else cost}{printable(forked)}")
         verdict.set_classes("good")
         return True
 

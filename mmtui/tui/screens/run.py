@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from textual import work
 from textual.binding import Binding
 
 from mmtui.domain.text import printable, shorten
+from mmtui.errors import MmtuiError
+from mmtui.services import commands, forks, recipes, runs
 from mmtui.services import devices as service
-from mmtui.services import runs
 from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, predictions
+from mmtui.tui.screens.new_run import NewRun, NewRunDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.chart import SMOOTHING
 from mmtui.tui.widgets.panels import Line
@@ -40,9 +43,10 @@ class RunScreen(PageScreen):
         Binding("s", "sort", "sort", show=False),
         Binding("enter", "one_chart", "one chart", show=False),
         Binding("m", "next_metric", "next metric", show=False),
+        Binding("F", "fork_here", "fork here", show=False),
     ]
     _KEYS: ClassVar = {
-        "charts": "left/right earlier, later  enter one  m metric  i/I zoom  +/- smooth  L log  w time  0 reset",
+        "charts": "left/right earlier, later  F fork  enter one  m metric  i/I zoom  +/- smooth  L log  w time  0 all",
         "graph": "left/right earlier, later  0 newest",
         "classes": "left/right earlier, later  0 newest  s sort",
         "predictions": "left/right image  , . earlier, later  0 newest",
@@ -114,6 +118,32 @@ class RunScreen(PageScreen):
         """Steps of the whole run that are done."""
         stages = runs.get_run(self.program.home, self.run_id).stages
         return max((stage.offset + stage.step for stage in stages), default=0)
+
+    def action_fork_here(self) -> None:
+        """Launch a run that begins at this run's newest checkpoint at or before the slider."""
+        home, step = self.program.home, self.view.moment
+        try:
+            detail = runs.get_run(home, self.run_id)
+            origin = forks.checkpoint_at(home, self.run_id, step).origin
+            recipes.find(detail.row.recipe, home)
+        except MmtuiError as error:
+            self.say(f"! {printable(error.message)}")
+            return
+        place = f"{self.run_id}@{origin.global_step}"
+        title = f"Fork run {self.run_id} at its checkpoint of step {origin.global_step} ({origin.stage} {origin.step})"
+        like = NewRun(detail.row.recipe, detail.overrides, "", ("--from", place))
+        self.app.push_screen(NewRunDialog(home, like, title), self._launch)
+
+    def _launch(self, wanted: object) -> None:
+        if isinstance(wanted, NewRun):
+            self.say(f"queueing {printable(wanted.recipe)}")
+            self._enqueue(wanted.command())
+
+    @work(thread=True, group="queue", exit_on_error=False)
+    def _enqueue(self, command: str) -> None:
+        _, told = commands.enqueue(self.program.home, command)
+        if self.is_running:
+            self.app.call_from_thread(self.say, printable(told))
 
     def action_zoom(self, factor: float) -> None:
         """Narrow or widen the part of the axis that is drawn, around the cursor."""

@@ -420,19 +420,18 @@ class RunsScreen(Screen[None]):
     @work(thread=True, group="queue", exit_on_error=False)
     def _enqueue(self, wanted: NewRun) -> None:
         # The command line itself: what can be said there can be said here, and means the same.
-        printed = commands.run(self.program.home, f"{wanted.command()} --quiet", 200)
-        ids = [line for line in printed if line.isdecimal()]
+        ids, told = commands.enqueue(self.program.home, wanted.command())
         if not ids:
-            self.app.call_from_thread(self.say, f"! {printable(' '.join(printed))}")
+            self.app.call_from_thread(self.say, printable(told))
             return
-        self.app.call_from_thread(self._launched, ids)
+        self.app.call_from_thread(self._launched, ids, told)
 
-    def _launched(self, ids: list[str]) -> None:
+    def _launched(self, ids: list[str], told: str) -> None:
         run_id = ids[-1]
         self.query_one(RunsTable).selected = run_id
         self.wanted = replace(self.wanted, run_id=run_id, offset=0, metric="loss")
         self.program.feed.want(self.wanted, again=True)
-        self.say(f"queued run {run_id}" if len(ids) == 1 else f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}")
+        self.say(told)
 
     @work(thread=True, group="queue", exit_on_error=False)
     def _serve(self) -> None:

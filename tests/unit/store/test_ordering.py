@@ -19,6 +19,7 @@ from mmtui.paths import Home
 from mmtui.services import forecast, queue, recipes, runs
 from mmtui.store import db
 from mmtui.store.db import Database
+from mmtui.store.pyramid import fill
 from mmtui.store.runs import place, read_run, waiting_line
 from mmtui.store.schema import schema_revision
 
