@@ -125,11 +125,14 @@ class RunScreen(PageScreen):
         try:
             detail = runs.get_run(home, self.run_id)
             origin = forks.checkpoint_at(home, self.run_id, step).origin
-            recipes.find(detail.row.recipe, home)
         except MmtuiError as error:
             self.say(f"! {printable(error.message)}")
             return
         place = f"{self.run_id}@{origin.global_step}"
+        if detail.row.recipe not in {view.name for view in recipes.list_recipes(home)}:
+            # The dialog offers recipes by name; the command line takes the run's own.
+            self.say(f"its recipe is not listed any more; fork it with: mmtui run --from {place} key=value")
+            return
         title = f"Fork run {self.run_id} at its checkpoint of step {origin.global_step} ({origin.stage} {origin.step})"
         like = NewRun(detail.row.recipe, detail.overrides, "", ("--from", place))
         self.app.push_screen(NewRunDialog(home, like, title), self._launch)

@@ -9,16 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from engine.config import load_recipe
 from mmtui.paths import Home
-from mmtui.services import queue, runs
-from mmtui.services.ingest import ingest_file
-from mmtui.store.db import Database
-from mmtui.store.runs import add_attempt
-from tests.unit.engine_run.conftest import TINY, Runner, tiny_recipe
+from mmtui.services import runs
+from tests.family import trained_parent
+from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
 Invoke = Callable[..., Any]
 LEAD = "proxy is taken over, match is taken over, "
@@ -26,24 +23,8 @@ LEAD = "proxy is taken over, match is taken over, "
 
 @pytest.fixture(scope="module")
 def parent_once(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A data directory with run 1, trained to its end with every second checkpoint kept (see test_fork of the engine):
-    proxy ends at step 3, match at 7, segment at 13."""
-    folder = tmp_path_factory.mktemp("parent")
-    file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump(TINY))
-    home = Home(folder / "mmtui").create()
-    texts = ["runtime.keep_every=2", "seed=1"]
-    run_id = queue.enqueue(home, str(file), texts, hold=True)
-    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    Runner(home.run(run_id).root).train(tiny_recipe(runtime__keep_every=2, seed=1))
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(exact)
-    database = Database(home)
-    with database.write() as session:
-        add_attempt(session, int(run_id), 1, began=1.0, ended=2.0, host="here")
-    ingest_file(database, home.run(run_id).events(1), int(run_id), 1, 0)
-    database.close()
-    return home
+    """Run 1 ended: proxy at step 3, match at 7, segment at 13; every second checkpoint is kept."""
+    return trained_parent(tmp_path_factory.mktemp("parent") / "mmtui")
 
 
 @pytest.fixture
