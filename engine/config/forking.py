@@ -19,6 +19,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ def _of_stage(folder: Path, stage: str) -> Iterator[Kept]:
         if match is None and entry.name != "final":
             continue
         try:
-            meta = json.loads((entry / "meta.json").read_text())
-            recipe = Recipe.model_validate(meta["recipe"])
+            file = entry / "meta.json"
+            meta, recipe = _read(file, file.stat().st_mtime_ns)
             sound = all((entry / name).stat().st_size == size for name, (size, _) in meta["files"].items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
             continue
@@ -134,6 +135,13 @@ def _of_stage(folder: Path, stage: str) -> Iterator[Kept]:
         step = int(match[1]) if match else plan[stage]
         before = sum(steps for name, steps in plan.items() if STAGE_ORDER.index(name) < STAGE_ORDER.index(stage))
         yield Kept(entry, stage, step, before + step, match is None, recipe, meta)
+
+
+@lru_cache(maxsize=4096)
+def _read(file: Path, _changed_at: int) -> tuple[Mapping[str, Any], Recipe]:
+    """A meta file and its recipe; remembered, as each member of a sweep looks at the same ones."""
+    meta = json.loads(file.read_text())
+    return meta, Recipe.model_validate(meta["recipe"])
 
 
 def make_plan(
@@ -164,7 +172,7 @@ def make_plan(
             later = early[-1].global_step > kept.global_step
             return replace(plan, note=problem if later else "")
         problem = problem or plan
-    raise RecipeError(f"{problem}: leave it as it is, or fork at an earlier step (the first is {found[0]})")
+    raise RecipeError(f"{problem}: nothing that it has trained fits; leave that as it is, or run it without --from")
 
 
 def _none_text(found: Sequence[Kept], run: str, step: int | None) -> str:

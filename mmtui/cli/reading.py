@@ -16,6 +16,9 @@ from mmtui.domain.views import ClassTable, Point, RunDetail
 from mmtui.errors import ExitCode, NotFoundError, UsageError
 from mmtui.paths import Home
 
+_MOST_CHILDREN = 8
+"""Of a run that a whole sweep was forked from, so many are named."""
+
 
 def show(run: RunArgument, as_json: JsonOption = False) -> None:
     """Everything about one run."""
@@ -38,7 +41,7 @@ def _show_text(found: RunDetail) -> None:
         ("recipe", f"{row.recipe}  {' '.join(found.overrides)}".rstrip()),
         ("seed", str(row.seed)),
         ("parent", _parent(found)),
-        ("children", "  ".join(f"{child.run} at {child.words()}" for child in found.children)),
+        ("children", _children(found)),
         ("tags", " ".join(row.tags) or "-"),
         ("note", found.note),
         ("created", jsonform.when(row.created_at) or "-"),
@@ -74,6 +77,13 @@ def _parent(found: RunDetail) -> str:
     if tie is None:
         return ""
     return f"run {tie.run} at {tie.words()}" + ("" if tie.here else "  (not here any more)")
+
+
+def _children(found: RunDetail) -> str:
+    """The runs that were forked from it, and where."""
+    more = len(found.children) - _MOST_CHILDREN
+    told = "  ".join(f"{child.run} at {child.words()}" for child in found.children[:_MOST_CHILDREN])
+    return f"{told}  and {more} more" if more > 0 else told
 
 
 def _terms(found: RunDetail) -> str:

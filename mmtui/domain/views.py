@@ -82,6 +82,7 @@ class Relative:
     row: RunRow
     depth: int  # generations below the first line
     fork: ForkView | None  # where it begins; None for one that is no fork
+    changed: tuple[str, ...] = ()  # overrides that its parent did not have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,9 @@ def parse(home: Home, text: str) -> Fork:
     run_id = runs.resolve(home, run)
     fork = Fork(run_id, step, runs.get_run(home, run_id).overrides)
     if not home.run(run_id).recipe.is_file():
-        raise RefusedError(f"the folder of run {run_id} is gone: there is nothing to fork from")
+        gone = not home.run(run_id).root.exists()
+        why = "its folder is gone" if gone else "it has no recipe, another program trained it"
+        raise RefusedError(f"run {run_id} cannot be forked: {why}")
     return fork
 
 

@@ -15,6 +15,7 @@ from mmtui.domain.text import printable
 from mmtui.domain.views import ClassTable, GraphStats, Point, Relative, RunDetail, RunRow, Series
 from mmtui.errors import NotFoundError, TimedOutError, UsageError
 from mmtui.paths import Home
+from mmtui.store import lineage
 from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
 
@@ -188,7 +189,7 @@ def get_run(home: Home, run_id: str) -> RunDetail:
 def family(home: Home, run_id: str, most: int = 40) -> list[Relative]:
     """The runs that a run descends from, itself, and those that descend from it (at most so many), as a tree."""
     with Reader(home) as reader:
-        return reader.family(int(run_id), most)
+        return lineage.family(reader, int(run_id), most)
 
 
 def class_table(home: Home, run_id: str, step: int | None = None, *, until: int | None = None) -> ClassTable | None:

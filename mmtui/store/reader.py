@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -18,17 +17,15 @@ from mmtui.domain.views import (
     Bucket,
     ClassRow,
     ClassTable,
-    ForkView,
     GraphStats,
     Point,
-    Relative,
     RunDetail,
     RunRow,
     StageView,
 )
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.store import buckets, cells, filters
+from mmtui.store import buckets, cells, filters, lineage
 from mmtui.store.confusion import class_shares, matrix_of
 from mmtui.store.schema import HEAD, schema_revision
 
@@ -222,42 +219,10 @@ class Reader:
                 "launcher": cells.mapped(row["launcher"]) or None,
             },
             note=cells.text(row["note"]),
-            parent=_fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
-            children=self._children(run_id),
+            parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
+            children=lineage.children(self, run_id),
             progress_note=_note(self._last(run_id, "progress"), row["state"]),
         )
-
-    def _children(self, run_id: int) -> tuple[ForkView, ...]:
-        sql = "SELECT id, origin FROM runs WHERE parent = ? AND deleted_at IS NULL ORDER BY id"
-        ties = ((row[0], _fork(row[1], True)) for row in self.query(sql, [run_id]))
-        return tuple(replace(tie, run=str(child)) for child, tie in ties if tie is not None)
-
-    def family(self, run_id: int, most: int) -> list[Relative]:
-        """The forebears of a run, itself and all runs that descend from it (at most so many), parents first."""
-        line = [
-            row[0]
-            for row in self.query(
-                "WITH RECURSIVE up(id, parent, far) AS (SELECT id, parent, 0 FROM runs WHERE id = ?"
-                " UNION SELECT r.id, r.parent, far + 1 FROM runs r JOIN up ON r.id = up.parent WHERE far < 100)"
-                " SELECT id FROM up ORDER BY far DESC",
-                [run_id],
-            )
-        ]
-        # Depth first, as far as is shown: a sweep may have forked a thousand runs off one.
-        below = self.query(
-            "WITH RECURSIVE down(id, depth) AS (SELECT ?, ? UNION ALL SELECT r.id, depth + 1 FROM runs r"
-            " JOIN down ON r.parent = down.id WHERE r.deleted_at IS NULL AND depth < 100 ORDER BY 2 DESC, 1)"
-            " SELECT id, depth FROM down LIMIT ?",
-            [run_id, max(len(line) - 1, 0), most],
-        )
-        depths = {one: depth for depth, one in enumerate(line)} | {row[0]: row[1] for row in below}
-        marks = ",".join("?" * len(depths))
-        sql = f"SELECT id, origin FROM runs WHERE id IN ({marks})"
-        origins = {row[0]: row[1] for row in self.query(sql, list(depths))}
-        return [
-            Relative(row=row, depth=depths[int(row.id)], fork=_fork(origins[int(row.id)], True))
-            for row in self.rows(list(depths))
-        ]
 
     def _last(self, run_id: int, kind: str) -> dict[str, Any]:
         """Values of the newest event of a kind."""
@@ -429,15 +394,6 @@ def _note(values: dict[str, Any], state: str) -> str:
     if state not in (RunState.STARTING, RunState.RUNNING) or values.get("done", 0) == values.get("total", 0):
         return ""
     return f"{values.get('text')} {values.get('done')}/{values.get('total')}"
-
-
-def _fork(cell: Any, here: bool) -> ForkView | None:
-    """The checkpoint that a run was forked from."""
-    found = cells.mapped(cell)
-    if not found:
-        return None
-    step, global_step = cells.count(found.get("step")), cells.count(found.get("global_step"))
-    return ForkView(str(found.get("run", "")), str(found.get("stage", "")), step, global_step, here)
 
 
 def _stage_view(row: sqlite3.Row, reused_from: str) -> StageView:

@@ -107,18 +107,26 @@ async def test_fork_of_a_recipe_that_is_not_listed_says_how(family: Home, tmp_pa
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_history_shows_the_family_as_a_tree(family: Home, ascii_only: bool) -> None:
     assert "lineage" not in plain(facts.history(family, "1", 80, ascii_only))
-    for place in ("1@9", "1@5", "2@11"):
-        child_of(family, place)
-    text = plain(facts.history(family, "2", 80, ascii_only))
+    child_of(family, "1@9", "segment.optim.lr=0.2")
+    child_of(family, "1@5")
+    child_of(family, "2@11", "seed=3")
+    text = plain(facts.history(family, "2", 100, ascii_only))
     branch, arrow = ("`- ", "<-") if ascii_only else ("└─ ", "←")
     tree = text.split("lineage\n")[1].split("\n\n")[0].splitlines()
+    parent = runs.list_runs(family)[-1]
     assert tree == [
-        "1 tiny  held",
-        f"{branch}2 tiny  held  from step 9 (segment 2)  {arrow} this run",
-        f"   {branch}4 tiny  held  from step 9 (segment 2)",
+        f"1 tiny  held, mIoU {parent.metrics['miou']:.1f}",
+        f"{branch}2 tiny  {arrow} this run  from step 9 (segment 2)  held  segment.optim.lr=0.2",
+        f"   {branch}4 tiny  from step 9 (segment 2)  held  seed=3",
     ]
     assert not ascii_only or text.isascii()
-    assert f"{branch}3 tiny  held  from step 5 (match 2)" in plain(facts.history(family, "1", 80, ascii_only))
+    assert f"{branch}3 tiny  from step 5 (match 2)  held" in plain(facts.history(family, "1", 80, ascii_only))
+
+
+def test_branches_of_a_tree() -> None:
+    #  a, its children b (with c and d) and e
+    assert facts.branches([0, 1, 2, 2, 1], False) == ["", "├─ ", "│  ├─ ", "│  └─ ", "└─ "]
+    assert facts.branches([0, 1, 2, 3], True) == ["", "`- ", "   `- ", "      `- "]
 
 
 def test_history_of_a_child_whose_parent_is_gone(family: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from mmtui.domain.text import duration, printable, shorten
@@ -82,16 +83,30 @@ def lineage(home: Home, detail: RunDetail, width: int, ascii_only: bool) -> list
         gone = f"run {printable(detail.parent.run)}, not here any more: forked at {printable(detail.parent.words())}"
         lines.append([(fit(gone, width, ascii_only).rstrip(), "dim")])
     found = runs.family(home, detail.row.id, MOST_RELATIVES)
-    for one in found:
-        branch = ("" if not one.depth else "`- " if ascii_only else "└─ ").rjust(3 * one.depth)
+    for one, branch in zip(found, branches([one.depth for one in found], ascii_only), strict=True):
         where = f"  from {printable(one.fork.words())}" if one.fork is not None else ""
         own = one.row.id == detail.row.id
         here = ("  <- this run" if ascii_only else "  ← this run") if own else ""
-        text = f"{branch}{one.row.id} {shorten(printable(one.row.name), 40)}  {one.row.state}{where}{here}"
+        miou = one.row.metrics.get("miou")
+        outcome = one.row.state if miou is None else f"{one.row.state}, mIoU {miou:.1f}"
+        changed = f"  {printable(' '.join(one.changed))}" if one.changed else ""
+        text = f"{branch}{one.row.id} {shorten(printable(one.row.name), 40)}{here}{where}  {outcome}{changed}"
         lines.append([(fit(text, width, ascii_only).rstrip(), "warn" if own else "")])
     if len(found) >= MOST_RELATIVES:
         lines.append([("... and more: mmtui ls", "dim")])
     return lines
+
+
+def branches(depths: Sequence[int], ascii_only: bool) -> list[str]:
+    """What stands before each line of a tree whose lines have these depths, parents first."""
+    tee, corner, down = ("|- ", "`- ", "|  ") if ascii_only else ("├─ ", "└─ ", "│  ")
+    found: list[str] = []
+    open_: list[int] = []  # depths at which more is to come below this line
+    for depth in reversed(depths):
+        end = tee if depth in open_ else corner
+        found.append("".join(down if above in open_ else "   " for above in range(1, depth)) + (end if depth else ""))
+        open_ = [*(above for above in open_ if above < depth), depth]
+    return found[::-1]
 
 
 def _when(t: float) -> str:

@@ -408,7 +408,9 @@ class RunsScreen(Screen[None]):
         """Launch a run like the selected one, but."""
         detail = self.program.feed.latest.detail
         if detail is not None:
-            like = NewRun(detail.row.recipe, detail.overrides, "")
+            tie = detail.parent
+            origin = ("--from", f"{tie.run}@{tie.global_step}") if tie is not None and tie.here else ()
+            like = NewRun(detail.row.recipe, detail.overrides, "", origin)
             self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
 
     def _launch(self, wanted: object) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from engine.config import load_recipe
 from mmtui.paths import Home
-from mmtui.services import runs
+from mmtui.services import reports, runs, seeds
 from tests.family import trained_parent
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
@@ -135,7 +135,7 @@ def test_run_from_refusals_say_why_and_queue_nothing(
 def test_run_from_a_parent_whose_folder_is_gone_exits_5(family: Home, mmtui_: Invoke) -> None:
     shutil.rmtree(family.run("1").root)
     found = mmtui_("run", "--from", "1")
-    assert found.code == 5 and "the folder of run 1 is gone" in found.err
+    assert found.code == 5 and "run 1 cannot be forked: its folder is gone" in found.err
 
 
 def test_run_from_a_parent_without_checkpoints_exits_5(populated: Home, mmtui_: Invoke) -> None:
@@ -203,3 +203,19 @@ def test_capsule_keeps_the_lineage_but_ties_it_to_no_run_of_another_machine(
     parent = runs.get_run(family, "3").parent
     assert parent is not None and (parent.run, parent.global_step, parent.here) == ("1", 9, False)
     assert [child.run for child in runs.get_run(family, "1").children] == ["2"]
+
+
+def test_forks_are_folded_with_their_like_alone_and_are_no_row_of_the_paper(family: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("run", "--from", "1@9", "seed=0..1", "--hold", "-q").code == 0
+    assert mmtui_("run", "--from", "1@5", "--hold", "-q").code == 0
+    keys = seeds.keys_of(family, ["1", "2", "3", "4"])
+    assert keys["2"] == keys["3"] and len(set(keys.values())) == 3
+    assert seeds.changed_in(list(keys.values()))[keys["4"]] == ('from="1@5"',)
+    connection = sqlite3.connect(family.database)
+    connection.execute("UPDATE runs SET recipe = 'voc_alexnet_random_mixmatch', state = 'succeeded', miou = id")
+    connection.commit()
+    connection.close()
+    (row, _) = [row for row in reports.paper(family) if row.recipe == "voc_alexnet_random_mixmatch"]
+    assert (row.measured, row.runs) == (1.0, 1)
+    folds = {fold.ids: fold for fold in seeds.fold(family, ["1", "2", "3"])}
+    assert folds["2", "3"].overrides == ("runtime.keep_every=2", "--from", "1@9")

@@ -243,7 +243,11 @@ def test_plan_takes_the_newest_state_that_the_recipe_allows(parent: Runner) -> N
         (None, {"model__width": 0.5}, "model.width is 0.5 here and 0.25 in run 12"),
         (None, {"model__dropout": 0.1}, "model.dropout is 0.1 here and 0.5 in run 12"),
         (None, {"data": {"kind": "voc", "root": "x"}}, "data.kind is voc here and shapes in run 12"),
-        (2, {"proxy__kind": "rotation"}, "proxy.kind is rotation here and colorization in run 12: inside stage proxy"),
+        (
+            2,
+            {"proxy__kind": "rotation"},
+            "proxy.kind is rotation here and colorization in run 12, and cannot change inside stage proxy",
+        ),
         (3, {"proxy": None}, "run 12 has the end of proxy (step 3), but this recipe has no stage proxy"),
         (2, {"proxy__steps": 2}, "proxy.steps=2 leaves nothing to train"),
     ],
