@@ -328,3 +328,23 @@ def test_take_over_leaves_no_fork_when_it_is_cut_off(
 )
 def test_parse_place(text: str, place: tuple[str, int | None]) -> None:
     assert parse_place(text) == place
+
+
+def test_fork_of_a_running_parent_that_removes_the_checkpoint_meanwhile_takes_what_is_there(
+    parent: Runner, child: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.config import forking
+
+    busy = Runner(tmp_path / "busy")
+    shutil.copytree(parent.run_dir, busy.run_dir)
+    really = forking.link
+
+    def remove_first(source: Path, target: Path) -> None:
+        if "segment/step_00000004" in str(source):
+            shutil.rmtree(source.parent)
+        really(source, target)
+
+    monkeypatch.setattr(forking, "link", remove_first)
+    plan = forking.take(tiny_recipe(), (busy.run_dir, "12", 12), child.run_dir)
+    assert (plan.origin.stage, plan.origin.step) == ("segment", 2)
+    assert names(child) == ["proxy/final", "match/final", "segment/step_00000002"]
