@@ -17,6 +17,7 @@ from types import FrameType
 
 from engine import pictures_cli, weights_cli
 from engine.config import Recipe, RecipeFileError, load_recipe
+from engine.config.forking import parse_place
 from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
@@ -71,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--attempt", type=int, default=0, help="number of this attempt (default: the next)")
             sub.add_argument("--smoke", action="store_true", help="two steps of each stage, few images, a thin network")
             sub.add_argument("--stage-cache", type=Path, help="folder of outputs that runs share (default: none)")
+            sub.add_argument(
+                "--from",
+                dest="origin",
+                metavar="RUN_DIR[@STEP]",
+                help="begin at the newest checkpoint of another run, at or before that step of the whole run",
+            )
             sub.add_argument("--probe", action="store_true", help="measure first what the recipe needs")
             sub.add_argument("--quiet", action="store_true", help="no progress lines")
     pictures_cli.add_parser(commands)
@@ -87,7 +94,7 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
         stop = StopSignal()
         if int(os.environ.get("RANK", "0")) > 0:
             # One of several processes that torchrun has started: rank 0 alone writes.
-            return _train(recipe, run_dir, SilentWriter(), 1, stop, lambda _line: None, options.stage_cache)
+            return _train(recipe, run_dir, SilentWriter(), 1, stop, lambda _line: None, options)
         if not _lock(run_dir):
             _say(f"error: another process is training in {run_dir}: wait for it, or use another --run-dir")
             return 1
@@ -101,7 +108,7 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
     with Heartbeat(writer):
         if options.probe:
             _probe(writer, Path(options.recipe or options.name))
-        return _train(recipe, run_dir, writer, attempt, stop, echo, options.stage_cache)
+        return _train(recipe, run_dir, writer, attempt, stop, echo, options)
 
 
 def _probe(writer: EventWriter, recipe_file: Path) -> None:
@@ -147,14 +154,15 @@ def _train(
     attempt: int,
     stop: StopSignal,
     echo: Callable[[str], None],
-    cache: Path | None,
+    options: argparse.Namespace,
 ) -> int:
     try:
+        fork = _fork(options.origin)
         # torch takes seconds to import: a bad recipe or option must be told before that.
         from engine import dist
         from engine.loop import train
 
-        status = train(recipe, run_dir, writer, attempt, stop.requested, echo, cache)
+        status = train(recipe, run_dir, writer, attempt, stop.requested, echo, options.stage_cache, fork)
         # Only after a success: a process that has failed must not wait for the others.
         dist.finish()
     except EngineError as error:
@@ -169,6 +177,21 @@ def _train(
         return 1
     writer.emit("run_finished", {"status": status})
     return 0 if status == "succeeded" else EXIT_STOPPED
+
+
+def _fork(text: str | None) -> tuple[Path, int | None] | None:
+    """Folder and step of ``--from``.
+
+    Raises:
+        RecipeError: there is no such folder.
+    """
+    if not text:
+        return None
+    name, step = parse_place(text)
+    folder = Path(name).expanduser().absolute()
+    if not folder.is_dir():
+        raise RecipeError(f"--from {text}: there is no run directory {folder}; write RUN_DIR or RUN_DIR@STEP")
+    return folder, step
 
 
 def _fail(writer: EventWriter, text: str, kind: str) -> None:

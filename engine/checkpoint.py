@@ -2,6 +2,7 @@
 
     RUN/checkpoints/<stage>/step_00000040/  meta.json  model.safetensors  optim.pt
     RUN/checkpoints/<stage>/final/          meta.json  model.safetensors
+    RUN/checkpoints/origin.json             of a forked run alone (engine.config.forking)
 
 ``meta.json`` can be read without torch and is the last file of a checkpoint to be written; a folder without it,
 or with a temporary name, does not count. It holds size and SHA-256 of the other files: one that was damaged later is
@@ -13,10 +14,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError, disk_full_text
+from engine.files import sync_folder, write_file
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
@@ -45,6 +46,13 @@ class Checkpoint:
         """What was written beside the weights."""
         return read_meta(self.path)
 
+    def kept(self) -> bool:
+        """Whether it is kept for good."""
+        try:
+            return bool(self.meta().get("kept"))
+        except CheckpointError:
+            return False
+
 
 def stage_folder(run_dir: Path, stage: str) -> Path:
     """Where the checkpoints of a stage lie."""
@@ -59,8 +67,12 @@ def save_step(
     optimiser: torch.optim.Optimizer,
     meta: Mapping[str, Any],
     keep: int = 2,
+    keep_every: int = 0,
 ) -> Path:
     """Write the state after ``step`` steps and remove all but the newest ``keep`` step checkpoints.
+
+    Args:
+        keep_every: those of steps that are multiples of it are never removed; 0 = none.
 
     Raises:
         CheckpointError: the disk is full; earlier checkpoints are untouched.
@@ -69,14 +81,21 @@ def save_step(
     buffer = io.BytesIO()
     torch.save(optimiser.state_dict(), buffer)
     files: dict[str, bytes | memoryview] = {"model.safetensors": _weights(module), "optim.pt": buffer.getbuffer()}
-    path = _write(folder / f"step_{step:08d}", files, {**meta, "stage": stage, "step": step})
-    for old in step_checkpoints(run_dir, stage)[:-keep]:
-        shutil.rmtree(old.path, ignore_errors=True)
+    kept = bool(keep_every and step % keep_every == 0)
+    path = _write(folder / f"step_{step:08d}", files, {**meta, "stage": stage, "step": step, "kept": kept})
+    _remove(step_checkpoints(run_dir, stage)[:-keep])
     return path
 
 
+def _remove(several: Iterable[Checkpoint]) -> None:
+    """Remove step checkpoints, but for those that are kept for good."""
+    for old in several:
+        if not old.kept():
+            shutil.rmtree(old.path, ignore_errors=True)
+
+
 def save_final(run_dir: Path, stage: str, module: nn.Module | None, meta: Mapping[str, Any]) -> Path:
-    """Write what a finished stage hands on; its step checkpoints are then removed.
+    """Write what a finished stage hands on; its step checkpoints are then removed, but for those kept for good.
 
     Raises:
         CheckpointError: the disk is full; the step checkpoints stay.
@@ -84,8 +103,7 @@ def save_final(run_dir: Path, stage: str, module: nn.Module | None, meta: Mappin
     folder = stage_folder(run_dir, stage)
     files: dict[str, bytes | memoryview] = {} if module is None else {"model.safetensors": _weights(module)}
     path = _write(folder / "final", files, {**meta, "stage": stage})
-    for old in step_checkpoints(run_dir, stage):
-        shutil.rmtree(old.path, ignore_errors=True)
+    _remove(step_checkpoints(run_dir, stage))
     return path
 
 
@@ -161,17 +179,20 @@ def clean(run_dir: Path) -> None:
 
 
 def load_step(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Fill module and optimiser, strictly.
+    """Fill module and optimiser, strictly. The optimiser's settings stay those it was built with: a fork has its own.
 
     Raises:
         CheckpointError: the files are damaged or belong to another recipe.
     """
     load_module(checkpoint.path, module)
     file = checkpoint.path / "optim.pt"
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimiser.param_groups]
     try:
         optimiser.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         raise CheckpointError(f"{file} cannot be loaded ({_first_line(error)}); remove {checkpoint.path}") from error
+    for group, own in zip(optimiser.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def load_module(path: Path, module: nn.Module) -> None:
@@ -203,33 +224,18 @@ def _write(target: Path, files: Mapping[str, bytes | memoryview], meta: Mapping[
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700)
         for name, content in {**files, "meta.json": text.encode()}.items():
-            _write_file(temporary / name, content)
-        _sync_folder(temporary)
+            write_file(temporary / name, content)
+        sync_folder(temporary)
         if target.exists():
             # Only a re-done stage meets an older output of its own; a rename cannot replace a folder with files.
             shutil.rmtree(target)
         temporary.rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         needed = sum(len(content) for content in files.values()) / 2**20
         raise CheckpointError(disk_full_text(error, target, f"a checkpoint of {needed:.1f} MiB,")) from error
     return target
-
-
-def _write_file(path: Path, content: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 import engine
 from engine import checkpoint, determinism, dist
+from engine.config import forking
 from engine.config.schema import Recipe
 from engine.data.registry import class_names
-from engine.errors import EngineError
+from engine.errors import CheckpointError, EngineError
 from engine.events import EventWriter
 from engine.replay import Replay
 from engine.resume import Position, find_position
@@ -38,6 +39,7 @@ def train(
     stop_requested: Callable[[], bool],
     echo: Echo,
     cache: Path | None = None,
+    fork: tuple[Path, int | None] | None = None,
 ) -> str:
     """Run every stage that has not finished yet; returns ``succeeded`` or ``stopped``.
 
@@ -49,6 +51,8 @@ def train(
         stop_requested: asked after every step; True = checkpoint and leave.
         echo: takes plain progress lines.
         cache: folder of outputs that runs share, see ``engine.stage_cache``; None = every stage is trained here.
+        fork: folder of a run to begin from, and the step of it (None: as far as it has come); once begun, this run
+            goes on from its own checkpoints. See ``engine.config.forking``.
 
     Raises:
         EngineError: bad data, a full disk, a loss that is no number.
@@ -56,15 +60,20 @@ def train(
     threads = determinism.configure(recipe.runtime.threads, recipe.runtime.deterministic)
     device = choose_device(recipe)
     dist.start(device)
-    position = _agreed_position(recipe, run_dir)
+    position = _agreed_position(recipe, run_dir, fork)
+    origin = forking.read_origin(run_dir)
     writer.at("", 0, position.global_step)
-    writer.emit("run_started", _started(recipe, attempt, device, position, threads))
+    told = {"forked_from": origin["forked_from"] if origin else None}
+    writer.emit("run_started", {**_started(recipe, attempt, device, position, threads), **told})
     for warning in position.warnings:
         writer.emit("warning", {"text": warning})
     stop = Stop(stop_requested)
     context = Context(recipe, run_dir, device, writer, stop.requested, rank=dist.rank(), attempt=attempt)
+    if origin is not None:
+        context.lineage = origin["lineage"]
+        tell_taken(context, origin, position)
     if cache is not None:
-        context.cache = StageCache(cache, recipe, device_words(device), context.told())
+        context.cache = StageCache(cache, recipe, device_words(device), context.told(), forked=origin is not None)
         if dist.rank() == 0 and not tell_data(context):
             return "stopped"
     offset = 0
@@ -80,6 +89,23 @@ def train(
         offset += total
     writer.at("", 0, offset)
     return "succeeded"
+
+
+def tell_taken(context: Context, origin: Mapping[str, Any], position: Position) -> None:
+    """Report the stages that a fork has taken over, until it has a checkpoint of its own."""
+    steps = dict(context.recipe.stages())
+    begun = (origin.get("begun") or ["", 0])[1]
+    if position.global_step != sum(steps[name] for name in origin["taken"]) + begun:
+        return
+    offset, writer = 0, context.writer
+    for name, total in context.recipe.stages():
+        if name in origin["taken"]:
+            writer.at(name, 0, offset)
+            writer.emit("stage_started", {"total_steps": total, "offset": offset, "resumed_step": 0})
+            writer.at(name, total, offset + total)
+            writer.emit("stage_reused", {"key": "", "run": origin["forked_from"]["run"], "saved_seconds": 0.0})
+            writer.emit("stage_finished", {"seconds": 0.0, "reused": True})
+        offset += total
 
 
 def tell_data(context: Context) -> bool:
@@ -133,15 +159,32 @@ class Stop:
         return self._agreed, due
 
 
-def _agreed_position(recipe: Recipe, run_dir: Path) -> Position:
+def _agreed_position(recipe: Recipe, run_dir: Path, fork: tuple[Path, int | None] | None = None) -> Position:
     """Where to go on. Rank 0 tidies the directory first; the others find it as it left it."""
     if dist.rank() == 0:
         checkpoint.clean(run_dir)
+        if fork is not None and forking.read_origin(run_dir) is None:
+            parent, step = fork
+            forking.take(recipe, (parent, str(parent), step), run_dir, class_names(recipe.data))
+        elif forking.read_origin(run_dir) is not None:
+            check_classes(recipe, run_dir)
         position = find_position(recipe, run_dir)
         dist.barrier()
         return position
     dist.barrier()
     return find_position(recipe, run_dir)
+
+
+def check_classes(recipe: Recipe, run_dir: Path) -> None:
+    """Raises CheckpointError if a fork's data have other classes than its parent's: the queue has not read them."""
+    names = class_names(recipe.data)
+    for kept in forking.kept_checkpoints(run_dir):
+        before = kept.meta.get("classes")
+        if before is not None and list(before) != list(names):
+            raise CheckpointError(
+                f"{kept.path} was trained on the classes {', '.join(before)}, the data now have {', '.join(names)}:"
+                " a fork needs the classes of its parent"
+            )
 
 
 def run_stage(context: Context, name: str, total: int, offset: int, position: Position, echo: Echo, stop: Stop) -> bool:
@@ -170,7 +213,7 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         raise advice from error
     if finished:
         if context.rank == 0:
-            meta = {**provenance(context.recipe), **stage.summary()}
+            meta = {**provenance(context), **stage.summary()}
             checkpoint.save_final(context.run_dir, name, stage.output(), meta)
             _keep(context, name, time.monotonic() - began, inputs)
         dist.barrier()
@@ -221,9 +264,11 @@ def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Ech
         # By the clock of rank 0 alone: other clocks would be due at other steps.
         due = context.rank == 0 and time.monotonic() - saved_at >= runtime.checkpoint_seconds
         due = due or (runtime.checkpoint_every > 0 and done % runtime.checkpoint_every == 0)
-        stopping, due = stop.agree(due)
+        # Kept for good, the last step's too: with its optimiser a fork can make the stage longer.
+        keep = runtime.keep_every > 0 and done % runtime.keep_every == 0
+        stopping, due = stop.agree(due or keep)
         stopping = stopping or observed is None
-        if (due or stopping) and stage.optimiser is not None and (done < total or observed is None):
+        if (due or stopping) and stage.optimiser is not None and (done < total or observed is None or keep):
             watch.check()
             save(context, stage, done, observed=observed is not None)
             saved_at = time.monotonic()
@@ -278,8 +323,9 @@ def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
         done,
         stage.module,
         stage.optimiser,
-        {**provenance(context.recipe), "observed": observed, "splits": stage.splits},
+        {**provenance(context), "observed": observed, "splits": stage.splits},
         keep=context.recipe.runtime.keep_checkpoints,
+        keep_every=context.recipe.runtime.keep_every,
     )
     size = sum(file.stat().st_size for file in path.iterdir())
     values = {
@@ -305,9 +351,12 @@ def choose_device(recipe: Recipe) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def provenance(recipe: Recipe) -> dict[str, Any]:
+def provenance(context: Context) -> dict[str, Any]:
     """What every checkpoint says of its origin."""
+    recipe = context.recipe
+    forked = {"lineage": list(context.lineage)} if context.lineage else {}
     return {
+        **forked,
         "recipe": recipe.model_dump(mode="json"),
         "engine": engine.__version__,
         "torch": torch.__version__,

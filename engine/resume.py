@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from engine import checkpoint, dist
 from engine.checkpoint import Checkpoint
+from engine.config import forking
 from engine.config.determining import determining
 from engine.config.schema import Recipe
 from engine.errors import CheckpointError
@@ -38,16 +39,26 @@ def find_position(recipe: Recipe, run_dir: Path) -> Position:
     """Where the checkpoints of a run directory let it go on.
 
     Raises:
-        CheckpointError: they were made with another recipe, or the output of a finished stage is damaged.
+        CheckpointError: they were made with another recipe, or the output of a finished stage is damaged, or what a
+            fork began with is gone.
     """
-    offset = 0
+    offset, origin = 0, forking.read_origin(run_dir) or {}
+    taken = origin.get("taken", ())
     for name, total in recipe.stages():
         final = checkpoint.final_checkpoint(run_dir, name)
+        if final is None and name in taken:
+            raise CheckpointError(f"the output of stage {name} that this run took over is gone: fork the run again")
         if final is None:
-            return _within_stage(recipe, run_dir, name, offset)
+            position = _within_stage(recipe, run_dir, name, offset)
+            if position.found is None and (origin.get("begun") or [""])[0] == name:
+                raise CheckpointError(
+                    f"the checkpoint of stage {name} that this run was forked from is damaged or gone: fork it again"
+                )
+            return position
         problem = checkpoint.damage(final)
         if problem:
-            raise CheckpointError(f"{final} is damaged ({problem}); remove it, and the stage trains again")
+            cure = "fork the run again" if name in taken else "remove it, and the stage trains again"
+            raise CheckpointError(f"{final} is damaged ({problem}); {cure}")
         check_same_recipe(recipe, final, name)
         offset += total
     return Position("", 0, offset)
@@ -60,8 +71,9 @@ def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int) -> Posi
             warnings.append(f"no checkpoint of stage {name} is sound: the stage starts again")
         return Position(name, 0, offset, None, tuple(warnings))
     check_same_recipe(recipe, found.path, name)
-    threads = found.meta().get("threads", torch.get_num_threads())
-    if threads != torch.get_num_threads():
+    meta = found.meta()
+    threads = meta.get("threads", torch.get_num_threads())
+    if forking.TRAINED_WITH not in meta and threads != torch.get_num_threads():
         warnings.append(
             f"the checkpoint was made with {threads} CPU threads, now there are {torch.get_num_threads()}:"
             f" losses may differ in their last digits; set runtime.threads={threads} to go on exactly"
@@ -76,11 +88,13 @@ def check_same_recipe(recipe: Recipe, path: Path, stage: str) -> None:
         CheckpointError: they differ; the message names the first key.
     """
     try:
-        made_with = Recipe.model_validate(checkpoint.read_meta(path)["recipe"])
+        meta = checkpoint.read_meta(path)
+        made_with = Recipe.model_validate(meta["recipe"])
     except (KeyError, ValidationError) as error:
         raise CheckpointError(f"{path} holds no recipe that can be read: use another run directory") from error
-    processes = checkpoint.read_meta(path).get("processes", 1)
-    if processes != dist.world_size():
+    processes = meta.get("processes", 1)
+    # What a fork began with may have been trained on another machine: the rest is its own.
+    if forking.TRAINED_WITH not in meta and processes != dist.world_size():
         raise CheckpointError(
             f"{path} was made by {processes} processes, now there are {dist.world_size()}: the rest would not be what"
             f" one training computes; start {processes} (torchrun --nproc_per_node {processes}), or use another run"

@@ -30,6 +30,7 @@ from engine.data import digests
 from engine.data.dataset import Progress
 from engine.data.fingerprint import fingerprint
 from engine.data.images import list_images
+from engine.files import link
 
 FORMAT = 1
 KEY_CHARACTERS = 32
@@ -86,14 +87,20 @@ def source_digest() -> str:
 
 
 class StageCache:
-    """The cache as one run uses it. A cache that cannot be read or written costs time, never a run."""
+    """The cache as one run uses it. A cache that cannot be read or written costs time, never a run.
 
-    def __init__(self, folder: Path, recipe: Recipe, device: str, progress: Progress | None = None) -> None:
+    A forked run takes nothing from it and puts nothing into it: what it computes depends on its parent too.
+    """
+
+    def __init__(
+        self, folder: Path, recipe: Recipe, device: str, progress: Progress | None = None, *, forked: bool = False
+    ) -> None:
         self.folder, self.recipe, self.device, self.progress = folder, recipe, device, progress
+        self.forked = forked
 
     def covers(self, stage: str) -> bool:
         """Whether outputs of this stage are shared at all."""
-        return stage in REUSED_STAGES and self.recipe.runtime.reuse_stages
+        return stage in REUSED_STAGES and self.recipe.runtime.reuse_stages and not self.forked
 
     def inputs(self, stage: str) -> dict[str, Any]:
         """See ``stage_inputs``; checksums of files that did not change are remembered from run to run."""
@@ -156,17 +163,10 @@ def _copy(source: Path, target: Path, meta: dict[str, Any]) -> None:
     try:
         for file in source.iterdir():
             if file.name != "meta.json":
-                _link(file, temporary / file.name)
+                link(file, temporary / file.name)
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
         if target.exists():
             shutil.rmtree(target)  # a damaged one, or one without its meta file
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -31,7 +31,7 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     yield "reference_compat", data["reference_compat"]
     yield "runtime.precision", data["runtime"]["precision"]
     for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
-        for key, value in _flat(data[section], section):
+        for key, value in flat(data[section], section):
             if key not in FREE_KEYS:
                 yield key, value
 
@@ -72,9 +72,10 @@ def work_name(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a key, by its full name."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}")
+            yield from flat(item, f"{key}.{name}")
     else:
         yield key, value

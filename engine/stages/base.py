@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ class Context:
         rank: number of this process, 0 when alone.
         attempt: number of this process life of the run, from 1.
         cache: outputs of stages that other runs have trained; None = every stage is trained here.
+        lineage: checkpoints that this run and its forebears were forked from, oldest first.
     """
 
     recipe: Recipe
@@ -51,6 +52,7 @@ class Context:
     rank: int = 0
     attempt: int = 1
     cache: StageCache | None = None
+    lineage: Sequence[dict[str, Any]] = ()
     _data: dict[str, SegmentationData] = field(default_factory=dict)
 
     def data(self, split: Split) -> SegmentationData:

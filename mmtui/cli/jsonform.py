@@ -11,6 +11,7 @@ from mmtui.domain.views import (
     AttemptView,
     ClassTable,
     DeviceSnapshot,
+    ForkView,
     Point,
     RecipeView,
     RunDetail,
@@ -69,7 +70,14 @@ def detail(found: RunDetail) -> dict[str, Any]:
         "replay": found.replay,
         "terms": found.terms,
         "note": found.note,
+        "parent": None if found.parent is None else dataclasses.asdict(found.parent),
+        "children": [fork(child) for child in found.children],
     }
+
+
+def fork(item: ForkView) -> dict[str, Any]:
+    """A child of ``mmtui show --json``: its id, and the checkpoint of the run that it began with."""
+    return {"run": item.run, "stage": item.stage, "step": item.step, "global_step": item.global_step}
 
 
 def stage(item: StageView) -> dict[str, Any]:

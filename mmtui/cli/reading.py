@@ -16,6 +16,9 @@ from mmtui.domain.views import ClassTable, Point, RunDetail
 from mmtui.errors import ExitCode, NotFoundError, UsageError
 from mmtui.paths import Home
 
+_MOST_CHILDREN = 8
+"""Of a run that a whole sweep was forked from, so many are named."""
+
 
 def show(run: RunArgument, as_json: JsonOption = False) -> None:
     """Everything about one run."""
@@ -37,6 +40,8 @@ def _show_text(found: RunDetail) -> None:
         ("state", f"{row.state}" + (f": {row.reason}" if row.reason else "")),
         ("recipe", f"{row.recipe}  {' '.join(found.overrides)}".rstrip()),
         ("seed", str(row.seed)),
+        ("parent", _parent(found)),
+        ("children", _children(found)),
         ("tags", " ".join(row.tags) or "-"),
         ("note", found.note),
         ("created", jsonform.when(row.created_at) or "-"),
@@ -64,6 +69,21 @@ def _show_text(found: RunDetail) -> None:
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}")
     for warning in found.warnings[:5]:
         render.line(f"  warning: {warning}")
+
+
+def _parent(found: RunDetail) -> str:
+    """The run that it was forked from, and where."""
+    tie = found.parent
+    if tie is None:
+        return ""
+    return f"run {tie.run} at {tie.words()}" + ("" if tie.here else "  (not here any more)")
+
+
+def _children(found: RunDetail) -> str:
+    """The runs that were forked from it, and where."""
+    more = len(found.children) - _MOST_CHILDREN
+    told = "  ".join(f"{child.run} at {child.words()}" for child in found.children[:_MOST_CHILDREN])
+    return f"{told}  and {more} more" if more > 0 else told
 
 
 def _terms(found: RunDetail) -> str:

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import report, say
 from mmtui.cli.lengths import seconds_of
 from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, option
 from mmtui.domain.states import ACTIVE_STATES, RunState
-from mmtui.domain.text import duration
+from mmtui.domain.text import duration, printable
 from mmtui.errors import ExitCode, MmtuiError, UsageError
 from mmtui.paths import Home
+
+if TYPE_CHECKING:
+    from mmtui.services.forks import Fork
 
 _FEW = 12
 """A sweep with more members is named by its group."""
 
 
 def run(
-    recipe: Annotated[str, Argument("recipe name (see: mmtui recipes) or a YAML file", complete="recipes")],
+    recipe: Annotated[
+        str, Argument("recipe name (see: mmtui recipes) or a YAML file; with --from not needed", complete="recipes")
+    ] = "",
     overrides: Annotated[
         list[str] | None,
         Argument("key=value, for example segment.steps=200; key=a,b or seed=0..4 queues one run for each", "keys"),
     ] = None,
+    from_run: Annotated[
+        str,
+        option(
+            "--from",
+            help="RUN or RUN@STEP: begin at its newest checkpoint (at or before that step), with its recipe",
+            complete="runs",
+        ),
+    ] = "",
     name: Annotated[str, option("--name", help="name of the run (default: the recipe's)")] = "",
     tag: Annotated[list[str] | None, option("--tag", help="tag (repeatable)")] = None,
     seed: Annotated[int | None, option("--seed", help="seed of the run", minimum=0)] = None,
@@ -51,11 +65,13 @@ def run(
     """Queue a run of a recipe, or one for each combination of several values, and print the ids.
 
     Example: mmtui run shapes_mixmatch segment.optim.lr=0.05,0.01 seed=0..2
+    Example: mmtui run --from 12@300 segment.optim.lr=0.001
     """
     from mmtui.services import queue, recipes, runs, supervisors
 
     home = Home.from_environment()
-    texts = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
+    recipe, overrides, fork = _base(home, recipe, overrides or [], from_run)
+    texts = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
     members = recipes.sweep(recipe, texts, home, zipped=zipped, smoke=smoke)
     if if_failed not in queue.IF_FAILED:
         raise UsageError(f"--if-failed {if_failed}: write one of {', '.join(queue.IF_FAILED)}")
@@ -76,9 +92,9 @@ def run(
     )
     queue.check_terms(terms, len(members))
     if dry_run:
-        _preview(home, recipe, members)
+        _preview(home, recipe, members, fork)
         return int(ExitCode.OK)
-    ids = queue.enqueue_all(home, recipe, members, terms)
+    ids = queue.enqueue_all(home, recipe, members, terms, fork)
     for run_id in ids:
         render.line(run_id)
     if not hold:
@@ -88,7 +104,7 @@ def run(
 
         return max(watch_run(home, run_id) for run_id in ids)
     if not quiet:
-        say(_queued(ids[0], recipe, hold) if len(ids) == 1 else _queued_all(home, ids))
+        say(_queued(home, ids[0], hold) if len(ids) == 1 else _queued_all(home, ids))
     return int(ExitCode.OK)
 
 
@@ -109,10 +125,28 @@ def _launcher(
     return {}
 
 
-def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]]) -> None:
-    """The resolved recipe of one run; of several what differs, and how long each may take."""
-    from mmtui.services import forecast, recipes
+def _base(home: Home, recipe: str, overrides: list[str], from_run: str) -> tuple[str, list[str], Fork | None]:
+    """The recipe that the overrides are of, the overrides, and the run to fork."""
+    from mmtui.services import forks
 
+    if not recipe and not from_run:
+        raise UsageError("say what to run: a RECIPE", "list them with: mmtui recipes; or fork a run: --from RUN@STEP")
+    if not from_run:
+        return recipe, overrides, None
+    fork = forks.parse(home, from_run)
+    if recipe and "=" not in recipe:
+        return recipe, overrides, replace(fork, overrides=())
+    # No recipe was given: what stands in its place is the first override.
+    return fork.recipe(home), [*([recipe] if recipe else []), *overrides], fork
+
+
+def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fork | None) -> None:
+    """The resolved recipe of one run; of several what differs, and how long each may take. What a fork takes over."""
+    from mmtui.services import forecast, forks, recipes
+
+    plans = [forks.plan(home, fork, recipes.resolve(recipe, list(texts), home)) for texts in members if fork]
+    for text in dict.fromkeys(map(forks.told, plans)):
+        say(text)
     if len(members) == 1:
         render.block(recipes.as_yaml(recipes.resolve(recipe, list(members[0]), home)))
         return
@@ -120,7 +154,8 @@ def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]]) -> None:
     rows, total = [], 0.0
     known = forecast.Costs(home)
     for number, texts in enumerate(members, 1):
-        seconds = known.seconds(recipes.resolve(recipe, list(texts), home))
+        left = plans[number - 1].left if plans else None
+        seconds = known.seconds(recipes.resolve(recipe, list(texts), home), left)
         total += seconds or 0.0
         rows.append((str(number), " ".join(text for text in texts if text not in shared), duration(seconds)))
     render.table(("run", "differs in", "about"), rows, right=(0, 2))
@@ -137,10 +172,16 @@ def _queued_all(home: Home, ids: Sequence[str]) -> str:
     return f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}, as group {group}; {next_step}"
 
 
-def _queued(run_id: str, recipe: str, hold: bool) -> str:
+def _queued(home: Home, run_id: str, hold: bool) -> str:
+    from mmtui.services import runs
+
+    found = runs.get_run(home, run_id)
+    words = printable(found.row.recipe)
+    if found.parent is not None:
+        words += f", forked from run {found.parent.run} at {found.parent.words()}"
     if hold:
-        return f"run {run_id} ({recipe}) is held; start it with: mmtui release {run_id}"
-    return f"queued run {run_id} ({recipe}); follow it with: mmtui watch {run_id}, or open the screen: mmtui"
+        return f"run {run_id} ({words}) is held; start it with: mmtui release {run_id}"
+    return f"queued run {run_id} ({words}); follow it with: mmtui watch {run_id}, or open the screen: mmtui"
 
 
 def _wish(

@@ -60,6 +60,31 @@ class AttemptView:
     device: str
 
 
+@dataclass(frozen=True, slots=True)
+class ForkView:
+    """One tie of a run's lineage: another run, and the checkpoint at which the younger of the two begins."""
+
+    run: str  # the parent's id, of a child the child's
+    stage: str
+    step: int  # step within its stage
+    global_step: int  # steps of the whole parent
+    here: bool = True  # False: that run is gone, or was never in this database
+
+    def words(self) -> str:
+        """The checkpoint, for people."""
+        return f"step {self.global_step} ({self.stage} {self.step})" if self.stage else f"step {self.global_step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relative:
+    """One line of a run's family tree."""
+
+    row: RunRow
+    depth: int  # generations below the first line
+    fork: ForkView | None  # where it begins; None for one that is no fork
+    changed: tuple[str, ...] = ()  # overrides that its parent did not have
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDetail:
     """Everything ``mmtui show`` prints."""
@@ -82,6 +107,8 @@ class RunDetail:
     replay: str = ""  # whether losses after a resume repeated those before it, in words
     terms: dict[str, Any] = field(default_factory=dict)  # gpus wanted, time limit in seconds, launcher
     note: str = ""  # what the user wrote
+    parent: ForkView | None = None  # the run it was forked from
+    children: tuple[ForkView, ...] = ()  # runs that were forked from it, oldest first
     progress_note: str = ""  # work that is no training step, such as decoding, while it goes on
 
 

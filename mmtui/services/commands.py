@@ -30,6 +30,15 @@ def run(home: Home, command: str, width: int) -> list[str]:
     return [*done.stdout.splitlines(), *([f"exit code {done.returncode}"] if done.returncode else [])]
 
 
+def enqueue(home: Home, command: str) -> tuple[list[str], str]:
+    """Queue with a command line, as it would be typed: the ids of the runs, and what there is to say."""
+    printed = run(home, f"{command} --quiet", 200)
+    ids = [line for line in printed if line.isdecimal()]
+    if not ids:
+        return [], f"! {' '.join(printed)}"
+    return ids, f"queued run {ids[0]}" if len(ids) == 1 else f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}"
+
+
 def completions(home: Home, text: str) -> list[str]:
     """What a shell would offer behind ``mmtui TEXT``."""
     words = f"mmtui {text}".split() + ([""] if text.endswith(" ") or not text else [])

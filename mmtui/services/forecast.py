@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmtui.domain.forecasting import FOREVER, Forecast, Span, Work, play
@@ -56,12 +56,13 @@ class Costs:
                 self._known.setdefault((name, _work(cells.mapped(config), name)), []).append(rate)
         self._measured = {row[0]: json.loads(row[1]) for row in needs}
 
-    def seconds(self, recipe: Recipe) -> float | None:
-        """Seconds that a run of a recipe may take; None where a stage of it has never been seen."""
+    def seconds(self, recipe: Recipe, stages: Sequence[tuple[str, int]] | None = None) -> float | None:
+        """Seconds that a run of a recipe (or these stages and steps of it) may take; None where a stage of it has never
+        been seen."""
         from engine.config.determining import work_name
 
         wanted, total = recipe.model_dump(mode="json"), self.around[1]
-        for stage, steps in recipe.stages():
+        for stage, steps in recipe.stages() if stages is None else stages:
             rates = self.rates(stage, wanted, work_name(recipe))
             if rates is None and stage != "evaluate":
                 return None

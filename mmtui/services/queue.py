@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
     from engine.config import Recipe
+    from mmtui.services.forks import Fork
     from mmtui.store.runs import NewRun
 
 VERBS: dict[str, RunEvent] = {
@@ -88,22 +90,30 @@ def enqueue(
     return enqueue_all(home, recipe, [texts], Terms(name=name, tags=tags, hold=hold, group=group))[0]
 
 
-def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms: Terms = Terms()) -> list[str]:
+def enqueue_all(
+    home: Home, recipe: str, members: Sequence[Sequence[str]], terms: Terms = Terms(), fork: Fork | None = None
+) -> list[str]:
     """Queue one run for each list of overrides, all or none; returns their ids.
+
+    Args:
+        fork: the run whose checkpoint they begin with; it is theirs from now on.
 
     Raises:
         UsageError: the recipe, an override or a term is wrong.
+        RefusedError: the run to fork has no checkpoint at or before the step.
         UnreachableError: the database cannot be written.
     """
     check_terms(terms, len(members))
     _refuse_impossible(terms)
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
     from engine.config import dump_recipe
-    from mmtui.services import code, recipes
+    from mmtui.services import code, forks, recipes
     from mmtui.store.db import Database
     from mmtui.store.runs import insert_run, set_group, set_setting
 
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
+    for one in resolved if fork is not None else ():
+        forks.plan(home, fork, one)  # type: ignore[arg-type]
     home.create()
     frozen = code.freeze(home)
     database = Database(home)
@@ -112,7 +122,7 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
             ids: list[str] = []
             group = terms.group
             for one, texts in zip(resolved, members, strict=True):
-                new = _new_run(one, texts, frozen, terms, group)
+                new = _new_run(one, texts, frozen, terms, group, fork)
                 run_id = str(insert_run(session, new, above=highest_folder(home)))
                 ids.append(run_id)
                 if len(members) > 1 and not group:
@@ -120,6 +130,8 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
                     set_group(session, int(run_id), group)
                 # Inside the transaction: a run is never visible without its files.
                 _write_files(home, run_id, dump_recipe(one), new)
+                if fork is not None:
+                    _begin_fork(session, home, run_id, fork, one)
             if terms.fail_fast:
                 set_setting(session, f"failfast:{group}", "1")
             if terms.budget:
@@ -127,6 +139,22 @@ def enqueue_all(home: Home, recipe: str, members: Sequence[Sequence[str]], terms
     finally:
         database.close()
     return ids
+
+
+def _begin_fork(session: Session, home: Home, run_id: str, fork: Fork, recipe: Recipe) -> None:
+    """Take the checkpoint over now: the parent may train on, be removed or be purged while its child waits."""
+    from mmtui.services import forks
+    from mmtui.store.runs import set_origin
+
+    try:
+        found = forks.take(home, fork, recipe, run_id)
+    except BaseException:
+        shutil.rmtree(home.run(run_id).root, ignore_errors=True)
+        raise
+    manifest = home.run(run_id).manifest
+    told = json.loads(manifest.read_text()) | {"forked_from": forks.origin_of(found)}
+    write_file(manifest, json.dumps(told, indent=1))
+    set_origin(session, int(run_id), forks.origin_of(found), forks.done_of(found))
 
 
 def check_terms(terms: Terms, count: int) -> None:
@@ -158,7 +186,14 @@ def _refuse_impossible(terms: Terms) -> None:
         )
 
 
-def _new_run(resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], terms: Terms, group: str) -> NewRun:
+def _new_run(
+    resolved: Recipe,
+    texts: Sequence[str],
+    frozen: Mapping[str, Any],
+    terms: Terms,
+    group: str,
+    fork: Fork | None = None,
+) -> NewRun:
     from engine.config.determining import work_name
     from mmtui.store.runs import NewRun
 
@@ -167,7 +202,7 @@ def _new_run(resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], 
         recipe=resolved.name,
         seed=resolved.seed,
         config=resolved.model_dump(mode="json"),
-        overrides=list(texts),
+        overrides=list(texts) if fork is None else fork.with_overrides(texts),
         code=frozen,
         stages=resolved.stages(),
         tags=terms.tags,
@@ -179,7 +214,8 @@ def _new_run(resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], 
         if_failed=terms.if_failed,
         wanted=terms.wanted,
         work=work_name(resolved),
-        shared_stages=_shared_stages(resolved, frozen),
+        # What a fork computes depends on its parent too.
+        shared_stages={} if fork is not None else _shared_stages(resolved, frozen),
         time_limit=terms.time_limit,
         launcher=terms.launcher,
     )
@@ -260,7 +296,8 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
     """
     from engine.config import RecipeFileError, dump_recipe, load_recipe
     from engine.config.determining import work_name
-    from mmtui.store.runs import change_recipe, read_run
+    from mmtui.services import forks
+    from mmtui.store.runs import change_recipe, read_run, set_origin
 
     paths = home.run(run_id)
     with writing(home) as session:
@@ -274,10 +311,14 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
             resolved = load_recipe(paths.recipe, list(overrides))
         except RecipeFileError as error:
             raise UsageError(str(error)) from None
+        forked = forks.change_recipe(home, resolved, run_id) if run.origin != "{}" else None
         texts = [*json.loads(run.overrides), *overrides]
         change_recipe(session, run, resolved.model_dump(mode="json"), texts, resolved.seed, resolved.stages())
         run.work = work_name(resolved)
-        run.shared_stages = json.dumps(_shared_stages(resolved, json.loads(run.code)))
+        run.shared_stages = "{}" if forked else json.dumps(_shared_stages(resolved, json.loads(run.code)))
+        if forked:
+            here = run.parent is not None
+            set_origin(session, int(run_id), json.loads(run.origin), forks.done_of(forked), here=here)
         manifest = json.loads(paths.manifest.read_text()) | {"overrides": texts, "seed": resolved.seed}
         # Before the commit: the row is never ahead of the files. A crash in between leaves a valid recipe.
         write_file(paths.manifest, json.dumps(manifest, indent=1))

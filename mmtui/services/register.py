@@ -19,7 +19,7 @@ from mmtui.paths import Home, RunPaths
 from mmtui.services.ingest import ingest_file
 from mmtui.services.runs import class_table
 from mmtui.store.db import Database
-from mmtui.store.runs import NewRun, add_attempt, insert_run, read_run, transition
+from mmtui.store.runs import NewRun, add_attempt, insert_run, read_run, set_origin, transition
 from mmtui.store.tables import Run
 
 _ENDINGS = {"succeeded": RunEvent.EXIT_OK, "failed": RunEvent.EXIT_ERROR}
@@ -70,6 +70,7 @@ def register(database: Database, home: Home, folder: Path) -> str:
     manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
     recipe = load_recipe(paths.recipe)
     created = paths.manifest.stat().st_mtime
+    origin = _origin(manifest)
     new = NewRun(
         name=str(manifest["name"]),
         recipe=str(manifest["recipe"]),
@@ -82,15 +83,27 @@ def register(database: Database, home: Home, folder: Path) -> str:
         group=str(manifest.get("group", "")),
         held=True,  # nothing of it starts before everything is known
         work=work_name(recipe),
-        shared_stages=stage_names(recipe),
+        shared_stages={} if origin else stage_names(recipe),
     )
     with database.write(durable=True) as session:
         run_id = insert_run(session, new, now=created, number=int(folder.name))
+        if origin:
+            # The ids of another machine mean other runs here.
+            set_origin(session, run_id, origin, here=not (folder / "imported.json").exists())
     numbers = sorted(int(entry.name) for entry in paths.attempts.glob("[0-9]*") if entry.is_dir())
     for number in numbers:
         _attempt(database, paths, run_id, number)
     _close(database, run_id, bool(numbers))
     return str(run_id)
+
+
+def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint that a run was forked from; {} if it was not."""
+    found = manifest.get("forked_from") or {}
+    return {
+        **{name: str(found[name]) for name in ("run", "stage") if name in found},
+        **{name: int(found[name]) for name in ("step", "global_step") if name in found},
+    }
 
 
 def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
@@ -118,6 +131,7 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
         "state": RunState.INTERRUPTED.value,
         **dict.fromkeys(("gpus", "after"), "[]"),
         **dict.fromkeys(("shared_stages", "launcher"), "{}"),
+        "origin": json.dumps(_origin(manifest)),
         **dict.fromkeys(("reason", "error", "stage", "note"), ""),
         "position": 0.0,
         "priority": 0,

@@ -94,8 +94,12 @@ def paper(home: Home) -> Iterator[Row]:
 
 
 def _measured(home: Home) -> dict[str, list[float]]:
-    """Final mean IoU of every run that has succeeded, by recipe; of full length, as trials say nothing."""
-    sql = "SELECT recipe, miou, overrides FROM runs WHERE state = ? AND miou IS NOT NULL AND deleted_at IS NULL"
+    """Final mean IoU of every run that has succeeded, by recipe; of full length, as trials say nothing, and no forks,
+    which were trained by two recipes."""
+    sql = (
+        "SELECT recipe, miou, overrides FROM runs WHERE state = ? AND miou IS NOT NULL AND deleted_at IS NULL"
+        " AND origin = '{}'"
+    )
     found: dict[str, list[float]] = {}
     with Reader(home) as reader:
         for recipe, miou, overrides in reader.query(sql, [RunState.SUCCEEDED.value]):

@@ -12,9 +12,10 @@ from typing import Any
 from mmtui.domain import filters
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import printable
-from mmtui.domain.views import ClassTable, GraphStats, Point, RunDetail, RunRow, Series
+from mmtui.domain.views import ClassTable, GraphStats, Point, Relative, RunDetail, RunRow, Series
 from mmtui.errors import NotFoundError, TimedOutError, UsageError
 from mmtui.paths import Home
+from mmtui.store import lineage
 from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
 
@@ -183,6 +184,12 @@ def get_run(home: Home, run_id: str) -> RunDetail:
     if found is None:
         raise NotFoundError(f"no run {run_id}", "list them with: mmtui ls")
     return found
+
+
+def family(home: Home, run_id: str, most: int = 40) -> list[Relative]:
+    """The runs that a run descends from, itself, and those that descend from it (at most so many), as a tree."""
+    with Reader(home) as reader:
+        return lineage.family(reader, int(run_id), most)
 
 
 def class_table(home: Home, run_id: str, step: int | None = None, *, until: int | None = None) -> ClassTable | None:

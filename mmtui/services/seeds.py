@@ -62,7 +62,8 @@ def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
     marks = ",".join("?" * len(ids))
     with Reader(home) as reader:
         rows = reader.query(
-            f"SELECT id, recipe, seed, state, miou, config, overrides FROM runs WHERE id IN ({marks}) ORDER BY id",
+            "SELECT id, recipe, seed, state, miou, config, overrides, origin FROM runs"
+            f" WHERE id IN ({marks}) ORDER BY id",
             [int(run_id) for run_id in ids],
         )
     groups: dict[FoldKey, list[Any]] = {}
@@ -78,7 +79,15 @@ def _same(row: Any) -> FoldKey:
     """What runs of a fold have in common."""
     config = flat(cells.mapped(row["config"]))
     kept = [(k, json.dumps(v)) for k, v in config if k not in _FREE and not k.startswith(_FREE_SECTIONS)]
-    return (cells.text(row["recipe"]), *sorted(kept))
+    place = _forked_at(row)
+    # A fork has had another training than a run of the same recipe that was trained whole.
+    return (cells.text(row["recipe"]), *sorted([*kept, *([("from", json.dumps(place))] if place else [])]))
+
+
+def _forked_at(row: Any) -> str:
+    """``RUN@STEP`` of a fork, "" of any other run."""
+    origin = cells.mapped(row["origin"])
+    return f"{origin.get('run')}@{origin.get('global_step')}" if origin else ""
 
 
 def changed_in(keys: Sequence[FoldKey]) -> dict[FoldKey, tuple[str, ...]]:
@@ -98,7 +107,7 @@ def keys_of(home: Home, ids: Sequence[str]) -> dict[str, FoldKey]:
         for first in range(0, len(ids), MOST_PARAMETERS):
             some = [int(run_id) for run_id in ids[first : first + MOST_PARAMETERS]]
             marks = ",".join("?" * len(some))
-            for row in reader.query(f"SELECT id, recipe, config FROM runs WHERE id IN ({marks})", some):
+            for row in reader.query(f"SELECT id, recipe, config, origin FROM runs WHERE id IN ({marks})", some):
                 found[str(row["id"])] = _same(row)
     return found
 
@@ -119,5 +128,8 @@ def _fold(runs: list[Any], changed: tuple[str, ...], best: list[float]) -> Fold:
         values=tuple(values),
         summary=summary(values) if values else None,
         against=against,
-        overrides=tuple(t for t in cells.texts(runs[-1]["overrides"]) if not t.startswith("seed=")),
+        overrides=(
+            *(t for t in cells.texts(runs[-1]["overrides"]) if not t.startswith("seed=")),
+            *(("--from", _forked_at(runs[-1])) if _forked_at(runs[-1]) else ()),
+        ),
     )

@@ -50,7 +50,7 @@ def count(cell: Any) -> int:
     return int(cell) if isinstance(cell, int | float) else 0
 
 
-JSON_COLUMNS = ("tags", "config", "overrides", "gpus", "code", "after", "shared_stages", "launcher")
+JSON_COLUMNS = ("tags", "config", "overrides", "gpus", "code", "after", "shared_stages", "launcher", "origin")
 NUMBER_COLUMNS = (
     "created_at",
     "started_at",

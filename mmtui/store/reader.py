@@ -25,7 +25,7 @@ from mmtui.domain.views import (
 )
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.store import buckets, cells, filters
+from mmtui.store import buckets, cells, filters, lineage
 from mmtui.store.confusion import class_shares, matrix_of
 from mmtui.store.schema import HEAD, schema_revision
 
@@ -183,7 +183,7 @@ class Reader:
 
     def run(self, run_id: int) -> RunDetail | None:
         """Everything about one run."""
-        columns = f"{_RUN_COLUMNS}, config, overrides, code, wanted, time_limit, launcher, note"
+        columns = f"{_RUN_COLUMNS}, config, overrides, code, wanted, time_limit, launcher, note, parent, origin"
         rows = self.query(f"SELECT {columns} FROM runs WHERE id = ?", [run_id])
         if not rows:
             return None
@@ -219,6 +219,8 @@ class Reader:
                 "launcher": cells.mapped(row["launcher"]) or None,
             },
             note=cells.text(row["note"]),
+            parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
+            children=lineage.children(self, run_id),
             progress_note=_note(self._last(run_id, "progress"), row["state"]),
         )
 

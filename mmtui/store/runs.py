@@ -329,6 +329,37 @@ def change_recipe(
         offset += steps
 
 
+def set_origin(
+    session: Session,
+    run_id: int,
+    origin: Mapping[str, Any],
+    done: Mapping[str, int] | None = None,
+    *,
+    here: bool = True,
+) -> None:
+    """Say which checkpoint a run begins with.
+
+    Args:
+        origin: ``run``, ``stage``, ``step`` and ``global_step`` of the parent's checkpoint.
+        done: steps of the run's own stages that are done with it, by stage; None = leave them as they are.
+        here: whether ``run`` is the id of a run of this database.
+    """
+    run = read_run(session, run_id)
+    run.origin = json.dumps(dict(origin))
+    run.parent_step = origin.get("global_step")
+    run.parent = int(origin["run"]) if here and str(origin.get("run", "")).isdecimal() else None
+    session.add(run)
+    if done is None:
+        return
+    run.global_step = sum(done.values())
+    session.flush()
+    for stage in session.exec(select(Stage).where(Stage.run_id == run_id)):
+        stage.step = done.get(stage.name, 0)
+        if stage.step and stage.step == stage.total_steps:
+            stage.status = "finished"
+        session.add(stage)
+
+
 def forget_run(session: Session, run_id: int) -> None:
     """Delete a run and everything that belongs to it; its id is never given again."""
     for table in (Metric, MetricBucket, Event, Evaluation, Stage, Attempt, Transition, Wish):

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from mmtui.errors import UnreachableError
 
-HEAD = "0004"
+HEAD = "0005"
 """Newest migration; revisions are four digits and sort as text."""
 
 

@@ -23,6 +23,7 @@ class Run(SQLModel, table=True):
     __tablename__ = "runs"
     __table_args__: Any = (
         Index("ix_runs_queue", "state", "priority", "position"),
+        Index("ix_runs_parent", "parent", sqlite_where=text("parent IS NOT NULL")),
         Index("ix_runs_waiting", *WAITING_COLUMNS, sqlite_where=text("state = 'queued'")),
         {"sqlite_autoincrement": True},
     )
@@ -65,6 +66,9 @@ class Run(SQLModel, table=True):
     shared_stages: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
     time_limit: float = Field(default=0.0, sa_column_kwargs={"server_default": "0.0"})
     launcher: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
+    parent: int | None = None
+    parent_step: int | None = None
+    origin: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
 
 
 class Need(SQLModel, table=True):

@@ -304,7 +304,7 @@ async def test_like_a_run_prefills_everything(home: Home) -> None:
 
 
 async def test_title_name_and_options_are_taken_over(home: Home) -> None:
-    like = NewRun("shapes_smoke", ("seed=3",), "other", ("--from", "3@120", "--hold"))
+    like = NewRun("shapes_smoke", ("seed=3",), "other", ("--priority", "3", "--hold"))
     async with opened(home, like=like, title="Fork of run 3 at step 120") as (_, dialog):
         assert dialog.entered() == like
         assert "Fork of run 3 at step 120" in str(dialog.query_one("#tabs", Static).render())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from mmtui.domain.text import duration, printable
+from mmtui.domain.text import duration, printable, shorten
+from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.comparing import flat
 from mmtui.tui.pages.compose import table
 from mmtui.tui.widgets.panels import Line, fit
+
+MOST_RELATIVES = 40
+"""Lines of a family tree; a sweep may have forked thousands of runs off one."""
 
 
 def config(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]:
@@ -54,6 +59,7 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]
     for t, actor, event, before, after, reason in changes:
         text = f"{_when(t)}  {before or '-'} {arrow} {after}  ({event} by {actor})  {printable(str(reason or ''))}"
         lines.append([(fit(text, width, ascii_only).rstrip(), "")])
+    lines += lineage(home, detail, width, ascii_only)
     lines += [[], [("ran with", "title")]]
     facts = {**detail.versions, "host": detail.host.get("name", ""), "data": detail.data_fingerprint[:16]}
     facts |= {
@@ -66,6 +72,41 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]
         lines += [[], [("warnings", "title")]]
         lines += [[(fit(text, width, ascii_only).rstrip(), "warn")] for text in detail.warnings]
     return lines
+
+
+def lineage(home: Home, detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
+    """Where the run was forked, and what was forked from it, as a tree; nothing if it stands alone."""
+    if detail.parent is None and not detail.children:
+        return []
+    lines: list[Line] = [[], [("lineage", "title")]]
+    if detail.parent is not None and not detail.parent.here:
+        gone = f"run {printable(detail.parent.run)}, not here any more: forked at {printable(detail.parent.words())}"
+        lines.append([(fit(gone, width, ascii_only).rstrip(), "dim")])
+    found = runs.family(home, detail.row.id, MOST_RELATIVES)
+    for one, branch in zip(found, branches([one.depth for one in found], ascii_only), strict=True):
+        where = f"  from {printable(one.fork.words())}" if one.fork is not None else ""
+        own = one.row.id == detail.row.id
+        here = ("  <- this run" if ascii_only else "  ← this run") if own else ""
+        miou = one.row.metrics.get("miou")
+        outcome = one.row.state if miou is None else f"{one.row.state}, mIoU {miou:.1f}"
+        changed = f"  {printable(' '.join(one.changed))}" if one.changed else ""
+        text = f"{branch}{one.row.id} {shorten(printable(one.row.name), 40)}{here}{where}  {outcome}{changed}"
+        lines.append([(fit(text, width, ascii_only).rstrip(), "warn" if own else "")])
+    if len(found) >= MOST_RELATIVES:
+        lines.append([("... and more: mmtui ls", "dim")])
+    return lines
+
+
+def branches(depths: Sequence[int], ascii_only: bool) -> list[str]:
+    """What stands before each line of a tree whose lines have these depths, parents first."""
+    tee, corner, down = ("|- ", "`- ", "|  ") if ascii_only else ("├─ ", "└─ ", "│  ")
+    found: list[str] = []
+    open_: list[int] = []  # depths at which more is to come below this line
+    for depth in reversed(depths):
+        end = tee if depth in open_ else corner
+        found.append("".join(down if above in open_ else "   " for above in range(1, depth)) + (end if depth else ""))
+        open_ = [*(above for above in open_ if above < depth), depth]
+    return found[::-1]
 
 
 def _when(t: float) -> str:

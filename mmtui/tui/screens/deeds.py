@@ -26,9 +26,9 @@ from mmtui.tui.screens.new_run import NewRun, NewRunDialog, like_run
 class RunDeeds(CommonScreen):
     """A screen with runs to act on (``acting_ids``)."""
 
-    def launched(self, ids: Sequence[str]) -> None:
+    def launched(self, ids: Sequence[str], words: str) -> None:
         """Runs were queued from here."""
-        self.say(f"queued run {ids[-1]}" if len(ids) == 1 else f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}")
+        self.say(words)
         self.look_again()
 
     def details(self) -> list[RunDetail]:
@@ -65,12 +65,11 @@ class RunDeeds(CommonScreen):
     @work(thread=True, group="deed", exit_on_error=False)
     def _enqueue(self, wanted: NewRun) -> None:
         # The command line itself: what can be said there can be said here, and means the same.
-        printed = commands.run(self.program.home, f"{wanted.command()} --quiet", 200)
-        ids = [line for line in printed if line.isdecimal()]
+        ids, told = commands.enqueue(self.program.home, wanted.command())
         if ids:
-            self.app.call_from_thread(self.launched, ids)
+            self.app.call_from_thread(self.launched, ids, told)
         else:
-            self.app.call_from_thread(self.say, f"! {printable(' '.join(printed))}")
+            self.app.call_from_thread(self.say, printable(told))
 
     def action_cancel_run(self) -> None:
         """Ask how the runs are to be stopped."""

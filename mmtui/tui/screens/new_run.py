@@ -19,7 +19,7 @@ from mmtui.domain.text import duration, printable
 from mmtui.domain.views import RecipeView, RunDetail
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import forecast, recipe_form, recipes
+from mmtui.services import forecast, forks, recipe_form, recipes
 from mmtui.services.recipe_form import Field, Form
 from mmtui.services.recipes import Sample
 from mmtui.tui.screens.dialogs import Dialog
@@ -70,10 +70,15 @@ class NewRun:
 
 
 def like_run(home: Home, detail: RunDetail) -> NewRun:
-    """A new run like one there is. Where its recipe is no longer known by name, the one that it was queued with."""
+    """A new run like one there is; a fork begins where that one began.
+
+    Where its recipe is no longer known by name, the one that it was queued with.
+    """
+    tie = detail.parent
+    origin = ("--from", f"{tie.run}@{tie.global_step}") if tie is not None and tie.here else ()
     if detail.row.recipe in recipes.names(home):
-        return NewRun(detail.row.recipe, detail.overrides, "")
-    return NewRun(detail.paths["recipe"], (), "")
+        return NewRun(detail.row.recipe, detail.overrides, "", origin)
+    return NewRun(detail.paths["recipe"], (), "", origin)
 
 
 class Edit(Input):
@@ -221,10 +226,11 @@ class NewRunDialog(Dialog):
                 self._show_preview(self.form, None)
                 return self._tell(printable(problem), "problem")
             sample = self._sample(wanted, most)
+            summary = self._summary(sample, forks.named_in(wanted.options))
         except MmtuiError as error:
             return self._tell(printable(error.message), "problem")
         self._show_preview(self.form, sample)
-        return self._tell(self._summary(sample), "good")
+        return self._tell(summary, "good")
 
     def _sample(self, wanted: NewRun, most: int) -> Sample:
         """Some of the runs that the command line means."""
@@ -236,7 +242,12 @@ class NewRunDialog(Dialog):
         zipped, smoke = "--zip" in options, "--smoke" in options
         return recipes.sample(wanted.recipe, overrides, self.home, most=most, zipped=zipped, smoke=smoke)
 
-    def _summary(self, sample: Sample) -> str:
+    def _summary(self, sample: Sample, origin: str) -> str:
+        """Steps and cost; of a fork what is taken over and what is trained.
+
+        Raises:
+            MmtuiError: there is no such checkpoint, or it does not fit the recipe.
+        """
         first = sample.recipes[0]
         plan = ", ".join(f"{name} {steps} steps" for name, steps in first.stages() if name != "evaluate")
         each = "each" if all(one.stages() == first.stages() for one in sample.recipes) else "the first"
@@ -244,7 +255,9 @@ class NewRunDialog(Dialog):
         known = [seconds for seconds in times if seconds is not None]
         cost = f"; about {duration(sum(known) * sample.count / len(known))}" if known else ""
         several = f"{sample.count} runs, {each} {plan}"
-        return f"ok: {several if sample.count > 1 else f'{plan}; seed {first.seed}'}{cost}"
+        told = dict.fromkeys(f"; {forks.describe(self.home, origin, one)}" for one in sample.recipes if origin)
+        forked = printable("".join(told))
+        return f"ok: {several if sample.count > 1 else f'{plan}; seed {first.seed}'}{forked or cost}"
 
     def _show_preview(self, form: Form, sample: Sample | None) -> None:
         head = []

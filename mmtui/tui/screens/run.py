@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import ClassVar
 
 from mmtui.domain.text import printable, shorten
+from mmtui.errors import MmtuiError
 from mmtui.services import devices as service
-from mmtui.services import runs
+from mmtui.services import forks, runs
 from mmtui.tui.actions import bindings
 from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, predictions
 from mmtui.tui.screens.deeds import RunDeeds
+from mmtui.tui.screens.new_run import NewRunDialog, like_run
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.chart import SMOOTHING
 from mmtui.tui.widgets.panels import Line
@@ -94,6 +96,20 @@ class RunScreen(PageScreen, RunDeeds):
         """Steps of the whole run that are done."""
         stages = runs.get_run(self.program.home, self.run_id).stages
         return max((stage.offset + stage.step for stage in stages), default=0)
+
+    def action_fork_here(self) -> None:
+        """Launch a run that begins at this run's newest checkpoint at or before the slider."""
+        home, step = self.program.home, self.view.moment
+        try:
+            detail = runs.get_run(home, self.run_id)
+            origin = forks.checkpoint_at(home, self.run_id, step).origin
+        except MmtuiError as error:
+            self.say(f"! {printable(error.message)}")
+            return
+        place = f"{self.run_id}@{origin.global_step}"
+        title = f"Fork run {self.run_id} at its checkpoint of step {origin.global_step} ({origin.stage} {origin.step})"
+        like = replace(like_run(home, detail), options=("--from", place))
+        self.app.push_screen(NewRunDialog(home, like, title), self._launch)
 
     def action_zoom(self, factor: float) -> None:
         """Narrow or widen the part of the axis that is drawn, around the cursor."""

@@ -329,11 +329,11 @@ class RunsScreen(RunDeeds):
         self._note()
         self.say(f"view {name}: {view.command()}")
 
-    def launched(self, ids: Sequence[str]) -> None:
+    def launched(self, ids: Sequence[str], words: str) -> None:
         """Put the cursor on what was queued."""
         self.query_one(RunsTable).selected = ids[-1]
         self.wanted = replace(self.wanted, run_id=ids[-1], offset=0, metric="loss")
-        super().launched(ids)
+        super().launched(ids, words)
 
     @work(thread=True, group="queue", exit_on_error=False)
     def _serve(self) -> None:

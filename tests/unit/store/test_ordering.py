@@ -19,6 +19,7 @@ from mmtui.paths import Home
 from mmtui.services import forecast, queue, recipes, runs
 from mmtui.store import db
 from mmtui.store.db import Database
+from mmtui.store.pyramid import fill
 from mmtui.store.runs import place, read_run, waiting_line
 from mmtui.store.schema import schema_revision
 
@@ -153,7 +154,7 @@ def test_costs_are_those_of_runs_with_the_same_work(home: Home) -> None:
     assert forecast.Costs(home).seconds(recipe) == pytest.approx(10 + 0.5 * steps)
 
 
-@pytest.fixture(params=["0001", "0002", "0003"])
+@pytest.fixture(params=["0001", "0002", "0003", "0004"])
 def old(request: pytest.FixtureRequest, home: Home) -> Home:
     """A database of an earlier schema, with one run and forty points of its loss."""
     home.create()
@@ -177,6 +178,8 @@ def old(request: pytest.FixtureRequest, home: Home) -> Home:
     connection.execute(f"INSERT INTO runs ({','.join(names)}) VALUES ({','.join('?' * len(names))})", row)
     points = [(1, "loss", step, 1, "segment", step, 0.0, float(step % 7)) for step in range(40)]
     connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?, ?, ?)", points)
+    if request.param >= "0004":
+        fill(connection)  # as points of that version are stored
     connection.commit()
     connection.close()
     return home
@@ -187,8 +190,9 @@ def test_database_of_an_earlier_schema_is_upgraded_with_a_copy_kept(old: Home) -
     with database.write() as session:
         run = read_run(session, 1)
         assert (run.name, run.after, run.if_failed, run.wanted, run.launcher) == ("old", "[]", "hold", 1.0, "{}")
+        assert (run.parent, run.parent_step, run.origin) == (None, None, "{}")
     database.close()
-    assert [path.name.startswith("before-0004") for path in old.backups.iterdir()] == [True]
+    assert [path.name.startswith("before-0005") for path in old.backups.iterdir()] == [True]
     assert runs.queue_order(old) == ["1"] and runs.queue_settings(old) == {}
 
 
