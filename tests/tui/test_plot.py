@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtui.tui.widgets.lines import changed_parts
-from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, _roomy, bar, draw, nice_ticks, smooth, spark
+from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, bar, draw, roomy, smooth, spark
+from mmtui.tui.widgets.ticks import nice_ticks
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -71,7 +72,7 @@ def test_draw_log_axis_leaves_out_what_has_no_logarithm() -> None:
 
 
 def test_draw_ascii_uses_ascii_alone() -> None:
-    frame = Frame(60, 12, ascii_only=True, marks=[(2.0, "segment")], reference=3.0)
+    frame = Frame(60, 12, ascii_only=True, marks=[(2.0, "segment")], references=[3.0])
     lines = text_of(draw([Curve([Sample(i, i, i, i) for i in range(5)])], frame))
     assert all(line.isascii() for line in lines)
     assert any("*" in line for line in lines)
@@ -145,7 +146,7 @@ def test_growing_chart_keeps_what_it_has_drawn_while_values_come() -> None:
 
 def test_growing_chart_ends_at_round_places_that_hold_every_value() -> None:
     for low, high in ((0.0, 1.0), (-3.2, 7.9), (1e-9, 2e-9), (100.0, 1e6)):
-        down, up = _roomy(low, high)
+        down, up = roomy(low, high)
         assert down <= low < high <= up
         assert (up - down) <= (high - low) * 1.26
 

@@ -161,7 +161,8 @@ class RunsScreen(Screen[None]):
         name = panels.fit(detail.row.name, 40, ascii_only).strip()
         stages.show(panels.stages(detail, stages.size.width, ascii_only), f"run {detail.row.id} {name}")
         names = detail.classes
-        graph.show(panels.graph(snapshot.graph, names, graph.size.width, graph.body_height, ascii_only))
+        room, strategy = (graph.size.width, graph.body_height), panels.strategy_of(detail)
+        graph.show(panels.graph(snapshot.graph, names, *room, ascii_only, strategy))
         classes.show(panels.classes(snapshot.classes, classes.size.width, classes.body_height, ascii_only))
         log.show(panels.log(snapshot.log, log.body_height, ascii_only))
 
