@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmtui.domain.views import Bucket, EvaluationMark, GraphStats, RunRow
+from mmtui.domain.views import Bucket, EvaluationMark, GraphStats, Point, RunRow
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store import run_history as store
@@ -26,6 +26,21 @@ def all_series(
     """{(run, metric): about ``most`` buckets}, read at one go."""
     with Reader(home) as reader:
         return {(run_id, name): reader.series(int(run_id), name, most)[0] for run_id in ids for name in names}
+
+
+def values_at(home: Home, steps: Mapping[str, int], names: Sequence[str]) -> dict[tuple[str, str], Point]:
+    """{(run, metric): the last point up to a step}, where there is one.
+
+    Args:
+        steps: {run: global step}.
+    """
+    with Reader(home) as reader:
+        found = {
+            (run_id, name): store.value_at(reader, int(run_id), name, step)
+            for run_id, step in steps.items()
+            for name in names
+        }
+    return {key: point for key, point in found.items() if point is not None}
 
 
 def images(home: Home, run_id: str) -> dict[str, tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmtui.domain.views import EvaluationMark, GraphStats
+from mmtui.domain.views import EvaluationMark, GraphStats, Point
 from mmtui.store import cells
 from mmtui.store.reader import KEPT, Reader
 
@@ -15,6 +15,17 @@ def evaluations(reader: Reader, run_id: int) -> list[EvaluationMark]:
     """Where a run was evaluated, oldest first; tails that a later attempt did again are left out."""
     sql = f"SELECT global_step, t, stage FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
     return [EvaluationMark(*row) for row in reader.query(f"{sql} ORDER BY global_step, attempt", [run_id])]
+
+
+def value_at(reader: Reader, run_id: int, metric: str, step: int) -> Point | None:
+    """The last point of a metric up to a global step."""
+    sql = (
+        "SELECT step, value, t, attempt, stage, global_step FROM metrics m WHERE run_id = ? AND name = ?"
+        f" AND global_step <= ? AND value IS NOT NULL AND {KEPT.format(t='m')}"
+        " ORDER BY global_step DESC, attempt DESC LIMIT 1"
+    )
+    rows = reader.query(sql, [run_id, metric, step])
+    return Point(*rows[0]) if rows else None
 
 
 def images(reader: Reader, run_id: int) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ one stage ends and the next begins. A stage that was taken over from another run
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ WORDS = {
     "clock": "time of day",
     "relative": "time since start",
 }
+
+
+_SLACK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,32 @@ class Axis:
     def at(self, step: float) -> float:
         """Where a global step lies; between points by their times."""
         return self.place(step, self._time(step) if self.kind in ("clock", "relative") else 0.0)
+
+    def step_at(self, place: float) -> int:
+        """The last global step that does not lie behind a place."""
+        if self.kind == "step":
+            return math.floor(place + _SLACK)
+        if self.kind == "epoch":
+            return self._step_of_epoch(place)
+        time = place + (self.start if self.kind == "relative" else 0.0)
+        track = self.track or ((0.0, self.start),)
+        number = bisect_right(track, time + _SLACK, key=lambda pair: pair[1])
+        if number == 0:
+            return -1
+        if number == len(track):
+            return math.floor(track[-1][0])
+        (step_0, time_0), (step_1, time_1) = track[number - 1], track[number]
+        return math.floor(step_0 + (step_1 - step_0) * (time - time_0) / ((time_1 - time_0) or 1.0) + 1e-3)
+
+    def _step_of_epoch(self, place: float) -> int:
+        found = 0
+        for number, (offset, before, each) in enumerate(self.stages):
+            end = self.stages[number + 1][0] if number + 1 < len(self.stages) else math.inf
+            if place + _SLACK >= before and each > 0:
+                found = math.floor(min(offset + (place - before) / each + _SLACK, end))
+            elif place + _SLACK >= before and each == 0 and end < math.inf:
+                found = int(end)
+        return found
 
     def _epochs(self, step: float) -> float:
         """A step that ends a stage belongs to that stage."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from mmtui.domain.look import run_colors
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import printable
-from mmtui.domain.views import Bucket, EvaluationMark, RunDetail
+from mmtui.domain.views import Bucket, EvaluationMark, Point, RunDetail
 from mmtui.paths import Home
 from mmtui.services import run_history, runs
 from mmtui.tui.pages.axes import WORDS, Axis, axis_of
-from mmtui.tui.pages.compose import column_width
-from mmtui.tui.pages.panes import FIRST_PANE, Focus, Laid, Pane, lay, marked
+from mmtui.tui.pages.compose import column_width, wrapped
+from mmtui.tui.pages.panes import FIRST_PANE, MARKS, Focus, Laid, Pane, lay
 from mmtui.tui.widgets.panels import Line, fit
 from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, roomy, smooth
 from mmtui.tui.widgets.ticks import moment_text
@@ -83,6 +83,7 @@ class _Picture:
     evaluations: tuple[EvaluationMark, ...]
     ascii_only: bool
     series: Mapping[tuple[str, str], tuple[Bucket, ...]]
+    read: Mapping[tuple[str, str], Point]
     most: int
 
     @property
@@ -118,7 +119,8 @@ def metrics(home: Home, run_id: str) -> list[str]:
 
 def last_step(detail: RunDetail) -> int:
     """Steps of the whole run that are done."""
-    return max((stage.offset + stage.step for stage in detail.stages), default=0)
+    begun = [stage for stage in detail.stages if stage.started_at is not None or stage.step]
+    return max((stage.offset + stage.step for stage in begun), default=0)
 
 
 def _picture(home: Home, ids: Sequence[str], names: Sequence[str], ascii_only: bool, view: View, most: int) -> _Picture:
@@ -133,17 +135,23 @@ def _picture(home: Home, ids: Sequence[str], names: Sequence[str], ascii_only: b
         _Run(detail, axis_of(detail, view.axis, told, track), colors[detail.row.id], LETTERS[number % len(LETTERS)])
         for number, (detail, told, track) in enumerate(zip(details, images, tracks, strict=True))
     )
+    cursor = None if view.moment is None else found[0].axis.at(view.moment)
+    # At the cursor the point itself is read, however coarse the drawing is.
+    steps = {} if cursor is None else {run.detail.row.id: run.axis.step_at(cursor) for run in found}
+    if view.moment is not None:
+        steps[ids[0]] = view.moment
     active = any(RunState(run.detail.row.state) in ACTIVE_STATES for run in found)
     return _Picture(
         home=home,
         runs=found,
         view=view,
         x_range=_x_range(found, view, active),
-        cursor=None if view.moment is None else found[0].axis.at(view.moment),
+        cursor=cursor,
         growing=active and (view.window is None or view.follow),
         evaluations=tuple(run_history.evaluations(home, details[0].row.id)),
         ascii_only=ascii_only,
         series=series,
+        read=run_history.values_at(home, steps, names),
         most=most,
     )
 
@@ -191,29 +199,42 @@ def _head(picture: _Picture, width: int) -> list[Line]:
 
 
 def _laid(picture: _Picture, names: Sequence[str], width: int, height: int, focus: Focus) -> Laid:
-    """Panels of the metrics that change; those that never do share a line."""
+    """Panels of the metrics that change; those that never do, or were measured once, share a few lines."""
     focus = replace(focus, name=focus.name or names[0])
-    flat = {} if focus.alone else _constants(picture, names)
-    panes = [Pane(name, _drawer(picture, name, focus.alone)) for name in names if name not in flat]
-    laid = lay(panes, (width, height - (2 if flat else 0)), LEAST_WIDTH, focus, picture.ascii_only)
-    if not flat:
+    told = {} if focus.alone else _in_words(picture, names)
+    words: list[Line] = []
+    if told:
+        spans = [("  never changes, or measured once:", "dim")]
+        for name, text in told.items():
+            mark = MARKS[1 if picture.ascii_only else 0] if name == focus.name else ""
+            spans.append((f"{mark}{printable(name)} {text}", "title" if mark else "dim"))
+        words = wrapped(spans, width)
+    panes = [Pane(name, _drawer(picture, name, focus.alone)) for name in names if name not in told]
+    laid = lay(panes, (width, height - (len(words) + 1 if words else 0)), LEAST_WIDTH, focus, picture.ascii_only)
+    if not words:
         return laid
-    told: Line = [("  never changes:", "dim")]
-    for name, value in flat.items():
-        here = name == focus.name
-        told += marked([[(f"{printable(name)} {value:.5g}", "title" if here else "dim")]], here, picture.ascii_only)[0]
-    lines = [*laid.lines, [], told]
-    return Laid(lines, len(lines) - 1, len(lines)) if focus.name in flat else replace(laid, lines=lines)
+    lines = [*laid.lines, [], *words]
+    return Laid(lines, len(laid.lines), len(lines)) if focus.name in told else replace(laid, lines=lines)
 
 
-def _constants(picture: _Picture, names: Sequence[str]) -> dict[str, float]:
-    """Metrics with one and the same value in all runs, at three points or more."""
-    found: dict[str, float] = {}
+def _in_words(picture: _Picture, names: Sequence[str]) -> dict[str, str]:
+    """Metrics that need no chart, and what to say instead.
+
+    That is one and the same value in all runs, at three points or more; or one point in each run, but of mean IoU,
+    which has the published value for company.
+    """
+    found: dict[str, str] = {}
     for name in names:
-        buckets = [bucket for run in picture.runs for bucket in picture.series[run.detail.row.id, name]]
+        several = [(run.letter, picture.series[run.detail.row.id, name]) for run in picture.runs]
+        buckets = [bucket for _, series in several for bucket in series]
         values = {value for bucket in buckets for value in (bucket.low, bucket.high)}
         if len(values) == 1 and sum(bucket.count for bucket in buckets) >= 3:
-            found[name] = values.pop()
+            found[name] = f"{values.pop():.5g}"
+        elif name not in FIRST and all(sum(bucket.count for bucket in series) <= 1 for _, series in several):
+            letters = len(several) > 1
+            found[name] = " ".join(
+                f"{f'{letter} ' if letters else ''}{series[0].last:.5g}" for letter, series in several if series
+            )
     return found
 
 
@@ -329,17 +350,19 @@ def _title(picture: _Picture, metric: str, found: Sequence[Sequence[Bucket]], pu
     """The metric and the value of every run at the cursor, or the newest."""
     line: Line = [(f"{printable(metric)} ", "title")]
     for run, buckets in zip(picture.runs, found, strict=True):
-        kept = [(run.axis.place(b.x, b.time), b.last) for b in buckets if not b.superseded]
-        if picture.cursor is not None:
-            edge = picture.cursor + 1e-9 * max(abs(picture.cursor), 1.0)
-            kept = [(x, value) for x, value in kept if x <= edge]
-        value = f"{kept[-1][1]:.5g}" if kept else "-"
+        kept = [bucket.last for bucket in buckets if not bucket.superseded]
+        point = picture.read.get((run.detail.row.id, metric))
+        if picture.cursor is None:
+            value = f"{kept[-1]:.5g}" if kept else "-"
+        else:
+            value = f"{point.value:.5g}" if point is not None else "-"
         if len(picture.runs) > 1:
             line.append((f" {run.letter} {value}", run.color))
             continue
         line.append((value, "" if picture.cursor is None else "warn"))
-        if picture.cursor is not None and kept:
-            line.append((f" at {moment_text(picture.view.axis, kept[-1][0])}", "dim"))
+        if point is not None:
+            place = run.axis.place(point.global_step, point.time)
+            line.append((f" at {moment_text(picture.view.axis, place)}", "dim"))
     if published:
         line.append((f"  published {', '.join(f'{value:.1f}' for value in published)}", "reference"))
     return line

@@ -106,12 +106,12 @@ def _one_class(
     if not found:
         return [[*title, ("  none yet", "dim")]]
     if not values.get("positive") or event is None:
-        return [[*title, ("  this run's trainer did not tell the edges", "dim")]]
+        return [[*title, ("  its edges were not told (old trainer)", "dim")]]
     index = chosen_class(found, chosen)
     nodes = [node for node, label in enumerate(values["label"]) if label == index]
     trees = forest(nodes, dict(enumerate(values["positive"])), values.get("order") or range(len(values["label"])))
     deep = max(tree.height for tree in trees)
-    title += [(f"  {glyph_of(index)} ", style_of(index)), (fit(_name(names, index), 14, ascii_only).strip(), "title")]
+    title += [(f"  {glyph_of(index)} ", style_of(index)), (fit(_name(names, index), 16, ascii_only).strip(), "title")]
     title += [(f"  step {event['step']}, {len(nodes)} nodes, depth {deep}", "dim")]
     drawn = draw_forest(trees, width, max(_rows(height, alone) - 4, 6), style_of(index) or "title", ascii_only)
     first: Line = [

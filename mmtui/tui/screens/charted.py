@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import ClassVar
 
@@ -166,7 +167,7 @@ class ChartedScreen(PageScreen):
         low = min(max(low + steps * span * PAN_STEP, 0.0), self.last - span)
         moment = self.view.moment
         if moment is not None:
-            moment = round(min(max(moment, low), low + span))
+            moment = min(max(moment, math.ceil(low)), math.floor(low + span))
         self.view = replace(self.view, window=(low, low + span), follow=False, moment=moment)
         self.redraw()
 

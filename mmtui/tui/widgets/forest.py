@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from mmtui.tui.widgets.plot import Canvas, Span
 
 ROOT, NODE = ("◉", "@"), ("•", "o")
-_DOTS = 2
+LEVEL = 3
+"""Most lines from one level to the next."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ def draw_forest(
     """The trees in ``height`` lines of ``width`` cells: edges as lines, the first node of each component marked."""
     if width < 3 or height < 2:
         return [[("too small", "dim")]]
-    canvas = Canvas(width, height, *((1, 1) if ascii_only else (2, 4)))
+    deepest = max((tree.height for tree in trees), default=0)
+    rows = max(min(height, LEVEL * deepest + 1), 2)
+    canvas = Canvas(width, rows, *((1, 1) if ascii_only else (2, 4)))
     at = {node: _dot(place, canvas) for node, place in places(trees).items()}
     edges = [(pair, "dim") for tree in trees for pair in tree.further]
     edges += [((n, child), style) for tree in trees for n, below in tree.children.items() for child in below]
@@ -146,13 +149,13 @@ def draw_forest(
                 canvas.mark(*at[node], NODE[1 if ascii_only else 0], style)
     for tree in trees:
         canvas.mark(*at[tree.root], ROOT[1 if ascii_only else 0], "title")
-    return canvas.lines(ascii_only)
+    return [*canvas.lines(ascii_only), *[[] for _ in range(height - rows)]]
 
 
 def _dot(place: tuple[float, float], canvas: Canvas) -> tuple[int, int]:
     """The dot in the middle of the cell that is nearest to a place."""
     column, row = round(place[0] * (canvas.columns - 1)), round(place[1] * (canvas.rows - 1))
-    return column * canvas.across + canvas.across // _DOTS, row * canvas.down + canvas.down // _DOTS
+    return column * canvas.across + canvas.across // 2, row * canvas.down + canvas.down // 2
 
 
 def _stroke(across: int, down: int) -> str:
