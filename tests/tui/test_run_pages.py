@@ -552,3 +552,38 @@ async def test_comparison_has_panels_and_the_cursor_of_its_charts(seeded: Home) 
         await until(lambda: f"loss  A {values[0]} B {values[1]} C {values[2]}" in shown(app))
         await pilot.press("O")
         await until(lambda: "run 2 second (top)" in shown(app))
+
+
+# ---- what a live screen sends --------------------------------------------------------------------------------------
+
+
+def cells(lines: list[Line], width: int) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for line in lines:
+        row = [(char, style) for text, style in line for char in text][:width]
+        found += [*row, *[(" ", "")] * (width - len(row))]
+    return found
+
+
+@pytest.mark.parametrize("axis", ["step", "epoch", "relative", "clock"])
+def test_a_further_point_changes_few_cells_of_the_charts(home: Home, tmp_path: Path, axis: str) -> None:
+    pictures = []
+    for folder, end in (("one", 325), ("two", 330)):
+        there = Home(tmp_path / folder)
+        there.create()
+        seed_run(there, "growing", until=end, seed=1, end=None, now=NOW)
+        lines = charts.charts(there, ["1"], 160, 45, False, charts.View(axis=axis)).lines
+        pictures.append(cells(lines, 160))
+    assert len(pictures[0]) == len(pictures[1])
+    changed = [index for index, (old, new) in enumerate(zip(*pictures, strict=True)) if old != new]
+    assert 0 < len(changed) < 40, "the newest value and the end of the line"
+
+
+def test_the_graph_page_stays_while_no_graph_is_sampled(home: Home, tmp_path: Path) -> None:
+    pictures = []
+    for folder, end in (("one", 200), ("two", 290)):
+        there = Home(tmp_path / folder)
+        there.create()
+        seed_run(there, "growing", until=end, seed=1, end=None, now=NOW)
+        pictures.append(graph.graph(there, "1", (160, 45), False).lines)
+    assert pictures[0] == pictures[1]
