@@ -24,6 +24,7 @@ from mmtui.tui.pages.axes import Axis, axis_of
 from mmtui.tui.pages.panes import Focus, Pane, lay
 from mmtui.tui.screens.baseline import BaselineDialog
 from mmtui.tui.screens.run import CompareScreen, RunScreen
+from mmtui.tui.widgets.panels import Line
 from tests.tui.seed import CLASSES, Trace, components, seed_run
 from tests.tui.test_pages import page, plain, ready, shown, until
 

@@ -111,8 +111,10 @@ def _one_class(
     nodes = [node for node, label in enumerate(values["label"]) if label == index]
     trees = forest(nodes, dict(enumerate(values["positive"])), values.get("order") or range(len(values["label"])))
     deep = max(tree.height for tree in trees)
-    title += [(f"  {glyph_of(index)} ", style_of(index)), (fit(_name(names, index), 16, ascii_only).strip(), "title")]
-    title += [(f"  step {event['step']}, {len(nodes)} nodes, depth {deep}", "dim")]
+    name = fit(_name(names, index), 16, ascii_only).strip()
+    title += [(f"  {glyph_of(index)} ", style_of(index)), (name, "title")]
+    told = f"  step {event['step']}, {len(nodes)} nodes"
+    title.append((f"{told}, depth {deep}" if width >= 28 + cell_len(name + told) else told, "dim"))
     drawn = draw_forest(trees, width, max(_rows(height, alone) - 4, 6), style_of(index) or "title", ascii_only)
     first: Line = [
         (f"{ROOT[1 if ascii_only else 0]} placed first  ", "title"),
