@@ -21,6 +21,7 @@ KINDS = frozenset(
     {
         "run_started",
         "stage_started",
+        "stage_data",
         "progress",
         "metrics",
         "graph",

@@ -197,6 +197,9 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
     try:
         inputs = _inputs(context, name)
         stage = build_stage(context, name)
+        if stage.images_per_epoch:
+            sizes = {"images_per_step": stage.images_per_step, "images_per_epoch": stage.images_per_epoch}
+            context.writer.emit("stage_data", sizes)
         if found is not None and stage.optimiser is not None:
             checkpoint.load_step(found, stage.module, stage.optimiser)
             stage.splits = int(found.meta().get("splits", 1))

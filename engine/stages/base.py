@@ -160,6 +160,8 @@ class Stage(Protocol):
     name: str
     total_steps: int
     images_per_step: int
+    images_per_epoch: int
+    """Images the stage draws from: so many make one pass over all of them. 0 if it does not train."""
     module: nn.Module
     splits: int
     """Into how many portions a batch is cut because memory did not suffice; a resumed stage is told before its first

@@ -130,6 +130,7 @@ class EvaluateStage:
     total_steps = 1
     optimiser = None
     splits = 1
+    images_per_epoch = 0
 
     def __init__(self, context: Context, config: EvaluateConfig) -> None:
         from engine.checkpoint import final_checkpoint, load_module

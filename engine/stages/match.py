@@ -50,6 +50,7 @@ class MatchStage:
         self.total_steps, self.images_per_step = config.steps, config.images * config.graphs
         self.graphs = context.share_of(config.graphs, "match.graphs")
         self.data = context.data("train")
+        self.images_per_epoch = len(self.data)
         self.embedder = Embedder(context.backbone())
         self.module: nn.Module = context.place(self.embedder).train()
         self.updater = Updater(self.module, config.optim, config.steps)
@@ -183,17 +184,20 @@ class MatchStage:
             statistics["starved"] = self.starvation.starved(done)
             self.context.writer.emit("graph", statistics)
         if done == 1 or done % max(1, self.total_steps // PROJECTIONS) == 0:
-            self._report_projection(labels, embeddings)
+            self._report_projection(labels, graph, embeddings)
         save_match_pictures(self, done)
         return {}
 
-    def _report_projection(self, labels: Tensor, embeddings: Tensor) -> None:
+    def _report_projection(self, labels: Tensor, graph: MatchGraph, embeddings: Tensor) -> None:
         with torch.no_grad():
             points = project_2d(embeddings.float()).cpu()
         values = {
             "x": [round(v, 4) for v in points[:, 0].tolist()],
             "y": [round(v, 4) for v in points[:, 1].tolist()],
             "label": labels.tolist(),
+            "positive": graph.positive.tolist(),
+            "negative": torch.where(graph.has_negative, graph.negative, -1).tolist(),
+            "order": graph.order.tolist(),
         }
         self.context.writer.emit("projection", values)
 

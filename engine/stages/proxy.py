@@ -28,6 +28,7 @@ class ProxyStage:
         self.context, self.config = context, config
         self.total_steps, self.images_per_step = config.steps, config.batch_size
         self.data, self.targets, self.classes = proxy_images(context, config)
+        self.images_per_epoch = len(self.data)
         seed = context.recipe.seed
         init = determinism.generator(seed, "init/proxy")
         self.task = build_proxy(config, context.backbone(), init, len(self.classes))

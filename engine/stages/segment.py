@@ -36,6 +36,7 @@ class SegmentStage:
         self.context, self.config = context, config
         self.total_steps, self.images_per_step = config.steps, config.batch_size * config.accumulate
         self.data = context.data("train")
+        self.images_per_epoch = len(self.data)
         self.model = build_segmenter(context, self.data.num_classes)
         self.module: nn.Module = context.place(self.model).train()
         self.updater = Updater(self.module, config.optim, config.steps)

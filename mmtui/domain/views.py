@@ -185,6 +185,15 @@ class GraphStats:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationMark:
+    """Where a run was evaluated."""
+
+    global_step: int
+    time: float  # Unix seconds
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
 class GpuView:
     """One GPU. None = the driver does not tell."""
 

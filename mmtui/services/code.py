@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,44 @@ def frozen_folder(home: Home, code: str) -> Path:
     if digest(folder / "engine") != code:
         raise MmtuiError(f"the frozen code {folder} was changed", f"remove {folder} and queue the run again")
     return folder
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """How a file differs between two frozen copies: lines of a unified diff, without its head."""
+
+    path: str
+    added: int
+    removed: int
+    lines: tuple[str, ...]
+
+
+def changes(home: Home, first: str, second: str) -> list[FileChange] | None:
+    """Files that differ between two frozen copies, by name; None where one of them is gone.
+
+    Args:
+        first: digest of the older copy.
+        second: digest of the newer one.
+    """
+    texts = []
+    for code in (first, second):
+        folder = home.code / code / "engine"
+        if not re.fullmatch("[0-9a-f]+", code) or not folder.is_dir():
+            return None
+        texts.append({file.relative_to(folder).as_posix(): _lines(file) for file in sorted(folder.rglob("*.py"))})
+    before, after = texts
+    found = []
+    for path in sorted({*before, *after}):
+        one, other = before.get(path, []), after.get(path, [])
+        if one != other:
+            lines = tuple(difflib.unified_diff(one, other, lineterm="", n=2))[2:]
+            added, removed = (sum(line.startswith(sign) for line in lines) for sign in "+-")
+            found.append(FileChange(path, added, removed, lines))
+    return found
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _git(folder: Path, frozen: Path) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmtui.domain.views import RunDetail
+from mmtui.domain.states import ACTIVE_STATES, RunState
+from mmtui.domain.views import RunDetail, RunRow
 from mmtui.paths import Home
 from mmtui.services import runs
 
 OUTCOME = ("state", "miou", "loss", "took")
 FREE = frozenset({"name", "description"})
 """Keys that say nothing about what is computed."""
+HOW = ("runtime.", "reference.")
+"""Keys that say how it is computed, or what it is compared with: they explain least."""
 
 
 @dataclass(frozen=True)
@@ -67,37 +71,69 @@ def table(home: Home, ids: Sequence[str], further: Sequence[str] = ()) -> list[t
     return rows
 
 
+@dataclass(frozen=True)
+class Reason:
+    """One thing that is not the same in all of several runs: its value in each."""
+
+    area: str
+    name: str
+    values: tuple[Any, ...]
+
+
 def differences(home: Home, first: str, second: str) -> list[Difference]:
     """Everything that is recorded and differs, what explains most first: recipe, seed, code, environment, device.
 
     Raises:
         NotFoundError: there is no such run.
     """
-    a, b = runs.get_run(home, first), runs.get_run(home, second)
-    found = [*_compared("outcome", _outcome(a), _outcome(b))]
-    one, other = dict(flat(_completed(a.config))), dict(flat(_completed(b.config)))
-    for free in FREE:
-        one.pop(free, None)
-        other.pop(free, None)
-    seeds = [{"seed": config.pop("seed", None)} for config in (one, other)]
-    data = [{key: config.pop(key) for key in list(config) if key.startswith("data.")} for config in (one, other)]
-    found += [*_compared("recipe", one, other), *_compared("data", *data), *_compared("seed", *seeds)]
-    found += [*_compared("code", _code(a), _code(b))]
-    environment = [{**_versions(detail), **detail.host} for detail in (a, b)]
-    found += [*_compared("environment", *environment)]
-    return [*found, *_compared("device", {"gpus": " ".join(a.row.gpus)}, {"gpus": " ".join(b.row.gpus)})]
+    return [Difference(reason.area, reason.name, *reason.values) for reason in reasons(home, (first, second))]
 
 
-def _compared(area: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
-    for name in dict.fromkeys([*first, *second]):
-        one, other = first.get(name), second.get(name)
-        if one != other:
-            yield Difference(area, name, _plain(one), _plain(other))
+def reasons(home: Home, ids: Sequence[str]) -> list[Reason]:
+    """Everything that is recorded and not the same in all runs, what explains most first.
+
+    The order: outcome, recipe (what says how it is run last), data, seed, code, environment, device.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    details = [runs.get_run(home, run_id) for run_id in ids]
+    areas: list[tuple[str, list[Mapping[str, Any]]]] = [("outcome", [_outcome(detail) for detail in details])]
+    configs = [dict(flat(_completed(detail.config))) for detail in details]
+    for config in configs:
+        for free in FREE:
+            config.pop(free, None)
+    seeds: list[Mapping[str, Any]] = [{"seed": config.pop("seed", None)} for config in configs]
+    data = [{key: config.pop(key) for key in list(config) if key.startswith("data.")} for config in configs]
+    if all(detail.data_fingerprint for detail in details):
+        for values, detail in zip(data, details, strict=True):
+            values["fingerprint"] = detail.data_fingerprint[:16]
+    recipes = [dict(sorted(config.items(), key=lambda item: item[0].startswith(HOW))) for config in configs]
+    areas += [("recipe", list(recipes)), ("data", list(data)), ("seed", seeds)]
+    areas += [("code", [_code(detail) for detail in details])]
+    areas += [("environment", [{**_versions(detail), **detail.host} for detail in details])]
+    areas += [("device", [{"gpus": " ".join(detail.row.gpus)} for detail in details])]
+    return [reason for area, values in areas for reason in _reasons(area, values)]
+
+
+def _reasons(area: str, several: Sequence[Mapping[str, Any]]) -> Iterator[Reason]:
+    for name in dict.fromkeys(name for values in several for name in values):
+        found = [values.get(name) for values in several]
+        if any(value != found[0] for value in found):
+            yield Reason(area, name, tuple(_plain(value) for value in found))
+
+
+def _took(row: RunRow) -> float | None:
+    """Seconds from its start to its end, or to now while it is active; None where clocks contradict each other."""
+    if not row.started_at:
+        return None
+    end = row.ended_at or (time.time() if RunState(row.state) in ACTIVE_STATES else None)
+    return end - row.started_at if end is not None and end >= row.started_at else None
 
 
 def _outcome(detail: RunDetail) -> dict[str, Any]:
     row = detail.row
-    took = row.ended_at - row.started_at if row.ended_at and row.started_at else None
+    took = _took(row)
     return {
         "state": row.state,
         "miou": row.metrics.get("miou"),

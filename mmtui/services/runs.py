@@ -210,10 +210,22 @@ def points(home: Home, run_id: str, metric: str, *, all_attempts: bool = False) 
         return list(reader.points(int(run_id), metric, all_attempts=all_attempts))
 
 
-def series(home: Home, run_id: str, metric: str, *, max_buckets: int = 400, stage: str | None = None) -> Series:
-    """A metric reduced for drawing: min/max buckets over global steps, the same for the same points."""
+def series(
+    home: Home,
+    run_id: str,
+    metric: str,
+    *,
+    max_buckets: int = 400,
+    stage: str | None = None,
+    within: tuple[int, int] | None = None,
+) -> Series:
+    """A metric reduced for drawing: min/max buckets over global steps, the same for the same points.
+
+    Args:
+        within: the first and the last global step of interest, None: all.
+    """
     with Reader(home) as reader:
-        found, count = reader.series(int(run_id), metric, max_buckets, stage)
+        found, count = reader.series(int(run_id), metric, max_buckets, stage, within)
     return Series(run_id, metric, found, count)
 
 

@@ -18,6 +18,8 @@ _RANGE = (
     " AND bucket BETWEEN ? AND ? ORDER BY bucket"
 )
 
+_LAST = 2**62
+
 
 @dataclass(frozen=True)
 class Line:
@@ -59,6 +61,7 @@ def series(
     resumed: Mapping[int, int],
     most: int,
     stage: str | None = None,
+    within: tuple[int, int] | None = None,
 ) -> tuple[tuple[Bucket, ...], int]:
     """Buckets of all attempts in the order of x, and the number of points.
 
@@ -68,14 +71,16 @@ def series(
     Args:
         resumed: {attempt: global step it went on from}.
         most: about how many buckets a line may have.
+        within: the first and the last global step of interest.
     """
     made: list[Bucket] = []
     total = 0
+    first, last = within or (0, _LAST)
     for attempt, low, high in connection.execute(_SPANS, (run_id, name, LEVELS)).fetchall():
         line = Line(connection, run_id, name, attempt, stage)
         border = min((step for number, step in resumed.items() if number > attempt), default=high)
         for start, end, superseded in ((low, min(border, high), False), (max(border + 1, low), high, True)):
-            rows = _drawn(line, start, end, most)
+            rows = _drawn(line, max(start, first), min(end, last), most)
             total += sum(row[7] for row in rows)
             made += [
                 Bucket(float(row[2]), row[3], row[4], row[5], row[6], row[7], attempt, superseded, row[9])

@@ -294,13 +294,15 @@ class Reader:
         for row in self.query(f"{sql} ORDER BY global_step, attempt", parameters):
             yield Point(*row)
 
-    def series(self, run_id: int, metric: str, most: int, stage: str | None = None) -> tuple[tuple[Bucket, ...], int]:
+    def series(
+        self, run_id: int, metric: str, most: int, stage: str | None = None, within: tuple[int, int] | None = None
+    ) -> tuple[tuple[Bucket, ...], int]:
         """A metric in about ``most`` buckets for a chart, and the number of its points, of all attempts."""
         connection = self.connection()
         if connection is None:
             return (), 0
         with _translated(self.home):
-            return buckets.series(connection, run_id, metric, self.resumed_at(run_id), most, stage)
+            return buckets.series(connection, run_id, metric, self.resumed_at(run_id), most, stage, within)
 
     def resumed_at(self, run_id: int) -> dict[int, int]:
         """{attempt: global step it went on from}."""

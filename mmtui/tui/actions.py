@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,11 +97,7 @@ def action_of(screen: str, key: str) -> Action | None:
     return next((action for action in actions_of(screen) if key in keys_of(action)), None)
 
 
-def command_text(action: Action, ids: Sequence[str], filter_text: str) -> str:
+def command_text(action: Action, ids: Sequence[str]) -> str:
     """The command line that does what an action does to these runs."""
-    words = {
-        "IDS": " ".join(ids) or "@",
-        "ID": (ids or ["@"])[0],
-        "FILTER": shlex.quote(filter_text) if filter_text else "FILTER",
-    }
+    words = {"IDS": " ".join(ids) or "@", "ID": (ids or ["@"])[0]}
     return " ".join(words.get(word, word) for word in action.command.split())

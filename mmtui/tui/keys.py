@@ -29,6 +29,7 @@ class Action:
         footer: whether the footer shows it.
         command: the command line that does the same, "" if there is none; ID stands for the run, IDS for several.
         weight: see ``LOOK``.
+        asks: it asks first, and what comes of it notes its own command line.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Action:
     footer: bool = False
     command: str = ""
     weight: int = LOOK
+    asks: bool = False
 
     def on(self, screen: str, tab: str = "") -> bool:
         """Whether a screen (and a tab of it) has the action."""
@@ -50,6 +52,7 @@ class Action:
 
 _DEEDS = "runs run queue"
 _SLIDER = "charts graph classes predictions log devices history"
+_PANES = "charts graph classes"
 
 ACTIONS: tuple[Action, ...] = (
     Action("help", "question_mark", "show_help", "help", "Show every key; type to search.", footer=True),
@@ -77,7 +80,7 @@ ACTIONS: tuple[Action, ...] = (
         "",
         True,
         "mmtui run RECIPE key=value",
-        END,
+        asks=True,
     ),
     Action(
         "fork",
@@ -87,7 +90,7 @@ ACTIONS: tuple[Action, ...] = (
         "Launch a run like this one, with changes.",
         "runs queue",
         command="mmtui run RECIPE key=value",
-        weight=END,
+        asks=True,
     ),
     Action(
         "fork_here",
@@ -98,7 +101,7 @@ ACTIONS: tuple[Action, ...] = (
         "run",
         footer=True,
         command="mmtui run --from ID@STEP key=value",
-        weight=END,
+        asks=True,
     ),
     Action(
         "cancel", "x", "cancel_run", "cancel", "Cancel, after a question.", _DEEDS, "", True, "mmtui cancel IDS", END
@@ -230,8 +233,28 @@ ACTIONS: tuple[Action, ...] = (
     # The table of runs
     Action("zoom", "enter", "zoom", "zoom", "The focused panel, full screen; again to go back.", "runs", footer=True),
     Action("show_run", "enter", "show_run", "run", "Everything about the chosen run.", "queue"),
-    Action("filter", "slash", "filter", "filter", "Show runs by a filter.", "runs", "", True, "mmtui ls -F FILTER"),
-    Action("sort", "s", "sort", "sort", "The order of the runs, by any column.", "runs", command="mmtui ls --sort KEY"),
+    Action(
+        "filter",
+        "slash",
+        "filter",
+        "filter",
+        "Show runs by a filter.",
+        "runs",
+        "",
+        True,
+        "mmtui ls -F FILTER",
+        asks=True,
+    ),
+    Action(
+        "sort",
+        "s",
+        "sort",
+        "sort",
+        "The order of the runs, by any column.",
+        "runs",
+        command="mmtui ls --sort KEY",
+        asks=True,
+    ),
     Action("mark", "space", "mark", "mark", "Mark the run: for comparing, charts, and deeds on several.", "runs"),
     Action("range", "v", "mark_range", "range", "Mark from here on: move, then v again.", "runs"),
     Action(
@@ -248,28 +271,79 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("unfold", "l,right", "unfold(1)", "open", "Show the members of a folded line.", "runs"),
     Action("fold", "h,left", "unfold(0)", "close", "Hide them.", "runs"),
-    Action("columns", "C", "columns", "columns", "Choose columns.", "runs", command="mmtui ls -c COLUMNS"),
-    Action("views", "V,S", "views", "views", "Take or keep a view.", "runs", command="mmtui ls --view NAME"),
-    # Charts
+    Action("columns", "C", "columns", "columns", "Choose columns.", "runs", command="mmtui ls -c COLUMNS", asks=True),
+    Action("views", "V,S", "views", "views", "Take or keep a view.", "runs", command="mmtui ls --view NAME", asks=True),
+    # Charts and panels
     Action("metric", "m", "next_metric", "metric", "Next metric.", "runs", "", True, "mmtui metrics ID"),
-    Action("log_axis", "L", "log_axis", "log axis", "Logarithmic value axis.", "runs run", "charts", True),
-    Action("smoother", "plus,equals_sign", "smooth(1)", "smooth", "More smoothing.", "runs run", "charts", True),
-    Action("rougher", "minus", "smooth(-1)", "rougher", "Less smoothing.", "runs run", "charts"),
     Action("raw", "0", "smooth(0)", "raw", "No smoothing.", "runs"),
-    # One run
-    Action("before", "left,h", "aside(-1)", "slider", "The slider, or the image before.", "run", _SLIDER, True),
-    Action("after", "right,l", "aside(1)", "later", "The slider forward, or the image after.", "run", _SLIDER),
-    Action("slide_back", "comma", "slide(-1)", "earlier", "Earlier, on predictions too.", "run", _SLIDER),
-    Action("slide_on", "full_stop", "slide(1)", "later", "Later.", "run", _SLIDER),
-    Action("zoom_in", "i", "zoom(0.5)", "zoom in", "Half of the axis, around the slider.", "run", "charts", True),
-    Action("zoom_out", "I", "zoom(2.0)", "zoom out", "Twice as much of the axis.", "run", "charts"),
-    Action("axis", "w", "by_time", "time axis", "Minutes instead of steps.", "run", "charts", True),
+    Action("pane", "m", "next_pane(1)", "panel", "Mark the next panel.", "run compare", _PANES, True),
     Action(
-        "one_chart", "enter", "one_chart", "one chart", "One chart, full screen; again: all.", "run", "charts", True
+        "alone",
+        "enter",
+        "alone",
+        "alone",
+        "The marked panel over the whole screen, and back.",
+        "run compare",
+        _PANES,
+        True,
     ),
-    Action("chart", "m", "next_metric", "metric", "Next metric, full screen.", "run", "charts", True),
+    Action(
+        "before", "left,h", "aside(-1)", "cursor", "The cursor back; the image before.", "run compare", _SLIDER, True
+    ),
+    Action("after", "right,l", "aside(1)", "later", "The cursor forward; the image after.", "run compare", _SLIDER),
+    Action("slide_back", "comma", "slide(-1)", "earlier", "Earlier, on predictions too.", "run compare", _SLIDER),
+    Action("slide_on", "full_stop", "slide(1)", "later", "Later.", "run compare", _SLIDER),
+    Action("zoom_in", "i", "zoom(0.5)", "zoom", "Half of the axis, around the cursor.", "run compare", "charts", True),
+    Action("zoom_out", "I", "zoom(2.0)", "zoom out", "Twice as much of the axis.", "run compare", "charts"),
+    Action(
+        "pan_left", "less_than_sign", "pan(-1)", "left", "The part before, when zoomed in.", "run compare", "charts"
+    ),
+    Action("pan_right", "greater_than_sign", "pan(1)", "right", "The part behind.", "run compare", "charts"),
+    Action(
+        "axis",
+        "a,w",
+        "next_axis",
+        "axis",
+        "Steps, epochs, time of day, time since the start.",
+        "run compare",
+        "charts",
+        True,
+    ),
+    Action("log_axis", "L", "log_axis", "log", "Logarithmic value axis.", "runs run compare", "charts", True),
+    Action(
+        "smoother", "plus,equals_sign", "smooth(1)", "smooth", "More smoothing.", "runs run compare", "charts", True
+    ),
+    Action("rougher", "minus", "smooth(-1)", "rougher", "Less smoothing.", "runs run compare", "charts"),
+    Action("on_top", "O", "next_on_top", "on top", "Another run's curves over the others.", "run compare", "charts"),
+    Action("follow", "f", "follow", "follow", "The newest step, and the window moves along.", "run compare", _SLIDER),
+    Action(
+        "newest",
+        "0",
+        "reset_view",
+        "newest",
+        "The newest step, all of the axis, no smoothing.",
+        "run compare",
+        _SLIDER,
+        True,
+    ),
+    # One run
+    Action(
+        "next_class", "n", "next_class(1)", "class", "Another class in the drawing of a graph.", "run", "graph", True
+    ),
+    Action("previous_class", "N", "next_class(-1)", "class", "The class before.", "run", "graph"),
+    Action(
+        "baseline",
+        "B",
+        "baseline",
+        "baseline",
+        "Choose the run whose classes are compared with.",
+        "run",
+        "classes",
+        True,
+        "mmtui classes ID --vs ID",
+        asks=True,
+    ),
     Action("sort_classes", "s", "sort", "sort", "Next order: worst, loss, gain, as listed.", "run", "classes", True),
-    Action("newest", "0", "reset_view", "newest", "The newest; no zoom, no smoothing.", "run", _SLIDER, True),
     # Movement and the rest
     Action("next_panel", "right_square_bracket,tab", "turn(1)", "panel", "Next panel or tab.", footer=True),
     Action("previous_panel", "left_square_bracket,shift+tab", "turn(-1)", "previous", "Previous panel or tab."),

@@ -19,7 +19,7 @@ from mmtui.paths import Home
 from mmtui.services import queue, runs
 from mmtui.tui import actions
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.pages import charts, classes, compose, facts, graph, predictions
+from mmtui.tui.pages import charts, classes, compare, compose, facts, graph, predictions
 from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
 from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.page import PageScreen
@@ -116,16 +116,16 @@ async def test_charts_have_a_cursor_zoom_axis_and_overlays(seeded: Home) -> None
         await pilot.press("left", "left", "left")
         await until(lambda: " at " in shown(app) and "as of step" in shown(app))
         await pilot.press("i")
-        await until(lambda: page(app).view.window != (0.0, 1.0))  # type: ignore[attr-defined]
+        await until(lambda: "zoom " in shown(app))
         await pilot.press("w")
-        await until(lambda: "min" in shown(app))
+        await until(lambda: "epochs, all stages added up" in shown(app) and "epoch" in shown(app))
         await pilot.press("0")
         await until(lambda: shown(app) == before)
 
 
 async def test_one_chart_fills_the_screen_and_goes_back(seeded: Home) -> None:
     app = MmtuiApp(seeded, select="1")
-    assert charts.metrics(seeded, "1")[:2] == ["loss", "lr"]
+    assert charts.metrics(seeded, "1")[:3] == ["loss", "miou", "lr"]
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(app, pilot)
         await pilot.press("2")
@@ -134,8 +134,9 @@ async def test_one_chart_fills_the_screen_and_goes_back(seeded: Home) -> None:
         await pilot.press("enter")
         await until(lambda: "lr " not in shown(app) and len(shown(app).splitlines()) >= 36)
         await pilot.press("m")
-        await until(lambda: "lr " in shown(app) and "loss" not in shown(app))
-        await pilot.press("enter")
+        await until(lambda: "miou " in shown(app) and "loss" not in shown(app))
+        # Round to the first one again, then all of them.
+        await pilot.press(*["m"] * (len(charts.metrics(seeded, "1")) - 1), "enter")
         await until(lambda: shown(app) == all_of_them)
 
 
@@ -143,8 +144,8 @@ def test_value_at_the_cursor_is_that_of_the_last_point_before_it(seeded: Home) -
     points = runs.points(seeded, "1", "loss")
     for moment in (points[0].global_step, 141, 233, 450):
         last = [p for p in points if p.global_step <= moment][-1]
-        lines = charts.charts(seeded, ["1"], 240, 40, False, charts.View(moment=moment))
-        assert f"loss {last.value:.5g} at {last.global_step}" in plain(lines)
+        lines = charts.charts(seeded, ["1"], 240, 40, False, charts.View(moment=moment)).lines
+        assert f"loss {last.value:.5g} at step {last.global_step}" in plain(lines)
 
 
 async def test_slider_takes_every_tab_back_to_the_same_step(seeded: Home) -> None:
@@ -176,13 +177,13 @@ async def test_classes_are_sorted_and_compared_with_a_marked_run(seeded: Home) -
     base = runs.class_table(seeded, "1")
     assert rows is not None and base is not None
     worst = min((row for row in rows.classes if row.iou is not None), key=lambda row: row.iou or 0)
-    lines = classes.classes(seeded, "2", 120, False, sort=1)
-    assert worst.name in plain([lines[2]])
+    lines = classes.classes(seeded, "2", (120, 40), False, classes.View(sort=1)).lines
+    assert worst.name in plain([lines[3]])
     gains = {r.name: (r.iou or 0) - (b.iou or 0) for r, b in zip(rows.classes, base.classes, strict=True) if r.iou}
     best = max(gains, key=lambda name: gains[name])
-    told = plain([classes.classes(seeded, "2", 120, False, sort=2, against="1")[2]])
+    told = plain([classes.classes(seeded, "2", (120, 40), False, classes.View(2, "1")).lines[3]])
     assert best in told and f"{100 * gains[best]:+.1f}" in told
-    text = plain(classes.classes(seeded, "2", 120, False, against="1"))
+    text = plain(classes.classes(seeded, "2", (120, 40), False, classes.View(0, "1")).lines)
     assert f"run 1: {100 * (base.miou or 0):.2f}" in text
     assert text.count("absent") >= 1 and "→" in text
 
@@ -197,9 +198,9 @@ def test_most_confused_classes_are_the_largest_shares(seeded: Home) -> None:
         if truth != other and sum(row)
     ]
     share, truth, other = max(shares)
-    text = plain(classes.classes(seeded, "1", 120, False))
+    text = plain(classes.classes(seeded, "1", (120, 40), False).lines)
     first = next(line for line in text.splitlines() if "→" in line)
-    assert f"{100 * share:.1f}%" in first and CLASSES[truth] in first and first.endswith(CLASSES[other])
+    assert f"{100 * share:.1f}%" in first and CLASSES[truth] in first and first.rstrip().endswith(CLASSES[other])
 
 
 async def test_two_marked_runs_are_compared(seeded: Home) -> None:
@@ -336,8 +337,10 @@ async def test_hostile_names_do_no_harm_on_any_page(home: Home) -> None:
         seed_run(home, name, until=330, seed=1, end=None, now=NOW)
     for run_id in map(str, range(1, len(HOSTILE_NAMES) + 1)):
         for lines in (
-            charts.charts(home, [run_id, "1"], 100, 30, False),
-            graph.graph(home, run_id, 100, 30, False),
+            charts.charts(home, [run_id, "1"], 100, 30, False).lines,
+            graph.graph(home, run_id, (100, 30), False).lines,
+            compare.compare(home, [run_id, "1"], (100, 30), False).lines,
+            classes.classes(home, run_id, (100, 30), False).lines,
             facts.config(home, run_id, 100, False),
             facts.history(home, run_id, 100, False),
         ):

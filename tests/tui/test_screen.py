@@ -95,7 +95,7 @@ async def test_metric_axis_and_smoothing_keys_change_the_chart(seeded: Home) -> 
         await pilot.press("plus")
         assert "smoothed 0.6" in chart.title_text
         await pilot.press("0", "m")
-        await until(lambda: chart.title_text.startswith("lr"))
+        await until(lambda: chart.title_text.startswith("miou"))
 
 
 async def test_chart_moves_when_the_run_goes_on(seeded: Home) -> None:

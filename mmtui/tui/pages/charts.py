@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mmtui.domain.look import run_colors
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import printable
-from mmtui.domain.views import Bucket, RunDetail
+from mmtui.domain.views import Bucket, EvaluationMark, Point, RunDetail
 from mmtui.paths import Home
-from mmtui.services import runs
-from mmtui.tui.pages.compose import column_width, columns
+from mmtui.services import run_history, runs
+from mmtui.tui.pages.axes import WORDS, Axis, axis_of
+from mmtui.tui.pages.compose import column_width, wrapped
+from mmtui.tui.pages.panes import FIRST_PANE, MARKS, Focus, Laid, Pane, lay
 from mmtui.tui.widgets.panels import Line, fit
-from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, smooth
+from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, roomy, smooth
+from mmtui.tui.widgets.ticks import moment_text
 
 LEAST_WIDTH = 46
-HEIGHT = 9
+HEIGHT, MOST_HEIGHT = 9, 22
 FIRST = ("loss", "miou", "lr")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+FEW = 24
+"""Up to so many points each gets a mark of its own."""
 
 
 @dataclass(frozen=True)
@@ -27,36 +33,82 @@ class View:
     Attributes:
         log: logarithmic value axis.
         weight: of the exponential mean, 0 = none.
-        by_time: minutes since the run began instead of steps.
-        moment: global step at which values are read, None: the newest.
-        window: shares of the axis between which the charts are drawn.
-        only: one metric over the whole screen, "" = all.
+        axis: ``step``, ``epoch``, ``clock`` or ``relative``.
+        moment: global step of the first run at which values are read, None: the newest.
+        window: global steps of the first run between which the charts are drawn, None: all.
+        follow: the window moves along with the newest step.
+        top: which of the runs lies over the others.
     """
 
     log: bool = False
     weight: float = 0.0
-    by_time: bool = False
+    axis: str = "step"
     moment: int | None = None
-    window: tuple[float, float] = (0.0, 1.0)
-    only: str = ""
+    window: tuple[float, float] | None = None
+    follow: bool = False
+    top: int = 0
+
+
+ALL = View()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One of the runs of the charts."""
+
+    detail: RunDetail
+    axis: Axis
+    color: str
+    letter: str
+
+    def last(self) -> float:
+        """Where its newest step lies."""
+        step = float(last_step(self.detail))
+        if self.axis.kind in ("clock", "relative"):
+            newest = max(self.detail.last_event_at or 0.0, *(time for _, time in self.axis.track))
+            return self.axis.place(step, newest)
+        return self.axis.at(step)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What all charts of a page share."""
+
+    home: Home
+    runs: tuple[_Run, ...]
+    view: View
+    x_range: tuple[float, float]
+    cursor: float | None
+    growing: bool
+    evaluations: tuple[EvaluationMark, ...]
+    ascii_only: bool
+    series: Mapping[tuple[str, str], tuple[Bucket, ...]]
+    read: Mapping[tuple[str, str], Point]
+    most: int
+
+    @property
+    def zoomed(self) -> bool:
+        return self.view.window is not None
 
 
 def charts(
-    home: Home, ids: Sequence[str], width: int, height: int, ascii_only: bool, view: View = View()
-) -> list[Line]:
+    home: Home,
+    ids: Sequence[str],
+    width: int,
+    height: int,
+    ascii_only: bool,
+    view: View = ALL,
+    focus: Focus = FIRST_PANE,
+) -> Laid:
     """Charts of all metrics of the first run; the others lie over them."""
-    details = [runs.get_run(home, run_id) for run_id in dict.fromkeys(ids)]
     names = metrics(home, ids[0])
     if not names:
-        return [[("nothing has been logged yet", "dim")]]
-    if view.only in names:
-        chart = _chart(home, details, view.only, width, max(height - 2, HEIGHT), ascii_only, view)
-        return [*_legend(details, ascii_only), *chart] if len(details) > 1 else chart
-    each = column_width(width, LEAST_WIDTH, len(names))
-    tall = max(HEIGHT, min(height // max(-(-len(names) // max(width // each, 1)), 1), 16) - 2)
-    blocks = [_chart(home, details, name, each, tall, ascii_only, view) for name in names]
-    lines = columns(blocks, width, LEAST_WIDTH)
-    return [*_legend(details, ascii_only), *lines] if len(details) > 1 else lines
+        return Laid([[("nothing has been logged yet", "dim")]])
+    each = width if focus.alone else column_width(width, LEAST_WIDTH, len(names))
+    picture = _picture(home, ids, names, ascii_only, view, max((each - AXIS_WIDTH) * 2, 16))
+    head = _head(picture, width)
+    laid = _laid(picture, names, width, max(height - len(head), HEIGHT), focus)
+    return Laid([*head, *laid.lines], laid.first + len(head), laid.behind + len(head))
 
 
 def metrics(home: Home, run_id: str) -> list[str]:
@@ -65,87 +117,252 @@ def metrics(home: Home, run_id: str) -> list[str]:
     return [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
 
 
-def _legend(details: Sequence[RunDetail], ascii_only: bool) -> list[Line]:
+def last_step(detail: RunDetail) -> int:
+    """Steps of the whole run that are done."""
+    begun = [stage for stage in detail.stages if stage.started_at is not None or stage.step]
+    return max((stage.offset + stage.step for stage in begun), default=0)
+
+
+def _picture(home: Home, ids: Sequence[str], names: Sequence[str], ascii_only: bool, view: View, most: int) -> _Picture:
+    details = [runs.get_run(home, run_id) for run_id in dict.fromkeys(ids)]
+    images = [run_history.images(home, detail.row.id) for detail in details]
+    if view.axis == "epoch" and not all(images):
+        view = replace(view, axis="step")
+    series = run_history.all_series(home, [detail.row.id for detail in details], names, most)
+    tracks = [series[detail.row.id, names[0]] for detail in details]
     colors = run_colors([detail.row.id for detail in details])
-    return [
-        [
-            (f"run {detail.row.id} {fit(detail.row.name, 20, ascii_only).strip()}   ", colors[detail.row.id])
-            for detail in details
-        ]
-    ]
+    found = tuple(
+        _Run(detail, axis_of(detail, view.axis, told, track), colors[detail.row.id], LETTERS[number % len(LETTERS)])
+        for number, (detail, told, track) in enumerate(zip(details, images, tracks, strict=True))
+    )
+    cursor = None if view.moment is None else found[0].axis.at(view.moment)
+    # At the cursor the point itself is read, however coarse the drawing is.
+    steps = {} if cursor is None else {run.detail.row.id: run.axis.step_at(cursor) for run in found}
+    if view.moment is not None:
+        steps[ids[0]] = view.moment
+    active = any(RunState(run.detail.row.state) in ACTIVE_STATES for run in found)
+    return _Picture(
+        home=home,
+        runs=found,
+        view=view,
+        x_range=_x_range(found, view, active),
+        cursor=cursor,
+        growing=active and (view.window is None or view.follow),
+        evaluations=tuple(run_history.evaluations(home, details[0].row.id)),
+        ascii_only=ascii_only,
+        series=series,
+        read=run_history.values_at(home, steps, names),
+        most=most,
+    )
 
 
-def _chart(
-    home: Home, details: Sequence[RunDetail], metric: str, width: int, height: int, ascii_only: bool, view: View
-) -> list[Line]:
-    most = max((width - AXIS_WIDTH) * 2, 16)
-    found = [runs.series(home, detail.row.id, metric, max_buckets=most).buckets for detail in details]
-    starts = [detail.row.started_at or 0.0 for detail in details]
-    samples = [
-        [(bucket, _sample(bucket, start, view)) for bucket in buckets]
-        for buckets, start in zip(found, starts, strict=True)
-    ]
-    xs = [sample.x for several in samples for _, sample in several]
-    if not xs:
+def _x_range(found: Sequence[_Run], view: View, active: bool) -> tuple[float, float]:
+    """Ends of the x axis, the same for all charts; with room on the right where values are still coming."""
+    axis = found[0].axis
+    if view.window is not None:
+        low, high = view.window
+        if view.follow:
+            high = float(last_step(found[0].detail))
+            high = roomy(0.0, high)[1] if active and high > 0 else high
+            low = max(high - (view.window[1] - view.window[0]), 0.0)
+        return axis.at(low), max(axis.at(high), axis.at(low) + 1e-9)
+    low = min(run.axis.start for run in found) if axis.kind == "clock" else 0.0
+    high = max(run.last() for run in found)
+    high = high if high > low else low + 1.0
+    return low, roomy(low, high)[1] if active else high
+
+
+def _head(picture: _Picture, width: int) -> list[Line]:
+    """How the charts are looked at, and which run is which."""
+    view, dim = picture.view, "dim"
+    line: Line = [(f"x: {WORDS[view.axis]}", dim)]
+    if picture.cursor is not None:
+        line.append((f"  cursor at {moment_text(view.axis, picture.cursor)}", "warn"))
+    if picture.zoomed:
+        ends = " to ".join(moment_text(view.axis, end).removeprefix(f"{view.axis} ") for end in picture.x_range)
+        line.append((f"  zoom {ends}{', following' if view.follow else ''}", "warn"))
+    if view.weight:
+        line.append((f"  smoothing {view.weight:g}", "warn"))
+    if view.log:
+        line.append(("  log", "warn"))
+    if picture.evaluations:
+        line.append((f"  {'v' if picture.ascii_only else '▾'} evaluation", dim))
+    if len(picture.runs) == 1:
+        return [line]
+    room = max(width // len(picture.runs) - 10, 8)
+    legend: Line = []
+    for number, run in enumerate(picture.runs):
+        name = fit(run.detail.row.name, min(room, 24), picture.ascii_only).strip()
+        on_top = " (top)" if number == view.top % len(picture.runs) else ""
+        legend.append((f"{run.letter} run {run.detail.row.id} {name}{on_top}   ", run.color))
+    return [line, legend]
+
+
+def _laid(picture: _Picture, names: Sequence[str], width: int, height: int, focus: Focus) -> Laid:
+    """Panels of the metrics that change; those that never do, or were measured once, share a few lines."""
+    focus = replace(focus, name=focus.name or names[0])
+    told = {} if focus.alone else _in_words(picture, names)
+    words: list[Line] = []
+    if told:
+        spans = [("  never changes, or measured once:", "dim")]
+        for name, text in told.items():
+            mark = MARKS[1 if picture.ascii_only else 0] if name == focus.name else ""
+            spans.append((f"{mark}{printable(name)} {text}", "title" if mark else "dim"))
+        words = wrapped(spans, width)
+    panes = [Pane(name, _drawer(picture, name, focus.alone)) for name in names if name not in told]
+    laid = lay(panes, (width, height - (len(words) + 1 if words else 0)), LEAST_WIDTH, focus, picture.ascii_only)
+    if not words:
+        return laid
+    lines = [*laid.lines, [], *words]
+    return Laid(lines, len(laid.lines), len(lines)) if focus.name in told else replace(laid, lines=lines)
+
+
+def _in_words(picture: _Picture, names: Sequence[str]) -> dict[str, str]:
+    """Metrics that need no chart, and what to say instead.
+
+    That is one and the same value in all runs, at three points or more; or one point in each run, but of mean IoU,
+    which has the published value for company.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        several = [(run.letter, picture.series[run.detail.row.id, name]) for run in picture.runs]
+        buckets = [bucket for _, series in several for bucket in series]
+        values = {value for bucket in buckets for value in (bucket.low, bucket.high)}
+        if len(values) == 1 and sum(bucket.count for bucket in buckets) >= 3:
+            found[name] = f"{values.pop():.5g}"
+        elif name not in FIRST and all(sum(bucket.count for bucket in series) <= 1 for _, series in several):
+            letters = len(several) > 1
+            found[name] = " ".join(
+                f"{f'{letter} ' if letters else ''}{series[0].last:.5g}" for letter, series in several if series
+            )
+    return found
+
+
+def _drawer(picture: _Picture, metric: str, alone: bool) -> Callable[[int, int], list[Line]]:
+    def drawn(width: int, height: int) -> list[Line]:
+        tall = max(height - 1, HEIGHT)
+        return _chart(picture, metric, width, tall if alone else min(tall, MOST_HEIGHT))
+
+    return drawn
+
+
+def _chart(picture: _Picture, metric: str, width: int, height: int) -> list[Line]:
+    found = [_buckets(picture, run, metric) for run in picture.runs]
+    if not any(found):
         return [[(metric, "title"), (" has no points", "dim")]]
-    low, span = min(xs), (max(xs) - min(xs)) or 1.0
-    low, high = low + view.window[0] * span, low + view.window[1] * span
-    colors = list(run_colors([detail.row.id for detail in details]).values())
+    several = len(picture.runs) > 1
+    order = _order(len(picture.runs), picture.view.top)
     curves = [
-        c for number, several in enumerate(samples) for c in _curves(several, number, colors[number], view, low, high)
+        curve
+        for number in order
+        for curve in _curves(picture.runs[number], found[number], picture.view.weight, several)
     ]
-    first = details[0]
-    at = _at(samples[0], view.moment)
-    marks = [] if view.by_time else [(float(s.offset), s.name) for s in first.stages if low <= s.offset <= high]
-    if at is not None and low <= at <= high:
-        marks.append((at, "^" if ascii_only else "▲"))
-    reference = (first.config.get("reference") or {}).get("miou") if metric == "miou" else None
+    published = _published(picture, metric)
     frame = Frame(
         width=width,
         height=height,
-        log=view.log,
-        ascii_only=ascii_only,
-        marks=marks,
-        reference=float(reference) if reference is not None else None,
-        unit="min" if view.by_time else "step",
-        growing=RunState(first.row.state) in ACTIVE_STATES and view.window == (0.0, 1.0),
+        log=picture.view.log,
+        ascii_only=picture.ascii_only,
+        marks=_stage_marks(picture),
+        spots=[picture.runs[0].axis.place(mark.global_step, mark.time) for mark in picture.evaluations],
+        cursor=picture.cursor,
+        references=published,
+        x_axis=picture.view.axis,
+        x_range=picture.x_range,
+        growing=picture.growing,
     )
-    kept = [sample for bucket, sample in samples[0] if not bucket.superseded]
-    return [_title(metric, kept, at), *draw(curves, frame)]
+    return [_title(picture, metric, found, published), *draw(curves, frame)]
 
 
-def _at(several: Sequence[tuple[Bucket, Sample]], moment: int | None) -> float | None:
-    """Where on the axis a global step lies: at the last point up to it."""
-    if moment is None or not several:
-        return None
-    before = [sample.x for bucket, sample in several if bucket.x <= moment and not bucket.superseded]
-    return before[-1] if before else several[0][1].x
+def _order(count: int, top: int) -> list[int]:
+    """Runs from the one that lies lowest to the one on top; the first lies on top at the beginning."""
+    top %= count
+    return [*(number for number in reversed(range(count)) if number != top), top]
 
 
-def _title(metric: str, kept: Sequence[Sample], at: float | None) -> Line:
-    line: Line = [(f"{printable(metric)} ", "title")]
-    if not kept:
-        return line
-    if at is None:
-        return [*line, (f"{kept[-1].last:.5g}", "")]
-    near = min(kept, key=lambda sample: abs(sample.x - at))
-    return [*line, (f"{near.last:.5g} at {near.x:.6g}", "warn")]
+def _buckets(picture: _Picture, run: _Run, metric: str) -> list[Bucket]:
+    """A metric of a run; as fine as the chart can show where it is zoomed into."""
+    run_id = run.detail.row.id
+    found = picture.series[run_id, metric]
+    low, high = picture.x_range
+    inside = [i for i, bucket in enumerate(found) if low <= run.axis.place(bucket.x, bucket.time) <= high]
+    if not picture.zoomed or not inside:
+        return list(found)
+    before = found[inside[0] - 1].x if inside[0] else -1.0
+    behind = found[min(inside[-1] + 1, len(found) - 1)].x
+    within = (int(before) + 1, int(behind))
+    fine = runs.series(picture.home, run_id, metric, max_buckets=picture.most, within=within).buckets
+    return [*(b for b in found if b.x <= before), *fine, *(b for b in found if b.x > behind)]
 
 
-def _sample(bucket: Bucket, start: float, view: View) -> Sample:
-    x = (bucket.time - start) / 60 if view.by_time else bucket.x
-    return Sample(x, bucket.low, bucket.high, bucket.last)
+def _curves(run: _Run, buckets: Sequence[Bucket], weight: float, several: bool) -> list[Curve]:
+    """Lines of a run: tails that were done again, what was smoothed, and the line itself, one for each stage.
 
-
-def _curves(
-    several: Sequence[tuple[Bucket, Sample]], number: int, style: str, view: View, low: float, high: float
-) -> list[Curve]:
+    Stages minimise losses of their own: no line leads from one to the next, and no mean is taken over both.
+    """
     lost: dict[int, list[Sample]] = {}
-    kept: list[Sample] = []
-    for bucket, sample in several:
-        if low <= sample.x <= high:
-            (lost.setdefault(bucket.attempt, []) if bucket.superseded else kept).append(sample)
-    curves = [Curve(part, dim=True) for part in lost.values()] if number == 0 else []
-    if view.weight and kept and number == 0:
-        curves.append(Curve(kept, dim=True))
-    return [*curves, Curve(smooth(kept, view.weight), style=style)]
+    kept: dict[str, list[Sample]] = {}
+    for bucket in buckets:
+        sample = Sample(run.axis.place(bucket.x, bucket.time), bucket.low, bucket.high, bucket.last)
+        if bucket.superseded:
+            lost.setdefault(bucket.attempt, []).append(sample)
+        else:
+            kept.setdefault(stage_at(run.detail, bucket.x), []).append(sample)
+    few = sum(map(len, kept.values())) <= FEW
+    curves = [Curve(part, dim=True) for part in lost.values()]
+    if weight:
+        curves += [Curve(part, dim=True, points=few) for part in kept.values()]
+    lines = [Curve(smooth(part, weight), run.color, points=few and not weight) for part in kept.values()]
+    if several and lines:
+        lines[-1] = replace(lines[-1], label=run.letter)
+    return [*curves, *lines]
+
+
+def stage_at(detail: RunDetail, step: float) -> str:
+    """The stage that a finished step belongs to, "" before the first."""
+    return next((stage.name for stage in reversed(detail.stages) if stage.offset < step), "")
+
+
+def _stage_marks(picture: _Picture) -> list[tuple[float, str]]:
+    """Where the first run's stages began; the one that was going on where the axis begins stands at its left end."""
+    run, low = picture.runs[0], picture.x_range[0]
+    marks: list[tuple[float, str]] = []
+    for stage in run.detail.stages:
+        if stage.started_at is None:
+            continue
+        at = run.axis.place(stage.offset, stage.started_at)
+        if at <= low:
+            marks = [(low, stage.name)]
+        else:
+            marks.append((at, stage.name))
+    return marks
+
+
+def _published(picture: _Picture, metric: str) -> tuple[float, ...]:
+    """Mean IoUs that the runs' recipes name as published."""
+    if metric != "miou":
+        return ()
+    found = [(run.detail.config.get("reference") or {}).get("miou") for run in picture.runs]
+    return tuple(dict.fromkeys(float(value) for value in found if value is not None))
+
+
+def _title(picture: _Picture, metric: str, found: Sequence[Sequence[Bucket]], published: Sequence[float]) -> Line:
+    """The metric and the value of every run at the cursor, or the newest."""
+    line: Line = [(f"{printable(metric)} ", "title")]
+    for run, buckets in zip(picture.runs, found, strict=True):
+        kept = [bucket.last for bucket in buckets if not bucket.superseded]
+        point = picture.read.get((run.detail.row.id, metric))
+        if picture.cursor is None:
+            value = f"{kept[-1]:.5g}" if kept else "-"
+        else:
+            value = f"{point.value:.5g}" if point is not None else "-"
+        if len(picture.runs) > 1:
+            line.append((f" {run.letter} {value}", run.color))
+            continue
+        line.append((value, "" if picture.cursor is None else "warn"))
+        if point is not None:
+            place = run.axis.place(point.global_step, point.time)
+            line.append((f" at {moment_text(picture.view.axis, place)}", "dim"))
+    if published:
+        line.append((f"  published {', '.join(f'{value:.1f}' for value in published)}", "reference"))
+    return line

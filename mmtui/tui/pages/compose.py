@@ -35,6 +35,18 @@ def beside(blocks: Sequence[Sequence[Line]], width: int, gap: int = 2) -> list[L
     return lines
 
 
+def two_columns(
+    left: Sequence[Line], left_width: int, right: Sequence[Line], right_width: int, gap: int = 2
+) -> list[Line]:
+    """Two blocks of different widths next to each other."""
+    height = max(len(left), len(right))
+    first, second = ([*block, *[[]] * (height - len(block))] for block in (left, right))
+    return [
+        [*padded(one, left_width), (" " * gap, ""), *padded(other, right_width)]
+        for one, other in zip(first, second, strict=True)
+    ]
+
+
 def columns(blocks: Sequence[Sequence[Line]], width: int, least: int) -> list[Line]:
     """Blocks in as many columns as fit, none narrower than ``least``; in the order of reading."""
     count = max(min(len(blocks), (width + 2) // (least + 2)), 1)
@@ -63,3 +75,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
         return "  ".join(cells).rstrip()
 
     return [[(text(header), "dim")], *([(text(row), "")] for row in rows)]
+
+
+def wrapped(spans: Sequence[Span], width: int, gap: int = 2) -> list[Line]:
+    """Spans in as many lines as they need, none of them broken."""
+    lines: list[Line] = []
+    used = width + 1
+    for text, style in spans:
+        if used + cell_len(text) > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((f"{text}{' ' * gap}", style))
+        used += cell_len(text) + gap
+    return lines

@@ -1,62 +1,165 @@
-"""The match graph of a run: statistics, class pairs, distances over time, embeddings."""
+"""The match graph of a run: statistics, one class's edges, embeddings, class pairs, distances over time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from mmtui.domain.views import GraphStats
+from rich.cells import cell_len, set_cell_size
+
+from mmtui.domain.views import GraphStats, RunDetail
 from mmtui.paths import Home
-from mmtui.services import runs
-from mmtui.tui.pages.compose import column_width, columns
-from mmtui.tui.widgets.panels import Line, fit
+from mmtui.services import run_history, runs
+from mmtui.tui.pages.compose import wrapped
+from mmtui.tui.pages.panes import FIRST_PANE, Drawer, Focus, Laid, Pane, lay
+from mmtui.tui.widgets.forest import ROOT, draw_forest, forest
+from mmtui.tui.widgets.panels import Line, fit, glyph_of, strategy_of, style_of
 from mmtui.tui.widgets.panels import graph as panel
 from mmtui.tui.widgets.plot import spark
 
 LEAST_WIDTH = 50
-GLYPHS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-STYLES = ("cyan", "green", "yellow", "red", "magenta", "")
+PANES = ("numbers", "one class", "embeddings", "class pairs", "distances")
 SHADES = (" ░▒▓█", " .:+#")
+SHARES = (0.0, 0.05, 0.15, 0.3)
+"""A shade of ``SHADES`` for more than each of these shares."""
+QUARTERS = (0.0, 0.25, 0.5, 0.75)
+LEGEND_LINES = 3
+LEAST, MOST = 14, 21
 
 
-def glyph_of(index: int) -> str:
-    """The letter that stands for a class, the same in every drawing."""
-    return GLYPHS[index % len(GLYPHS)]
+def graph(
+    home: Home,
+    run_id: str,
+    size: tuple[int, int],
+    ascii_only: bool,
+    until: int | None = None,
+    chosen: int | None = None,
+    focus: Focus = FIRST_PANE,
+) -> Laid:
+    """Everything about the newest match graph, or the newest up to a global step.
+
+    Args:
+        chosen: the class whose edges are drawn, None: the one with most nodes.
+    """
+    detail = runs.get_run(home, run_id)
+    names, strategy = detail.classes, strategy_of(detail)
+    history = runs.graph_history(home, run_id, 1, until=until)
+    if not history:
+        return Laid(panel(None, names, *size, ascii_only))
+    stats, event = history[-1], run_history.projection(home, run_id, until=until)
+
+    def numbers(width: int, height: int) -> list[Line]:
+        room = height if focus.alone else max(min(height, MOST), 10 + -(-max(len(names), 1) // 2))
+        return [[("newest graph", "title")], *panel(stats, names, width, room - 1, ascii_only, strategy, letters=True)]
+
+    drawers: tuple[Drawer, ...] = (
+        numbers,
+        partial(_one_class, event, names, strategy, chosen, ascii_only, focus.alone),
+        partial(_scatter, event, names, ascii_only, focus.alone),
+        partial(_pairs, stats.values, names, ascii_only),
+        partial(_distances, home, detail, until, ascii_only),
+    )
+    panes = [Pane(name, drawer) for name, drawer in zip(PANES, drawers, strict=True)]
+    return lay(panes, size, LEAST_WIDTH, focus, ascii_only)
 
 
-def style_of(index: int) -> str:
-    """A colour beside the letter: never instead of it."""
-    return STYLES[index % len(STYLES)]
+def _rows(height: int, alone: bool) -> int:
+    """Lines of a panel: what there is for it, within reason."""
+    return height if alone else min(max(height, LEAST), MOST)
 
 
-def graph(home: Home, run_id: str, width: int, height: int, ascii_only: bool, until: int | None = None) -> list[Line]:
-    """Everything about the newest match graph, or the newest up to a global step."""
-    names = runs.get_run(home, run_id).classes
-    history = runs.graph_history(home, run_id, 400, until=until)
-    stats = history[-1] if history else None
-    each = column_width(width, LEAST_WIDTH, 4)
-    if stats is None:
-        return panel(None, names, each, height, ascii_only)
-    projections = [
-        event
-        for event in runs.events_tail(home, run_id, kind="projection")
-        if until is None or event["global_step"] <= until
+# ---- one class -----------------------------------------------------------------------------------------------------
+
+
+def classes_of(home: Home, run_id: str, until: int | None = None) -> dict[int, int]:
+    """{class: nodes} of the graph whose edges are known; {} where none are."""
+    event = run_history.projection(home, run_id, until=until)
+    return _counts(event["values"]) if event is not None and event["values"].get("positive") else {}
+
+
+def chosen_class(found: Mapping[int, int], chosen: int | None) -> int:
+    """The class that was chosen if it has nodes, else the one with most."""
+    return chosen if chosen is not None and chosen in found else max(found, key=lambda index: (found[index], -index))
+
+
+def _counts(values: Mapping[str, Any]) -> dict[int, int]:
+    return dict(Counter(label for label in values.get("label") or () if isinstance(label, int)))
+
+
+def _one_class(
+    event: Mapping[str, Any] | None,
+    names: Sequence[str],
+    strategy: str,
+    chosen: int | None,
+    ascii_only: bool,
+    alone: bool,
+    width: int,
+    height: int,
+) -> list[Line]:
+    """The attractive edges of one class, as trees."""
+    title: Line = [("one class", "title")]
+    values = event["values"] if event is not None else {}
+    found = _counts(values)
+    if not found:
+        return [[*title, ("  none yet", "dim")]]
+    if not values.get("positive") or event is None:
+        return [[*title, ("  its edges were not told (old trainer)", "dim")]]
+    index = chosen_class(found, chosen)
+    nodes = [node for node, label in enumerate(values["label"]) if label == index]
+    trees = forest(nodes, dict(enumerate(values["positive"])), values.get("order") or range(len(values["label"])))
+    deep = max(tree.height for tree in trees)
+    name = fit(_name(names, index), 16, ascii_only).strip()
+    title += [(f"  {glyph_of(index)} ", style_of(index)), (name, "title")]
+    told = f"  step {event['step']}, {len(nodes)} nodes"
+    title.append((f"{told}, depth {deep}" if width >= 28 + cell_len(name + told) else told, "dim"))
+    drawn = draw_forest(trees, width, max(_rows(height, alone) - 4, 6), style_of(index) or "title", ascii_only)
+    first: Line = [
+        (f"{ROOT[1 if ascii_only else 0]} placed first  ", "title"),
+        *_state(len(trees), strategy, ascii_only),
     ]
-    blocks = [
-        [[("newest graph", "title")], *panel(stats, names, each, 12 + len(names), ascii_only)],
-        _scatter(projections[-1] if projections else None, names, each, ascii_only),
-        _pairs(stats.values, names, each, ascii_only),
-        _distances(history, each, ascii_only),
-    ]
-    return columns(blocks, width, LEAST_WIDTH)
+    return [title, *drawn, first, _pushed(values, nodes, names, width, ascii_only)]
 
 
-def _scatter(event: dict[str, Any] | None, names: Sequence[str], width: int, ascii_only: bool) -> list[Line]:
+def _state(count: int, strategy: str, ascii_only: bool) -> Line:
+    """Whether the class is connected, and whether it should be."""
+    if count == 1:
+        return [("+ " if ascii_only else "✓ ", "good"), ("one component", "")]
+    if strategy == "random":
+        return [(f"{count} components", ""), (" (random triplets)", "dim")]
+    return [(f"! ALARM {count} components", "bad")]
+
+
+def _pushed(
+    values: Mapping[str, Any], nodes: Sequence[int], names: Sequence[str], width: int, ascii_only: bool
+) -> Line:
+    """The classes that the nodes' rejective edges lead to."""
+    labels, negative = values["label"], values.get("negative") or ()
+    ends = [negative[node] for node in nodes if node < len(negative)]
+    found = Counter(labels[end] for end in ends if isinstance(end, int) and 0 <= end < len(labels))
+    words = ", ".join(
+        f"{glyph_of(index)} {fit(_name(names, index), 10, ascii_only).strip()} {count}"
+        for index, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return [("pushed away from ", "dim"), (fit(words or "nothing", width - 19, ascii_only).rstrip(), "dim")]
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else f"class {index}"
+
+
+# ---- embeddings ----------------------------------------------------------------------------------------------------
+
+
+def _scatter(
+    event: Mapping[str, Any] | None, names: Sequence[str], ascii_only: bool, alone: bool, width: int, height: int
+) -> list[Line]:
     """Embeddings in two dimensions, a letter for each class."""
     if event is None:
         return [[("embeddings", "title"), ("  none yet", "dim")]]
-    values, rows = event["values"], 14
+    values, width = event["values"], width - 2
     points = [
         (float(x), float(y), int(label))
         for x, y, label in zip(values.get("x") or (), values.get("y") or (), values.get("label") or (), strict=False)
@@ -65,6 +168,8 @@ def _scatter(event: dict[str, Any] | None, names: Sequence[str], width: int, asc
     title: Line = [("embeddings", "title"), (f"  step {event['step']}, {len(points)} nodes, by PCA", "dim")]
     if not points:
         return [title]
+    legend = _legend(sorted({label for _, _, label in points}), names, width, ascii_only)
+    rows = max(_rows(height, alone) - 2 - len(legend), 8)
     low_x, high_x = min(p[0] for p in points), max(p[0] for p in points)
     low_y, high_y = min(p[1] for p in points), max(p[1] for p in points)
     grid = [[(" ", "")] * width for _ in range(rows)]
@@ -72,11 +177,21 @@ def _scatter(event: dict[str, Any] | None, names: Sequence[str], width: int, asc
         column = round((x - low_x) / ((high_x - low_x) or 1.0) * (width - 1))
         row = round((high_y - y) / ((high_y - low_y) or 1.0) * (rows - 1))
         grid[row][column] = (glyph_of(label), style_of(label))
-    legend: Line = []
-    for index in sorted({label for _, _, label in points}):
-        name = names[index] if 0 <= index < len(names) else f"class {index}"
-        legend.append((f"{glyph_of(index)} {fit(name, 12, ascii_only).strip()}  ", style_of(index)))
-    return [title, *[_joined(cells) for cells in grid], legend]
+    return [title, *[_joined(cells) for cells in grid], *legend]
+
+
+def _legend(labels: Sequence[int], names: Sequence[str], width: int, ascii_only: bool) -> list[Line]:
+    """Letter and name of each class; names as long as a few lines have room for."""
+    told = [fit(_name(names, i), 40, ascii_only).rstrip() for i in labels]
+    for longest in (14, 8, 6, 5, 4, 3, 2):
+        spans = [
+            (f"{glyph_of(i)} {set_cell_size(name, min(longest, cell_len(name)))}", style_of(i))
+            for i, name in zip(labels, told, strict=True)
+        ]
+        lines = wrapped(spans, width, gap=1)
+        if len(lines) <= LEGEND_LINES:
+            return lines
+    return lines[:LEGEND_LINES]
 
 
 def _joined(cells: Sequence[tuple[str, str]]) -> Line:
@@ -90,43 +205,104 @@ def _joined(cells: Sequence[tuple[str, str]]) -> Line:
     return line
 
 
-def _pairs(values: dict[str, Any], names: Sequence[str], width: int, ascii_only: bool) -> list[Line]:
+# ---- heat maps -----------------------------------------------------------------------------------------------------
+
+
+def heat_map(
+    cells: Sequence[Sequence[float]], names: Sequence[str], width: int, limits: Sequence[float], ascii_only: bool
+) -> tuple[list[Line], int]:
+    """Shares 0-1 by class and class; returns the lines and how many classes had room (the first ones).
+
+    Args:
+        limits: shares above which a cell is one shade darker.
+    """
+    shades, count = SHADES[1 if ascii_only else 0], len(cells)
+    wide = 2 if 2 * count + 9 <= width else 1
+    count = min(count, max(width - 9, 1))
+    name_width = min(max(width - 3 - wide * count, 4), max((len(name) for name in names), default=4), 18)
+    lines: list[Line] = [[(" " * (name_width + 3) + "".join(f"{glyph_of(c):{wide}}" for c in range(count)), "dim")]]
+    for row in range(count):
+        drawn = "".join(shades[sum(share > limit for limit in limits)] * wide for share in cells[row][:count])
+        head = f"{glyph_of(row)} {fit(_name(names, row), name_width, ascii_only)} "
+        lines.append([(head, "dim"), (drawn.rstrip(), "")])
+    return lines, count
+
+
+def _pairs(values: Mapping[str, Any], names: Sequence[str], ascii_only: bool, width: int, height: int) -> list[Line]:
     """How many rejective edges run between each two classes."""
     pairs = {(int(a), int(b)): int(n) for a, b, n in values.get("class_pairs") or ()}
     title: Line = [("rejective edges between classes", "title")]
     if not pairs:
         return [title, [("none", "dim")]]
-    count = min(max(len(names), 1 + max(max(pair) for pair in pairs)), max((width - 18) // 2, 1))
-    largest, shades = max(pairs.values()), SHADES[1 if ascii_only else 0]
-    lines: list[Line] = [title, [(" " * 17 + " ".join(glyph_of(c) for c in range(count)), "dim")]]
-    for row in range(count):
-        name = names[row] if row < len(names) else f"class {row}"
-        cells = ""
-        for column in range(count):
-            number = pairs.get((row, column), 0) + (pairs.get((column, row), 0) if row != column else 0)
-            cells += shades[min(math.ceil(number / largest * (len(shades) - 1)), len(shades) - 1)] * 2
-        lines.append([(f"{glyph_of(row)} {fit(name, 14, ascii_only)} ", "dim"), (cells, "")])
+    count, largest = max(len(names), 1 + max(max(pair) for pair in pairs)), max(pairs.values())
+    cells = [
+        [
+            (pairs.get((row, column), 0) + (pairs.get((column, row), 0) if row != column else 0)) / largest
+            for column in range(count)
+        ]
+        for row in range(count)
+    ]
+    lines, shown = heat_map(cells, names, width, QUARTERS, ascii_only)
     worst = sorted(pairs.items(), key=lambda item: -item[1])[:3]
     words = ", ".join(f"{glyph_of(a)}-{glyph_of(b)} {n}" for (a, b), n in worst)
-    return [*lines, [(f"most: {words}", "dim")]]
+    left = f"  ({count - shown} classes have no room)" if shown < count else ""
+    return [title, *lines, [(f"most: {words}{left}", "dim")]]
 
 
-def _distances(history: Sequence[GraphStats], width: int, ascii_only: bool) -> list[Line]:
-    """Histograms of d+ and d- as training goes on, oldest on top, and the share of active triplets."""
-    rows = 14
-    step = max(math.ceil(len(history) / rows), 1)
-    shown = [*history[::-1][::step]][::-1]
-    lines: list[Line] = [[("distances over time", "title"), ("  0 to 4", "dim")]]
-    lines.append([(f"{'step':>7} {'d+':16}  {'d-':16}  active", "dim")])
-    for stats in shown:
-        v = stats.values
-        active = v.get("active_triplets")
-        lines.append(
-            [
-                (f"{stats.step:>7} ", ""),
-                (f"{spark(v.get('d_pos_hist') or [], ascii_only):16}  ", "good"),
-                (f"{spark(v.get('d_neg_hist') or [], ascii_only):16}  ", "red"),
-                ("-" if active is None else f"{100 * active:3.0f}%", ""),
-            ]
+# ---- distances -----------------------------------------------------------------------------------------------------
+
+
+def _distances(
+    home: Home, detail: RunDetail, until: int | None, ascii_only: bool, width: int, height: int
+) -> list[Line]:
+    """Shares of d+ and d- by distance (down) and step (across), and the share of active triplets.
+
+    The axis is the whole stage from the beginning, so that columns stay where they are while it goes on.
+    """
+    total = next((stage.total_steps for stage in detail.stages if stage.name == "match"), 0)
+    room = max(width - 8, 8)
+    found = run_history.graphs_over_time(home, detail.row.id, max(-(-(total + 1) // room), 1), until=until)
+    total = max([total, *(stats.step for stats in found)])
+    every = max(-(-(total + 1) // room), found[1].step - found[0].step if len(found) > 1 else 1)
+    by_column = {stats.step // every: stats for stats in found}
+    # As wide as there is room: a cell shows the column that lies there.
+    count = total // every + 1
+    columns = [by_column.get(cell * count // room) for cell in range(room)]
+    bins = 16 if height >= 40 else 8
+    lines: list[Line] = [[("distances over time", "title"), ("  ", "dim"), *_key(ascii_only)]]
+    for name, key, style in (("d+", "d_pos_hist", "good"), ("d-", "d_neg_hist", "red")):
+        lines += _map(name, [_binned(stats, key, bins) for stats in columns], style, ascii_only)
+    shares = [_active(stats) for stats in columns]
+    lines.append([("activ ", "dim"), (spark(shares, ascii_only, top=1.0).rstrip(), "cyan")])
+    return [*lines, [(f"step  0{'share of active triplets':^{room - 7}}{total:>6}", "dim")]]
+
+
+def _key(ascii_only: bool) -> Line:
+    shades = SHADES[1 if ascii_only else 0]
+    limits = ("some", *(f"{100 * share:.0f}%" for share in SHARES[1:]))
+    return [(" ".join(f"{shade} {limit}" for shade, limit in zip(shades[1:], limits, strict=True)), "dim")]
+
+
+def _active(stats: GraphStats | None) -> float | None:
+    value = stats.values.get("active_triplets") if stats is not None else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _binned(stats: GraphStats | None, key: str, bins: int) -> list[float]:
+    """A histogram as shares, in ``bins`` bins; [] where there is none."""
+    counts = [n for n in (stats.values.get(key) or ()) if isinstance(n, int | float)] if stats is not None else []
+    total, each = sum(counts), max(len(counts) // bins, 1)
+    return [sum(counts[first : first + each]) / total for first in range(0, len(counts), each)] if total else []
+
+
+def _map(name: str, columns: Sequence[Sequence[float]], style: str, ascii_only: bool) -> list[Line]:
+    shades, bins = SHADES[1 if ascii_only else 0], max(map(len, columns), default=0)
+    lines: list[Line] = []
+    for row in reversed(range(bins)):
+        label = "4" if row == bins - 1 else "2" if row == bins // 2 else "0" if row == 0 else ""
+        cells = "".join(
+            shades[sum(column[row] > share for share in SHARES) if row < len(column) else 0] for column in columns
         )
+        head = name if row == bins - 1 else ""
+        lines.append([(f"{head:3}{label:>2} ", "dim"), (cells.rstrip(), style)])
     return lines

@@ -47,10 +47,6 @@ class CommonScreen(Screen[None]):
         """Ids of the runs that a key acts on."""
         return []
 
-    def filter_text(self) -> str:
-        """The filter that holds, "" for none."""
-        return ""
-
     def show_words(self) -> None:
         """Draw header and footer again: ``said`` has changed."""
         raise NotImplementedError
@@ -72,8 +68,8 @@ class CommonScreen(Screen[None]):
     def key_pressed(self, key: str) -> None:
         """Note the command line of a key that looks at something (deeds note their own); take the last word away."""
         action = action_of(self.NAME, key)
-        if action is not None and action.command and action.weight == LOOK:
-            self.program.note_command(command_text(action, self.acting_ids(), self.filter_text()))
+        if action is not None and action.command and action.weight == LOOK and not action.asks:
+            self.program.note_command(command_text(action, self.acting_ids()))
         if self.said:
             self.said = ""
             self.show_words()

@@ -9,21 +9,20 @@ from typing import ClassVar
 from mmtui.domain.text import printable, shorten
 from mmtui.errors import MmtuiError
 from mmtui.services import devices as service
-from mmtui.services import forks, runs
+from mmtui.services import forks, run_history, runs
 from mmtui.tui.actions import bindings
 from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, predictions
+from mmtui.tui.screens.baseline import BaselineDialog
+from mmtui.tui.screens.charted import ChartedScreen
 from mmtui.tui.screens.deeds import RunDeeds
 from mmtui.tui.screens.new_run import NewRunDialog, like_run
 from mmtui.tui.screens.page import PageScreen
-from mmtui.tui.widgets.chart import SMOOTHING
 from mmtui.tui.widgets.panels import Line
 
-CURSOR_STEP = 0.02
-"""Share of what is drawn by which one key moves the slider."""
 SLIDER = 24
 
 
-class RunScreen(PageScreen, RunDeeds):
+class RunScreen(ChartedScreen, RunDeeds):
     """Everything about one run; runs that are marked lie over its charts."""
 
     TABS = ("charts", "graph", "classes", "predictions", "log", "config", "history")
@@ -33,9 +32,20 @@ class RunScreen(PageScreen, RunDeeds):
     def __init__(self, run_id: str, marked: Sequence[str] = (), tab: int = 0) -> None:
         super().__init__(tab)
         self.run_id, self.others = run_id, [other for other in marked if other != run_id]
-        self.view, self.smoothing = charts.View(), 0
         self.number, self.sort = 0, 0
-        self.last = 0
+        self.shown_class: int | None = None
+        self.against: str | None = None
+        """The baseline that was chosen, "" = none; None: not chosen yet."""
+
+    def run_ids(self) -> list[str]:
+        """The run, and those over its charts."""
+        return [self.run_id, *self.others]
+
+    def pane_names(self, tab: str) -> list[str]:
+        """Panels of a tab."""
+        if tab == "charts":
+            return charts.metrics(self.program.home, self.run_id)
+        return list({"graph": graph.PANES, "classes": classes.PANES}.get(tab, ()))
 
     def title_of(self) -> str:
         """The run's id and name, and the slider when it is not at the newest."""
@@ -59,13 +69,15 @@ class RunScreen(PageScreen, RunDeeds):
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """The lines of a tab."""
         home, ascii_only = self.program.home, self.program.ascii_only
+        size, focus = (width, height), self.focus_on(tab)
         if tab == "charts":
-            return charts.charts(home, [self.run_id, *self.others], width, height, ascii_only, self.view)
+            return self.taken(charts.charts(home, self.run_ids(), width, height, ascii_only, self.view, focus))
         if tab == "graph":
-            return graph.graph(home, self.run_id, width, height, ascii_only, self.view.moment)
+            chosen = self.shown_class
+            return self.taken(graph.graph(home, self.run_id, size, ascii_only, self.view.moment, chosen, focus))
         if tab == "classes":
-            against = self.others[0] if self.others else ""
-            return classes.classes(home, self.run_id, width, ascii_only, self.sort, against, self.view.moment)
+            view = classes.View(self.sort, self.baseline(), self.view.moment)
+            return self.taken(classes.classes(home, self.run_id, size, ascii_only, view, focus))
         if tab == "predictions":
             return predictions.predictions(home, self.run_id, width, height, ascii_only, self.number, self.view.moment)
         if tab == "log":
@@ -82,20 +94,19 @@ class RunScreen(PageScreen, RunDeeds):
         else:
             self.action_slide(steps)
 
-    def action_slide(self, steps: int) -> None:
-        """Move the slider: every tab shows the run as it was at that step."""
-        self.last = self._last_step()
-        low, high = self.view.window
-        far = max(round(self.last * (high - low) * CURSOR_STEP), 1)
-        here = self.last if self.view.moment is None else self.view.moment
-        moment = here + steps * far
-        self.view = replace(self.view, moment=None if moment >= self.last else max(moment, 0))
-        self.redraw()
+    def action_next_class(self, steps: int) -> None:
+        """Another class in the drawing of one class's graph."""
+        if self.TABS[self.tab] == "graph":
+            found = graph.classes_of(self.program.home, self.run_id, self.view.moment)
+            if found:
+                here = graph.chosen_class(found, self.shown_class)
+                order = sorted(found)
+                self.shown_class = order[(order.index(here) + steps) % len(order)]
+                self.redraw()
 
-    def _last_step(self) -> int:
-        """Steps of the whole run that are done."""
-        stages = runs.get_run(self.program.home, self.run_id).stages
-        return max((stage.offset + stage.step for stage in stages), default=0)
+    def baseline(self) -> str:
+        """The run whose classes are compared with: the one chosen, else the first that is marked."""
+        return (self.others[0] if self.others else "") if self.against is None else self.against
 
     def action_fork_here(self) -> None:
         """Launch a run that begins at this run's newest checkpoint at or before the slider."""
@@ -111,54 +122,16 @@ class RunScreen(PageScreen, RunDeeds):
         like = replace(like_run(home, detail), options=("--from", place))
         self.app.push_screen(NewRunDialog(home, like, title), self._launch)
 
-    def action_zoom(self, factor: float) -> None:
-        """Narrow or widen the part of the axis that is drawn, around the cursor."""
-        low, high = self.view.window
-        span = min((high - low) * factor, 1.0)
-        middle = (low + high) / 2
-        if self.view.moment is not None and self.last:
-            middle = self.view.moment / self.last
-        low = min(max(middle - span / 2, 0.0), 1.0 - span)
-        self.view = replace(self.view, window=(low, low + span))
-        self.redraw()
+    def action_baseline(self) -> None:
+        """Choose the run whose classes are compared with."""
+        if self.TABS[self.tab] == "classes":
+            rows = run_history.baselines(self.program.home, self.run_id, tuple(self.others))
+            self.app.push_screen(BaselineDialog(rows, self.baseline()), self._have_baseline)
 
-    def action_one_chart(self) -> None:
-        """One chart over the whole screen, and back."""
-        names = charts.metrics(self.program.home, self.run_id)
-        if self.TABS[self.tab] == "charts" and names:
-            self.view = replace(self.view, only="" if self.view.only else names[0])
-            self.offset_lines = 0
+    def _have_baseline(self, answer: object) -> None:
+        if isinstance(answer, str):
+            self.against = answer
             self.redraw()
-
-    def action_next_metric(self) -> None:
-        """The next metric over the whole screen."""
-        names = charts.metrics(self.program.home, self.run_id)
-        if self.TABS[self.tab] == "charts" and names:
-            here = names.index(self.view.only) if self.view.only in names else -1
-            self.view = replace(self.view, only=names[(here + 1) % len(names)])
-            self.offset_lines = 0
-            self.redraw()
-
-    def action_log_axis(self) -> None:
-        """Logarithmic axis on and off."""
-        self.view = replace(self.view, log=not self.view.log)
-        self.redraw()
-
-    def action_by_time(self) -> None:
-        """Minutes instead of steps, and back."""
-        self.view = replace(self.view, by_time=not self.view.by_time)
-        self.redraw()
-
-    def action_smooth(self, steps: int) -> None:
-        """More or less smoothing."""
-        self.smoothing = min(max(self.smoothing + steps, 0), len(SMOOTHING) - 1)
-        self.view = replace(self.view, weight=SMOOTHING[self.smoothing])
-        self.redraw()
-
-    def action_reset_view(self) -> None:
-        """Everything as it was."""
-        self.view, self.smoothing = charts.View(), 0
-        self.redraw()
 
     def action_sort(self) -> None:
         """The next order of the classes."""
@@ -167,7 +140,7 @@ class RunScreen(PageScreen, RunDeeds):
         self.say(f"classes: {classes.SORTS[self.sort]}")
 
 
-class CompareScreen(PageScreen, RunDeeds):
+class CompareScreen(ChartedScreen, RunDeeds):
     """Marked runs beside each other."""
 
     NAME, TABS = "compare", ("compare",)
@@ -185,11 +158,21 @@ class CompareScreen(PageScreen, RunDeeds):
         """All of them."""
         return self.ids
 
+    def run_ids(self) -> list[str]:
+        """All of them."""
+        return self.ids
+
+    def pane_names(self, tab: str) -> list[str]:
+        """Tables, and a chart for each metric."""
+        return compare.pane_names(self.program.home, self.ids) if len(self.ids) > 1 else []
+
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """The comparison."""
         if len(self.ids) < 2:
             return [[("mark two runs or more with space (on screen 1), then press 3 or c", "dim")]]
-        return compare.compare(self.program.home, self.ids, width, height, self.program.ascii_only)
+        size, ascii_only = (width, height), self.program.ascii_only
+        focus = self.focus_on(tab)
+        return self.taken(compare.compare(self.program.home, self.ids, size, ascii_only, self.view, focus))
 
 
 class DevicesScreen(PageScreen):

@@ -63,10 +63,6 @@ class RunsScreen(RunDeeds):
         here = table.run or (detail.row.id if detail is not None else None)
         return list(table.marked) or ([here] if here is not None else [])
 
-    def filter_text(self) -> str:
-        """The filter that holds."""
-        return self.wanted.filter
-
     def show_words(self) -> None:
         """Header and footer."""
         self._show_header(self.program.feed.latest)
@@ -157,7 +153,8 @@ class RunsScreen(RunDeeds):
         name = panels.fit(detail.row.name, 40, ascii_only).strip()
         stages.show(panels.stages(detail, stages.size.width, ascii_only), f"run {detail.row.id} {name}")
         names = detail.classes
-        graph.show(panels.graph(snapshot.graph, names, graph.size.width, graph.body_height, ascii_only))
+        room, strategy = (graph.size.width, graph.body_height), panels.strategy_of(detail)
+        graph.show(panels.graph(snapshot.graph, names, *room, ascii_only, strategy))
         classes.show(panels.classes(snapshot.classes, classes.size.width, classes.body_height, ascii_only))
         log.show(panels.log(snapshot.log, log.body_height, ascii_only))
 
@@ -239,6 +236,7 @@ class RunsScreen(RunDeeds):
     def _sort(self, sort: object) -> None:
         if isinstance(sort, tuple):
             self.wanted = replace(self.wanted, sort=sort, offset=0)
+            self._note_view()
             self._note()
             self.say(f"runs: {sort_words(sort)}")
 
@@ -249,6 +247,7 @@ class RunsScreen(RunDeeds):
     def _filter(self, text: object) -> None:
         if isinstance(text, str):
             self.wanted = replace(self.wanted, filter=text, offset=0, run_id=None)
+            self._note_view()
             table = self.query_one(RunsTable)
             table.selected, table.index = None, 0
             self._note()
@@ -305,13 +304,20 @@ class RunsScreen(RunDeeds):
     def _columns(self, columns: object) -> None:
         if isinstance(columns, tuple):
             self.wanted = replace(self.wanted, columns=columns)
+            self._note_view()
             self._ask()
 
     def action_views(self) -> None:
         """Views that are kept under a name."""
+        self.app.push_screen(ViewsDialog(self.program.home, self._shown_view()), self._view)
+
+    def _shown_view(self) -> SavedView:
         wanted = self.wanted
-        now = SavedView(wanted.filter, wanted.sort, wanted.columns, wanted.group)
-        self.app.push_screen(ViewsDialog(self.program.home, now), self._view)
+        return SavedView(wanted.filter, wanted.sort, wanted.columns, wanted.group)
+
+    def _note_view(self) -> None:
+        """The command line that lists what the table shows now."""
+        self.program.note_command(self._shown_view().command())
 
     def _view(self, answer: object) -> None:
         if not isinstance(answer, tuple):
@@ -327,6 +333,7 @@ class RunsScreen(RunDeeds):
             opened=frozenset(),
         )
         self._note()
+        self.program.note_command(f"mmtui ls --view {name}")
         self.say(f"view {name}: {view.command()}")
 
     def launched(self, ids: Sequence[str], words: str) -> None:

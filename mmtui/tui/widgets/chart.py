@@ -42,7 +42,7 @@ class ChartPanel(LinesPanel):
             log=self.log_axis,
             ascii_only=ascii_only,
             marks=[(float(s.offset), s.name) for s in self._detail.stages] if self._detail else [],
-            reference=self._reference(),
+            references=self._references(),
             growing=self._detail is not None and RunState(self._detail.row.state) in ACTIVE_STATES,
         )
         self.show(draw(self._curves(), frame), self._title(series))
@@ -59,12 +59,12 @@ class ChartPanel(LinesPanel):
             text += "  log"
         return text
 
-    def _reference(self) -> float | None:
+    def _references(self) -> tuple[float, ...]:
         """The published mean IoU, where the chart shows mean IoU and the recipe names one."""
         if self._series is None or self._detail is None or self._series.metric != "miou":
-            return None
+            return ()
         value = (self._detail.config.get("reference") or {}).get("miou")
-        return float(value) if value is not None else None
+        return (float(value),) if value is not None else ()
 
     def _curves(self) -> list[Curve]:
         if self._series is None:

@@ -130,8 +130,35 @@ def _stage_time(stage: Any, alive: bool) -> str:
     return ""
 
 
-def graph(stats: GraphStats | None, names: Sequence[str], width: int, height: int, ascii_only: bool) -> list[Line]:
-    """The graph-sampling panel."""
+GLYPHS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CLASS_STYLES = ("cyan", "green", "yellow", "red", "magenta", "")
+
+
+def glyph_of(index: int) -> str:
+    """The letter that stands for a class, the same in every drawing."""
+    return GLYPHS[index % len(GLYPHS)]
+
+
+def style_of(index: int) -> str:
+    """A colour beside the letter: never instead of it."""
+    return CLASS_STYLES[index % len(CLASS_STYLES)]
+
+
+def graph(
+    stats: GraphStats | None,
+    names: Sequence[str],
+    width: int,
+    height: int,
+    ascii_only: bool,
+    strategy: str = "graph",
+    letters: bool = False,
+) -> list[Line]:
+    """The graph-sampling panel.
+
+    Args:
+        strategy: how its triplets were drawn; all but ``random`` promise one component per class.
+        letters: put the letter of each class before its name.
+    """
     if stats is None:
         return [[("no match graph yet: only the match stage samples one", "dim")]]
     v = stats.values
@@ -144,24 +171,26 @@ def graph(stats: GraphStats | None, names: Sequence[str], width: int, height: in
             (f"{v.get('rejective_edges')}  ", "red"),
             (f"degree {number(v.get('degree_mean'), 3)} max {v.get('degree_max')}", "dim"),
         ],
-        _components(v, names, ascii_only),
+        components(v, names, ascii_only, strategy),
         [
             (f"active triplets {_share(v.get('active_triplets'))}  ", ""),
             (f"d+ {number(v.get('d_pos_mean'), 3)}  d- {number(v.get('d_neg_mean'), 3)}", ""),
         ],
         [("d+ ", "good"), (spark(v.get("d_pos_hist") or [], ascii_only), "good"), ("  0-4", "dim")],
         [("d- ", "red"), (spark(v.get("d_neg_hist") or [], ascii_only), "red"), ("  0-4", "dim")],
-        [
-            (
-                f"patches {v.get('patch_size_min')}-{v.get('patch_size_max')} px  "
-                f"padding {_share(v.get('padding_share'))}  "
-                f"overlap dropped {v.get('overlap_rejections')}, back {v.get('topped_up')}",
-                "dim",
-            )
-        ],
+        *_patches(v, width),
         _starved(v, names),
     ]
-    return lines + _nodes_per_class(v, names, width, max(height - len(lines), 0), ascii_only)
+    return lines + _nodes_per_class(v, names, width, max(height - len(lines), 0), ascii_only, letters)
+
+
+def _patches(v: dict[str, Any], width: int) -> list[Line]:
+    """Sizes of patches, and how many overlapped; in two lines where one is too short."""
+    sizes = f"patches {v.get('patch_size_min')}-{v.get('patch_size_max')} px  padding {_share(v.get('padding_share'))}"
+    overlaps = f"overlap dropped {v.get('overlap_rejections')}, back {v.get('topped_up')}"
+    if len(sizes) + len(overlaps) + 2 <= width:
+        return [[(f"{sizes}  {overlaps}", "dim")]]
+    return [[(sizes, "dim")], [(overlaps, "dim")]]
 
 
 def _share(value: float | None) -> str:
@@ -172,12 +201,22 @@ def _name(names: Sequence[str], index: str) -> str:
     return names[int(index)] if index.isdigit() and int(index) < len(names) else f"class {index}"
 
 
-def _components(v: dict[str, Any], names: Sequence[str], ascii_only: bool) -> Line:
+def strategy_of(detail: RunDetail) -> str:
+    """How the run draws its triplets."""
+    match = detail.config.get("match")
+    return str(match.get("strategy", "graph")) if isinstance(match, dict) else "graph"
+
+
+def components(v: dict[str, Any], names: Sequence[str], ascii_only: bool, strategy: str = "graph") -> Line:
+    """Whether every class is one connected component: an alarm where the strategy promises it, else information."""
     several = {c: n for c, n in (v.get("components_per_class") or {}).items() if n != 1}
     if not several:
         return [("+ " if ascii_only else "✓ ", "good"), ("one component per class", "")]
-    worst = ", ".join(f"{_name(names, c)} {n}" for c, n in sorted(several.items(), key=lambda item: -item[1])[:3])
-    return [("! ", "bad"), (f"{len(several)} classes in several components: {worst}", "warn")]
+    worst = ", ".join(f"{_name(names, c)} {n}" for c, n in sorted(several.items(), key=lambda item: -item[1])[:2])
+    count = f"{len(several)} {'class' if len(several) == 1 else 'classes'}"
+    if strategy == "random":  # the paper's ablation: nothing ties a class together
+        return [(f"random: {count} not connected, {worst}", "dim")]
+    return [("! ALARM ", "bad"), (f"{count} not connected: {worst}", "warn")]
 
 
 def _starved(v: dict[str, Any], names: Sequence[str]) -> Line:
@@ -189,19 +228,30 @@ def _starved(v: dict[str, Any], names: Sequence[str]) -> Line:
     return [("! starved: ", "bad"), (words, "warn")]
 
 
-def _nodes_per_class(v: dict[str, Any], names: Sequence[str], width: int, height: int, ascii_only: bool) -> list[Line]:
+def _nodes_per_class(
+    v: dict[str, Any], names: Sequence[str], width: int, height: int, ascii_only: bool, letters: bool
+) -> list[Line]:
+    """A bar for each class; in two columns where one is too short for all."""
     counts = {int(c): n for c, n in (v.get("nodes_per_class") or {}).items()}
     total = max(len(names), max(counts, default=-1) + 1)
     largest = max(counts.values(), default=1)
-    room = max(width - 22, 4)
-    # Two columns when one is too short for all classes.
+    double = total > height > 0 and width >= 44
+    each = (width - 2) // 2 if double else width
+    name_width = max(min(max((len(name) for name in names), default=15), 15, each - 14), 6)
+    room = max(each - name_width - 7 - (2 if letters else 0), 4)
     rows = [
-        f"{fit(_name(names, str(c)), 15, ascii_only)} {counts.get(c, 0):>4} "
-        f"{bar(counts.get(c, 0) / largest, room, ascii_only) if counts.get(c) else ''}"
+        f"{f'{glyph_of(c)} ' if letters else ''}{fit(_name(names, str(c)), name_width, ascii_only)} "
+        f"{counts.get(c, 0):>4} {bar(counts.get(c, 0) / largest, room, ascii_only) if counts.get(c) else ''}"
         for c in range(total)
     ]
+    if double:
+        half = -(-total // 2)
+        rows = [
+            f"{set_cell_size(left, each)}  {right}".rstrip()
+            for left, right in zip(rows[:half], [*rows[half:], ""], strict=False)
+        ]
     if len(rows) > height > 0:
-        rows = [*rows[: height - 1], f"and {len(rows) - height + 1} more classes"]
+        rows = [*rows[: height - 1], f"and {total - (height - 1) * (2 if double else 1)} more classes"]
     return [[(text, "")] for text in rows[:height]]
 
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from mmtui.tui.widgets.ticks import LABEL_WIDTH, axis_ticks, nice_ticks, tick_text
 
 Span = tuple[str, str]
 """Text and the name of its style."""
 
 _BRAILLE = 0x2800
 _DOT_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-AXIS_WIDTH = 9
-LABEL_WIDTH = AXIS_WIDTH - 2
+AXIS_WIDTH = LABEL_WIDTH + 2
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart; dim curves are drawn first and lie below."""
+    """One line of a chart; dim curves are drawn first and lie below, later ones over earlier ones.
+
+    Attributes:
+        points: each sample gets a mark of its own: for series of few points.
+        label: a letter at the line's end that tells it from others without colour; in ASCII the line is made of it.
+    """
 
     samples: Sequence[Sample]
     style: str = "curve"
     dim: bool = False
+    points: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,14 @@ class Frame:
         log: logarithmic y axis; values that are not positive are left out.
         ascii_only: no braille.
         marks: x positions with a label: vertical lines where stages begin.
-        reference: a horizontal line, for example a published value.
-        unit: text before the x axis labels.
-        growing: values are still coming: the axes end at round places, so that they, and with them every dot that was
-            drawn, stay where they are for a while. Over SSH each move would send the whole chart again.
+        spots: x positions with a small mark on top: where evaluations were.
+        cursor: x position of a vertical line.
+        references: horizontal lines, for example published values.
+        x_axis: what x is: ``step``, ``epoch``, ``clock`` or ``relative`` (``mmtui.tui.widgets.ticks``).
+        x_range: ends of the x axis; None: those of the curves.
+        growing: values are still coming: axes that are not given end at round places, so that they, and with them
+            every dot that was drawn, stay where they are for a while. Over SSH each move would send the whole chart
+            again.
     """
 
     width: int
@@ -56,14 +68,17 @@ class Frame:
     log: bool = False
     ascii_only: bool = False
     marks: Sequence[tuple[float, str]] = ()
-    reference: float | None = None
-    unit: str = "step"
+    spots: Sequence[float] = ()
+    cursor: float | None = None
+    references: Sequence[float] = ()
+    x_axis: str = "step"
+    x_range: tuple[float, float] | None = None
     growing: bool = False
 
 
 @dataclass
-class _Canvas:
-    """Dots of the plotting area; ``style`` of a cell is that of the last curve that touched it."""
+class Canvas:
+    """Dots in cells, ``across`` x ``down`` of them in each; a cell's ``style`` is that of what touched it last."""
 
     columns: int
     rows: int
@@ -71,10 +86,16 @@ class _Canvas:
     down: int
     bits: list[list[int]] = field(default_factory=list)
     styles: list[list[str]] = field(default_factory=list)
+    glyphs: dict[tuple[int, int], Span] = field(default_factory=dict)
+    """(row, column) of a cell -> what stands there instead of dots."""
+    ink: str = "*"
+    """What one dot is where a cell has room for one alone."""
+    made: list[list[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.bits = [[0] * self.columns for _ in range(self.rows)]
         self.styles = [[""] * self.columns for _ in range(self.rows)]
+        self.made = [["*"] * self.columns for _ in range(self.rows)]
 
     @property
     def width(self) -> int:
@@ -90,6 +111,28 @@ class _Canvas:
         row, column = y // self.down, x // self.across
         self.bits[row][column] |= _DOT_BITS[y % self.down][x % self.across] if self.across == 2 else 1
         self.styles[row][column] = style
+        self.made[row][column] = self.ink
+
+    def mark(self, x: int, y: int, text: str, style: str) -> None:
+        """A character in the cell of a dot."""
+        if 0 <= x < self.width and 0 <= y < self.height:
+            self.glyphs[y // self.down, x // self.across] = (text, style)
+
+    def cell(self, row: int, column: int, ascii_only: bool) -> Span | None:
+        """What stands in a cell, None where it is empty."""
+        if (row, column) in self.glyphs:
+            return self.glyphs[row, column]
+        bits = self.bits[row][column]
+        if not bits:
+            return None
+        return (self.made[row][column] if ascii_only else chr(_BRAILLE + bits)), self.styles[row][column]
+
+    def lines(self, ascii_only: bool) -> list[list[Span]]:
+        """All cells, as lines of spans."""
+        return [
+            _runs(self.cell(row, column, ascii_only) or (" ", "") for column in range(self.columns))
+            for row in range(self.rows)
+        ]
 
     def line(self, x0: int, y0: int, x1: int, y1: int, style: str) -> None:
         """Bresenham's line."""
@@ -110,11 +153,17 @@ class _Canvas:
 
 
 def smooth(samples: Sequence[Sample], weight: float) -> list[Sample]:
-    """Exponential moving average with bias correction, at the samples that exist and nowhere else."""
+    """Exponential moving average with bias correction, at the samples that exist and nowhere else.
+
+    A sample without a value stays one and does not count.
+    """
     if weight <= 0:
         return list(samples)
-    mean, norm, result = 0.0, 0.0, []
+    mean, norm, result = 0.0, 0.0, list[Sample]()
     for sample in samples:
+        if not math.isfinite(sample.last):
+            result.append(sample)
+            continue
         mean = weight * mean + (1 - weight) * sample.last
         norm = weight * norm + (1 - weight)
         value = mean / norm
@@ -122,56 +171,62 @@ def smooth(samples: Sequence[Sample], weight: float) -> list[Sample]:
     return result
 
 
-def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round numbers (1, 2 or 5 times a power of ten) within [low, high]."""
-    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
-        return [low]
-    rough = (high - low) / max(count, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [index * step for index in range(first, last + 1)]
-
-
-def tick_text(value: float) -> str:
-    """A number in at most seven characters."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 1e6 or abs(value) < 1e-3:
-        texts = (f"{value:.{digits}e}".replace("e+0", "e").replace("e-0", "e-") for digits in (1, 0))
-        return next((text for text in texts if len(text) <= LABEL_WIDTH), "0")
-    return next(text for digits in (4, 3, 2, 1) if len(text := f"{value:.{digits}g}") <= LABEL_WIDTH or digits == 1)
-
-
 def draw(curves: Sequence[Curve], frame: Frame) -> list[list[Span]]:
     """The chart as ``frame.height`` lines of styled spans, at most ``frame.width`` cells wide each."""
     columns, rows = frame.width - AXIS_WIDTH, frame.height - 1
     if columns < 4 or rows < 2:
         return [[("too small", "dim")]] + [[] for _ in range(max(frame.height - 1, 0))]
-    usable = [Curve(_usable(curve.samples, frame.log), curve.style, curve.dim) for curve in curves]
-    usable = [curve for curve in usable if curve.samples]
-    if not usable:
+    parts = [part for curve in curves for part in _parts(curve, frame)]
+    if not parts:
         blank: list[list[Span]] = [[] for _ in range(frame.height)]
         blank[frame.height // 2] = [("no values yet".center(frame.width), "dim")]
         return blank
-    scale = _Scale.fit(usable, frame)
-    canvas = _Canvas(columns, rows, *((1, 1) if frame.ascii_only else (2, 4)))
-    for curve in sorted(usable, key=lambda curve: not curve.dim):
-        _plot(canvas, scale, curve)
+    scale = _Scale.fit(parts, frame)
+    canvas = Canvas(columns, rows, *((1, 1) if frame.ascii_only else (2, 4)))
+    for curve in sorted(parts, key=lambda curve: not curve.dim):
+        _plot(canvas, scale, curve, frame.ascii_only)
     return _compose(canvas, scale, frame)
 
 
-def _usable(samples: Iterable[Sample], log: bool) -> list[Sample]:
-    return [s for s in samples if all(map(math.isfinite, (s.x, s.low, s.high, s.last))) and (s.low > 0 or not log)]
+def _parts(curve: Curve, frame: Frame) -> list[Curve]:
+    """The pieces of a curve that can be drawn: it ends where a value is none, and at the ends of the axis."""
+    pieces: list[list[Sample]] = [[]]
+    for sample in curve.samples:
+        finite = all(map(math.isfinite, (sample.x, sample.low, sample.high, sample.last)))
+        if finite and (sample.low > 0 or not frame.log):
+            pieces[-1].append(sample)
+        elif pieces[-1]:
+            pieces.append([])
+    if frame.x_range is not None:
+        pieces = [_clipped(piece, *frame.x_range) for piece in pieces]
+    pieces = [piece for piece in pieces if piece]
+    return [
+        replace(curve, samples=piece, label=curve.label if number == len(pieces) else "")
+        for number, piece in enumerate(pieces, 1)
+    ]
+
+
+def _clipped(samples: Sequence[Sample], low: float, high: float) -> list[Sample]:
+    """Samples within [low, high], and where the line to those outside crosses the ends."""
+    found: list[Sample] = []
+    for number, sample in enumerate(samples):
+        if number:
+            before = samples[number - 1]
+            for border in (low, high):
+                if before.x < border < sample.x:
+                    y = before.last + (sample.last - before.last) * (border - before.x) / (sample.x - before.x)
+                    found.append(Sample(border, y, y, y))
+        if low <= sample.x <= high:
+            found.append(sample)
+    return found
 
 
 _PARTS = 16
 """A growing axis ends at a multiple of between a 16th and an 8th of its length: so much may be empty."""
 
 
-def _roomy(low: float, high: float) -> tuple[float, float]:
-    """Limits rounded outwards to multiples of a power of two."""
+def roomy(low: float, high: float) -> tuple[float, float]:
+    """Limits rounded outwards to multiples of a power of two: they stay where they are for a while."""
     quantum = 2.0 ** math.ceil(math.log2((high - low) / _PARTS))
     return math.floor(low / quantum) * quantum, math.ceil(high / quantum) * quantum
 
@@ -185,25 +240,29 @@ class _Scale:
     y0: float
     y1: float
     log: bool
+    flat: float | None = None
+    """The one value that all curves have."""
 
     @classmethod
     def fit(cls, curves: Sequence[Curve], frame: Frame) -> _Scale:
         xs = [s.x for curve in curves for s in (curve.samples[0], curve.samples[-1])]
         lows = [s.low for curve in curves for s in curve.samples]
         highs = [s.high for curve in curves for s in curve.samples]
-        if frame.reference is not None and (frame.reference > 0 or not frame.log):
-            lows, highs = [*lows, frame.reference], [*highs, frame.reference]
-        y0, y1 = min(lows), max(highs)
+        shown = _references(frame)
+        y0, y1 = min([*lows, *shown]), max([*highs, *shown])
+        flat = None
         if frame.log:
             y0, y1 = math.log10(y0), math.log10(y1)
         if y1 - y0 < 1e-12 * max(1.0, abs(y0)):
+            flat = highs[-1]
             pad = abs(y0) * 0.1 or 1.0
             y0, y1 = y0 - pad, y1 + pad
-        x0, x1 = min(xs), max(xs)
+        x0, x1 = frame.x_range or (min(xs), max(xs))
         x1 = x1 if x1 > x0 else x0 + 1
         if frame.growing:
-            x1, (y0, y1) = _roomy(x0, x1)[1], _roomy(y0, y1)
-        return cls(x0, x1, y0, y1, frame.log)
+            x1 = x1 if frame.x_range else roomy(x0, x1)[1]
+            y0, y1 = (y0, y1) if flat is not None else roomy(y0, y1)
+        return cls(x0, x1, y0, y1, frame.log, flat)
 
     def column(self, x: float, width: int) -> int:
         return round((x - self.x0) / (self.x1 - self.x0) * (width - 1))
@@ -213,8 +272,13 @@ class _Scale:
         return height - 1 - round((value - self.y0) / (self.y1 - self.y0) * (height - 1))
 
 
-def _plot(canvas: _Canvas, scale: _Scale, curve: Curve) -> None:
+def _references(frame: Frame) -> list[float]:
+    return [value for value in frame.references if value > 0 or not frame.log]
+
+
+def _plot(canvas: Canvas, scale: _Scale, curve: Curve, ascii_only: bool) -> None:
     style = "dim" if curve.dim else curve.style
+    canvas.ink = "." if curve.dim else curve.label.lower() or "*"
     before: tuple[int, int] | None = None
     for sample in curve.samples:
         x = scale.column(sample.x, canvas.width)
@@ -224,34 +288,46 @@ def _plot(canvas: _Canvas, scale: _Scale, curve: Curve) -> None:
             canvas.line(*before, *here, style)
         for y in range(top, bottom + 1):
             canvas.dot(x, y, style)
+        if curve.points:
+            canvas.mark(*here, "o" if ascii_only else "•", style)
         before = here
+    if curve.label and before is not None:
+        canvas.mark(*before, curve.label, style)
 
 
-def _compose(canvas: _Canvas, scale: _Scale, frame: Frame) -> list[list[Span]]:
+def _compose(canvas: Canvas, scale: _Scale, frame: Frame) -> list[list[Span]]:
     labels = _y_labels(canvas, scale)
-    marks = {
-        scale.column(x, canvas.width) // canvas.across: text for x, text in frame.marks if scale.x0 < x <= scale.x1
-    }
-    reference = None
-    if frame.reference is not None and (frame.reference > 0 or not frame.log):
-        reference = scale.row(frame.reference, canvas.height) // canvas.down
-    lines = []
+
+    def cell_of(x: float) -> int:
+        return scale.column(x, canvas.width) // canvas.across
+
+    marks = {cell_of(x): text for x, text in frame.marks if scale.x0 <= x <= scale.x1}
+    lines = dict.fromkeys(cell_of(x) for x, _ in frame.marks if scale.x0 < x <= scale.x1)
+    vertical = dict.fromkeys(lines, (":" if frame.ascii_only else "┊", "axis"))
+    if frame.cursor is not None and scale.x0 <= frame.cursor <= scale.x1:
+        vertical[cell_of(frame.cursor)] = ("|" if frame.ascii_only else "│", "warn")
+    spots = {cell_of(x) for x in frame.spots if scale.x0 <= x <= scale.x1}
+    references = {scale.row(value, canvas.height) // canvas.down for value in _references(frame)}
+    made = []
     for row in range(canvas.rows):
         label = labels.get(row, "")
-        tick = ("|" if frame.ascii_only else "┤" if label else "│") if label else ("|" if frame.ascii_only else "│")
-        cells = [_cell(canvas, row, column, marks, reference, frame) for column in range(canvas.columns)]
-        lines.append([(f"{label:>{AXIS_WIDTH - 2}} {tick}", "axis"), *_runs(cells)])
-    lines.append(_x_axis(canvas, scale, frame, marks))
-    return lines
+        tick = "|" if frame.ascii_only else "┤" if label else "│"
+        cells = [_cell(canvas, row, column, vertical, references, frame) for column in range(canvas.columns)]
+        if row == 0:
+            spot = ("v" if frame.ascii_only else "▾", "axis")
+            cells = [spot if column in spots and cell[0] == " " else cell for column, cell in enumerate(cells)]
+        made.append([(f"{label:>{AXIS_WIDTH - 2}} {tick}", "axis"), *_runs(cells)])
+    made.append(_x_axis(canvas, scale, frame, marks))
+    return made
 
 
-def _cell(canvas: _Canvas, row: int, column: int, marks: dict[int, str], reference: int | None, frame: Frame) -> Span:
-    bits = canvas.bits[row][column]
-    if bits:
-        return ("*" if frame.ascii_only else chr(_BRAILLE + bits)), canvas.styles[row][column]
-    if column in marks:
-        return (":" if frame.ascii_only else "┊"), "axis"
-    if row == reference:
+def _cell(canvas: Canvas, row: int, column: int, vertical: dict[int, Span], references: set[int], frame: Frame) -> Span:
+    drawn = canvas.cell(row, column, frame.ascii_only)
+    if drawn is not None:
+        return drawn
+    if column in vertical:
+        return vertical[column]
+    if row in references:
         return ("-" if frame.ascii_only else "╌"), "reference"
     return " ", ""
 
@@ -267,7 +343,9 @@ def _runs(cells: Iterable[Span]) -> list[Span]:
     return runs
 
 
-def _y_labels(canvas: _Canvas, scale: _Scale) -> dict[int, str]:
+def _y_labels(canvas: Canvas, scale: _Scale) -> dict[int, str]:
+    if scale.flat is not None:
+        return {scale.row(scale.flat, canvas.height) // canvas.down: tick_text(scale.flat)}
     ticks = nice_ticks(scale.y0, scale.y1, max(canvas.rows // 3, 2))
     labels: dict[int, str] = {}
     for tick in ticks:
@@ -277,18 +355,20 @@ def _y_labels(canvas: _Canvas, scale: _Scale) -> dict[int, str]:
     return labels
 
 
-def _x_axis(canvas: _Canvas, scale: _Scale, frame: Frame, marks: dict[int, str]) -> list[Span]:
+def _x_axis(canvas: Canvas, scale: _Scale, frame: Frame, marks: dict[int, str]) -> list[Span]:
     """Numbers below the plot; the names of stages win over numbers where both would stand."""
     cells = [" "] * canvas.columns
     for column, text in sorted(marks.items()):
         _put(cells, column, f"{':' if frame.ascii_only else '┊'}{text}")
-    for tick in nice_ticks(scale.x0, scale.x1, max(canvas.columns // 12, 1)):
-        if tick != round(tick):
-            continue  # steps are whole numbers
-        text = f"{tick:.0f}" if abs(tick) < 1e6 else tick_text(tick)
-        column = scale.column(tick, canvas.width) // canvas.across
+    if frame.cursor is not None and scale.x0 <= frame.cursor <= scale.x1:
+        _put(cells, scale.column(frame.cursor, canvas.width) // canvas.across, "^" if frame.ascii_only else "▲")
+    for x, text in axis_ticks(frame.x_axis, scale.x0, scale.x1, max(canvas.columns // 12, 1)):
+        column = scale.column(x, canvas.width) // canvas.across
         _put(cells, min(max(column - len(text) // 2, 0), canvas.columns - len(text)), text)
-    return [(f"{frame.unit:>{AXIS_WIDTH - 1}} ", "axis"), ("".join(cells).rstrip(), "axis")]
+    return [(f"{_UNITS[frame.x_axis]:>{AXIS_WIDTH - 1}} ", "axis"), ("".join(cells).rstrip(), "axis")]
+
+
+_UNITS = {"step": "step", "epoch": "epoch", "clock": "time", "relative": "since"}
 
 
 def _put(cells: list[str], column: int, text: str) -> None:

@@ -92,6 +92,32 @@ def test_train_graph_and_projection_events_come_at_their_intervals(runner: Runne
     assert len(projection["x"]) == len(projection["y"]) == len(projection["label"]) == 12
 
 
+def test_train_projection_tells_the_edges_of_its_graph(runner: Runner, make_recipe: Make) -> None:
+    runner.train(make_recipe(proxy=None, segment=None, evaluate=None, match__steps=6, match__patches_per_image=8))
+    for event in runner.kind("projection"):
+        values = event["values"]
+        labels, order = values["label"], values["order"]
+        assert sorted(order) == list(range(len(labels)))
+        place = {node: number for number, node in enumerate(order)}
+        for node, (positive, negative) in enumerate(zip(values["positive"], values["negative"], strict=True)):
+            own = [other for other, label in enumerate(labels) if label == labels[node]]
+            first = min(own, key=lambda other: place[other])
+            assert labels[positive] == labels[node]
+            assert (positive == node) == (len(own) == 1)
+            assert node == first or place[positive] < place[node], "a tie to a node that was placed before"
+            assert labels[negative] != labels[node] if len(own) < len(labels) else negative == -1
+
+
+def test_train_tells_how_many_images_make_a_step_and_an_epoch(runner: Runner, make_recipe: Make) -> None:
+    runner.train(make_recipe(match__graphs=2, segment__accumulate=3))
+    told = {e["stage"]: e["values"] for e in runner.kind("stage_data")}
+    assert told == {
+        "proxy": {"images_per_step": 2, "images_per_epoch": 5},
+        "match": {"images_per_step": 6, "images_per_epoch": 5},
+        "segment": {"images_per_step": 6, "images_per_epoch": 5},
+    }
+
+
 def test_train_image_events_name_small_png_files_that_exist(runner: Runner, make_recipe: Make) -> None:
     runner.train(make_recipe(proxy=None, match=None, evaluate__show_images=2))
     last = {e["values"]["index"]: e["values"] for e in runner.kind("image", "evaluate")}

@@ -1,0 +1,73 @@
+"""What the pages of a run show over its steps. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmtui.domain.views import Bucket, EvaluationMark, GraphStats, Point, RunRow
+from mmtui.paths import Home
+from mmtui.services import runs
+from mmtui.store import run_history as store
+from mmtui.store.reader import Reader
+
+MOST_BASELINES = 100
+
+
+def evaluations(home: Home, run_id: str) -> list[EvaluationMark]:
+    """Where a run was evaluated, oldest first."""
+    with Reader(home) as reader:
+        return store.evaluations(reader, int(run_id))
+
+
+def all_series(
+    home: Home, ids: Sequence[str], names: Sequence[str], most: int
+) -> dict[tuple[str, str], tuple[Bucket, ...]]:
+    """{(run, metric): about ``most`` buckets}, read at one go."""
+    with Reader(home) as reader:
+        return {(run_id, name): reader.series(int(run_id), name, most)[0] for run_id in ids for name in names}
+
+
+def values_at(home: Home, steps: Mapping[str, int], names: Sequence[str]) -> dict[tuple[str, str], Point]:
+    """{(run, metric): the last point up to a step}, where there is one.
+
+    Args:
+        steps: {run: global step}.
+    """
+    with Reader(home) as reader:
+        found = {
+            (run_id, name): store.value_at(reader, int(run_id), name, step)
+            for run_id, step in steps.items()
+            for name in names
+        }
+    return {key: point for key, point in found.items() if point is not None}
+
+
+def images(home: Home, run_id: str) -> dict[str, tuple[int, int]]:
+    """{stage: (training images of a step, of an epoch)}, of stages whose trainer told."""
+    with Reader(home) as reader:
+        return store.images(reader, int(run_id))
+
+
+def projection(home: Home, run_id: str, *, until: int | None = None) -> dict[str, Any] | None:
+    """The newest embeddings and edges of a match graph, up to a global step; None before the first."""
+    with Reader(home) as reader:
+        return store.newest(reader, int(run_id), "projection", until)
+
+
+def graphs_over_time(home: Home, run_id: str, every: int, *, until: int | None = None) -> list[GraphStats]:
+    """The last graph of each ``every`` steps (up to a global step), oldest first."""
+    with Reader(home) as reader:
+        return store.graphs_over_time(reader, int(run_id), every, until)
+
+
+def baselines(home: Home, run_id: str, first: tuple[str, ...] = ()) -> list[RunRow]:
+    """Runs whose classes a run's can be compared with: those named first, pinned ones, succeeded ones, newest first.
+
+    All but those named have been evaluated on the same classes.
+    """
+    with Reader(home) as reader:
+        same = store.comparable(reader, int(run_id), MOST_BASELINES)
+    pinned = [other for other in runs.pinned(home) if other in same]
+    ids = dict.fromkeys([*(other for other in first if other != run_id), *pinned, *same])
+    return runs.by_ids(home, list(ids))

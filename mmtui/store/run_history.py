@@ -1,0 +1,72 @@
+"""What happened over a run's steps: evaluations, match graphs, epochs. Queries through a ``Reader``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmtui.domain.views import EvaluationMark, GraphStats, Point
+from mmtui.store import cells
+from mmtui.store.reader import KEPT, Reader
+
+_LAST_STEP = 2**62
+
+
+def evaluations(reader: Reader, run_id: int) -> list[EvaluationMark]:
+    """Where a run was evaluated, oldest first; tails that a later attempt did again are left out."""
+    sql = f"SELECT global_step, t, stage FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
+    return [EvaluationMark(*row) for row in reader.query(f"{sql} ORDER BY global_step, attempt", [run_id])]
+
+
+def value_at(reader: Reader, run_id: int, metric: str, step: int) -> Point | None:
+    """The last point of a metric up to a global step."""
+    sql = (
+        "SELECT step, value, t, attempt, stage, global_step FROM metrics m WHERE run_id = ? AND name = ?"
+        f" AND global_step <= ? AND value IS NOT NULL AND {KEPT.format(t='m')}"
+        " ORDER BY global_step DESC, attempt DESC LIMIT 1"
+    )
+    rows = reader.query(sql, [run_id, metric, step])
+    return Point(*rows[0]) if rows else None
+
+
+def images(reader: Reader, run_id: int) -> dict[str, tuple[int, int]]:
+    """{stage: (training images of a step, of an epoch)}, of stages whose trainer told."""
+    sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_data' ORDER BY id"
+    found: dict[str, tuple[int, int]] = {}
+    for stage, body in reader.query(sql, [run_id]):
+        values = cells.mapped(body)
+        step, epoch = cells.count(values.get("images_per_step")), cells.count(values.get("images_per_epoch"))
+        if step > 0 and epoch > 0:
+            found[stage] = (step, epoch)
+    return found
+
+
+def newest(reader: Reader, run_id: int, kind: str, until: int | None = None) -> dict[str, Any] | None:
+    """The newest event of a kind, up to a global step: step, global_step, stage, t, values."""
+    sql = (
+        'SELECT step, global_step, stage, t, "values" FROM events e WHERE run_id = ? AND kind = ?'
+        f" AND {KEPT.format(t='e')} AND global_step <= ? ORDER BY id DESC LIMIT 1"
+    )
+    rows = reader.query(sql, [run_id, kind, _LAST_STEP if until is None else until])
+    return {**dict(rows[0]), "values": cells.mapped(rows[0]["values"])} if rows else None
+
+
+def graphs_over_time(reader: Reader, run_id: int, every: int, until: int | None = None) -> list[GraphStats]:
+    """The last graph of each ``every`` steps, oldest first."""
+    sql = (
+        'SELECT step, t, "values" FROM events WHERE id IN (SELECT max(id) FROM events e WHERE run_id = ?'
+        f" AND kind = 'graph' AND {KEPT.format(t='e')} AND global_step <= ? GROUP BY step / ?) ORDER BY id"
+    )
+    rows = reader.query(sql, [run_id, _LAST_STEP if until is None else until, max(every, 1)])
+    return [GraphStats(str(run_id), row[0], row[1], cells.mapped(row[2])) for row in rows]
+
+
+def comparable(reader: Reader, run_id: int, limit: int) -> list[str]:
+    """Ids of runs that have succeeded and were evaluated on the same classes, newest first."""
+    rows = reader.query("SELECT classes FROM evaluations WHERE run_id = ? ORDER BY global_step DESC LIMIT 1", [run_id])
+    if not rows:
+        return []
+    sql = (
+        "SELECT id FROM runs WHERE state = 'succeeded' AND deleted_at IS NULL AND id != ? AND EXISTS"
+        " (SELECT 1 FROM evaluations v WHERE v.run_id = runs.id AND v.classes = ?) ORDER BY id DESC LIMIT ?"
+    )
+    return [str(row[0]) for row in reader.query(sql, [run_id, rows[0][0], limit])]

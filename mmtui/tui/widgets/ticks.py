@@ -1,0 +1,120 @@
+"""Where an axis is labelled, and with what: numbers, steps, times of day, times since the beginning. Pure functions."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import datetime
+
+LABEL_WIDTH = 7
+Tick = tuple[float, str]
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_TIMES = (
+    *(1, 2, 5, 10, 15, 30),
+    *(factor * _MINUTE for factor in (1, 2, 5, 10, 15, 30)),
+    *(factor * _HOUR for factor in (1, 2, 3, 6, 12)),
+    *(factor * _DAY for factor in (1, 2, 7, 14, 28, 91, 182, 364)),
+)
+"""Distances of ticks of time, seconds."""
+
+
+def nice_step(low: float, high: float, count: int) -> float:
+    """1, 2 or 5 times a power of ten, of which about ``count`` fit between."""
+    rough = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+
+
+def multiples(low: float, high: float, step: float) -> list[float]:
+    """Multiples of ``step`` within [low, high]."""
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def nice_ticks(low: float, high: float, count: int) -> list[float]:
+    """About ``count`` round numbers (1, 2 or 5 times a power of ten) within [low, high]."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return [low]
+    return multiples(low, high, nice_step(low, high, count))
+
+
+def tick_text(value: float) -> str:
+    """A number in at most seven characters."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e6 or abs(value) < 1e-3:
+        texts = (f"{value:.{digits}e}".replace("e+0", "e").replace("e-0", "e-") for digits in (1, 0))
+        return next((text for text in texts if len(text) <= LABEL_WIDTH), "0")
+    return next(text for digits in (4, 3, 2, 1) if len(text := f"{value:.{digits}g}") <= LABEL_WIDTH or digits == 1)
+
+
+def axis_ticks(kind: str, low: float, high: float, count: int) -> list[Tick]:
+    """Places and labels of about ``count`` ticks of an axis of time or steps.
+
+    Args:
+        kind: ``step`` (whole numbers alone), ``epoch`` (numbers), ``clock`` (Unix seconds, shown as local time) or
+            ``relative`` (seconds since the beginning).
+    """
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return []
+    if kind == "clock":
+        return _clock(low, high, count)
+    if kind == "relative":
+        step = _time_step(low, high, count)
+        return [(at, since(at, step)) for at in multiples(low, high, step)]
+    step = nice_step(low, high, count)
+    if kind == "step":
+        step = max(step, 1.0)
+    digits = max(-math.floor(math.log10(step) + 1e-9), 0)
+    return [(at, _number(at, digits)) for at in multiples(low, high, step)]
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text if len(text) <= LABEL_WIDTH + 1 else tick_text(value)
+
+
+def _time_step(low: float, high: float, count: int) -> float:
+    rough = (high - low) / max(count, 1)
+    if rough < 1:
+        return nice_step(low, high, count)
+    return float(next((step for step in _TIMES if step >= rough * 0.999), _TIMES[-1]))
+
+
+def since(seconds: float, step: float = 1.0) -> str:
+    """Seconds as ``45s``, ``3:20``, ``2h05`` or ``3d04h``, as fine as ticks ``step`` seconds apart need."""
+    sign, whole = "-" if seconds < 0 else "", abs(seconds)
+    if step < 1:
+        return f"{sign}{whole:.{max(-math.floor(math.log10(step) + 1e-9), 0)}f}s"
+    total = round(whole)
+    if total >= _DAY:
+        return f"{sign}{total // _DAY}d{total % _DAY // _HOUR:02d}h" if step < _DAY else f"{sign}{total // _DAY}d"
+    if step >= _MINUTE and total >= _HOUR:
+        return f"{sign}{total // _HOUR}h{total % _HOUR // _MINUTE:02d}"
+    if total >= _HOUR:
+        return f"{sign}{total // _HOUR}:{total % _HOUR // _MINUTE:02d}:{total % _MINUTE:02d}"
+    return f"{sign}{total // _MINUTE}:{total % _MINUTE:02d}" if total >= _MINUTE else f"{sign}{total}s"
+
+
+def _clock(low: float, high: float, count: int) -> list[Tick]:
+    """Ticks at full units of local time; the date where a day begins."""
+    step = _time_step(low, high, count)
+    shift = float(time.localtime(low).tm_gmtoff or 0)
+    return [(at - shift, _clock_text(at - shift, step)) for at in multiples(low + shift, high + shift, step)]
+
+
+def _clock_text(at: float, step: float) -> str:
+    moment = datetime.fromtimestamp(round(at, 3))
+    if step >= _DAY or (moment.hour == moment.minute == moment.second == 0 and step >= _MINUTE):
+        return moment.strftime("%m-%d")
+    return moment.strftime("%H:%M" if step >= _MINUTE else "%H:%M:%S")
+
+
+def moment_text(kind: str, at: float) -> str:
+    """One place on an axis, in words: what stands in titles."""
+    if kind == "clock":
+        return datetime.fromtimestamp(at).strftime("%m-%d %H:%M:%S")
+    if kind == "relative":
+        return since(at)
+    return f"{kind} {at:.6g}"
