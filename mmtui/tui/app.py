@@ -126,10 +126,11 @@ class MmtuiApp(App[int]):
         else:
             self.push_screen(QueueScreen() if number == 4 else DevicesScreen())
 
-    def open_run(self, run_id: str) -> None:
+    def open_run(self, run_id: str, tab: str = "charts") -> None:
         """Screen 2 with a run."""
         marked = self.runs_screen.query_one(RunsTable).marked
-        self.push_screen(RunScreen(run_id, list(dict.fromkeys([*marked, *self.feed.latest.pinned]))))
+        others = list(dict.fromkeys([*marked, *self.feed.latest.pinned]))
+        self.push_screen(RunScreen(run_id, others, RunScreen.TABS.index(tab)))
 
     def next_theme(self) -> str:
         """Draw everything in the next theme; returns its name."""

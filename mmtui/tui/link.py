@@ -30,6 +30,10 @@ class Link:
         """Whether pictures come so late that it should be said."""
         return self.delay >= SLOW_SECONDS
 
+    def words(self) -> str:
+        """What the header says of it, "" while all is well."""
+        return f"  slow link: pictures are {self.delay:.0f} s late" if self.slow else ""
+
     def may_draw(self, now: float) -> bool:
         """Whether a picture that nobody asked for may be sent."""
         if self._asked_at is not None:

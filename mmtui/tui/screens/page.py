@@ -28,6 +28,10 @@ class PageScreen(Screen[None]):
     """Tabs on top, lines below. A page only reads: what it shows comes from ``lines_of`` in a thread."""
 
     TABS: ClassVar[tuple[str, ...]] = ()
+    FOLLOWED: ClassVar[frozenset[str]] = frozenset()
+    """Tabs that stay at their end while lines are added, until somebody scrolls up."""
+    LIVE_SECONDS: ClassVar[float] = 0.0
+    """A page that changes without the database is read again so often; 0 = it is not."""
     HINTS: ClassVar[str] = ""
     AUTO_FOCUS = None
     BINDINGS: ClassVar = [
@@ -51,7 +55,8 @@ class PageScreen(Screen[None]):
         super().__init__()
         self.tab, self.offset_lines = tab, 0
         self.body: list[Line] = []
-        self.dirty, self.busy = True, False
+        self.dirty, self.busy, self.read_at = True, False, 0.0
+        self.following = self.TABS[tab] in self.FOLLOWED if self.TABS else False
         self.changes: Changes | None = None
         self.said = ""
 
@@ -111,8 +116,9 @@ class PageScreen(Screen[None]):
         fresh: list[Line] | None = None
         try:
             changed = changes is not None and changes.seen()
-            if changed or self.dirty:
-                self.dirty = False
+            live = self.LIVE_SECONDS and time.monotonic() - self.read_at >= self.LIVE_SECONDS
+            if changed or live or self.dirty:
+                self.dirty, self.read_at = False, time.monotonic()
                 fresh = self.lines_of(self.TABS[self.tab], width, max(height - 3, 1))
         except MmtuiError as error:
             fresh = [[(f"! {printable(error.message)}", "bad")], [(printable(error.hint), "dim")]]
@@ -135,12 +141,14 @@ class PageScreen(Screen[None]):
         """Put the part that fits on the screen."""
         panel = self.query_one("#page", LinesPanel)
         room = max(self.app.size.height - 3, 1)
-        self.offset_lines = min(max(self.offset_lines, 0), max(len(self.body) - room, 0))
+        last = max(len(self.body) - room, 0)
+        self.offset_lines = last if self.following else min(max(self.offset_lines, 0), last)
         shown = self.body[self.offset_lines : self.offset_lines + room]
         more = f"  {self.offset_lines + 1}-{self.offset_lines + len(shown)} of {len(self.body)} lines"
+        more += "  at the end" if self.following else ""
         tabs = "  ".join(f"[{name}]" if number == self.tab else name for number, name in enumerate(self.TABS))
         panel.show(shown, f"{tabs}{more if len(self.body) > room else ''}")
-        self._set("#header", f" mmtui  {self.title_of()}")
+        self._set("#header", f" mmtui  {self.title_of()}{self.program.link.words()}")
         self._set("#footer", f" {self.said or self.hints()}")
 
     def hints(self) -> str:
@@ -178,11 +186,14 @@ class PageScreen(Screen[None]):
         """Another tab."""
         if len(self.TABS) > 1:
             self.tab, self.offset_lines = (self.tab + steps) % len(self.TABS), 0
+            self.following = self.TABS[self.tab] in self.FOLLOWED
             self.redraw()
 
     def action_scroll_lines(self, steps: int) -> None:
-        """Scroll."""
+        """Scroll; at the end of a page that grows it is followed."""
         self.offset_lines += steps
+        at_end = self.offset_lines >= len(self.body) - max(self.app.size.height - 3, 1)
+        self.following = at_end and self.TABS[self.tab] in self.FOLLOWED
         self.show()
 
     def action_repaint(self) -> None:

@@ -11,7 +11,8 @@ from textual.binding import Binding
 from mmtui.domain.text import printable, shorten
 from mmtui.services import devices as service
 from mmtui.services import runs
-from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, predictions
+from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, log, predictions
+from mmtui.tui.screens.commands import SearchDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.chart import SMOOTHING
 from mmtui.tui.widgets.panels import Line
@@ -24,7 +25,8 @@ SLIDER = 24
 class RunScreen(PageScreen):
     """Everything about one run; runs that are marked lie over its charts."""
 
-    TABS = ("charts", "graph", "classes", "predictions", "log", "config", "history")
+    TABS = ("charts", "graph", "classes", "predictions", "log", "devices", "config", "history")
+    FOLLOWED = frozenset({"log"})
     BINDINGS: ClassVar = [
         Binding("left,h", "aside(-1)", "left", show=False),
         Binding("right,l", "aside(1)", "right", show=False),
@@ -40,12 +42,18 @@ class RunScreen(PageScreen):
         Binding("s", "sort", "sort", show=False),
         Binding("enter", "one_chart", "one chart", show=False),
         Binding("m", "next_metric", "next metric", show=False),
+        Binding("slash", "search", "find", show=False),
+        Binding("n", "find(1)", "next", show=False),
+        Binding("N", "find(-1)", "previous", show=False),
     ]
     _KEYS: ClassVar = {
         "charts": "left/right earlier, later  enter one  m metric  i/I zoom  +/- smooth  L log  w time  0 reset",
         "graph": "left/right earlier, later  0 newest",
         "classes": "left/right earlier, later  0 newest  s sort",
         "predictions": "left/right image  , . earlier, later  0 newest",
+        "log": "/ find  n/N next, before  G follow  left/right earlier, later  0 newest",
+        "devices": "left/right earlier, later  w time  0 newest",
+        "history": "left/right earlier, later  0 newest",
     }
 
     def __init__(self, run_id: str, marked: Sequence[str] = (), tab: int = 0) -> None:
@@ -54,6 +62,10 @@ class RunScreen(PageScreen):
         self.view, self.smoothing = charts.View(), 0
         self.number, self.sort = 0, 0
         self.last = 0
+        self.wanted, self.seeking = "", False
+        self.found: tuple[str, list[int]] = ("", [])
+        """What was looked for in the lines that are shown, and where it stands."""
+        self.place = -1
 
     def title_of(self) -> str:
         """The run's id and name, and the slider when it is not at the newest."""
@@ -87,7 +99,10 @@ class RunScreen(PageScreen):
         if tab == "predictions":
             return predictions.predictions(home, self.run_id, width, height, ascii_only, self.number, self.view.moment)
         if tab == "log":
-            return [[(text, "")] for text in runs.log_tail(home, self.run_id, 2000)] or [[("nothing printed", "dim")]]
+            wanted = self.wanted
+            lines, places = log.log(home, self.run_id, width, ascii_only, self.view.moment, wanted)
+            self.found = (wanted, places)
+            return lines
         if tab == "config":
             return facts.config(home, self.run_id, width, ascii_only)
         return facts.history(home, self.run_id, width, ascii_only)
@@ -108,6 +123,7 @@ class RunScreen(PageScreen):
         here = self.last if self.view.moment is None else self.view.moment
         moment = here + steps * far
         self.view = replace(self.view, moment=None if moment >= self.last else max(moment, 0))
+        self.following = self.TABS[self.tab] in self.FOLLOWED
         self.redraw()
 
     def _last_step(self) -> int:
@@ -163,6 +179,49 @@ class RunScreen(PageScreen):
         """Everything as it was."""
         self.view, self.smoothing = charts.View(), 0
         self.redraw()
+
+    def action_search(self) -> None:
+        """Ask for words to look for in the output."""
+        if self.TABS[self.tab] == "log":
+            self.app.push_screen(SearchDialog(self.wanted), self._search)
+        else:
+            self.say("/ finds words in the output: tab goes there")
+
+    def _search(self, words: object) -> None:
+        if isinstance(words, str):
+            self.wanted, self.seeking = words, bool(words)
+            self.redraw()
+
+    def show(self) -> None:
+        """Put the part that fits on the screen; after a search that is where the words stand."""
+        if self.seeking and self.found[0] == self.wanted and self.TABS[self.tab] == "log":
+            self.seeking = False
+            places = self.found[1]
+            here = next((i for i, place in enumerate(places) if place >= self.offset_lines), len(places) - 1)
+            self._go_to(here)
+        super().show()
+
+    def action_find(self, steps: int) -> None:
+        """The next place of the words that are looked for, or the one before."""
+        places = self.found[1]
+        if self.TABS[self.tab] != "log" or not self.wanted:
+            return
+        if steps > 0:
+            here = next((i for i, place in enumerate(places) if place > self.place), 0)
+        else:
+            here = next((i for i in reversed(range(len(places))) if places[i] < self.place), len(places) - 1)
+        self._go_to(here)
+        super().show()
+
+    def _go_to(self, index: int) -> None:
+        """Show one of the places that were found."""
+        places = self.found[1]
+        if not places:
+            self.said = f"'{printable(self.wanted)}' does not occur in what is shown"
+            return
+        self.place, self.following = places[index], False
+        self.offset_lines = self.place - (self.app.size.height - 3) // 2
+        self.said = f"{index + 1} of {len(places)}  '{shorten(printable(self.wanted), 40)}'  n next  N before"
 
     def action_sort(self) -> None:
         """The next order of the classes."""

@@ -24,7 +24,6 @@ from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
 from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
 from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
-from mmtui.tui.screens.log import LogScreen
 from mmtui.tui.screens.new_run import NewRun, NewRunDialog
 from mmtui.tui.screens.views import ColumnsDialog, ViewsDialog
 from mmtui.tui.widgets import panels
@@ -133,9 +132,7 @@ class RunsScreen(Screen[None]):
         serving = snapshot.supervisor
         if serving is not None and not serving.running and (serving.active_runs or serving.queued_runs):
             words += "  ! no supervisor: r starts one"
-        link = self.program.link
-        if link.slow:
-            words += f"  slow link: pictures are {link.delay:.0f} s late"
+        words += self.program.link.words()
         text = f" mmtui  {words}" if not snapshot.problem else f" ! {printable(snapshot.problem)}"
         self._set("#header", text)
         self._set("#footer", f" {self.said or footer_text(self.app.size.width - 2)}")
@@ -261,7 +258,7 @@ class RunsScreen(Screen[None]):
         """The trainer's output."""
         detail = self.program.feed.latest.detail
         if detail is not None:
-            self.app.push_screen(LogScreen(self.program.home, detail.row.id))
+            self.program.open_run(detail.row.id, "log")
 
     def action_leave(self) -> None:
         """Leave; runs go on."""
