@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mmtui.tui.app import MmtuiApp
 
 LOOK_SECONDS = 1.0
+TITLE_DASHES = 6
+"""Cells that are drawn around a title."""
 
 
 class PageScreen(Screen[None]):
@@ -144,12 +146,19 @@ class PageScreen(Screen[None]):
         last = max(len(self.body) - room, 0)
         self.offset_lines = last if self.following else min(max(self.offset_lines, 0), last)
         shown = self.body[self.offset_lines : self.offset_lines + room]
-        more = f"  {self.offset_lines + 1}-{self.offset_lines + len(shown)} of {len(self.body)} lines"
-        more += "  at the end" if self.following else ""
-        tabs = "  ".join(f"[{name}]" if number == self.tab else name for number, name in enumerate(self.TABS))
-        panel.show(shown, f"{tabs}{more if len(self.body) > room else ''}")
+        panel.show(shown, self._title(len(shown), room))
         self._set("#header", f" mmtui  {self.title_of()}{self.program.link.words()}")
         self._set("#footer", f" {self.said or self.hints()}")
+
+    def _title(self, count: int, room: int) -> str:
+        """The tabs, and which lines are shown; close together where the screen is narrow."""
+        first, last, total = self.offset_lines + 1, self.offset_lines + count, len(self.body)
+        end = "  at the end" if self.following else ""
+        names = [f"[{name}]" if number == self.tab else name for number, name in enumerate(self.TABS)]
+        wide = "  ".join(names) + (f"  {first}-{last} of {total} lines" if total > room else "") + end
+        if len(wide) <= self.app.size.width - TITLE_DASHES:
+            return wide
+        return " ".join(names) + (f" {first}-{last}/{total}" if total > room else "") + (" end" if end else "")
 
     def hints(self) -> str:
         """What the keys do, for the footer."""

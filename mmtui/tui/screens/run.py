@@ -11,7 +11,7 @@ from textual.binding import Binding
 from mmtui.domain.text import printable, shorten
 from mmtui.services import devices as service
 from mmtui.services import runs
-from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, log, predictions
+from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, log, predictions, run_devices
 from mmtui.tui.screens.commands import SearchDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.chart import SMOOTHING
@@ -103,9 +103,11 @@ class RunScreen(PageScreen):
             lines, places = log.log(home, self.run_id, width, ascii_only, self.view.moment, wanted)
             self.found = (wanted, places)
             return lines
+        if tab == "devices":
+            return run_devices.run_devices(home, self.run_id, width, height, ascii_only, self.view)
         if tab == "config":
             return facts.config(home, self.run_id, width, ascii_only)
-        return facts.history(home, self.run_id, width, ascii_only)
+        return facts.history(home, self.run_id, width, ascii_only, self.view.moment)
 
     def action_aside(self, steps: int) -> None:
         """Another image; on the other tabs another moment."""

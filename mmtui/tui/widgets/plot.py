@@ -49,6 +49,8 @@ class Frame:
         unit: text before the x axis labels.
         growing: values are still coming: the axes end at round places, so that they, and with them every dot that was
             drawn, stay where they are for a while. Over SSH each move would send the whole chart again.
+        limits: ends of the y axis, None: those of the values.
+        ends: ends of the x axis, None: those of the values.
     """
 
     width: int
@@ -59,6 +61,8 @@ class Frame:
     reference: float | None = None
     unit: str = "step"
     growing: bool = False
+    limits: tuple[float, float] | None = None
+    ends: tuple[float, float] | None = None
 
 
 @dataclass
@@ -203,6 +207,7 @@ class _Scale:
         x1 = x1 if x1 > x0 else x0 + 1
         if frame.growing:
             x1, (y0, y1) = _roomy(x0, x1)[1], _roomy(y0, y1)
+        (x0, x1), (y0, y1) = frame.ends or (x0, x1), frame.limits or (y0, y1)
         return cls(x0, x1, y0, y1, frame.log)
 
     def column(self, x: float, width: int) -> int:
