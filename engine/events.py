@@ -113,7 +113,7 @@ def output_descriptor(folder: Path) -> int | None:
     """Descriptor (1 or 2) by which this process prints into the attempt's output file, None if it prints elsewhere."""
     for descriptor in (1, 2):
         try:
-            if os.path.samestat(os.fstat(descriptor), os.stat(folder / OUTPUT)):
+            if os.path.samestat(os.fstat(descriptor), (folder / OUTPUT).stat()):
                 return descriptor
         except OSError:
             continue

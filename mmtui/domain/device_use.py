@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from mmtui.domain.views import DeviceUse
@@ -52,7 +53,7 @@ def merged(samples: Sequence[DeviceUse]) -> DeviceUse:
 
 def gap_seconds(samples: Sequence[DeviceUse]) -> float:
     """Longest distance of two samples between which the device's use may be taken as known."""
-    distances = [after.time - before.time for before, after in zip(samples, samples[1:], strict=False)]
+    distances = [after.time - before.time for before, after in pairwise(samples)]
     return max(LEAST_GAP_SECONDS, 3 * sorted(distances)[len(distances) // 2]) if distances else LEAST_GAP_SECONDS
 
 
@@ -60,7 +61,7 @@ def energy_joules(samples: Sequence[DeviceUse]) -> float | None:
     """Power summed over time by trapezia, gaps left out; None if no two samples tell it."""
     known = [s for s in samples if s.power_watts is not None]
     longest, total, found = gap_seconds(known), 0.0, False
-    for before, after in zip(known, known[1:], strict=False):
+    for before, after in pairwise(known):
         seconds = after.time - before.time
         if 0 < seconds <= longest:
             total += seconds * ((before.power_watts or 0.0) + (after.power_watts or 0.0)) / 2

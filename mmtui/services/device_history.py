@@ -15,14 +15,15 @@ from typing import Any
 from mmtui.devices.driver import driver
 from mmtui.domain.device_use import thinned
 from mmtui.domain.eventline import LARGEST, finite
-from mmtui.domain.views import AttemptView, DeviceRecord, DeviceUse, RunDetail, RunDevices
+from mmtui.domain.views import AttemptView, DeviceRecord, DeviceSnapshot, DeviceUse, RunDetail, RunDevices
 from mmtui.paths import Home
 from mmtui.services.runs import get_run
 from mmtui.store import samples
 from mmtui.store.reader import Reader
 
 FORMAT = 1
-HOST = "host"
+HOST, DISK = "host", "disk"
+"""Devices in the table that are no GPUs. Of the disk, memory is what is in use of the one that holds the data."""
 MOST = 600
 """Samples that are kept of one device in one attempt."""
 LARGEST_FILE = 16 * 2**20
@@ -62,6 +63,25 @@ def devices_of(places: Sequence[str]) -> list[str]:
     return [*(place for place in places if not place.startswith("cpu:")), HOST]
 
 
+def recent(home: Home, seconds: float, shares: int) -> dict[str, dict[int, DeviceUse]]:
+    """What the supervisor recorded of every device in the last so many seconds, in so many shares of the time."""
+    with Reader(home) as reader:
+        return samples.recent(reader, time.time() - seconds, seconds / shares)
+
+
+def uses_now(now: DeviceSnapshot) -> dict[str, DeviceUse]:
+    """A snapshot as samples."""
+    t, disk = now.time, now.disk_total - now.disk_free
+    found = {
+        gpu.uuid: DeviceUse(t, gpu.utilisation, gpu.memory_used, gpu.memory_total, gpu.power_watts, gpu.temperature)
+        for gpu in now.gpus
+        if gpu.uuid and not gpu.lost
+    }
+    found[HOST] = DeviceUse(t, now.cpu_percent, now.memory_used, now.memory_total, None, None)
+    found[DISK] = DeviceUse(t, None, disk, now.disk_total, None, None)
+    return found
+
+
 def keep(home: Home, run_id: str, number: int) -> bool:
     """Write an attempt's part of the samples into its folder; False if there is none.
 
@@ -76,9 +96,9 @@ def keep(home: Home, run_id: str, number: int) -> bool:
     found = _recorded(home, detail, attempt)
     if not found:
         return False
-    devices = {name: {field: [getattr(use, field) for use in uses] for field in _FIELDS} for name, uses in found.items()}
+    columns = {name: {field: [getattr(u, field) for u in uses] for field in _FIELDS} for name, uses in found.items()}
     temporary = target.with_name(f".{target.name}")
-    temporary.write_text(json.dumps({"format": FORMAT, "simulated": driver().simulated, "devices": devices}))
+    temporary.write_text(json.dumps({"format": FORMAT, "simulated": driver().simulated, "devices": columns}))
     temporary.chmod(0o600)
     temporary.replace(target)
     return True

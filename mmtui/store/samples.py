@@ -40,6 +40,19 @@ def read(reader: Reader, began: float, ended: float, devices: Sequence[str]) -> 
     return found
 
 
+def recent(reader: Reader, first: float, each: float) -> dict[str, dict[int, DeviceUse]]:
+    """Samples of all devices behind a time as one for each ``each`` seconds: {device: {share of the time: sample}}."""
+    sql = (
+        "SELECT device, CAST((t - ?) / ? AS INTEGER) AS place, max(t), avg(utilisation), max(memory_used),"
+        " max(memory_total), avg(power_watts), max(temperature) FROM device_samples WHERE t >= ? GROUP BY device, place"
+    )
+    found: dict[str, dict[int, DeviceUse]] = {}
+    for device, place, t, *values in reader.query(sql, [first, each, first]):
+        use, used, total, power, heat = map(cells.number, values)
+        found.setdefault(str(device), {})[place] = DeviceUse(t, use, _whole(used), _whole(total), power, heat)
+    return found
+
+
 def _whole(cell: Any) -> int | None:
     return int(cell) if isinstance(cell, int | float) else None
 

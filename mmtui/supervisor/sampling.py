@@ -10,12 +10,11 @@ import logging
 import time
 from collections.abc import Iterable
 
-from mmtui.devices import gpu_snapshot, host_snapshot
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.views import GpuView
 from mmtui.paths import Home
-from mmtui.services.device_history import keep, keep_before
-from mmtui.services.devices import run_pids, with_runs
+from mmtui.services.device_history import keep, keep_before, uses_now
+from mmtui.services.devices import run_pids, snapshot, with_runs
 from mmtui.store import cells
 from mmtui.store import samples as stored
 from mmtui.store.db import Database
@@ -43,39 +42,27 @@ class DeviceRecorder:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + SAMPLE_SECONDS
-        now = time.time()
-        host = host_snapshot()
+        now = snapshot(home, {})
+        # What is lost or has no name is not in there: nothing is known of it.
         samples = [
             DeviceSample(
-                t=now,
-                device="host",
-                utilisation=host.cpu_percent,
-                memory_used=host.memory_used,
-                memory_total=host.memory_total,
+                t=use.time,
+                device=device,
+                utilisation=use.utilisation,
+                memory_used=use.memory_used,
+                memory_total=use.memory_total,
+                power_watts=use.power_watts,
+                temperature=use.temperature,
             )
+            for device, use in uses_now(now).items()
         ]
-        gpus = gpu_snapshot()[0]
-        for gpu in gpus:
-            if gpu.lost or not gpu.uuid:
-                continue  # nothing is known of it, and two without a name would have the same key
-            samples.append(
-                DeviceSample(
-                    t=now,
-                    device=gpu.uuid,
-                    utilisation=gpu.utilisation,
-                    memory_used=gpu.memory_used,
-                    memory_total=gpu.memory_total,
-                    power_watts=gpu.power_watts,
-                    temperature=gpu.temperature,
-                )
-            )
         with database.write() as session:
             session.add_all(samples)
-        if gpus:
-            self._check_places(home, database, gpus)
+        if now.gpus:
+            self._check_places(home, database, now.gpus)
         if time.monotonic() >= self._tidy_at:
             self._tidy_at = time.monotonic() + TIDY_SECONDS
-            tidy(home, database, now)
+            tidy(home, database, now.time)
 
     def attempt_ended(self, home: Home, run_id: int, number: int) -> None:
         """Keep what the devices did during an attempt; a failure of it is told and harms nothing."""

@@ -268,5 +268,3 @@ async def test_slider_shows_the_output_of_a_crashed_run_as_it_was(crashed: tuple
         await until(lambda: shown(app).splitlines()[-1].strip() == expected.strip())
         await pilot.press("0")
         await until(lambda: last in shown(app))
-
-

@@ -28,7 +28,7 @@ STOPS: tuple[tuple[str, str, str], ...] = (
     ("history", "\t", "attempts"),
     ("compare", "3", "what differs"),
     ("queue", "4", "training one"),
-    ("devices", "5", "recorded while"),
+    ("devices", "5", "history: last"),
 )
 """(screen, keys that lead there from the one before, words that show it stands)."""
 

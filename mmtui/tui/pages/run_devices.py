@@ -14,9 +14,9 @@ from mmtui.paths import Home
 from mmtui.services import moments, runs
 from mmtui.services.device_history import HOST, history
 from mmtui.tui.pages.charts import View
-from mmtui.tui.pages.compose import column_width, columns, table
+from mmtui.tui.pages.compose import column_width, columns, padded, table
 from mmtui.tui.widgets.panels import Line, fit
-from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw
+from mmtui.tui.widgets.plot import Curve, Frame, Sample, draw
 
 LEAST_WIDTH, HEIGHT = 36, 7
 GIB = 2.0**30
@@ -74,7 +74,7 @@ def run_devices(home: Home, run_id: str, width: int, height: int, ascii_only: bo
     axis = _Axis(axis.steps, axis.start, axis.by_time, until, _window(found.records, axis, view.window))
     names = _names(found)
     lines: list[Line] = [[(SIMULATED, "warn")]] if found.simulated else []
-    lines += [*_table(found, names, until), []]
+    lines += [*(padded(line, width) for line in _table(found, names, until)), []]
     shown = [(device, measure) for device in names for measure in MEASURES if _told(found, device, measure)]
     each = column_width(width, LEAST_WIDTH, len(shown))
     rows = -(-len(shown) // max((width + 2) // (each + 2), 1))
@@ -111,22 +111,20 @@ def _table(found: RunDevices, names: dict[str, str], until: float | None) -> lis
         told = summary(record.samples for record in _of(found, device, until))
         use, _, power, heat = MEASURES
         energy = "n/a" if told.energy_joules is None else f"{told.energy_joules / 3.6e6:.3f} kWh"
-        memory = f"{size(told.memory_used)} of {size(told.memory_total)}" if told.memory_used is not None else "n/a"
+        memory, whole = (size(value).removesuffix(" GiB") for value in (told.memory_used, told.memory_total))
         if device == HOST:
             energy = "-"
         rows.append(
             (
-                *(name, str(told.count), use.text(told.utilisation), memory),
+                *(name, str(told.count), use.text(told.utilisation), f"{memory} of {whole}"),
                 *(power.text(told.power_watts), heat.text(told.temperature), energy),
             )
         )
-    header = ("device", "samples", "mean use", "most memory", "mean power", "most heat", "energy")
+    header = ("device", "samples", "mean use", "most GiB", "mean power", "most heat", "energy")
     return table(header, rows, (1, 2, 3, 4, 5, 6))
 
 
-def _window(
-    records: Sequence[DeviceRecord], axis: _Axis, window: tuple[float, float]
-) -> tuple[float, float] | None:
+def _window(records: Sequence[DeviceRecord], axis: _Axis, window: tuple[float, float]) -> tuple[float, float] | None:
     """Ends of the axis that is drawn, the same for every chart."""
     xs = [axis.x(r.attempt, use.time) for r in records for use in (r.samples[:1] + r.samples[-1:])]
     if not xs or max(xs) <= min(xs):

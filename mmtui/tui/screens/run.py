@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 from textual.binding import Binding
 
 from mmtui.domain.text import printable, shorten
+from mmtui.domain.views import DeviceSnapshot
 from mmtui.services import devices as service
 from mmtui.services import runs
 from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, log, predictions, run_devices
@@ -20,6 +22,8 @@ from mmtui.tui.widgets.panels import Line
 CURSOR_STEP = 0.02
 """Share of what is drawn by which one key moves the slider."""
 SLIDER = 24
+SEEN = 1800
+"""Snapshots that the devices screen remembers: an hour of them."""
 
 
 class RunScreen(PageScreen):
@@ -131,7 +135,7 @@ class RunScreen(PageScreen):
     def _last_step(self) -> int:
         """Steps of the whole run that are done."""
         stages = runs.get_run(self.program.home, self.run_id).stages
-        return max((stage.offset + stage.step for stage in stages), default=0)
+        return max((stage.offset + stage.step for stage in stages if stage.status != "pending"), default=0)
 
     def action_zoom(self, factor: float) -> None:
         """Narrow or widen the part of the axis that is drawn, around the cursor."""
@@ -256,6 +260,11 @@ class DevicesScreen(PageScreen):
     """GPUs, processor, memory, and their history."""
 
     TABS = ("devices",)
+    LIVE_SECONDS = service.SAMPLE_SECONDS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: deque[DeviceSnapshot] = deque(maxlen=SEEN)
 
     def title_of(self) -> str:
         """The screen's name."""
@@ -264,4 +273,6 @@ class DevicesScreen(PageScreen):
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """Now, and before."""
         now = service.snapshot(self.program.home)
-        return devices.devices(self.program.home, now, width, self.program.ascii_only)
+        lines = devices.devices(self.program.home, now, width, self.program.ascii_only, self.seen)
+        self.seen.append(now)
+        return lines

@@ -122,7 +122,7 @@ class RunsScreen(Screen[None]):
         table.set_rows(snapshot.rows, snapshot.wanted.offset, snapshot.total)
         ascii_only = self.program.ascii_only
         devices = self.query_one("#devices", LinesPanel)
-        devices.show(panels.devices(snapshot.devices, devices.size.width, ascii_only))
+        devices.show(panels.devices(snapshot.devices, devices.size.width, devices.body_height, ascii_only))
         shown = snapshot.detail is not None and table.run in (None, snapshot.detail.row.id)
         if shown or snapshot.detail is None:
             self._show_run(snapshot)

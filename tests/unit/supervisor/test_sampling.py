@@ -166,7 +166,14 @@ def test_samples_of_a_run_that_goes_on_for_weeks_stay(home: Home) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", '{"format": 2}', '{"format": 1, "devices": [1]}', '{"format": 1, "devices": {"host": {"time": 3}}}'],
+    [
+        "",
+        "[]",
+        "{",
+        '{"format": 2}',
+        '{"format": 1, "devices": [1]}',
+        '{"format": 1, "devices": {"host": {"time": 3}}}',
+    ],
 )
 def test_damaged_file_of_a_run_is_no_file(home: Home, text: str) -> None:
     database = Database(home)
