@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import locale
 import os
 import signal
@@ -32,9 +33,6 @@ from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
 from mmtui.tui.link import QUESTION, Link
 from mmtui.tui.output import Difference, Picture
-from mmtui.tui.screens.dialogs import NewsDialog
-from mmtui.tui.screens.queue import QueueScreen
-from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
@@ -61,7 +59,13 @@ class MmtuiApp(App[int]):
             return isinstance(message, MmtuiApp.LookAgain)
 
     def __init__(
-        self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off", theme: str = "ansi"
+        self,
+        home: Home,
+        select: str | None = None,
+        ascii_only: bool = False,
+        notify: str = "off",
+        theme: str = "ansi",
+        feed: Feed | None = None,
     ) -> None:
         super().__init__()
         self.home, self.select, self.ascii_only = home, select, ascii_only
@@ -71,7 +75,7 @@ class MmtuiApp(App[int]):
         self.set_class(ascii_only, "ascii")
         self.notify_by = notify
         self.states: dict[str, str] = {}
-        self.feed = Feed(home, self._notify)
+        self.feed = feed or Feed(home)
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
         self.unseen, self.picture = True, Picture()
@@ -87,6 +91,7 @@ class MmtuiApp(App[int]):
         self.app_resume_signal.subscribe(self, lambda _: self.picture.forget())
         self.push_screen(self.runs_screen)
         self.feed.start()
+        self.feed.tell(self._notify)
         self.set_timer(NEWS_SECONDS, self._tell_news)
         self.set_timer(BLANK_SECONDS, self._begin_to_show)
 
@@ -96,6 +101,8 @@ class MmtuiApp(App[int]):
             found = news.since(self.home)
             lines = found.lines(time.time())
             if lines and found.since is not None and time.time() - found.since > AWAY_SECONDS:
+                from mmtui.tui.screens.dialogs import NewsDialog
+
                 self.push_screen(NewsDialog(lines))
         self._mark_seen()
 
@@ -115,7 +122,10 @@ class MmtuiApp(App[int]):
             self._driver.flush()
 
     def open_page(self, number: int) -> None:
-        """Screen 2 to 5, over the runs."""
+        """Screen 2 to 5, over the runs. Screens are loaded when they are opened: the first picture comes sooner."""
+        from mmtui.tui.screens.queue import QueueScreen
+        from mmtui.tui.screens.run import CompareScreen, DevicesScreen
+
         table = self.runs_screen.query_one(RunsTable)
         if number == 2:
             if table.run is not None:
@@ -128,6 +138,8 @@ class MmtuiApp(App[int]):
 
     def open_run(self, run_id: str, tab: str = "charts") -> None:
         """Screen 2 with a run."""
+        from mmtui.tui.screens.run import RunScreen
+
         marked = self.runs_screen.query_one(RunsTable).marked
         others = list(dict.fromkeys([*marked, *self.feed.latest.pinned]))
         self.push_screen(RunScreen(run_id, others, RunScreen.TABS.index(tab)))
@@ -150,7 +162,7 @@ class MmtuiApp(App[int]):
             self.late = True
             return
         self.late = False
-        if self.runs_screen.is_mounted:
+        if self.runs_screen.is_mounted and self.runs_screen.query("#header"):  # without: it is being closed
             self.runs_screen.refresh_all()
             if self.unseen:
                 self.call_after_refresh(self._begin_to_show)
@@ -160,6 +172,7 @@ class MmtuiApp(App[int]):
     def _begin_to_show(self) -> None:
         if self.unseen:
             self.unseen = False
+            gc.enable()
             self.screen.refresh()
             self.picture_sent()
 
@@ -230,8 +243,12 @@ def run(
     notify_by: str = "auto",
     keys: Sequence[str] = (),
     theme: str = "ansi",
+    feed: Feed | None = None,
 ) -> int:
     """Show the screen until the user leaves; returns the exit code.
+
+    Args:
+        feed: one that has begun to read, see ``mmtui.cli.screen``.
 
     Raises:
         UsageError: a key of the settings is for no action, or for two.
@@ -242,7 +259,7 @@ def run(
         # Textual believes them before it asks the terminal, and would then never hear of a new size.
         os.environ.pop(name, None)
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
-    app = MmtuiApp(home, select, chosen, notify_by, theme)
+    app = MmtuiApp(home, select, chosen, notify_by, theme, feed)
     app.set_keymap(keymap)
     code = app.run() or 0
     _mark_seen(home)

@@ -1,4 +1,7 @@
-"""Screen 1: the runs, and everything about the selected one."""
+"""Screen 1: the runs, and everything about the selected one.
+
+Dialogs are loaded when they are opened, so that the first picture comes sooner.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,6 @@ from mmtui.services.saved_views import SavedView
 from mmtui.tui.actions import action_of, bindings, command_text, footer_text
 from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
-from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
-from mmtui.tui.screens.dialogs import CancelDialog, HelpDialog
-from mmtui.tui.screens.new_run import NewRun, NewRunDialog
-from mmtui.tui.screens.views import ColumnsDialog, ViewsDialog
 from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.chart import SMOOTHING, ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
@@ -33,6 +32,7 @@ from mmtui.tui.widgets.runs_table import RunsTable
 
 if TYPE_CHECKING:
     from mmtui.tui.app import MmtuiApp
+    from mmtui.tui.screens.new_run import NewRun
 
 TITLES = {
     "stages": "stages",
@@ -252,6 +252,8 @@ class RunsScreen(Screen[None]):
 
     def action_show_help(self) -> None:
         """Every key."""
+        from mmtui.tui.screens.dialogs import HelpDialog
+
         self.app.push_screen(HelpDialog())
 
     def action_show_log(self) -> None:
@@ -291,6 +293,8 @@ class RunsScreen(Screen[None]):
 
     def action_filter(self) -> None:
         """Ask for a filter."""
+        from mmtui.tui.screens.commands import FilterDialog
+
         self.app.push_screen(FilterDialog(self.program.home, self.wanted.filter), self._filter)
 
     def _filter(self, text: object) -> None:
@@ -350,6 +354,8 @@ class RunsScreen(Screen[None]):
 
     def action_columns(self) -> None:
         """Choose columns."""
+        from mmtui.tui.screens.views import ColumnsDialog
+
         self.app.push_screen(ColumnsDialog(self.program.home, self.wanted.columns), self._columns)
 
     def _columns(self, columns: object) -> None:
@@ -359,6 +365,8 @@ class RunsScreen(Screen[None]):
 
     def action_views(self) -> None:
         """Views that are kept under a name."""
+        from mmtui.tui.screens.views import ViewsDialog
+
         wanted = self.wanted
         now = SavedView(wanted.filter, wanted.sort, wanted.columns, wanted.group)
         self.app.push_screen(ViewsDialog(self.program.home, now), self._view)
@@ -381,9 +389,13 @@ class RunsScreen(Screen[None]):
 
     def action_command(self) -> None:
         """Ask for a command line and show what it says."""
+        from mmtui.tui.screens.commands import CommandDialog
+
         self.app.push_screen(CommandDialog(self.program.home), self._command)
 
     def _command(self, text: object) -> None:
+        from mmtui.tui.screens.commands import OutputScreen
+
         if isinstance(text, str) and text.strip():
             self.app.push_screen(OutputScreen(text))
 
@@ -399,16 +411,22 @@ class RunsScreen(Screen[None]):
 
     def action_new_run(self) -> None:
         """Launch a run."""
+        from mmtui.tui.screens.new_run import NewRunDialog
+
         self.app.push_screen(NewRunDialog(self.program.home), self._launch)
 
     def action_fork_run(self) -> None:
         """Launch a run like the selected one, but."""
+        from mmtui.tui.screens.new_run import NewRun, NewRunDialog
+
         detail = self.program.feed.latest.detail
         if detail is not None:
             like = NewRun(detail.row.recipe, detail.overrides, "")
             self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
 
     def _launch(self, wanted: object) -> None:
+        from mmtui.tui.screens.new_run import NewRun
+
         if isinstance(wanted, NewRun):
             self.last_command = f"mmtui {wanted.command()}"
             self.say(f"queueing {wanted.recipe}")
@@ -440,6 +458,8 @@ class RunsScreen(Screen[None]):
 
     def action_cancel_run(self) -> None:
         """Ask how to stop the selected run."""
+        from mmtui.tui.screens.dialogs import CancelDialog
+
         detail = self.program.feed.latest.detail
         if detail is None:
             return

@@ -18,6 +18,11 @@ AXIS_WIDTH = 9
 LABEL_WIDTH = AXIS_WIDTH - 2
 
 
+def chart_buckets(width: int) -> int:
+    """How many buckets a chart of ``width`` cells can show: one per dot column."""
+    return max((width - AXIS_WIDTH) * 2, 16)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One bucket: position, extremes and last value."""
