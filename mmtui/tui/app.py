@@ -31,7 +31,7 @@ from mmtui.services import news
 from mmtui.tui import notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
-from mmtui.tui.link import QUESTION, Link
+from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.output import Difference, Picture
 from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.widgets.lines import LinesPanel
@@ -78,7 +78,7 @@ class MmtuiApp(App[int]):
         self.feed = feed or Feed(home)
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
-        self.unseen, self.picture = True, Picture()
+        self.unseen, self.picture, self.behind = True, Picture(), False
 
     def _notify(self) -> None:
         self.post_message(self.LookAgain())
@@ -180,11 +180,33 @@ class MmtuiApp(App[int]):
         """Send nothing before there is a whole picture: empty panels and their titles would be sent again and again."""
         if self.unseen:
             return
-        if isinstance(renderable, ChopsUpdate | LayoutUpdate):
-            self.picture.fit(*self.size)
-            super()._display(screen, cast("RenderableType", Difference(renderable, self.picture)))
-        else:
+        if not isinstance(renderable, ChopsUpdate | LayoutUpdate):
             super()._display(screen, renderable)
+            return
+        room = self.link.room(time.monotonic())
+        if room == 0:
+            self._fall_behind()
+            return
+        self.picture.fit(*self.size)
+        difference = Difference(renderable, self.picture, room)
+        super()._display(screen, cast("RenderableType", difference))
+        self.link.sent(difference.size)
+        if difference.cut:
+            self._fall_behind()
+        if room is not None and difference.size and self.link.drawn(time.monotonic()):
+            self._ask_terminal()
+
+    def _fall_behind(self) -> None:
+        """Something waits for the terminal's answer; should none come, it is sent all the same."""
+        if not self.behind:
+            self.behind = True
+            self.set_timer(PATIENCE_SECONDS + 0.5, self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Send what the terminal does not show yet."""
+        if self.behind and self.link.room(time.monotonic()) != 0:
+            self.behind = False
+            self.screen.refresh()
 
     def repaint(self) -> None:
         """Send the whole screen: who knows what the terminal shows."""
@@ -193,18 +215,23 @@ class MmtuiApp(App[int]):
 
     def picture_sent(self) -> None:
         """Ask the terminal to say when it has drawn what was just sent."""
-        if self._driver is not None and not self.is_headless and self.link.drawn(time.monotonic()):
+        if self._driver is None or self.is_headless or self.link.narrow:
+            return  # on a narrow link every part is followed by a question
+        if self.link.drawn(time.monotonic()):
             self.call_after_refresh(self._ask_terminal)
 
     def _ask_terminal(self) -> None:
         if self._driver is not None:
             self._driver.write(QUESTION)
             self._driver.flush()
+            self.link.asked()
 
     def on_cursor_position(self, _: CursorPosition) -> None:
         """The terminal has drawn what was sent before the question."""
-        self.link.answered(time.monotonic())
-        if self.link.slow:
+        self.link.answered(time.monotonic(), whole=not self.behind)
+        if self.behind:
+            self._catch_up()
+        elif self.link.slow:
             self.set_timer(2 * self.link.delay, self._draw_late)
         else:
             self._draw_late()
