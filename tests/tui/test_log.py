@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.widgets import Input
 
+from mmtui.cli import follow
 from mmtui.domain.states import RunEvent
-from mmtui.errors import NotFoundError
+from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
 from mmtui.services import output, runs
 from mmtui.store.db import Database
@@ -268,3 +269,16 @@ async def test_slider_shows_the_output_of_a_crashed_run_as_it_was(crashed: tuple
         await until(lambda: shown(app).splitlines()[-1].strip() == expected.strip())
         await pilot.press("0")
         await until(lambda: last in shown(app))
+
+
+def test_output_as_of_a_step_on_the_command_line(
+    crashed: tuple[Home, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, run_id = crashed
+    monkeypatch.setenv("MMTUI_HOME", str(home.root))
+    follow.logs([run_id], step=CRASHED_AT - 2, lines=3)
+    found = output.read_output(home, run_id, CRASHED_AT - 2)
+    assert capsys.readouterr().out.splitlines() == [text for text, _ in found.lines[-3:]]
+    for wrong in ({"follow": True}, {"attempt": 1}):
+        with pytest.raises(UsageError, match="--step"):
+            follow.logs([run_id], step=3, **wrong)  # type: ignore[arg-type]
