@@ -26,7 +26,7 @@ OVERRIDES = ("segment.steps=100000", "runtime.threads=1")
 
 def crashed_run(home: Home) -> str:
     """Train ``shapes_smoke``, kill it, resume it, let it crash; everything is in the database afterwards."""
-    (run_id,) = queue.enqueue(home, "shapes_smoke", list(OVERRIDES), name="crashed")[:1]
+    run_id = queue.enqueue(home, "shapes_smoke", list(OVERRIDES), name="crashed")
     attempt(home, run_id, KILLED_AT, signal.SIGKILL, RunEvent.VANISHED)
     attempt(home, run_id, CRASHED_AT, signal.SIGABRT, RunEvent.EXIT_ERROR)
     return run_id

@@ -281,4 +281,4 @@ def test_output_as_of_a_step_on_the_command_line(
     assert capsys.readouterr().out.splitlines() == [text for text, _ in found.lines[-3:]]
     for wrong in ({"follow": True}, {"attempt": 1}):
         with pytest.raises(UsageError, match="--step"):
-            follow.logs([run_id], step=3, **wrong)  # type: ignore[arg-type]
+            follow.logs([run_id], step=3, **wrong)
