@@ -40,6 +40,8 @@ KINDS = frozenset(
     }
 )
 _TAIL_BYTES = 1 << 16
+OUTPUT = "output.log"
+"""What a trainer prints goes into this file beside its events, where somebody has wired it so."""
 
 
 def finite(value: Any) -> Any:
@@ -108,8 +110,22 @@ def cut_torn_line(path: Path) -> int:
         return size - keep
 
 
+def output_descriptor(folder: Path) -> int | None:
+    """Descriptor (1 or 2) by which this process prints into the attempt's output file, None if it prints elsewhere."""
+    for descriptor in (1, 2):
+        try:
+            if os.path.samestat(os.fstat(descriptor), (folder / OUTPUT).stat()):
+                return descriptor
+        except OSError:
+            continue
+    return None
+
+
 class EventWriter:
     """Appends events of one attempt. Safe to use from several threads.
+
+    Where what this process prints goes into ``output.log`` beside the events, every event tells how many bytes that
+    file held: so the output can be shown as it was at any step.
 
     Args:
         path: the attempt's events.jsonl; made if absent, a torn last line is cut off.
@@ -126,6 +142,7 @@ class EventWriter:
         self._lock = threading.Lock()
         self._stage, self._step, self._global_step = "", 0, 0
         self._last_written = 0.0
+        self._output = output_descriptor(path.parent)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @classmethod
@@ -161,12 +178,16 @@ class EventWriter:
                 "stage": self._stage,
                 "step": self._step,
                 "global_step": self._global_step,
+                **self._printed(),
                 "values": finite(values),
             }
             line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
             self._write(line)
             self._seq += 1
             self._last_written = time.monotonic()
+
+    def _printed(self) -> dict[str, int]:
+        return {} if self._output is None else {"printed": os.fstat(self._output).st_size}
 
     def _write(self, line: bytes) -> None:
         try:

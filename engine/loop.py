@@ -291,13 +291,16 @@ def observe(stage: Stage, done: int) -> dict[str, float] | None:
 def log(
     context: Context, done: int, total: int, values: Mapping[str, Tensor | float], echo: Echo, left: float | None = None
 ) -> dict[str, float]:
-    """Write a metrics event and a progress line: the only place where values leave the device. Returns them."""
+    """Write a progress line and a metrics event: the only place where values leave the device. Returns them.
+
+    The line comes first: the event tells how much has been printed, its own step included.
+    """
     numbers = _across_processes({name: float(value) for name, value in values.items()})
-    context.writer.emit("metrics", numbers)
     words = [f"{name} {numbers[name]:.4g}" for name in ("loss", "miou", "lr") if name in numbers]
     if left is not None and done < total:
         words.append(f"eta {left:.0f} s")
     echo(f"{context.writer.stage} {done}/{total}  {'  '.join(words)}")
+    context.writer.emit("metrics", numbers)
     return numbers
 
 

@@ -112,3 +112,7 @@ class RunPaths(NamedTuple):
     def log(self, number: int) -> Path:
         """stdout and stderr of the trainer."""
         return self.attempt(number) / "output.log"
+
+    def devices(self, number: int) -> Path:
+        """What the devices did during an attempt that is over (``mmtui.services.device_history``)."""
+        return self.attempt(number) / "devices.json"

@@ -29,10 +29,18 @@ def logs(
     follow: Annotated[bool, option("--follow", "-f", help="go on as the run prints, until it ends")] = False,
     lines: Annotated[int, option("--lines", "-n", help="last N lines", minimum=0)] = 200,
     attempt: Annotated[int | None, option("--attempt", help="of this attempt (default: the newest)")] = None,
+    step: Annotated[
+        int | None, option("--step", help="as it was at this step of the whole run, over all attempts", minimum=0)
+    ] = None,
 ) -> None:
     """What trainers printed; with several runs each line begins with its run's id."""
     home = Home.from_environment()
     ids = list(dict.fromkeys(service.resolve(home, selector) for selector in runs))
+    if step is not None:
+        if follow or attempt is not None or len(ids) > 1:
+            raise UsageError("--step is for one run, without --follow and --attempt")
+        _log_at(home, ids[0], step, lines)
+        return
     if len(ids) > 1:
         _several_logs(home, ids, follow, lines)
         return
@@ -48,6 +56,17 @@ def logs(
         raise NotFoundError(f"{which} has printed nothing yet", f"see why with: mmtui show {run_id}")
     for text in service.log_tail(home, run_id, lines, attempt):
         render.line(text)
+
+
+def _log_at(home: Home, run_id: str, step: int, lines: int) -> None:
+    """The output as it was at a step."""
+    from mmtui.services.output import printed_until
+
+    found, note = printed_until(home, run_id, step, lines)
+    for text in found:
+        render.line(text)
+    if note:
+        say(f"note: {note}")
 
 
 def _several_logs(home: Home, ids: list[str], follow: bool, lines: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
+from mmtui.domain.device_use import summary
 from mmtui.domain.forecasting import Forecast
 from mmtui.domain.views import (
     AttemptView,
@@ -15,6 +16,7 @@ from mmtui.domain.views import (
     Point,
     RecipeView,
     RunDetail,
+    RunDevices,
     RunRow,
     StageView,
     SupervisorStatus,
@@ -122,6 +124,29 @@ def point(item: Point) -> dict[str, Any]:
 def devices(found: DeviceSnapshot) -> dict[str, Any]:
     """``mmtui gpu --json``."""
     return {**dataclasses.asdict(found), "time": when(found.time)}
+
+
+def run_devices(found: RunDevices) -> dict[str, Any]:
+    """``mmtui gpu --run --json``: every sample, and what they amount to."""
+    names = dict.fromkeys(record.device for record in found.records)
+    return {
+        "run": found.run,
+        "note": found.note,
+        "simulated": found.simulated,
+        "devices": [
+            {
+                "device": name,
+                "summary": dataclasses.asdict(summary(r.samples for r in found.records if r.device == name)),
+                "samples": [
+                    {**dataclasses.asdict(use), "time": when(use.time), "attempt": record.attempt}
+                    for record in found.records
+                    if record.device == name
+                    for use in record.samples
+                ],
+            }
+            for name in names
+        ],
+    }
 
 
 def recipe(view: RecipeView) -> dict[str, Any]:

@@ -70,10 +70,16 @@ def _keys(name: str, overrides: Sequence[str], *, changed_only: bool, as_json: b
     render.table(("key", "value", "set by", "takes", "default", "meaning"), rows)
 
 
-def gpu(as_json: JsonOption = False) -> None:
-    """The devices now: GPUs with their processes, CPU, memory, disk."""
+def gpu(
+    run: Annotated[str | None, option("--run", help="what the devices did during this run", complete="runs")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The devices now: GPUs with their processes, CPU, memory, disk; or those of a run while it was active."""
     from mmtui.services import devices
 
+    if run is not None:
+        _run_devices(run, as_json)
+        return
     found = devices.snapshot(Home.from_environment())
     if as_json:
         render.document(jsonform.devices(found))
@@ -89,6 +95,40 @@ def gpu(as_json: JsonOption = False) -> None:
     render.line(f"disk    {size(found.disk_free)} free of {size(found.disk_total)}")
 
 
+def _run_devices(selector: str, as_json: bool) -> None:
+    """What was recorded of the devices of a run."""
+    from mmtui.domain.device_use import summary
+    from mmtui.services import runs
+    from mmtui.services.device_history import history
+
+    home = Home.from_environment()
+    found = history(home, runs.resolve(home, selector))
+    if as_json:
+        render.document(jsonform.run_devices(found))
+        return
+    if found.note:
+        say(f"note: {found.note}")
+    if found.simulated:
+        render.line("SIMULATED: a recording plays the NVIDIA driver")
+    rows = []
+    for device in dict.fromkeys(record.device for record in found.records):
+        told = summary(record.samples for record in found.records if record.device == device)
+        memory = f"{size(told.memory_used)} of {size(told.memory_total)}"
+        rows.append(
+            (
+                *(device, str(told.count), _or_na(told.utilisation, "%"), memory),
+                *(_or_na(told.power_watts, " W"), _or_na(told.temperature, " C")),
+                "n/a" if told.energy_joules is None else f"{told.energy_joules / 3.6e6:.3f} kWh",
+            )
+        )
+    if rows:
+        render.table(("device", "samples", "mean use", "most memory", "mean power", "most heat", "energy"), rows)
+
+
+def _or_na(value: float | None, unit: str) -> str:
+    return "n/a" if value is None else f"{value:.0f}{unit}"
+
+
 def _gpu_lines(item: GpuView) -> None:
     if item.lost:
         render.line(f"GPU {item.index}  {item.name}  LOST: the driver does not reach it any more")
@@ -97,7 +137,11 @@ def _gpu_lines(item: GpuView) -> None:
     heat = "" if item.temperature is None else f"  {item.temperature:.0f} C"
     power = "" if item.power_watts is None else f"  {item.power_watts:.0f} W"
     memory = f"{size(item.memory_used)} of {size(item.memory_total)}"
-    render.line(f"GPU {item.index}  {item.name}  use {use}  memory {memory}{power}{heat}")
+    if item.mig:
+        render.line(f"GPU {item.index}  {item.name}  split into MIG devices  memory {memory}{power}{heat}")
+        return
+    what = f"  MIG device {item.uuid[:12]} of GPU {item.index}" if item.parent else f"GPU {item.index}"
+    render.line(f"{what}  {item.name}  use {use}  memory {memory}{power}{heat}")
     for process in item.processes:
         whose = f"run {process.run}" if process.run else process.user
         render.line(f"         pid {process.pid}  {whose}  {size(process.memory)}")

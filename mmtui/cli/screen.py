@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from mmtui.errors import UsageError
 from mmtui.paths import Home
+
+if TYPE_CHECKING:
+    from mmtui.tui.feed import Feed
 
 
 def on_terminal() -> bool:
@@ -34,6 +39,9 @@ def open_screen(home: Home, select: str | None = None) -> int:
     if os.environ.get("TERM", "") in ("", "dumb"):
         raise UsageError("this terminal (TERM=dumb) has no full screen", "follow runs as plain lines with: mmtui watch")
     from mmtui.cli import render
+
+    gc.disable()  # loading makes many objects and no rubbish; the screen enables it when it stands
+    feed = _begin_to_read(home, select)
     from mmtui.tui.app import run
 
     # The screen handles its own end; in a pipe that closes there is no screen.
@@ -41,4 +49,16 @@ def open_screen(home: Home, select: str | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     settings = render.settings()
     ascii_only = True if settings.ascii else None
-    return run(home, select, ascii_only, settings.notify, settings.keys, settings.theme, mouse=settings.mouse)
+    return run(home, select, ascii_only, settings.notify, settings.keys, settings.theme, settings.mouse, feed)
+
+
+def _begin_to_read(home: Home, select: str | None) -> Feed:
+    """Read what the screen shows first in a thread: Textual takes as long to load as that takes to read."""
+    from mmtui.services.live import is_current
+    from mmtui.tui.feed import Feed, first_wanted
+
+    columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    feed = Feed(home, first_wanted(columns, rows, select))
+    if is_current(home):
+        feed.start()
+    return feed

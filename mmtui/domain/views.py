@@ -240,6 +240,37 @@ class DeviceSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """Use of one device at one moment. None = not told."""
+
+    time: float
+    utilisation: float | None  # percent
+    memory_used: int | None  # bytes
+    memory_total: int | None  # bytes
+    power_watts: float | None
+    temperature: float | None  # degrees Celsius
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """What one device did during one attempt of a run, oldest first."""
+
+    device: str  # UUID of a GPU, or "host"
+    attempt: int
+    samples: tuple[DeviceUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunDevices:
+    """What the devices of a run did while it was active."""
+
+    run: str
+    records: tuple[DeviceRecord, ...]
+    note: str = ""  # why there is nothing, or not all, in words
+    simulated: bool = False  # recorded by a simulated driver; must be labelled so wherever shown
+
+
+@dataclass(frozen=True, slots=True)
 class RecipeView:
     """A recipe that can be launched."""
 

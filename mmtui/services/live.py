@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mmtui.errors import UnreachableError
 from mmtui.paths import Home
 from mmtui.store.reader import Reader
+from mmtui.store.schema import HEAD, schema_revision
 
 
 class Changes:
@@ -23,3 +25,11 @@ class Changes:
     def close(self) -> None:
         """Close the connection."""
         self._reader.close()
+
+
+def is_current(home: Home) -> bool:
+    """Whether there is a database of this version: reading another one upgrades it first."""
+    try:
+        return schema_revision(home.database) == HEAD
+    except UnreachableError:
+        return False  # whoever reads it says why

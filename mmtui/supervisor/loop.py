@@ -306,6 +306,7 @@ class Supervisor:
             session.flush()
             self._apply(session, run, ending, now)
         self.exits.pop((run_id, number), None)
+        self.recorder.attempt_ended(self.home, run_id, number)
         if ending.event is RunEvent.EXIT_ERROR:
             self._hold_group(run_id)
         self.hooks.ended(self.reader, run_id, time.monotonic())

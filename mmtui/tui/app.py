@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import locale
 import os
 import signal
@@ -29,11 +30,8 @@ from mmtui.tui import notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
 from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
-from mmtui.tui.link import QUESTION, Link
+from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.output import Difference, Picture
-from mmtui.tui.screens.dialogs import NewsDialog
-from mmtui.tui.screens.queue import QueueScreen
-from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
@@ -62,7 +60,13 @@ class MmtuiApp(App[int]):
             return isinstance(message, MmtuiApp.LookAgain)
 
     def __init__(
-        self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off", theme: str = "ansi"
+        self,
+        home: Home,
+        select: str | None = None,
+        ascii_only: bool = False,
+        notify: str = "off",
+        theme: str = "ansi",
+        feed: Feed | None = None,
     ) -> None:
         super().__init__()
         self.home, self.select, self.ascii_only = home, select, ascii_only
@@ -72,10 +76,10 @@ class MmtuiApp(App[int]):
         self.set_class(ascii_only, "ascii")
         self.notify_by = notify
         self.states: dict[str, str] = {}
-        self.feed = Feed(home, self._notify)
+        self.feed = feed or Feed(home)
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
-        self.unseen, self.picture = True, Picture()
+        self.unseen, self.picture, self.behind = True, Picture(), False
         self.late_keys: list[KeyEvent] = []
         self.commands: list[str] = []
         self.undone: list[tuple[str, Callable[[], Any]]] = []
@@ -96,6 +100,7 @@ class MmtuiApp(App[int]):
         self.app_resume_signal.subscribe(self, lambda _: self.picture.forget())
         self.push_screen(self.runs_screen)
         self.feed.start()
+        self.feed.tell(self._notify)
         self.set_timer(NEWS_SECONDS, self._tell_news)
         self.set_timer(BLANK_SECONDS, self._begin_to_show)
 
@@ -105,6 +110,8 @@ class MmtuiApp(App[int]):
             found = news.since(self.home)
             lines = found.lines(time.time())
             if lines and found.since is not None and time.time() - found.since > AWAY_SECONDS:
+                from mmtui.tui.screens.dialogs import NewsDialog
+
                 self.push_screen(NewsDialog(lines))
         self._mark_seen()
 
@@ -124,7 +131,10 @@ class MmtuiApp(App[int]):
             self._driver.flush()
 
     def open_page(self, number: int) -> None:
-        """Screen 2 to 5, over the runs."""
+        """Screen 2 to 5, over the runs. Screens are loaded when they are opened: the first picture comes sooner."""
+        from mmtui.tui.screens.queue import QueueScreen
+        from mmtui.tui.screens.run import CompareScreen, DevicesScreen
+
         table = self.runs_screen.query_one(RunsTable)
         if number == 2:
             if table.run is not None:
@@ -135,10 +145,13 @@ class MmtuiApp(App[int]):
         else:
             self.push_screen(QueueScreen() if number == 4 else DevicesScreen())
 
-    def open_run(self, run_id: str) -> None:
+    def open_run(self, run_id: str, tab: str = "charts") -> None:
         """Screen 2 with a run."""
+        from mmtui.tui.screens.run import RunScreen
+
         marked = self.runs_screen.query_one(RunsTable).marked
-        self.push_screen(RunScreen(run_id, list(dict.fromkeys([*marked, *self.feed.latest.pinned]))))
+        others = list(dict.fromkeys([*marked, *self.feed.latest.pinned]))
+        self.push_screen(RunScreen(run_id, others, RunScreen.TABS.index(tab)))
 
     def next_theme(self) -> str:
         """Draw everything in the next theme; returns its name."""
@@ -158,7 +171,7 @@ class MmtuiApp(App[int]):
             self.late = True
             return
         self.late = False
-        if self.runs_screen.is_mounted:
+        if self.runs_screen.is_mounted and self.runs_screen.query("#header"):  # without: it is being closed
             self.runs_screen.refresh_all()
             if self.unseen:
                 self.call_after_refresh(self._begin_to_show)
@@ -168,6 +181,7 @@ class MmtuiApp(App[int]):
     def _begin_to_show(self) -> None:
         if self.unseen:
             self.unseen = False
+            gc.enable()
             self.screen.refresh()
             self.picture_sent()
 
@@ -175,11 +189,33 @@ class MmtuiApp(App[int]):
         """Send nothing before there is a whole picture: empty panels and their titles would be sent again and again."""
         if self.unseen:
             return
-        if isinstance(renderable, ChopsUpdate | LayoutUpdate):
-            self.picture.fit(*self.size)
-            super()._display(screen, cast("RenderableType", Difference(renderable, self.picture)))
-        else:
+        if not isinstance(renderable, ChopsUpdate | LayoutUpdate):
             super()._display(screen, renderable)
+            return
+        room = self.link.room(time.monotonic())
+        if room == 0:
+            self._fall_behind()
+            return
+        self.picture.fit(*self.size)
+        difference = Difference(renderable, self.picture, room)
+        super()._display(screen, cast("RenderableType", difference))
+        self.link.sent(difference.size)
+        if difference.cut:
+            self._fall_behind()
+        if room is not None and difference.size and self.link.drawn(time.monotonic()):
+            self._ask_terminal()
+
+    def _fall_behind(self) -> None:
+        """Something waits for the terminal's answer; should none come, it is sent all the same."""
+        if not self.behind:
+            self.behind = True
+            self.set_timer(PATIENCE_SECONDS + 0.5, self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Send what the terminal does not show yet."""
+        if self.behind and self.link.room(time.monotonic()) != 0:
+            self.behind = False
+            self.screen.refresh()
 
     def repaint(self) -> None:
         """Send the whole screen: who knows what the terminal shows."""
@@ -211,18 +247,23 @@ class MmtuiApp(App[int]):
 
     def picture_sent(self) -> None:
         """Ask the terminal to say when it has drawn what was just sent."""
-        if self._driver is not None and not self.is_headless and self.link.drawn(time.monotonic()):
+        if self._driver is None or self.is_headless or self.link.narrow:
+            return  # on a narrow link every part is followed by a question
+        if self.link.drawn(time.monotonic()):
             self.call_after_refresh(self._ask_terminal)
 
     def _ask_terminal(self) -> None:
         if self._driver is not None:
             self._driver.write(QUESTION)
             self._driver.flush()
+            self.link.asked()
 
     def on_cursor_position(self, _: CursorPosition) -> None:
         """The terminal has drawn what was sent before the question."""
-        self.link.answered(time.monotonic())
-        if self.link.slow:
+        self.link.answered(time.monotonic(), whole=not self.behind)
+        if self.behind:
+            self._catch_up()
+        elif self.link.slow:
             self.set_timer(2 * self.link.delay, self._draw_late)
         else:
             self._draw_late()
@@ -251,8 +292,12 @@ def run(
     keys: Sequence[str] = (),
     theme: str = "ansi",
     mouse: bool = True,
+    feed: Feed | None = None,
 ) -> int:
     """Show the screen until the user leaves; returns the exit code.
+
+    Args:
+        feed: one that has begun to read, see ``mmtui.cli.screen``.
 
     Raises:
         UsageError: a key of the settings is for no action, or for two.
@@ -264,7 +309,7 @@ def run(
         # Textual believes them before it asks the terminal, and would then never hear of a new size.
         os.environ.pop(name, None)
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
-    app = MmtuiApp(home, select, chosen, notify_by, theme)
+    app = MmtuiApp(home, select, chosen, notify_by, theme, feed)
     app.set_keymap(keymap)
     code = app.run(mouse=mouse) or 0
     _mark_seen(home)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mmtui.domain.states import ACTIVE_STATES
@@ -13,12 +14,16 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import devices, runs, supervisors
 from mmtui.services.live import Changes
+from mmtui.tui.layout import PANELS, arrange
 from mmtui.tui.rows import Rows, TableRow
+from mmtui.tui.widgets.plot import chart_buckets
 
 POLL_SECONDS = 0.5
 LEAST_SECONDS = 1.0
 """Between two pictures that nobody asked for: over SSH each of them is sent."""
 DEVICE_SECONDS = 2.0
+DEVICE_PATIENCE = 0.3
+"""So long a picture waits for the devices: a driver that starts, or a sick GPU, takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +61,43 @@ class Snapshot:
     problem: str = ""
 
 
+def first_wanted(columns: int, rows: int, select: str | None) -> Wanted:
+    """What a screen of this size looks at first."""
+    boxes = arrange(columns, max(rows - 2, 0), PANELS[0], zoomed=False)
+    return Wanted(run_id=select, buckets=chart_buckets(boxes["chart"].width))
+
+
 class Feed:
     """Polls in a thread of its own and says when there is something new.
 
+    It needs no Textual and can begin before that is loaded.
+
     Args:
         home: the data directory.
-        notify: called from the thread when ``latest`` has changed; carries no data.
+        wanted: what to read first.
     """
 
-    def __init__(self, home: Home, notify: Callable[[], None]) -> None:
-        self.home, self._notify = home, notify
+    def __init__(self, home: Home, wanted: Wanted = Wanted()) -> None:
+        self.home = home
         self.latest = Snapshot()
-        self._wanted = Wanted()
+        self._wanted = wanted
+        self._notify: Callable[[], None] = _nobody
         self._wake, self._stop = threading.Event(), threading.Event()
         self._rows = Rows(home)
         self._devices_due, self._read_at = 0.0, -LEAST_SECONDS
+        self._devices = _Look(home)
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> None:
-        """Begin polling."""
-        self._thread.start()
+        """Begin polling; again is fine."""
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def tell(self, notify: Callable[[], None]) -> None:
+        """Call this, from the thread, whenever ``latest`` has changed; it carries no data."""
+        self._notify = notify
+        if self.latest != Snapshot():
+            notify()
 
     def stop(self) -> None:
         """End polling."""
@@ -116,11 +138,15 @@ class Feed:
 
     def _devices_wanted(self) -> bool:
         """Devices are sampled while something runs; an idle screen sends nothing."""
+        if self._devices.latest is not self.latest.devices:
+            return True  # they came late
         busy = any(self.latest.counts.get(state.value) for state in ACTIVE_STATES)
         return self.latest.devices is None or (busy and time.monotonic() >= self._devices_due)
 
     def _read(self, wanted: Wanted) -> Snapshot:
         self._read_at = time.monotonic()
+        if self._devices.latest is None:
+            self._look_at_devices()  # beside the database
         counts = runs.count_runs(self.home)
         pinned = runs.pinned(self.home)
         rows, total = self._rows.window(wanted, pinned)
@@ -151,9 +177,41 @@ class Feed:
         )
 
     def _sample(self, counts: dict[str, int]) -> DeviceSnapshot | None:
+        """The devices: looked at anew if that is due, those of the last time if they do not answer soon."""
         busy = any(counts.get(state.value) for state in ACTIVE_STATES)
-        now = time.monotonic()
-        if self.latest.devices is not None and (now < self._devices_due or not (busy or self._devices_due == 0.0)):
-            return self.latest.devices
-        self._devices_due = now + DEVICE_SECONDS
-        return devices.snapshot(self.home)
+        if time.monotonic() >= self._devices_due and (busy or self._devices_due == 0.0):
+            self._look_at_devices()
+        self._devices.wait(DEVICE_PATIENCE)
+        return self._devices.latest
+
+    def _look_at_devices(self) -> None:
+        self._devices_due = time.monotonic() + DEVICE_SECONDS
+        self._devices.begin()
+
+
+class _Look:
+    """Looks at the devices in threads, one at a time."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.latest: DeviceSnapshot | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Look, unless that is under way."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="devices", daemon=True)
+            self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Until it is done, at most so long."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        with suppress(OSError):  # the data directory was removed
+            self.latest = devices.snapshot(self.home)
+
+
+def _nobody() -> None:
+    """Nobody is told."""

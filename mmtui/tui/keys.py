@@ -327,10 +327,18 @@ ACTIONS: tuple[Action, ...] = (
         True,
     ),
     # One run
+    Action("search", "slash", "search", "find", "Find words in the output.", "run", "log", True),
     Action(
-        "next_class", "n", "next_class(1)", "class", "Another class in the drawing of a graph.", "run", "graph", True
+        "next_one",
+        "n",
+        "next_one(1)",
+        "next",
+        "The next place of the words (log), the next class (graph).",
+        "run",
+        "graph log",
+        True,
     ),
-    Action("previous_class", "N", "next_class(-1)", "class", "The class before.", "run", "graph"),
+    Action("previous_one", "N", "next_one(-1)", "before", "The one before.", "run", "graph log"),
     Action(
         "baseline",
         "B",

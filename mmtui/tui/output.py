@@ -64,6 +64,8 @@ class Pen:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self.size = 0
+        """Bytes so far."""
         self._at: tuple[int, int] | None = None
         self._codes = ""
 
@@ -74,7 +76,7 @@ class Pen:
             return
         self._go(y, x)
         self._use(codes)
-        self._parts.append(text)
+        self._write(text)
         wide = len(text) > 1 or get_character_cell_size(text) != 1
         # Terminals do not agree on the width of every character: behind one of those the place is given anew.
         self._at = None if wide else (y, x + 1)
@@ -83,7 +85,7 @@ class Pen:
         """Blank the line from here on."""
         self._go(y, x)
         self._use("")
-        self._parts.append("\x1b[K")
+        self._write("\x1b[K")
 
     def text(self) -> str:
         """All of it, leaving the plain style."""
@@ -94,9 +96,9 @@ class Pen:
         if self._at == (y, x):
             return
         if self._at is not None and self._at[0] == y and x > self._at[1]:
-            self._parts.append(f"\x1b[{x - self._at[1]}C" if x - self._at[1] > 1 else "\x1b[C")
+            self._write(f"\x1b[{x - self._at[1]}C" if x - self._at[1] > 1 else "\x1b[C")
         else:
-            self._parts.append(f"\x1b[{y + 1};{x + 1}H")
+            self._write(f"\x1b[{y + 1};{x + 1}H")
         self._at = (y, x)
 
     def _use(self, codes: str) -> None:
@@ -104,23 +106,39 @@ class Pen:
             # Adding to the style before needs no reset; everything else does.
             added = codes[len(self._codes) + 1 :] if self._codes and codes.startswith(f"{self._codes};") else ""
             from_plain = added or not self._codes or not codes
-            self._parts.append(f"\x1b[{added or codes}m" if from_plain else f"\x1b[0;{codes}m")
+            self._write(f"\x1b[{added or codes}m" if from_plain else f"\x1b[0;{codes}m")
             self._codes = codes
+
+    def _write(self, text: str) -> None:
+        self._parts.append(text)
+        self.size += len(text.encode(errors="replace"))
 
 
 class Difference(CompositorUpdate):
-    """An update of Textual's that sends what differs from the picture."""
+    """An update of Textual's that sends what differs from the picture.
 
-    def __init__(self, update: ChopsUpdate | LayoutUpdate, picture: Picture) -> None:
-        self.update, self.picture = update, picture
+    Args:
+        room: no further line is begun once so many bytes are written; None = all is sent.
+
+    After it was rendered ``size`` is its bytes and ``cut`` whether lines were left out.
+    """
+
+    def __init__(self, update: ChopsUpdate | LayoutUpdate, picture: Picture, room: int | None = None) -> None:
+        self.update, self.picture, self.room = update, picture, room
+        self.size, self.cut = 0, False
 
     def render_segments(self, console: Console) -> str:
         """The bytes for the terminal."""
         system = console._color_system or ColorSystem.TRUECOLOR
         pen = Pen()
         for y, x, strip in sorted(_strips(self.update), key=lambda part: part[:2]):
+            if self.room is not None and pen.size >= self.room:
+                self.cut = True
+                break
             self.picture.draw(y, x, cells_of(strip, system), pen)
-        return pen.text()
+        text = pen.text()
+        self.size = pen.size
+        return text
 
 
 def _strips(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Strip]]:

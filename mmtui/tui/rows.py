@@ -22,6 +22,22 @@ SHARE_OF_A_CORE = 0.02
 """Folding reads every run: done again only after so long that it takes no more of a core than this."""
 
 
+SORTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("newest first", ()),
+    ("best mIoU first", ("-miou",)),
+    ("least loss first", ("loss",)),
+    ("by name", ("name",)),
+    ("by state", ("state",)),
+    ("oldest first", ("created",)),
+)
+"""Orders that have words of their own."""
+
+
+def sort_words(sort: tuple[str, ...]) -> str:
+    """An order in words."""
+    return {keys: text for text, keys in SORTS}.get(sort, f"by {', '.join(sort)}")
+
+
 @dataclass(frozen=True)
 class TableRow:
     """One line.

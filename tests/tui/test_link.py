@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import statistics
 import sys
 import threading
 import time
 
 import pexpect
 import pyte
+import pytest
 
 from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
@@ -55,6 +59,9 @@ def test_terminal_that_falls_silent_gets_pictures_again() -> None:
     assert link.may_draw(1.0 + PATIENCE_SECONDS + 1)
 
 
+RATE = 2048
+
+
 class SlowTerminal:
     """A terminal behind a line of so many bytes a second, whose sending side takes everything at once, as TCP does."""
 
@@ -92,41 +99,117 @@ class SlowTerminal:
     def text(self) -> str:
         return "\n".join(self.screen.display)
 
+    def seconds_to_answer(self, key: str) -> float:
+        """Press a key and wait for what it changes; the time until it is seen."""
+        before = self.answer()
+        began = time.monotonic()
+        self.child.send(key.encode())
+        while self.answer() == before:
+            self.run(0.05)
+            assert time.monotonic() - began < 15, "no answer"
+        seconds = time.monotonic() - began
+        self.run(2.5)
+        return seconds
 
-def test_line_of_2_kib_a_second_gets_no_backlog_and_is_told_of(home: Home) -> None:
+    def answer(self) -> tuple[str, bool]:
+        """Where the slider is, and whether the axis is logarithmic."""
+        step = re.search(r"as of step \d+", self.screen.display[0])
+        return step[0] if step else "", re.search(r"\d  log ", self.text()) is not None
+
+
+@pytest.mark.parametrize(("columns", "rows", "screen"), [(80, 24, ""), (160, 48, ""), (160, 48, "2")])
+def test_line_of_2_kib_a_second_gets_no_backlog_answers_keys_and_is_told_of(
+    home: Home, columns: int, rows: int, screen: str
+) -> None:
     run_id = seed_run(home, "training one", until=155, seed=2, end=None, now=time.time())
-    terminal = SlowTerminal(home, 2048, 80, 24)
+    terminal = SlowTerminal(home, RATE, columns, rows)
     stop = threading.Event()
-
-    def train() -> None:
-        """Ten steps a second, as far as the screen is concerned."""
-        import json
-
-        path, step = home.run(run_id).events(1), 155
-        offset, database = path.stat().st_size, Database(home)
-        while not stop.wait(0.1):
-            step += 1
-            values = {"loss": 1.0 + (step * 37 % 100) / 100, "lr": 0.01, "seconds_per_step": 0.1}
-            event = {"v": 1, "seq": 10_000 + step, "t": time.time(), "kind": "metrics", "stage": "segment"}
-            with path.open("a") as file:
-                file.write(json.dumps({**event, "step": step - 150, "global_step": step, "values": values}) + "\n")
-            offset = ingest_file(database, path, int(run_id), 1, offset)
-        database.close()
-
-    thread = threading.Thread(target=train)
+    thread = threading.Thread(target=train, args=(home, run_id, stop))
     thread.start()
     try:
-        terminal.run(10)  # the first picture alone takes some seconds
+        terminal.run(8 if rows < 48 else 10)  # the first picture alone takes some seconds
+        for key in screen:
+            terminal.child.send(key.encode())
+            terminal.run(8)
         terminal.backlog = len(terminal.pending)
-        terminal.run(10)
-        print(terminal.asked, terminal.sent, terminal.backlog)
-        assert terminal.asked > 2 and terminal.backlog < 2 * 2048, "never further behind than a picture"
-        terminal.child.send(b"?")
+        asked, told = terminal.asked, False
+        for _ in range(24):
+            terminal.run(0.5)
+            told = told or "slow link" in terminal.screen.display[0]
+        assert terminal.asked > asked and terminal.backlog < 1.2 * RATE, "never more on its way than a second's worth"
+        assert told, "how old the data are is said"
+        times = [terminal.seconds_to_answer(key) for key in (",,,," if screen else "LLLL")]
+        assert statistics.median(times) < 2.0, times
+        terminal.child.send(b"q" if screen else b"?")
+        words = "training one" if screen else "type to search"
         began = time.monotonic()
-        while "type to search" not in terminal.text():
+        while words not in terminal.text():
             terminal.run(0.2)
             assert time.monotonic() - began < 8, "keys are still heard"
     finally:
         stop.set()
         thread.join()
         terminal.child.close(force=True)
+
+
+def train(home: Home, run_id: str, stop: threading.Event) -> None:
+    """Ten steps a second, as far as the screen is concerned."""
+    path, step = home.run(run_id).events(1), 155
+    offset, database = path.stat().st_size, Database(home)
+    while not stop.wait(0.1):
+        step += 1
+        values = {"loss": 1.0 + (step * 37 % 100) / 100, "lr": 0.01, "a": step % 13, "b": step % 17, "c": step % 5}
+        event = {"v": 1, "seq": 10_000 + step, "t": time.time(), "kind": "metrics", "stage": "segment"}
+        with path.open("a") as file:
+            file.write(json.dumps({**event, "step": step - 150, "global_step": step, "values": values}) + "\n")
+        offset = ingest_file(database, path, int(run_id), 1, offset)
+    database.close()
+
+
+def test_width_of_a_link_is_learned_and_what_is_on_its_way_is_bounded() -> None:
+    link, now = Link(), 0.0
+    assert link.room(now) is None and not link.narrow, "nothing is known yet"
+    for size in (6600, 900, 1200, 700):
+        assert link.drawn(now)
+        link.sent(size)
+        link.asked()
+        assert link.room(now + 0.01) == (0 if link.narrow else None)
+        now += 0.05 + size / 2048
+        link.answered(now)
+        assert link.narrow and link.rate == pytest.approx(2048, rel=0.15)
+        room = link.room(now)
+        assert room is not None and 0.4 * 2048 < room < 0.8 * 2048
+    assert link.drawn(now)
+    assert link.room(now + PATIENCE_SECONDS - 1) == 0
+    assert link.room(now + PATIENCE_SECONDS + 1) != 0, "a terminal that falls silent gets pictures again"
+
+
+def test_link_that_is_far_but_wide_gets_whole_pictures() -> None:
+    link, now = Link(), 0.0
+    for size in (6600, 40, 900, 7000, 900):
+        link.drawn(now)
+        link.sent(size)
+        link.asked()
+        now += 0.6 + size / 1e6
+        link.answered(now)
+        assert not link.narrow and link.room(now) is None
+
+
+def test_link_that_gets_wide_again_is_found_out() -> None:
+    link, now = Link(), 0.0
+    for rate in (2048,) * 4 + (1e6,) * 4:
+        link.drawn(now)
+        link.sent(1200)
+        link.asked()
+        now += 0.02 + 1200 / rate
+        link.answered(now)
+    assert not link.narrow
+
+
+def test_delay_is_that_of_all_parts_of_a_picture() -> None:
+    link = Link()
+    for number in range(4):
+        link.drawn(float(number))
+        link.answered(number + 0.9, whole=number == 3)
+        assert link.delay == (3.9 if number == 3 else 0.0)
+    assert link.slow and "4 s late" in link.words()

@@ -6,13 +6,16 @@ import pyte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.color import ColorSystem
+from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
+from textual._compositor import LayoutUpdate
+from textual.geometry import Region
 from textual.strip import Strip
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
-from mmtui.tui.output import BLANK, Pen, Picture, cells_of
+from mmtui.tui.output import BLANK, Difference, Pen, Picture, cells_of
 from tests.tui.seed import seed_run
 from tests.tui.test_terminal import Terminal
 
@@ -76,6 +79,25 @@ def test_differences_leave_the_same_screen_as_everything(pictures: list[list[lis
         for y, row in enumerate(wanted):
             picture.draw(y, 0, cells_of(fitted(row), ColorSystem.TRUECOLOR), pen)
         screen_after(pen.text(), terminal)
+        assert seen(terminal) == seen(screen_after(whole(wanted)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(lines(st.text("ab ░█⠁", max_size=8)), min_size=1, max_size=3), st.integers(1, 60))
+def test_picture_in_parts_leaves_the_same_screen_as_a_whole_one(pictures: list[list[list[Segment]]], room: int) -> None:
+    picture, terminal = Picture(), pyte.Screen(COLUMNS, ROWS)
+    console = Console(color_system="truecolor", force_terminal=True)
+    region = Region(0, 0, COLUMNS, ROWS)
+    for wanted in pictures:
+        for _ in range(ROWS + 1):
+            picture.fit(COLUMNS, ROWS)
+            part = Difference(LayoutUpdate([[fitted(row)] for row in wanted], region), picture, room)
+            text = part.render_segments(console)
+            assert part.size == len(text.encode())
+            screen_after(text, terminal)
+            if not part.cut:
+                break
+        assert not part.cut, "each part gets on by a line at least"
         assert seen(terminal) == seen(screen_after(whole(wanted)))
 
 

@@ -22,12 +22,13 @@ STOPS: tuple[tuple[str, str, str], ...] = (
     ("graph", "\t", "newest graph"),
     ("classes", "\t", "over 8/9 classes"),
     ("predictions", "\t", "no predictions yet"),
-    ("log", "\t", "line 1 of the trainer"),
+    ("log", "\t", "line 29 of the trainer"),
+    ("run-devices", "\t", "nothing was recorded"),
     ("config", "\t", "recipe shapes_mixmatch"),
     ("history", "\t", "attempts"),
     ("compare", "3", "what differs"),
     ("queue", "4", "training one"),
-    ("devices", "5", "recorded while"),
+    ("devices", "5", "history: last"),
 )
 """(screen, keys that lead there from the one before, words that show it stands)."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.text import duration, printable, shorten
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
-from mmtui.services import runs
+from mmtui.services import moments, runs
 from mmtui.services.comparing import flat
 from mmtui.tui.pages.compose import table
 from mmtui.tui.widgets.panels import Line, fit
@@ -36,16 +37,30 @@ def config(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]:
     return lines
 
 
-def history(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]:
-    """Attempts, changes of state, warnings, and what it ran with."""
+def history(home: Home, run_id: str, width: int, ascii_only: bool, until: int | None = None) -> list[Line]:
+    """Stages, attempts, changes of state, warnings, and what it ran with.
+
+    Args:
+        until: global step as of which it is told, None: all there is.
+    """
     detail = runs.get_run(home, run_id)
-    lines: list[Line] = [[("attempts", "title")]]
+    moment = None if until is None else moments.time_at(home, run_id, until)
+    past = float("inf") if moment is None else moment
+    lines: list[Line] = [[("stages", "title")], *_stages(detail, until, moment), [], [("attempts", "title")]]
     rows = []
     for one in detail.attempts:
-        took = "" if one.ended_at is None else duration(one.ended_at - one.started_at)
+        if one.started_at > past:
+            continue
+        over = one.ended_at is not None and one.ended_at <= past
+        took = duration(one.ended_at - one.started_at) if one.ended_at is not None and over else ""
         resumed = f"from {one.resumed_stage} {one.resumed_step}" if one.resumed_stage else "from the beginning"
+        outcome = one.outcome if over else "alive"
+        alive = one.outcome or ("alive" if one.ended_at is None else "")
         rows.append(
-            (str(one.number), _when(one.started_at), took, one.outcome or "alive", resumed, one.host, one.device)
+            (
+                *(str(one.number), _when(one.started_at), took, alive if moment is None else outcome),
+                *(resumed, one.host, one.device),
+            )
         )
     lines += table(
         ("", "began", "took", "outcome", "", "host", "device"), [tuple(map(printable, r)) for r in rows], (2,)
@@ -57,8 +72,12 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]
     arrow = "->" if ascii_only else "→"
     lines += [[], [("states", "title")]]
     for t, actor, event, before, after, reason in changes:
+        if t > past:
+            break
         text = f"{_when(t)}  {before or '-'} {arrow} {after}  ({event} by {actor})  {printable(str(reason or ''))}"
         lines.append([(fit(text, width, ascii_only).rstrip(), "")])
+    if any(change[0] > past for change in changes):
+        lines.append([(f"later changes come behind step {until}", "dim")])
     lines += lineage(home, detail, width, ascii_only)
     lines += [[], [("ran with", "title")]]
     facts = {**detail.versions, "host": detail.host.get("name", ""), "data": detail.data_fingerprint[:16]}
@@ -107,6 +126,16 @@ def branches(depths: Sequence[int], ascii_only: bool) -> list[str]:
         found.append("".join(down if above in open_ else "   " for above in range(1, depth)) + (end if depth else ""))
         open_ = [*(above for above in open_ if above < depth), depth]
     return found[::-1]
+
+
+def _stages(detail: RunDetail, until: int | None, moment: float | None) -> list[Line]:
+    """Status and steps of each stage, then or now."""
+    now = [(stage, stage.status, stage.step) for stage in detail.stages]
+    if detail.row.state not in ACTIVE_STATES:
+        now = [(stage, "stopped" if status == "running" else status, step) for stage, status, step in now]
+    told = now if until is None else moments.stages_at(detail.stages, until, moment)
+    rows = [(stage.name, status, f"{step}/{stage.total_steps}") for stage, status, step in told]
+    return table(("", "status", "steps"), [tuple(map(printable, row)) for row in rows], (2,))
 
 
 def _when(t: float) -> str:

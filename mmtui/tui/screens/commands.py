@@ -63,6 +63,24 @@ class FilterDialog(Dialog):
         self.dismiss(event.value.strip())
 
 
+class SearchDialog(Dialog):
+    """Words to look for on a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box"):
+            yield Static("Find in the output", classes="title")
+            yield Input(self.text, placeholder="words, upper or lower case", id="words")
+            yield Static("enter finds   n next   N the one before   empty: nothing is marked", classes="note")
+
+    @on(Input.Submitted, "#words")
+    def _submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+
 class CommandDialog(Dialog):
     """One line of the command line, without ``mmtui`` before it; tab completes."""
 

@@ -1,4 +1,7 @@
-"""What every screen can do: tell what keys do, take a command, copy, choose colours."""
+"""What every screen can do: tell what keys do, take a command, copy, choose colours.
+
+Dialogs are imported when they are opened: the first picture comes sooner without them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
 from mmtui.tui.actions import action_of, command_text
 from mmtui.tui.keys import LOOK
-from mmtui.tui.screens.dialogs import KeysDialog
 
 if TYPE_CHECKING:
     from mmtui.tui.app import MmtuiApp
@@ -104,10 +106,14 @@ class CommonScreen(Screen[None]):
 
     def action_show_help(self) -> None:
         """Every key."""
+        from mmtui.tui.screens.dialogs import KeysDialog
+
         self.app.push_screen(KeysDialog(self.NAME, self.tab_name), self._chosen)
 
     def action_palette(self) -> None:
         """Every action of this screen, to be chosen by words."""
+        from mmtui.tui.screens.dialogs import KeysDialog
+
         self.app.push_screen(KeysDialog(self.NAME, self.tab_name, only_here=True), self._chosen)
 
     async def _chosen(self, method: object) -> None:

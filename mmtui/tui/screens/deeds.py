@@ -1,4 +1,7 @@
-"""What a key does to runs: on the table, on the screen of one run, and in the queue."""
+"""What a key does to runs: on the table, on the screen of one run, and in the queue.
+
+Dialogs and what writes are imported when they are needed: the first picture comes sooner without them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import work
 
@@ -15,12 +18,11 @@ from mmtui.domain.states import FINAL_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.domain.views import RunDetail
 from mmtui.errors import MmtuiError
-from mmtui.services import commands, keeping, queue, recipes, runs, supervisors
-from mmtui.services.comparing import flat
+from mmtui.services import runs
 from mmtui.tui.screens.common import CommonScreen
-from mmtui.tui.screens.dialogs import CancelDialog, LineDialog
-from mmtui.tui.screens.log import LogScreen
-from mmtui.tui.screens.new_run import NewRun, NewRunDialog, like_run
+
+if TYPE_CHECKING:
+    from mmtui.tui.screens.new_run import NewRun
 
 
 class RunDeeds(CommonScreen):
@@ -42,21 +44,27 @@ class RunDeeds(CommonScreen):
         return found
 
     def action_show_log(self) -> None:
-        """The trainer's output."""
+        """The trainer's output, on the screen of the run."""
         for detail in self.details()[:1]:
-            self.app.push_screen(LogScreen(self.program.home, detail.row.id))
+            self.program.open_run(detail.row.id, "log")
 
     def action_new_run(self) -> None:
         """Launch a run."""
+        from mmtui.tui.screens.new_run import NewRunDialog
+
         self.app.push_screen(NewRunDialog(self.program.home), self._launch)
 
     def action_fork_run(self) -> None:
         """Launch a run like this one, but."""
+        from mmtui.tui.screens.new_run import NewRunDialog, like_run
+
         for detail in self.details()[:1]:
             like = like_run(self.program.home, detail)
             self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
 
     def _launch(self, wanted: object) -> None:
+        from mmtui.tui.screens.new_run import NewRun
+
         if isinstance(wanted, NewRun):
             self.program.note_command(f"mmtui {wanted.command()}")
             self.say(f"queueing {wanted.recipe}")
@@ -64,6 +72,8 @@ class RunDeeds(CommonScreen):
 
     @work(thread=True, group="deed", exit_on_error=False)
     def _enqueue(self, wanted: NewRun) -> None:
+        from mmtui.services import commands
+
         # The command line itself: what can be said there can be said here, and means the same.
         ids, told = commands.enqueue(self.program.home, wanted.command())
         if ids:
@@ -73,6 +83,8 @@ class RunDeeds(CommonScreen):
 
     def action_cancel_run(self) -> None:
         """Ask how the runs are to be stopped."""
+        from mmtui.tui.screens.dialogs import CancelDialog
+
         found = self.details()
         able = [one for one in found if _can_be_cancelled(one)]
         if able:
@@ -96,6 +108,8 @@ class RunDeeds(CommonScreen):
         self._wish(verbs, {})
 
     def _wish(self, wishes: Sequence[tuple[str, str]], arguments: dict[str, object]) -> None:
+        from mmtui.services import queue, supervisors
+
         home = self.program.home
 
         def ask() -> None:
@@ -111,6 +125,8 @@ class RunDeeds(CommonScreen):
 
     def action_hold(self) -> None:
         """Hold waiting runs, or release held ones; the first says which."""
+        from mmtui.services import queue
+
         found = self.details()
         if not found:
             return
@@ -129,6 +145,8 @@ class RunDeeds(CommonScreen):
 
     def action_edit_run(self) -> None:
         """Change the recipe of a run that has not started."""
+        from mmtui.tui.screens.new_run import NewRunDialog, like_run
+
         for detail in self.details()[:1]:
             if detail.row.state not in (RunState.QUEUED, RunState.HELD):
                 self.say(f"run {detail.row.id} is {detail.row.state}: F launches one like it, with changes")
@@ -137,6 +155,9 @@ class RunDeeds(CommonScreen):
             self.app.push_screen(dialog, partial(self._edit, detail))
 
     def _edit(self, detail: RunDetail, wanted: object) -> None:
+        from mmtui.services import queue, recipes
+        from mmtui.tui.screens.new_run import NewRun, like_run
+
         if not isinstance(wanted, NewRun):
             return
         home, run_id = self.program.home, detail.row.id
@@ -157,6 +178,8 @@ class RunDeeds(CommonScreen):
 
     def action_tag(self) -> None:
         """Ask for tags: the words are the tags that the runs have then."""
+        from mmtui.tui.screens.dialogs import LineDialog
+
         found = self.details()
         if found:
             shared = [tag for tag in found[0].row.tags if all(tag in one.row.tags for one in found)]
@@ -165,6 +188,8 @@ class RunDeeds(CommonScreen):
             self.app.push_screen(dialog, partial(self._tag, found, shared))
 
     def _tag(self, found: Sequence[RunDetail], before: Sequence[str], text: object) -> None:
+        from mmtui.services import keeping
+
         if not isinstance(text, str):
             return
         add = [tag for tag in text.split() if tag not in before]
@@ -182,11 +207,15 @@ class RunDeeds(CommonScreen):
 
     def action_memo(self) -> None:
         """Ask for a note on the run."""
+        from mmtui.tui.screens.dialogs import LineDialog
+
         for detail in self.details()[:1]:
             dialog = LineDialog(f"Note on run {detail.row.id}", detail.note, "enter writes it   esc leaves it")
             self.app.push_screen(dialog, partial(self._memo, detail))
 
     def _memo(self, detail: RunDetail, text: object) -> None:
+        from mmtui.services import keeping
+
         if isinstance(text, str):
             home, run_id = self.program.home, detail.row.id
             self.program.note_command(shlex.join(["mmtui", "note", run_id, text]))
@@ -198,6 +227,8 @@ class RunDeeds(CommonScreen):
 
     def action_trash(self) -> None:
         """Move ended runs to the trash."""
+        from mmtui.services import keeping
+
         found = self.details()
         ids = [one.row.id for one in found if RunState(one.row.state) in FINAL_STATES]
         if not ids:
@@ -224,6 +255,8 @@ def _can_be_cancelled(detail: RunDetail) -> bool:
 
 def _between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Overrides that make one resolved recipe of another; what the recipe is called does not count."""
+    from mmtui.services.comparing import flat
+
     old, new = dict(flat(before)), dict(flat(after))
     keys = [key for key, value in new.items() if old.get(key) != value and key not in ("name", "description")]
     return [f"{key}={json.dumps(new[key])}" for key in keys]

@@ -20,18 +20,25 @@ from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line
 
 LOOK_SECONDS = 1.0
+TITLE_DASHES = 6
+"""Cells that are drawn around a title."""
 
 
 class PageScreen(CommonScreen):
     """Tabs on top, lines below. A page only reads: what it shows comes from ``lines_of`` in a thread."""
 
     TABS: ClassVar[tuple[str, ...]] = ()
+    FOLLOWED: ClassVar[frozenset[str]] = frozenset()
+    """Tabs that stay at their end while lines are added, until somebody scrolls up."""
+    LIVE_SECONDS: ClassVar[float] = 0.0
+    """A page that changes without the database is read again so often; 0 = it is not."""
 
     def __init__(self, tab: int = 0) -> None:
         super().__init__()
         self.tab, self.offset_lines = tab, 0
         self.body: list[Line] = []
-        self.dirty, self.busy = True, False
+        self.dirty, self.busy, self.read_at = True, False, 0.0
+        self.following = self.TABS[tab] in self.FOLLOWED if self.TABS else False
         self.changes: Changes | None = None
 
     @property
@@ -90,8 +97,9 @@ class PageScreen(CommonScreen):
         fresh: list[Line] | None = None
         try:
             changed = changes is not None and changes.seen()
-            if changed or self.dirty:
-                self.dirty = False
+            live = self.LIVE_SECONDS and time.monotonic() - self.read_at >= self.LIVE_SECONDS
+            if changed or live or self.dirty:
+                self.dirty, self.read_at = False, time.monotonic()
                 fresh = self.lines_of(self.TABS[self.tab], width, max(height - 3, 1))
         except MmtuiError as error:
             fresh = [[(f"! {printable(error.message)}", "bad")], [(printable(error.hint), "dim")]]
@@ -114,13 +122,22 @@ class PageScreen(CommonScreen):
         """Put the part that fits on the screen."""
         panel = self.query_one("#page", LinesPanel)
         room = max(self.app.size.height - 3, 1)
-        self.offset_lines = min(max(self.offset_lines, 0), max(len(self.body) - room, 0))
+        last = max(len(self.body) - room, 0)
+        self.offset_lines = last if self.following else min(max(self.offset_lines, 0), last)
         shown = self.body[self.offset_lines : self.offset_lines + room]
-        more = f"  {self.offset_lines + 1}-{self.offset_lines + len(shown)} of {len(self.body)} lines"
-        tabs = "  ".join(f"[{name}]" if number == self.tab else name for number, name in enumerate(self.TABS))
-        panel.show(shown, f"{tabs}{more if len(self.body) > room else ''}")
-        self.set_text("#header", f" mmtui  {self.title_of()}")
+        panel.show(shown, self._title(len(shown), room))
+        self.set_text("#header", f" mmtui  {self.title_of()}{self.program.link.words()}")
         self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2, self.tab_name)}")
+
+    def _title(self, count: int, room: int) -> str:
+        """The tabs, and which lines are shown; close together where the screen is narrow."""
+        first, last, total = self.offset_lines + 1, self.offset_lines + count, len(self.body)
+        end = "  at the end" if self.following else ""
+        names = [f"[{name}]" if number == self.tab else name for number, name in enumerate(self.TABS)]
+        wide = "  ".join(names) + (f"  {first}-{last} of {total} lines" if total > room else "") + end
+        if len(wide) <= self.app.size.width - TITLE_DASHES:
+            return wide
+        return " ".join(names) + (f" {first}-{last}/{total}" if total > room else "") + (" end" if end else "")
 
     def show_words(self) -> None:
         """Header and footer."""
@@ -147,9 +164,12 @@ class PageScreen(CommonScreen):
         """Another tab."""
         if len(self.TABS) > 1:
             self.tab, self.offset_lines = (self.tab + steps) % len(self.TABS), 0
+            self.following = self.TABS[self.tab] in self.FOLLOWED
             self.redraw()
 
     def action_move(self, steps: int) -> None:
-        """Scroll."""
+        """Scroll; at the end of a page that grows it is followed."""
         self.offset_lines += steps
+        at_end = self.offset_lines >= len(self.body) - max(self.app.size.height - 3, 1)
+        self.following = at_end and self.TABS[self.tab] in self.FOLLOWED
         self.show()

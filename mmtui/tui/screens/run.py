@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from mmtui.domain.text import printable, shorten
+from mmtui.domain.views import DeviceSnapshot
 from mmtui.errors import MmtuiError
 from mmtui.services import devices as service
 from mmtui.services import forks, run_history, runs
 from mmtui.tui.actions import bindings
-from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, predictions
+from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, log, predictions, run_devices
 from mmtui.tui.screens.baseline import BaselineDialog
 from mmtui.tui.screens.charted import ChartedScreen
+from mmtui.tui.screens.commands import SearchDialog
 from mmtui.tui.screens.deeds import RunDeeds
 from mmtui.tui.screens.new_run import NewRunDialog, like_run
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.widgets.panels import Line
 
 SLIDER = 24
+SEEN = 1800
+"""Snapshots that the devices screen remembers: an hour of them."""
 
 
 class RunScreen(ChartedScreen, RunDeeds):
     """Everything about one run; runs that are marked lie over its charts."""
 
-    TABS = ("charts", "graph", "classes", "predictions", "log", "config", "history")
+    TABS = ("charts", "graph", "classes", "predictions", "log", "devices", "config", "history")
+    FOLLOWED = frozenset({"log"})
     NAME = "run"
     BINDINGS: ClassVar = bindings("run")
 
@@ -36,6 +42,10 @@ class RunScreen(ChartedScreen, RunDeeds):
         self.shown_class: int | None = None
         self.against: str | None = None
         """The baseline that was chosen, "" = none; None: not chosen yet."""
+        self.wanted, self.seeking = "", False
+        self.found: tuple[str, list[int]] = ("", [])
+        """What was looked for in the lines that are shown, and where it stands."""
+        self.place = -1
 
     def run_ids(self) -> list[str]:
         """The run, and those over its charts."""
@@ -81,10 +91,15 @@ class RunScreen(ChartedScreen, RunDeeds):
         if tab == "predictions":
             return predictions.predictions(home, self.run_id, width, height, ascii_only, self.number, self.view.moment)
         if tab == "log":
-            return [[(text, "")] for text in runs.log_tail(home, self.run_id, 2000)] or [[("nothing printed", "dim")]]
+            wanted = self.wanted
+            lines, places = log.log(home, self.run_id, width, ascii_only, self.view.moment, wanted)
+            self.found = (wanted, places)
+            return lines
+        if tab == "devices":
+            return run_devices.run_devices(home, self.run_id, width, height, ascii_only, self.view)
         if tab == "config":
             return facts.config(home, self.run_id, width, ascii_only)
-        return facts.history(home, self.run_id, width, ascii_only)
+        return facts.history(home, self.run_id, width, ascii_only, self.view.moment)
 
     def action_aside(self, steps: int) -> None:
         """Another image; on the other tabs another moment."""
@@ -94,15 +109,20 @@ class RunScreen(ChartedScreen, RunDeeds):
         else:
             self.action_slide(steps)
 
-    def action_next_class(self, steps: int) -> None:
-        """Another class in the drawing of one class's graph."""
+    def action_next_one(self, steps: int) -> None:
+        """The next place of the words that are looked for, or another class in the drawing of a graph."""
         if self.TABS[self.tab] == "graph":
-            found = graph.classes_of(self.program.home, self.run_id, self.view.moment)
-            if found:
-                here = graph.chosen_class(found, self.shown_class)
-                order = sorted(found)
-                self.shown_class = order[(order.index(here) + steps) % len(order)]
-                self.redraw()
+            self._next_class(steps)
+        else:
+            self._next_place(steps)
+
+    def _next_class(self, steps: int) -> None:
+        found = graph.classes_of(self.program.home, self.run_id, self.view.moment)
+        if found:
+            here = graph.chosen_class(found, self.shown_class)
+            order = sorted(found)
+            self.shown_class = order[(order.index(here) + steps) % len(order)]
+            self.redraw()
 
     def baseline(self) -> str:
         """The run whose classes are compared with: the one chosen, else the first that is marked."""
@@ -132,6 +152,50 @@ class RunScreen(ChartedScreen, RunDeeds):
         if isinstance(answer, str):
             self.against = answer
             self.redraw()
+
+    def action_show_log(self) -> None:
+        """The tab with the trainer's output."""
+        self.action_turn(self.TABS.index("log") - self.tab)
+
+    def action_search(self) -> None:
+        """Ask for words to look for in the output."""
+        if self.TABS[self.tab] == "log":
+            self.app.push_screen(SearchDialog(self.wanted), self._search)
+
+    def _search(self, words: object) -> None:
+        if isinstance(words, str):
+            self.wanted, self.seeking = words, bool(words)
+            self.redraw()
+
+    def show(self) -> None:
+        """Put the part that fits on the screen; after a search that is where the words stand."""
+        if self.seeking and self.found[0] == self.wanted and self.TABS[self.tab] == "log":
+            self.seeking = False
+            places = self.found[1]
+            here = next((i for i, place in enumerate(places) if place >= self.offset_lines), len(places) - 1)
+            self._go_to(here)
+        super().show()
+
+    def _next_place(self, steps: int) -> None:
+        places = self.found[1]
+        if self.TABS[self.tab] != "log" or not self.wanted:
+            return
+        if steps > 0:
+            here = next((i for i, place in enumerate(places) if place > self.place), 0)
+        else:
+            here = next((i for i in reversed(range(len(places))) if places[i] < self.place), len(places) - 1)
+        self._go_to(here)
+        super().show()
+
+    def _go_to(self, index: int) -> None:
+        """Show one of the places that were found."""
+        places = self.found[1]
+        if not places:
+            self.said = f"'{printable(self.wanted)}' does not occur in what is shown"
+            return
+        self.place, self.following = places[index], False
+        self.offset_lines = self.place - (self.app.size.height - 3) // 2
+        self.said = f"{index + 1} of {len(places)}  '{shorten(printable(self.wanted), 40)}'  n next  N before"
 
     def action_sort(self) -> None:
         """The next order of the classes."""
@@ -180,6 +244,11 @@ class DevicesScreen(PageScreen):
 
     NAME, TABS = "devices", ("devices",)
     BINDINGS: ClassVar = bindings("devices")
+    LIVE_SECONDS = service.SAMPLE_SECONDS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: deque[DeviceSnapshot] = deque(maxlen=SEEN)
 
     def title_of(self) -> str:
         """The screen's name."""
@@ -188,4 +257,6 @@ class DevicesScreen(PageScreen):
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """Now, and before."""
         now = service.snapshot(self.program.home)
-        return devices.devices(self.program.home, now, width, self.program.ascii_only)
+        lines = devices.devices(self.program.home, now, width, self.program.ascii_only, self.seen)
+        self.seen.append(now)
+        return lines

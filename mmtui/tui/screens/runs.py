@@ -1,10 +1,13 @@
-"""Screen 1: the runs, and everything about the selected one."""
+"""Screen 1: the runs, and everything about the selected one.
+
+Dialogs are loaded when they are opened, so that the first picture comes sooner.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -20,16 +23,12 @@ from mmtui.services.saved_views import SavedView
 from mmtui.tui.actions import bindings, footer_text
 from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
-from mmtui.tui.screens.commands import FilterDialog
+from mmtui.tui.rows import sort_words
 from mmtui.tui.screens.deeds import RunDeeds
-from mmtui.tui.screens.views import ColumnsDialog, SortDialog, ViewsDialog, sort_words
 from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.chart import SMOOTHING, ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
-
-if TYPE_CHECKING:
-    pass
 
 TITLES = {
     "stages": "stages",
@@ -122,7 +121,7 @@ class RunsScreen(RunDeeds):
         table.set_rows(snapshot.rows, snapshot.wanted.offset, snapshot.total)
         ascii_only = self.program.ascii_only
         devices = self.query_one("#devices", LinesPanel)
-        devices.show(panels.devices(snapshot.devices, devices.size.width, ascii_only))
+        devices.show(panels.devices(snapshot.devices, devices.size.width, devices.body_height, ascii_only))
         shown = snapshot.detail is not None and table.run in (None, snapshot.detail.row.id)
         if shown or snapshot.detail is None:
             self._show_run(snapshot)
@@ -132,9 +131,7 @@ class RunsScreen(RunDeeds):
         serving = snapshot.supervisor
         if serving is not None and not serving.running and (serving.active_runs or serving.queued_runs):
             words += "  ! no supervisor: r starts one"
-        link = self.program.link
-        if link.slow:
-            words += f"  slow link: pictures are {link.delay:.0f} s late"
+        words += self.program.link.words()
         text = f" mmtui  {words}" if not snapshot.problem else f" ! {printable(snapshot.problem)}"
         self.set_text("#header", text)
         self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2)}")
@@ -231,6 +228,8 @@ class RunsScreen(RunDeeds):
 
     def action_sort(self) -> None:
         """Ask for an order of the runs."""
+        from mmtui.tui.screens.views import SortDialog
+
         self.app.push_screen(SortDialog(self.program.home, self.wanted.sort), self._sort)
 
     def _sort(self, sort: object) -> None:
@@ -242,6 +241,8 @@ class RunsScreen(RunDeeds):
 
     def action_filter(self) -> None:
         """Ask for a filter."""
+        from mmtui.tui.screens.commands import FilterDialog
+
         self.app.push_screen(FilterDialog(self.program.home, self.wanted.filter), self._filter)
 
     def _filter(self, text: object) -> None:
@@ -299,6 +300,8 @@ class RunsScreen(RunDeeds):
 
     def action_columns(self) -> None:
         """Choose columns."""
+        from mmtui.tui.screens.views import ColumnsDialog
+
         self.app.push_screen(ColumnsDialog(self.program.home, self.wanted.columns), self._columns)
 
     def _columns(self, columns: object) -> None:
@@ -309,6 +312,8 @@ class RunsScreen(RunDeeds):
 
     def action_views(self) -> None:
         """Views that are kept under a name."""
+        from mmtui.tui.screens.views import ViewsDialog
+
         self.app.push_screen(ViewsDialog(self.program.home, self._shown_view()), self._view)
 
     def _shown_view(self) -> SavedView:

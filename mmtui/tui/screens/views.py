@@ -17,6 +17,7 @@ from mmtui.errors import MmtuiError, NotFoundError
 from mmtui.paths import Home
 from mmtui.services import runs, saved_views
 from mmtui.services.saved_views import SavedView
+from mmtui.tui.rows import SORTS
 from mmtui.tui.screens.dialogs import Dialog
 
 ROOM = 68
@@ -54,22 +55,6 @@ class ColumnsDialog(Dialog):
     def _submitted(self) -> None:
         if not self._problem():
             self.dismiss(self._names())
-
-
-SORTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("newest first", ()),
-    ("best mIoU first", ("-miou",)),
-    ("least loss first", ("loss",)),
-    ("by name", ("name",)),
-    ("by state", ("state",)),
-    ("oldest first", ("created",)),
-)
-"""Orders that have words of their own."""
-
-
-def sort_words(sort: tuple[str, ...]) -> str:
-    """An order in words."""
-    return {keys: text for text, keys in SORTS}.get(sort, f"by {', '.join(sort)}")
 
 
 class SortDialog(Dialog):

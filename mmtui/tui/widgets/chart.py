@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import Bucket, RunDetail, Series
 from mmtui.tui.widgets.lines import LinesPanel
-from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, smooth
+from mmtui.tui.widgets.plot import Curve, Frame, Sample, chart_buckets, draw, smooth
 
 SMOOTHING = (0.0, 0.6, 0.8, 0.9, 0.95, 0.98)
 
@@ -23,7 +23,7 @@ class ChartPanel(LinesPanel):
     @property
     def buckets(self) -> int:
         """How many buckets the panel can show: one per dot column."""
-        return max((self.size.width - AXIS_WIDTH) * 2, 16)
+        return chart_buckets(self.size.width)
 
     def set_series(self, series: Series | None, detail: RunDetail | None) -> None:
         """Show another series."""

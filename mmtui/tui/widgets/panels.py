@@ -281,38 +281,52 @@ def _clip(lines: list[Line], height: int, what: str) -> list[Line]:
     return [*lines[: height - 1], [(f"and {hidden} more {what}", "dim")]]
 
 
-def devices(found: DeviceSnapshot | None, width: int, ascii_only: bool) -> list[Line]:
-    """GPUs with their processes, CPU and memory; plain words where there is no GPU."""
+def devices(found: DeviceSnapshot | None, width: int, height: int, ascii_only: bool) -> list[Line]:
+    """GPUs with their processes, CPU and memory; words where there is no GPU; one line a GPU where room is short."""
     if found is None:
         return [[("no sample yet", "dim")]]
     room = max(min(width - 40, 30), 6)
-    lines: list[Line] = []
-    if found.simulated:
-        lines.append([("SIMULATED: a recording plays the NVIDIA driver", "warn")])
-    for gpu in found.gpus:
-        lines += _gpu(gpu, room, ascii_only)
-    if found.gpu_note:
-        lines.append([(found.gpu_note, "dim")])
+    head: list[Line] = [[("SIMULATED: a recording plays the NVIDIA driver", "warn")]] if found.simulated else []
+    gpus = [line for gpu in found.gpus for line in _gpu(gpu, room, ascii_only)]
+    tail: list[Line] = [[(fit(found.gpu_note, width, ascii_only).rstrip(), "dim")]] if found.gpu_note else []
     share = found.memory_used / max(found.memory_total, 1)
     cpu = f"{found.cpu_percent:3.0f}% of {found.cpu_count} cores, load {found.load1:.1f}"
-    lines.append([("CPU ", "dim"), (bar(found.cpu_percent / 100, room, ascii_only), "cyan"), (f" {cpu}", "")])
+    tail.append([("CPU ", "dim"), (bar(found.cpu_percent / 100, room, ascii_only), "cyan"), (f" {cpu}", "")])
     memory = f"{size(found.memory_used)} of {size(found.memory_total)}"
-    lines.append([("mem ", "dim"), (bar(share, room, ascii_only), "cyan"), (f" {memory}", "")])
+    tail.append([("mem ", "dim"), (bar(share, room, ascii_only), "cyan"), (f" {memory}", "")])
     style = "bad" if found.disk_free < 2 * 2**30 else "dim"
-    lines.append([(f"disk {size(found.disk_free)} free of {size(found.disk_total)}", style)])
-    return lines
+    tail.append([(f"disk {size(found.disk_free)} free of {size(found.disk_total)}", style)])
+    left = height - len(head) - len(tail)
+    if len(gpus) > left:
+        gpus = _clip([_gpu_line(gpu, ascii_only) for gpu in found.gpus], max(left, 2), "GPUs: press 5")
+    return [*head, *gpus, *tail][: max(height, 0)]
+
+
+def _gpu_line(gpu: GpuView, ascii_only: bool) -> Line:
+    """One GPU in one line."""
+    name = f"{'MIG' if gpu.parent else 'GPU'} {gpu.index} "
+    if gpu.lost:
+        return [(f"{name}LOST: the driver does not reach it", "bad")]
+    use = "n/a" if gpu.utilisation is None else f"{gpu.utilisation:.0f}%"
+    runs = sorted({process.run for process in gpu.processes if process.run})
+    others = sum(not process.run for process in gpu.processes)
+    whose = [*(f"run {run}" for run in runs), *([f"{others} other{'' if others == 1 else 's'}"] if others else [])]
+    memory = f"{size(gpu.memory_used)} of {size(gpu.memory_total)}"
+    text = f" {use:>4}  {memory:21}  {', '.join(whose)}"
+    return [(name, "dim"), (bar((gpu.utilisation or 0) / 100, 8, ascii_only), "cyan"), (text.rstrip(), "")]
 
 
 def _gpu(gpu: GpuView, room: int, ascii_only: bool) -> list[Line]:
+    name = f"{'MIG' if gpu.parent else 'GPU'} {gpu.index} "
     if gpu.lost:
-        return [[(f"GPU {gpu.index} {gpu.name} LOST: the driver does not reach it", "bad")]]
+        return [[(f"{name}{gpu.name} LOST: the driver does not reach it", "bad")]]
     use = "n/a" if gpu.utilisation is None else f"{gpu.utilisation:.0f}%"
     heat = "" if gpu.temperature is None else f" {gpu.temperature:.0f}C"
     power = "" if gpu.power_watts is None else f" {gpu.power_watts:.0f}W"
     share = (gpu.memory_used or 0) / gpu.memory_total if gpu.memory_total else 0.0
     lines: list[Line] = [
         [
-            (f"GPU {gpu.index} ", "dim"),
+            (name, "dim"),
             (bar((gpu.utilisation or 0) / 100, room, ascii_only), "cyan"),
             (f" {use}{heat}{power} {gpu.name}", ""),
         ],
@@ -325,6 +339,9 @@ def _gpu(gpu: GpuView, room: int, ascii_only: bool) -> list[Line]:
     for process in gpu.processes[:3]:
         whose = f"run {process.run}" if process.run else printable(process.user)
         lines.append([(f"  pid {process.pid} {whose} {size(process.memory)}", "dim")])
+    more = len(gpu.processes) - 3
+    if more > 0:
+        lines.append([(f"  and {more} more process{'' if more == 1 else 'es'}", "dim")])
     return lines
 
 

@@ -19,6 +19,11 @@ _DOT_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 AXIS_WIDTH = LABEL_WIDTH + 2
 
 
+def chart_buckets(width: int) -> int:
+    """How many buckets a chart of ``width`` cells can show: one per dot column."""
+    return max((width - AXIS_WIDTH) * 2, 16)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One bucket: position, extremes and last value."""
@@ -61,6 +66,7 @@ class Frame:
         growing: values are still coming: axes that are not given end at round places, so that they, and with them
             every dot that was drawn, stay where they are for a while. Over SSH each move would send the whole chart
             again.
+        limits: ends of the y axis, None: those of the values.
     """
 
     width: int
@@ -74,6 +80,7 @@ class Frame:
     x_axis: str = "step"
     x_range: tuple[float, float] | None = None
     growing: bool = False
+    limits: tuple[float, float] | None = None
 
 
 @dataclass
@@ -262,6 +269,7 @@ class _Scale:
         if frame.growing:
             x1 = x1 if frame.x_range else roomy(x0, x1)[1]
             y0, y1 = (y0, y1) if flat is not None else roomy(y0, y1)
+        y0, y1 = frame.limits or (y0, y1)
         return cls(x0, x1, y0, y1, frame.log, flat)
 
     def column(self, x: float, width: int) -> int:

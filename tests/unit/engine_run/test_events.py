@@ -204,3 +204,18 @@ def test_kinds_are_those_of_the_documented_schema() -> None:
     table = (ROOT / "docs" / "events.md").read_text().split("| kind | `values` |")[1].split("\n\n")[0]
     documented = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     assert documented == KINDS
+
+
+def test_events_tell_how_much_was_printed_where_the_output_lies_beside_them(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from engine.events import EventWriter;"
+        "writer = EventWriter(Path(sys.argv[1]) / 'events.jsonl');"
+        "[(print('x' * n, flush=True), writer.emit('progress', {})) for n in (1, 10, 100)]"
+    )
+    for name, beside in (("output.log", True), ("elsewhere.log", False)):
+        folder = tmp_path / name
+        folder.mkdir()
+        with (folder / name).open("wb") as output:
+            subprocess.run([sys.executable, "-c", code, str(folder)], stdout=output, cwd=ROOT, check=True)
+        told = [event.get("printed") for event in events_of(folder / "events.jsonl")]
+        assert told == ([2, 13, 114] if beside else [None] * 3)
