@@ -40,4 +40,12 @@ def open_screen(home: Home, select: str | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     settings = render.settings()
-    return run(home, select, True if settings.ascii else None, settings.notify, settings.keys, settings.theme)
+    return run(
+        home,
+        select,
+        True if settings.ascii else None,
+        settings.notify,
+        settings.keys,
+        settings.theme,
+        settings.pictures,
+    )

@@ -27,15 +27,20 @@ from textual.screen import Screen
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import news
+from mmtui.settings import PICTURES
 from mmtui.tui import notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
+from mmtui.tui.graphics import Graphics, refusal
 from mmtui.tui.link import QUESTION, Link
 from mmtui.tui.output import Difference, Picture
+from mmtui.tui.pages.raster import Look
 from mmtui.tui.screens.dialogs import NewsDialog
+from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from mmtui.tui.screens.runs import RunsScreen
+from mmtui.tui.terminal import COLORS, Driver, cell_size
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
 
@@ -43,6 +48,8 @@ NEWS_SECONDS = 0.3
 """After the first picture: the news must not hold it up."""
 BLANK_SECONDS = 1.0
 """Longest time without a picture, should the data be slow to come."""
+PICTURES_SECONDS = 0.25
+"""How often pictures that wait for the terminal look whether it has answered."""
 AWAY_SECONDS = 60.0
 """Who was away for less has seen it."""
 
@@ -61,9 +68,15 @@ class MmtuiApp(App[int]):
             return isinstance(message, MmtuiApp.LookAgain)
 
     def __init__(
-        self, home: Home, select: str | None = None, ascii_only: bool = False, notify: str = "off", theme: str = "ansi"
+        self,
+        home: Home,
+        select: str | None = None,
+        ascii_only: bool = False,
+        notify: str = "off",
+        theme: str = "ansi",
+        pictures: str = "blocks",
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=Driver)
         self.home, self.select, self.ascii_only = home, select, ascii_only
         self.theme_name = theme
         self.theme = themes.use(theme)
@@ -75,6 +88,9 @@ class MmtuiApp(App[int]):
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
         self.unseen, self.picture = True, Picture()
+        self.no_pictures = refusal(pictures, os.environ)
+        self.graphics = Graphics("blocks" if self.no_pictures else pictures, _first_id())
+        self.pictures_wait, self.pictures_sent = False, False
 
     def _notify(self) -> None:
         self.post_message(self.LookAgain())
@@ -110,9 +126,7 @@ class MmtuiApp(App[int]):
         over = notify.ended(self.states, rows)
         self.states = {row.id: row.state for row in rows}
         text = notify.sequence(notify.text_of(over), self.notify_by, os.environ) if over else ""
-        if text and self._driver is not None:
-            self._driver.write(text)
-            self._driver.flush()
+        self._send(text)
 
     def open_page(self, number: int) -> None:
         """Screen 2 to 5, over the runs."""
@@ -167,10 +181,68 @@ class MmtuiApp(App[int]):
         if self.unseen:
             return
         if isinstance(renderable, ChopsUpdate | LayoutUpdate):
-            self.picture.fit(*self.size)
-            super()._display(screen, cast("RenderableType", Difference(renderable, self.picture)))
+            if self.picture.fit(*self.size):
+                self.take_pictures_away()
+            difference = Difference(renderable, self.picture, self.no_color)
+            super()._display(screen, cast("RenderableType", difference))
+            self.place_pictures()
         else:
             super()._display(screen, renderable)
+
+    @property
+    def look(self) -> Look:
+        """What the terminal can show of pictures."""
+        colors = 0 if self.no_color else COLORS.get(self.console.color_system or "", 0)
+        return Look(self.ascii_only, colors, self.graphics.way, cell_size())
+
+    def next_way(self) -> str:
+        """Draw pictures the next way that this terminal may know; returns what to say."""
+        way = PICTURES[(PICTURES.index(self.graphics.way) + 1) % len(PICTURES)]
+        self._use_way(way)
+        return self.no_pictures or f"pictures: {way}"
+
+    def _use_way(self, way: str) -> None:
+        self.take_pictures_away()
+        self.no_pictures = refusal(way, os.environ)
+        self.graphics = Graphics("blocks" if self.no_pictures else way, _first_id())
+
+    def place_pictures(self) -> None:
+        """Show the pictures in pixels of the page on top, and no others; they come when the cells have been drawn."""
+        if self.graphics.way == "blocks" or self.unseen or not self.is_running:
+            return
+        wanted = self.screen.pictures() if isinstance(self.screen, PageScreen) else {}
+        text, bare = self.graphics.clear(wanted)
+        text += "".join(self.picture.again(*box) for box in bare)
+        for box in self.graphics.missing(wanted):
+            costs = self.graphics.cost(wanted[box])
+            if costs and not self.link.may_draw(time.monotonic()):
+                self._wait_with_pictures()
+                break
+            text += self.graphics.show(box, wanted[box])
+            if costs:
+                self.pictures_sent = True
+                self.picture_sent()
+        self._send(text)
+
+    def _wait_with_pictures(self) -> None:
+        if not self.pictures_wait:
+            self.pictures_wait = True
+            self.set_timer(PICTURES_SECONDS, self._pictures_again)
+
+    def _pictures_again(self) -> None:
+        self.pictures_wait = False
+        self.place_pictures()
+
+    def take_pictures_away(self) -> None:
+        """Leave none on the terminal; what it has stored is freed."""
+        boxes = self.graphics.boxes
+        text = self.graphics.leave()
+        self._send(text + "".join(self.picture.again(*box) for box in boxes if self.graphics.way == "sixel"))
+
+    def _send(self, text: str) -> None:
+        if text and self._driver is not None and not self.is_headless:
+            self._driver.write(text)
+            self._driver.flush()
 
     def repaint(self) -> None:
         """Send the whole screen: who knows what the terminal shows."""
@@ -183,21 +255,32 @@ class MmtuiApp(App[int]):
             self.call_after_refresh(self._ask_terminal)
 
     def _ask_terminal(self) -> None:
-        if self._driver is not None:
-            self._driver.write(QUESTION)
-            self._driver.flush()
+        self._send(QUESTION)
 
     def on_cursor_position(self, _: CursorPosition) -> None:
         """The terminal has drawn what was sent before the question."""
         self.link.answered(time.monotonic())
+        if self.pictures_sent and self.link.slow:
+            self._use_way("blocks")
+            self.no_pictures = "pictures are blocks again: the link is slow; p tries pixels"
+            if isinstance(self.screen, PageScreen):
+                self.screen.say(self.no_pictures)
+                self.screen.redraw()
+        self.pictures_sent = False
         if self.link.slow:
             self.set_timer(2 * self.link.delay, self._draw_late)
         else:
             self._draw_late()
 
     def _draw_late(self) -> None:
+        self.place_pictures()
         if self.late:
             self.post_message(self.LookAgain())
+
+
+def _first_id() -> int:
+    """A number for the first picture that other programs on the terminal hardly use."""
+    return (os.getpid() % 65536 << 12) + 1
 
 
 def tolerate_old_mouse_reports() -> None:
@@ -229,6 +312,7 @@ def run(
     notify_by: str = "auto",
     keys: Sequence[str] = (),
     theme: str = "ansi",
+    pictures: str = "blocks",
 ) -> int:
     """Show the screen until the user leaves; returns the exit code.
 
@@ -241,7 +325,7 @@ def run(
         # Textual believes them before it asks the terminal, and would then never hear of a new size.
         os.environ.pop(name, None)
     chosen = terminal_is_ascii() if ascii_only is None else ascii_only
-    app = MmtuiApp(home, select, chosen, notify_by, theme)
+    app = MmtuiApp(home, select, chosen, notify_by, theme, pictures)
     app.set_keymap(keymap)
     code = app.run() or 0
     _mark_seen(home)

@@ -37,11 +37,21 @@ class Picture:
         """The terminal may show anything: the next update is sent whole."""
         self._size = (0, 0)
 
-    def fit(self, columns: int, rows: int) -> None:
-        """The terminal's size; another one than before makes everything unknown."""
-        if (columns, rows) != self._size:
-            self._size = (columns, rows)
-            self._rows = [[None] * columns for _ in range(rows)]
+    def fit(self, columns: int, rows: int) -> bool:
+        """The terminal's size; another one than before makes everything unknown. Returns whether it does."""
+        if (columns, rows) == self._size:
+            return False
+        self._size = (columns, rows)
+        self._rows = [[None] * columns for _ in range(rows)]
+        return True
+
+    def again(self, x: int, y: int, columns: int, rows: int) -> str:
+        """The bytes that draw the cells of a box once more: a picture had lain over them."""
+        pen = Pen()
+        for row, cells in enumerate(self._rows[y : y + rows], y):
+            for column, cell in enumerate(cells[x : x + columns], x):
+                pen.put(row, column, cell or BLANK)
+        return pen.text()
 
     def draw(self, y: int, x: int, cells: Sequence[Cell], pen: Pen) -> None:
         """Let the pen draw the cells of a line that differ, and take them over."""
@@ -111,15 +121,15 @@ class Pen:
 class Difference(CompositorUpdate):
     """An update of Textual's that sends what differs from the picture."""
 
-    def __init__(self, update: ChopsUpdate | LayoutUpdate, picture: Picture) -> None:
-        self.update, self.picture = update, picture
+    def __init__(self, update: ChopsUpdate | LayoutUpdate, picture: Picture, colorless: bool = False) -> None:
+        self.update, self.picture, self.colorless = update, picture, colorless
 
     def render_segments(self, console: Console) -> str:
         """The bytes for the terminal."""
         system = console._color_system or ColorSystem.TRUECOLOR
         pen = Pen()
         for y, x, strip in sorted(_strips(self.update), key=lambda part: part[:2]):
-            self.picture.draw(y, x, cells_of(strip, system), pen)
+            self.picture.draw(y, x, cells_of(strip, system, self.colorless), pen)
         return pen.text()
 
 
@@ -138,12 +148,13 @@ def _strips(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Stri
                 yield y, x, chop
 
 
-def cells_of(strip: Iterable[Segment], system: ColorSystem) -> list[Cell]:
-    """The cells of a strip, one each column."""
+def cells_of(strip: Iterable[Segment], system: ColorSystem, colorless: bool = False) -> list[Cell]:
+    """The cells of a strip, one each column; without colours if NO_COLOR asks for that, whatever the theme."""
     cells: list[Cell] = []
     for text, style, control in strip:
         if control:
             continue
+        style = style.without_color if style and colorless else style
         codes, nothing = _codes(style, system) if style else ("", True)
         for char in text:
             width = get_character_cell_size(char)

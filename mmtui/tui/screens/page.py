@@ -15,6 +15,7 @@ from textual.widgets import Static
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
 from mmtui.services.live import Changes
+from mmtui.tui.graphics import Body, Box, Placed
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mmtui.tui.app import MmtuiApp
 
 LOOK_SECONDS = 1.0
+TOP = 2
+"""Lines above the body: header and tabs."""
 
 
 class PageScreen(Screen[None]):
@@ -142,6 +145,17 @@ class PageScreen(Screen[None]):
         panel.show(shown, f"{tabs}{more if len(self.body) > room else ''}")
         self._set("#header", f" mmtui  {self.title_of()}")
         self._set("#footer", f" {self.said or self.hints()}")
+        self.call_after_refresh(self.program.place_pictures)
+
+    def pictures(self) -> dict[Box, Placed]:
+        """Pictures in pixels that lie over the lines, by their boxes on the screen: those that can be seen whole."""
+        found = {}
+        room = max(self.app.size.height - 3, 1)
+        for picture in self.body.placed if isinstance(self.body, Body) else ():
+            top = picture.line - self.offset_lines
+            if top >= 0 and top + picture.rows <= room:
+                found[(picture.column, top + TOP, picture.columns, picture.rows)] = picture
+        return found
 
     def hints(self) -> str:
         """What the keys do, for the footer."""

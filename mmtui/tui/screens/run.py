@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -40,12 +41,13 @@ class RunScreen(PageScreen):
         Binding("s", "sort", "sort", show=False),
         Binding("enter", "one_chart", "one chart", show=False),
         Binding("m", "next_metric", "next metric", show=False),
+        Binding("p", "next_way", "how pictures are drawn", show=False),
     ]
     _KEYS: ClassVar = {
         "charts": "left/right earlier, later  enter one  m metric  i/I zoom  +/- smooth  L log  w time  0 reset",
         "graph": "left/right earlier, later  0 newest",
         "classes": "left/right earlier, later  0 newest  s sort",
-        "predictions": "left/right image  , . earlier, later  0 newest",
+        "predictions": "left/right image  , . evaluation  enter one alone  m which  p pixels",
     }
 
     def __init__(self, run_id: str, marked: Sequence[str] = (), tab: int = 0) -> None:
@@ -54,6 +56,7 @@ class RunScreen(PageScreen):
         self.view, self.smoothing = charts.View(), 0
         self.number, self.sort = 0, 0
         self.last = 0
+        self.alone = ""
 
     def title_of(self) -> str:
         """The run's id and name, and the slider when it is not at the newest."""
@@ -85,7 +88,8 @@ class RunScreen(PageScreen):
             against = self.others[0] if self.others else ""
             return classes.classes(home, self.run_id, width, ascii_only, self.sort, against, self.view.moment)
         if tab == "predictions":
-            return predictions.predictions(home, self.run_id, width, height, ascii_only, self.number, self.view.moment)
+            choice = predictions.Choice(self.number, self.alone, self.view.moment)
+            return predictions.predictions(home, self.run_id, width, height, self.program.look, choice)
         if tab == "log":
             return [[(text, "")] for text in runs.log_tail(home, self.run_id, 2000)] or [[("nothing printed", "dim")]]
         if tab == "config":
@@ -103,11 +107,21 @@ class RunScreen(PageScreen):
     def action_slide(self, steps: int) -> None:
         """Move the slider: every tab shows the run as it was at that step."""
         self.last = self._last_step()
+        if self.TABS[self.tab] == "predictions" and (known := predictions.moments(self.program.home, self.run_id)):
+            self._to_evaluation(known, steps)
+            return
         low, high = self.view.window
         far = max(round(self.last * (high - low) * CURSOR_STEP), 1)
         here = self.last if self.view.moment is None else self.view.moment
         moment = here + steps * far
         self.view = replace(self.view, moment=None if moment >= self.last else max(moment, 0))
+        self.redraw()
+
+    def _to_evaluation(self, known: Sequence[int], steps: int) -> None:
+        """The evaluation before or behind the one that is shown; behind the last one is the newest of everything."""
+        here = len(known) - 1 if self.view.moment is None else bisect_right(known, self.view.moment) - 1
+        there = max(here + steps, 0)
+        self.view = replace(self.view, moment=known[there] if there < len(known) - 1 else None)
         self.redraw()
 
     def _last_step(self) -> int:
@@ -127,7 +141,10 @@ class RunScreen(PageScreen):
         self.redraw()
 
     def action_one_chart(self) -> None:
-        """One chart over the whole screen, and back."""
+        """One chart or picture over the whole screen, and back."""
+        if self.TABS[self.tab] == "predictions":
+            self._show_alone("" if self.alone else "prediction")
+            return
         names = charts.metrics(self.program.home, self.run_id)
         if self.TABS[self.tab] == "charts" and names:
             self.view = replace(self.view, only="" if self.view.only else names[0])
@@ -135,13 +152,26 @@ class RunScreen(PageScreen):
             self.redraw()
 
     def action_next_metric(self) -> None:
-        """The next metric over the whole screen."""
+        """The next metric or picture over the whole screen."""
+        if self.TABS[self.tab] == "predictions":
+            here = predictions.ALONE.index(self.alone) if self.alone else -1
+            self._show_alone(predictions.ALONE[(here + 1) % len(predictions.ALONE)])
+            return
         names = charts.metrics(self.program.home, self.run_id)
         if self.TABS[self.tab] == "charts" and names:
             here = names.index(self.view.only) if self.view.only in names else -1
             self.view = replace(self.view, only=names[(here + 1) % len(names)])
             self.offset_lines = 0
             self.redraw()
+
+    def _show_alone(self, kind: str) -> None:
+        self.alone, self.offset_lines = kind, 0
+        self.redraw()
+
+    def action_next_way(self) -> None:
+        """Pictures as blocks, by kitty's protocol, as sixel."""
+        self.say(self.program.next_way())
+        self.redraw()
 
     def action_log_axis(self) -> None:
         """Logarithmic axis on and off."""
