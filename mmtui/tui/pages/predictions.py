@@ -29,6 +29,8 @@ PANELS = (*FILES, "errors")
 ALONE = (*PANELS, "blend")
 """What can be shown alone."""
 LEAST_ROWS = 3
+ROOMY = 30
+"""Lines from which on the legend may take more room."""
 GAP = 2
 
 
@@ -56,8 +58,10 @@ def moments(home: Home, run_id: str) -> list[int]:
     return sorted({event["global_step"] for event in evaluations(home, run_id)})
 
 
-def predictions(home: Home, run_id: str, width: int, height: int, look: Look, choice: Choice = Choice()) -> Body:
-    """One validation image as of the newest evaluation, or the newest up to a global step."""
+def predictions(
+    home: Home, run_id: str, width: int, height: int, look: Look, choice: Choice = Choice(), note: str = ""
+) -> Body:
+    """One validation image as of the newest evaluation, or the newest up to a global step; a note below it."""
     events = evaluations(home, run_id)
     steps = sorted({event["global_step"] for event in events})
     newest: dict[int, dict[str, Any]] = {}
@@ -74,10 +78,11 @@ def predictions(home: Home, run_id: str, width: int, height: int, look: Look, ch
     when = f"{event['stage']} step {event['step']}, evaluation {steps.index(event['global_step']) + 1}/{len(steps)}"
     name = shorten(printable(str(values.get("name", ""))), max(width - len(place) - len(when) - 6, 8))
     lines = Body([[(f"{place}  ", "title"), (f"{name}  ", "title"), (printable(when), "dim")], _told(triple)])
-    legend = _legend(triple, runs.get_run(home, run_id).classes, width, 2 if height < 30 else 4, look)
+    legend = _legend(triple, runs.get_run(home, run_id).classes, width, 2 if height < ROOMY else 4, look)
     kinds = [choice.alone] if choice.alone in ALONE else PANELS
-    _add_panels(lines, triple, kinds, width, height - len(lines) - len(legend), look)
-    lines += legend
+    below = [*([[]] if legend and height >= ROOMY else []), *legend, *([[(note, "warn")]] if note else [])]
+    _add_panels(lines, triple, kinds, width, height - len(lines) - len(below), look)
+    lines += below
     if look.ascii_only:
         lines[:] = [[(_ascii(text), style) for text, style in line] for line in lines]
     return lines
@@ -249,7 +254,7 @@ def _entry(index: int, names: Sequence[str], scores: Scores | None, colors: dict
     iou = scores.ious.get(index) if scores is not None else None
     told = "" if iou is None else f" {100 * iou:.0f}"
     if look.by_letters:
-        sign = (" " if index == VOID else glyph_of(index), "" if index == VOID else style_of(index))
+        sign = ("blank", "dim") if index == VOID else (glyph_of(index), style_of(index))
     else:
         sign = ("  ", f"on {raster.hexed(colors[index])}")
     return [sign, (f" {word}", ""), (told, "dim")]

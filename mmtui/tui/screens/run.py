@@ -89,7 +89,9 @@ class RunScreen(PageScreen):
             return classes.classes(home, self.run_id, width, ascii_only, self.sort, against, self.view.moment)
         if tab == "predictions":
             choice = predictions.Choice(self.number, self.alone, self.view.moment)
-            return predictions.predictions(home, self.run_id, width, height, self.program.look, choice)
+            return predictions.predictions(
+                home, self.run_id, width, height, self.program.look, choice, self.program.no_pictures
+            )
         if tab == "log":
             return [[(text, "")] for text in runs.log_tail(home, self.run_id, 2000)] or [[("nothing printed", "dim")]]
         if tab == "config":
