@@ -39,7 +39,7 @@ STOPS: tuple[tuple[str, str, str], ...] = (
     ("log", f"{ENTER}{TAB}", "of the trainer"),
     ("config", TAB, "recipe shapes_mixmatch"),
     ("history", TAB, "attempts"),
-    ("marked", f"q j {UP}", "loss 0."),
+    ("marked", f"q j {UP}", "loss 0.1396"),
     ("compare", "3", "what differs"),
     ("queue", "4", " held "),
     ("devices", "5", "recorded while"),
@@ -120,7 +120,7 @@ def _settled(terminal: Terminal) -> str:
 
 
 _CLOCK = r"(\d{4}-)?\d\d-\d\d \d\d:\d\d(:\d\d)?|\b\d\d:\d\d(:\d\d)?\b"
-_DURATION = r"\b\d+(\.\d+)?( ?(s|m|h|d|min|ms)\b)( ?\d+ ?[smh]\b)?"
+_DURATION = r"\b(\d+[dhm])?\d+(\.\d+)? ?(s|m|h|d|min|ms)\b"
 _MACHINE = re.compile(r"^.*\b(CPU |mem |disk |load )")
 """Lines on this machine: their numbers and bars are of the moment."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -77,7 +78,7 @@ def predictions(
     place = f"image {choice.number % len(newest) + 1}/{len(newest)}"
     when = f"{event['stage']} step {event['step']}, evaluation {steps.index(event['global_step']) + 1}/{len(steps)}"
     name = shorten(printable(str(values.get("name", ""))), max(width - len(place) - len(when) - 6, 8))
-    lines = Body([[(f"{place}  ", "title"), (f"{name}  ", "title"), (printable(when), "dim")], _told(triple)])
+    lines = Body([[(f"{place}  ", "title"), (f"{name}  ", "title"), (printable(when), "dim")], _told(triple, width)])
     legend = _legend(triple, runs.get_run(home, run_id).classes, width, 2 if height < ROOMY else 4, look)
     kinds = [choice.alone] if choice.alone in ALONE else PANELS
     below = [*([[]] if legend and height >= ROOMY else []), *legend, *([[(note, "warn")]] if note else [])]
@@ -92,7 +93,7 @@ def _ascii(text: str) -> str:
     return text if text.isascii() else text.encode("ascii", "replace").decode()
 
 
-def _told(triple: Triple) -> Line:
+def _told(triple: Triple, width: int) -> Line:
     """How good the prediction is, in one line."""
     scores = triple.scores
     if scores is None:
@@ -100,8 +101,11 @@ def _told(triple: Triple) -> Line:
         return [("truth and prediction differ in size" if len(sizes) > 1 else "", "bad")]
     if scores.miou is None or not scores.pixels:
         return [("every pixel is void", "dim")]
-    words = f"mIoU {100 * scores.miou:.1f} over {len(scores.ious)} classes in this image"
-    wrong = f"  {100 * scores.wrong / scores.pixels:.1f}% of {scores.pixels:,} pixels wrong"
+    words = f"mIoU {100 * scores.miou:.1f} over {len(scores.ious)} classes"
+    wrong = f"  {100 * scores.wrong / scores.pixels:.1f}% of pixels wrong"
+    if width >= 80:
+        words += " in this image"
+        wrong = wrong.replace("pixels", f"{scores.pixels:,} pixels")
     void = f"  {100 * scores.void / (scores.pixels + scores.void):.1f}% void" if scores.void else ""
     return [(words, ""), (wrong, ""), (void, "dim")]
 
@@ -156,7 +160,8 @@ def _drawn(triple: Triple, kind: str, width: int, rows: int, look: Look) -> list
     for name in needed:
         one = getattr(triple, name)
         if isinstance(one, str):
-            return [[(shorten(one if len(needed) == 1 else f"{name} {one}", width), "bad")]]
+            words = one if len(needed) == 1 else f"{name} {one}"
+            return [[(text, "bad")] for text in textwrap.wrap(words, width)[:rows]]
     if kind == "errors" and triple.scores is None:
         return [[("sizes differ", "bad")]]
     if look.way != "blocks":
