@@ -19,8 +19,13 @@ from PIL import Image
 from mmtui import settings
 from mmtui.paths import Home
 from mmtui.services import runs
+from mmtui.services.news import LOOKED_AT
+from mmtui.store.quick import put_setting
+from mmtui.tui.app import MmtuiApp
 from mmtui.tui.graphics import Graphics, Placed, png, sixel
+from mmtui.tui.screens.dialogs import HelpDialog
 from tests.tui.seed_store import seed_store
+from tests.tui.test_pages import ready, until
 from tests.tui.test_terminal import Terminal
 
 APC = re.compile(rb"\x1b_G([^;\x1b]*)(?:;([^\x1b]*))?\x1b\\")
@@ -245,6 +250,32 @@ def test_pictures_are_taken_away_before_a_polite_kill(start: Start, way: str) ->
     assert b"\x1b[?1049l" in terminal.received
 
 
+def test_kitty_pictures_are_taken_away_while_suspended(start: Start) -> None:
+    terminal = start("kitty")
+    terminal.to_predictions()
+    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+    os.kill(terminal.child.pid, signal.SIGTSTP)
+    terminal.until(lambda: not terminal.kitty().images and b"\x1b[?1049l" in terminal.received)
+    os.kill(terminal.child.pid, signal.SIGCONT)
+    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+
+
+async def test_dialog_over_the_page_takes_pictures_away_until_it_is_closed(home: Home) -> None:
+    seed_store(home, time.time())
+    put_setting(home, LOOKED_AT, repr(time.time()))  # no news
+    app = MmtuiApp(home, select="4", pictures="kitty")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("2", "tab", "tab", "tab")
+        await until(lambda: len(app.graphics.boxes) == 4)
+        app.push_screen(HelpDialog())
+        await until(lambda: not app.graphics.boxes)
+        await pilot.press("escape")
+        await until(lambda: len(app.graphics.boxes) == 4)
+        await pilot.press("ctrl+l")
+        await until(lambda: len(app.graphics.boxes) == 4)
+
+
 def test_sixel_pictures_are_those_of_the_files_and_are_painted_over(home: Home, start: Start) -> None:
     terminal = start("sixel")
     terminal.to_predictions()
@@ -320,6 +351,18 @@ def test_old_pictures_make_room_for_new_ones() -> None:
         history += text + graphics.show(box, wanted[box])
     there = Kitty(history.encode())
     assert len(there.images) <= 24 and list(there.shown) == [100 + total - 1]
+
+
+def test_large_photo_is_sent_in_fewer_bytes_and_looks_much_the_same() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 40, (400, 600, 3)) + np.linspace(0, 200, 600)[None, :, None]
+    photo = Image.fromarray(noise.astype(np.uint8))
+    data = png(photo)
+    plain = io.BytesIO()
+    photo.save(plain, "PNG")
+    assert len(data) < len(plain.getvalue()) / 2
+    after = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(after - np.asarray(photo).astype(int)).mean() < 16
 
 
 def test_encoders_keep_every_colour_of_a_label_map() -> None:

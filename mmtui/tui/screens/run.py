@@ -172,8 +172,9 @@ class RunScreen(PageScreen):
 
     def action_next_way(self) -> None:
         """Pictures as blocks, by kitty's protocol, as sixel."""
-        self.say(self.program.next_way())
-        self.redraw()
+        if self.TABS[self.tab] == "predictions":
+            self.say(self.program.next_way())
+            self.redraw()
 
     def action_log_axis(self) -> None:
         """Logarithmic axis on and off."""
