@@ -210,7 +210,8 @@ class MmtuiApp(App[int]):
         """Show the pictures in pixels of the page on top, and no others; they come when the cells have been drawn."""
         if self.graphics.way == "blocks" or self.unseen or not self.is_running:
             return
-        wanted = self.screen.pictures() if isinstance(self.screen, PageScreen) else {}
+        there = self.screen.pictures() if isinstance(self.screen, PageScreen) else {}
+        wanted = {box: picture for box, picture in there.items() if picture.way == self.graphics.way}
         text, bare = self.graphics.clear(wanted)
         text += "".join(self.picture.again(*box) for box in bare)
         for box in self.graphics.missing(wanted):

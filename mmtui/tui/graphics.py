@@ -38,6 +38,7 @@ class Placed:
         line, column: its upper left cell among the lines of the page.
         columns, rows: its size in cells.
         key: tells pictures apart.
+        way: the protocol that they are for.
         data: PNG for kitty, the whole escape sequence for sixel.
     """
 
@@ -46,6 +47,7 @@ class Placed:
     columns: int
     rows: int
     key: str
+    way: str
     data: bytes
 
 

@@ -25,7 +25,7 @@ from mmtui.tui.app import MmtuiApp
 from mmtui.tui.graphics import Graphics, Placed, png, sixel
 from mmtui.tui.screens.dialogs import HelpDialog
 from tests.tui.seed_store import seed_store
-from tests.tui.test_pages import ready, until
+from tests.tui.test_pages import page, ready, until
 from tests.tui.test_terminal import Terminal
 
 APC = re.compile(rb"\x1b_G([^;\x1b]*)(?:;([^\x1b]*))?\x1b\\")
@@ -274,6 +274,11 @@ async def test_dialog_over_the_page_takes_pictures_away_until_it_is_closed(home:
         await until(lambda: len(app.graphics.boxes) == 4)
         await pilot.press("ctrl+l")
         await until(lambda: len(app.graphics.boxes) == 4)
+        app.next_way()
+        app.place_pictures()
+        assert app.graphics.way == "sixel" and not app.graphics.boxes, "what was encoded for kitty is no sixel"
+        page(app).redraw()
+        await until(lambda: len(app.graphics.boxes) == 4)
 
 
 def test_sixel_pictures_are_those_of_the_files_and_are_painted_over(home: Home, start: Start) -> None:
@@ -346,7 +351,7 @@ def test_old_pictures_make_room_for_new_ones() -> None:
     graphics, total, history = Graphics("kitty", 100), 60, ""
     for number in range(total):
         box = (0, 0, 4, 2)
-        wanted = {box: Placed(0, 0, 4, 2, f"picture {number}", b"x")}
+        wanted = {box: Placed(0, 0, 4, 2, f"picture {number}", "kitty", b"x")}
         text, _ = graphics.clear(wanted)
         history += text + graphics.show(box, wanted[box])
     there = Kitty(history.encode())

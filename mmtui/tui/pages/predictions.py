@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +123,7 @@ def _add_panels(lines: Body, triple: Triple, kinds: Sequence[str], width: int, h
             body = _drawn(triple, kind, each, rows, look)
             if isinstance(body, Placed):
                 at = (len(lines) + 1, column * (each + GAP))
-                placed.append(Placed(*at, body.columns, body.rows, body.key, body.data))
+                placed.append(replace(body, line=at[0], column=at[1]))
                 body = [[("", "")] for _ in range(body.rows)]
             blocks.append([_caption(triple, kind), *body])
         lines += beside(blocks, each, GAP)
@@ -218,7 +218,7 @@ def _placed(triple: Triple, kind: str, width: int, rows: int, look: Look) -> Pla
         picture = raster.paletted(picture, colors)
     picture = _scaled(picture, target, exactly=look.way == "sixel")
     data = graphics.sixel(picture) if look.way == "sixel" else graphics.png(picture)
-    return Placed(0, 0, across, down // 2, f"{triple.key} {kind} {target}", data)
+    return Placed(0, 0, across, down // 2, f"{triple.key} {kind} {target}", look.way, data)
 
 
 def _scaled(picture: Image, target: tuple[int, int], exactly: bool) -> Image:
