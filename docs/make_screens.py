@@ -84,6 +84,7 @@ def write_pictures() -> None:
             finally:
                 lock.release()
             (SCREENS / f"{name}.svg").write_text(picture, encoding="utf-8")
+    (ROOT / "docs" / "screen-runs.svg").write_bytes((SCREENS / "runs.svg").read_bytes())
 
 
 def write_texts() -> None:

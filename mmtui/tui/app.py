@@ -241,7 +241,7 @@ class MmtuiApp(App[int]):
         self._send(text + "".join(self.picture.again(*box) for box in boxes if self.graphics.way == "sixel"))
 
     def _send(self, text: str) -> None:
-        if text and self._driver is not None and not self.is_headless:
+        if text and self._driver is not None:
             self._driver.write(text)
             self._driver.flush()
 
