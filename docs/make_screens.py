@@ -1,62 +1,103 @@
-"""Draw docs/screen-runs.svg and docs/screens/: the real program on seeded data. Run: python docs/make_screens.py"""
+"""Draw docs/screens/ from the seeded store, as text and as SVG. Run: python docs/make_screens.py, or only: ... svg"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from mmtui.domain.states import RunEvent  # noqa: E402
+os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}  # before Textual asks for them
+
+from screen_svg import svg_of  # noqa: E402
+from textual.pilot import Pilot  # noqa: E402
+
 from mmtui.paths import Home  # noqa: E402
+from mmtui.services.news import LOOKED_AT  # noqa: E402
+from mmtui.store.quick import put_setting  # noqa: E402
 from mmtui.supervisor.lock import SupervisorLock  # noqa: E402
 from mmtui.tui.app import MmtuiApp  # noqa: E402
+from mmtui.tui.screens.page import PageScreen  # noqa: E402
+from mmtui.tui.widgets.lines import LinesPanel  # noqa: E402
 from tests.tui import visit  # noqa: E402
-from tests.tui.seed import seed_run  # noqa: E402
+from tests.tui.seed_store import seed_store, write_recording  # noqa: E402
+
+SCREENS = ROOT / "docs" / "screens"
+TAB = "tab"
+PICTURES: tuple[tuple[str, tuple[int, int], tuple[str, ...]], ...] = (
+    ("runs", (132, 44), ()),
+    ("charts", (118, 34), ("2",)),
+    ("graph", (118, 40), ("2", TAB)),
+    ("classes", (118, 30), ("2", TAB, TAB)),
+    ("predictions", (118, 36), ("2", TAB, TAB, TAB)),
+    ("compare", (118, 40), ("space", "j", "space", "k", "3")),
+    ("queue", (118, 14), ("4",)),
+)
+"""(screen, columns and lines, keys that lead there from the runs with the one that trains under the cursor)."""
 
 
-async def draw(home: Home, target: Path, size: tuple[int, int]) -> None:
-    """One screenshot, once everything is on the screen."""
-    app = MmtuiApp(home)
+async def draw(home: Home, name: str, size: tuple[int, int], keys: tuple[str, ...]) -> str:
+    """One screen as SVG, once everything is on it."""
+    app = MmtuiApp(home, select="4", theme="ansi")
     async with app.run_test(size=size) as pilot:
-        for _ in range(100):
-            await pilot.pause(0.1)
-            if app.feed.latest.detail is not None and app.feed.latest.devices is not None:
-                break
+        await until(pilot, lambda: app.feed.latest.detail is not None and app.feed.latest.devices is not None)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause(0.2)
+        if keys:
+            await until(pilot, lambda: isinstance(app.screen, PageScreen) and len(app.screen.body) > 1)
         await pilot.pause(0.5)
-        target.write_text(app.export_screenshot(title="mmtui"))
+        for panel in app.screen.query(LinesPanel):
+            panel.refresh()
+        await pilot.pause()
+        strips = app.screen._compositor.render_strips(app.screen.size)
+        return svg_of(strips, size[0], f"mmtui: {name}")
 
 
-def main() -> None:
-    """Seed a directory, draw it, throw it away."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder) / "mmtui")
-        now = time.time()
-        seed_run(home, "shapes_baseline", until=450, seed=1, end=RunEvent.EXIT_OK, now=now - 300)
-        seed_run(home, "shapes_mixmatch, margin 1.0", until=60, seed=2, end=RunEvent.EXIT_ERROR, now=now - 200)
-        seed_run(home, "shapes_mixmatch", until=330, seed=3, end=None, now=now)
-        # Shown as it looks while a supervisor serves the directory.
-        lock = SupervisorLock(home)
-        asyncio.run(draw(home, ROOT / "docs" / "screen-runs.svg", (160, 46)))
-        lock.release()
+async def until(pilot: Pilot[int], there: Callable[[], bool]) -> None:
+    """Wait for the data."""
+    for _ in range(200):
+        if there():
+            return
+        await pilot.pause(0.1)
+    raise SystemExit("the screen never came")
+
+
+def write_pictures() -> None:
+    """docs/screens/NAME.svg for the README, as it looks while a supervisor serves the directory."""
+    for name, size, keys in PICTURES:
+        with tempfile.TemporaryDirectory() as folder:
+            home = Home(Path(folder) / "mmtui")
+            seed_store(home, time.time())
+            put_setting(home, LOOKED_AT, repr(time.time()))  # no news
+            write_recording(Path(folder) / "gpus.json")
+            os.environ["MMTUI_NVML_RECORDING"] = str(Path(folder) / "gpus.json")
+            lock = SupervisorLock(home)
+            try:
+                picture = asyncio.run(draw(home, name, size, keys))
+            finally:
+                lock.release()
+            (SCREENS / f"{name}.svg").write_text(picture, encoding="utf-8")
+    (ROOT / "docs" / "screen-runs.svg").write_bytes((SCREENS / "runs.svg").read_bytes())
 
 
 def write_texts() -> None:
-    """docs/screens/NAME-SIZE.txt: every screen as a terminal shows it; tests/tui/test_looks.py compares."""
-    for columns, rows in visit.SIZES:
-        with tempfile.TemporaryDirectory() as folder:
-            home = Home(Path(folder) / "mmtui")
-            visit.seed(home)
-            for name, text in visit.walk(home, columns, rows):
-                target = ROOT / "docs" / "screens" / f"{name}-{columns}x{rows}.txt"
-                target.parent.mkdir(exist_ok=True)
-                target.write_text(text, encoding="utf-8")
+    """docs/screens/NAME-VARIANT.txt: every screen as a terminal shows it; tests/tui/test_looks.py compares."""
+    with tempfile.TemporaryDirectory() as folder:
+        seen = visit.walk(Path(folder))
+    for variant, visited in seen.items():
+        for name, text in visited.texts.items():
+            (SCREENS / f"{name}-{variant}.txt").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
-    write_texts()
+    SCREENS.mkdir(exist_ok=True)
+    write_pictures()
+    if "svg" not in sys.argv[1:]:
+        write_texts()

@@ -10,6 +10,7 @@ from typing import Any
 
 COLOR_MODES = ("auto", "always", "never")
 THEMES = ("ansi", "ansi-light", "dark", "light", "colorblind")
+PICTURES = ("blocks", "kitty", "sixel")
 NOTIFY = ("auto", "osc9", "osc777", "osc99", "bell", "off")
 
 
@@ -26,6 +27,7 @@ class Settings:
     mouse: bool = True  # take mouse clicks on the screen; false leaves them to the terminal, for selecting text
     theme: str = "ansi"  # colours of the screen: see THEMES
     notify: str = "auto"  # how the screen tells the terminal that a run has ended: see NOTIFY
+    pictures: str = "blocks"  # predictions as half blocks, or by a protocol that the terminal must know: see PICTURES
     on_finish: tuple[str, ...] = ()  # command, word by word, after a run that succeeded, ["/bin/notify", "done"]
     on_failure: tuple[str, ...] = ()  # the same after one that failed or was interrupted for good
     keys: tuple[str, ...] = ()  # keys of the screen, ["cancel=X", "new=N,insert"]: names as in its help (?)
@@ -71,6 +73,8 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         raise SettingsError(f"{path}: color = {value!r}: write one of {', '.join(COLOR_MODES)}")
     if key == "theme" and value not in THEMES:
         raise SettingsError(f"{path}: theme = {value!r}: write one of {', '.join(THEMES)}")
+    if key == "pictures" and value not in PICTURES:
+        raise SettingsError(f"{path}: pictures = {value!r}: write one of {', '.join(PICTURES)}")
     if key == "notify" and value not in NOTIFY:
         raise SettingsError(f"{path}: notify = {value!r}: write one of {', '.join(NOTIFY)}")
     if key == "rows" and value < 1:

@@ -40,6 +40,8 @@ hold `color` ("auto", "always", "never"), `ascii` (true or false), `rows` (how m
 `mouse` (false leaves clicks to the terminal, for selecting text),
 `theme` (colours of the screen: "ansi", which are the terminal's own, "ansi-light", "dark", "light", "colorblind"),
 `notify` (how the screen tells the terminal that a run has ended: "auto", "osc9", "osc777", "osc99", "bell", "off"),
+`pictures` (predictions as "blocks", or in pixels where the terminal knows the protocol: "kitty", "sixel"; inside tmux
+and screen always blocks),
 `keys` (words that give the screen other keys, `["cancel=X", "new=N,insert"]`; its help tells the names), and
 `on_finish` and `on_failure`: a command, as a list of words, that is run without a shell when a run has succeeded, or
 has failed or was interrupted for good; it finds the run in `MMTUI_RUN_ID`, `MMTUI_NAME`, `MMTUI_RECIPE`, `MMTUI_STATE`,

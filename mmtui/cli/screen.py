@@ -48,8 +48,7 @@ def open_screen(home: Home, select: str | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     settings = render.settings()
-    ascii_only = True if settings.ascii else None
-    return run(home, select, ascii_only, settings.notify, settings.keys, settings.theme, settings.mouse, feed)
+    return run(home, settings, select, feed)
 
 
 def _begin_to_read(home: Home, select: str | None) -> Feed:

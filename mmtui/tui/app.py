@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -26,13 +26,17 @@ from textual.screen import Screen
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import news
+from mmtui.settings import PICTURES, Settings
 from mmtui.tui import notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
+from mmtui.tui.graphics import Graphics, refusal
 from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
 from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.output import Difference, Picture
+from mmtui.tui.pages.raster import Look
 from mmtui.tui.screens.runs import RunsScreen
+from mmtui.tui.terminal import COLORS, Driver, cell_size
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
 
@@ -42,6 +46,8 @@ BLANK_SECONDS = 1.0
 """Longest time without a picture, should the data be slow to come."""
 ESCAPE_SECONDS = 0.05
 """Between an Escape and the key that came in one piece with it."""
+PICTURES_SECONDS = 0.25
+"""How often pictures that wait for the terminal look whether it has answered."""
 AWAY_SECONDS = 60.0
 """Who was away for less has seen it."""
 
@@ -67,8 +73,9 @@ class MmtuiApp(App[int]):
         notify: str = "off",
         theme: str = "ansi",
         feed: Feed | None = None,
+        pictures: str = "blocks",
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=Driver)
         self.home, self.select, self.ascii_only = home, select, ascii_only
         self.theme_name = theme
         self.theme = themes.use(theme)
@@ -83,6 +90,9 @@ class MmtuiApp(App[int]):
         self.late_keys: list[KeyEvent] = []
         self.commands: list[str] = []
         self.undone: list[tuple[str, Callable[[], Any]]] = []
+        self.no_pictures = refusal(pictures, os.environ)
+        self.graphics = Graphics("blocks" if self.no_pictures else pictures, _first_id())
+        self.pictures_wait, self.pictures_sent = False, False
 
     def _notify(self) -> None:
         self.post_message(self.LookAgain())
@@ -126,9 +136,7 @@ class MmtuiApp(App[int]):
         over = notify.ended(self.states, rows)
         self.states = {row.id: row.state for row in rows}
         text = notify.sequence(notify.text_of(over), self.notify_by, os.environ) if over else ""
-        if text and self._driver is not None:
-            self._driver.write(text)
-            self._driver.flush()
+        self._send(text)
 
     def open_page(self, number: int) -> None:
         """Screen 2 to 5, over the runs. Screens are loaded when they are opened: the first picture comes sooner."""
@@ -196,10 +204,12 @@ class MmtuiApp(App[int]):
         if room == 0:
             self._fall_behind()
             return
-        self.picture.fit(*self.size)
-        difference = Difference(renderable, self.picture, room)
+        if self.picture.fit(*self.size):
+            self.take_pictures_away()
+        difference = Difference(renderable, self.picture, room, self.no_color)
         super()._display(screen, cast("RenderableType", difference))
         self.link.sent(difference.size)
+        self.place_pictures()
         if difference.cut:
             self._fall_behind()
         if room is not None and difference.size and self.link.drawn(time.monotonic()):
@@ -216,6 +226,74 @@ class MmtuiApp(App[int]):
         if self.behind and self.link.room(time.monotonic()) != 0:
             self.behind = False
             self.screen.refresh()
+
+    @property
+    def look(self) -> Look:
+        """What the terminal can show of pictures."""
+        colors = 0 if self.no_color else COLORS.get(self.console.color_system or "", 0)
+        return Look(self.ascii_only, colors, self.graphics.way, cell_size())
+
+    def _back_to_blocks(self) -> None:
+        """Pictures in pixels are too much for this link."""
+        from mmtui.tui.screens.page import PageScreen
+
+        self._use_way("blocks")
+        self.no_pictures = "pictures are blocks again: the link is slow; p tries pixels"
+        if isinstance(self.screen, PageScreen):
+            self.screen.say(self.no_pictures)
+            self.screen.redraw()
+
+    def next_way(self) -> str:
+        """Draw pictures the next way that this terminal may know; returns what to say."""
+        way = PICTURES[(PICTURES.index(self.graphics.way) + 1) % len(PICTURES)]
+        self._use_way(way)
+        return self.no_pictures or f"pictures: {way}"
+
+    def _use_way(self, way: str) -> None:
+        self.take_pictures_away()
+        self.no_pictures = refusal(way, os.environ)
+        self.graphics = Graphics("blocks" if self.no_pictures else way, _first_id())
+
+    def place_pictures(self) -> None:
+        """Show the pictures in pixels of the page on top, and no others; they come when the cells have been drawn."""
+        if self.graphics.way == "blocks" or self.unseen or not self.is_running:
+            return
+        from mmtui.tui.screens.page import PageScreen
+
+        there = self.screen.pictures() if isinstance(self.screen, PageScreen) else {}
+        wanted = {box: picture for box, picture in there.items() if picture.way == self.graphics.way}
+        text, bare = self.graphics.clear(wanted)
+        text += "".join(self.picture.again(*box) for box in bare)
+        for box in self.graphics.missing(wanted):
+            costs = self.graphics.cost(wanted[box])
+            if costs and not self.link.may_draw(time.monotonic()):
+                self._wait_with_pictures()
+                break
+            text += self.graphics.show(box, wanted[box])
+            if costs:
+                self.pictures_sent = True
+                self.picture_sent()
+        self._send(text)
+
+    def _wait_with_pictures(self) -> None:
+        if not self.pictures_wait:
+            self.pictures_wait = True
+            self.set_timer(PICTURES_SECONDS, self._pictures_again)
+
+    def _pictures_again(self) -> None:
+        self.pictures_wait = False
+        self.place_pictures()
+
+    def take_pictures_away(self) -> None:
+        """Leave none on the terminal; what it has stored is freed."""
+        boxes = self.graphics.boxes
+        text = self.graphics.leave()
+        self._send(text + "".join(self.picture.again(*box) for box in boxes if self.graphics.way == "sixel"))
+
+    def _send(self, text: str) -> None:
+        if text and self._driver is not None:
+            self._driver.write(text)
+            self._driver.flush()
 
     def repaint(self) -> None:
         """Send the whole screen: who knows what the terminal shows."""
@@ -254,13 +332,15 @@ class MmtuiApp(App[int]):
 
     def _ask_terminal(self) -> None:
         if self._driver is not None:
-            self._driver.write(QUESTION)
-            self._driver.flush()
+            self._send(QUESTION)
             self.link.asked()
 
     def on_cursor_position(self, _: CursorPosition) -> None:
         """The terminal has drawn what was sent before the question."""
         self.link.answered(time.monotonic(), whole=not self.behind)
+        if self.pictures_sent and self.link.slow:
+            self._back_to_blocks()
+        self.pictures_sent = False
         if self.behind:
             self._catch_up()
         elif self.link.slow:
@@ -269,8 +349,14 @@ class MmtuiApp(App[int]):
             self._draw_late()
 
     def _draw_late(self) -> None:
+        self.place_pictures()
         if self.late:
             self.post_message(self.LookAgain())
+
+
+def _first_id() -> int:
+    """A number for the first picture that other programs on the terminal hardly use."""
+    return (os.getpid() % 65536 << 12) + 1
 
 
 def terminal_is_ascii() -> bool:
@@ -284,33 +370,25 @@ def _mark_seen(home: Home) -> None:
         news.mark_seen(home)
 
 
-def run(
-    home: Home,
-    select: str | None = None,
-    ascii_only: bool | None = None,
-    notify_by: str = "auto",
-    keys: Sequence[str] = (),
-    theme: str = "ansi",
-    mouse: bool = True,
-    feed: Feed | None = None,
-) -> int:
+def run(home: Home, settings: Settings, select: str | None = None, feed: Feed | None = None) -> int:
     """Show the screen until the user leaves; returns the exit code.
 
     Args:
+        select: id of the run on which the cursor stands.
         feed: one that has begun to read, see ``mmtui.cli.screen``.
 
     Raises:
         UsageError: a key of the settings is for no action, or for two.
     """
-    keymap = choose_keys(keys)
+    keymap = choose_keys(settings.keys)
     tolerate_old_mouse_reports()
     keep_escape_apart()
     for name in ("COLUMNS", "LINES"):
         # Textual believes them before it asks the terminal, and would then never hear of a new size.
         os.environ.pop(name, None)
-    chosen = terminal_is_ascii() if ascii_only is None else ascii_only
-    app = MmtuiApp(home, select, chosen, notify_by, theme, feed)
+    ascii_only = settings.ascii or terminal_is_ascii()
+    app = MmtuiApp(home, select, ascii_only, settings.notify, settings.theme, feed, settings.pictures)
     app.set_keymap(keymap)
-    code = app.run(mouse=mouse) or 0
+    code = app.run(mouse=settings.mouse) or 0
     _mark_seen(home)
     return code

@@ -52,7 +52,7 @@ class Action:
 
 _DEEDS = "runs run queue"
 _SLIDER = "charts graph classes predictions log devices history"
-_PANES = "charts graph classes"
+_PANES = "charts graph classes predictions"
 
 ACTIONS: tuple[Action, ...] = (
     Action("help", "question_mark", "show_help", "help", "Show every key; type to search.", footer=True),
@@ -276,13 +276,32 @@ ACTIONS: tuple[Action, ...] = (
     # Charts and panels
     Action("metric", "m", "next_metric", "metric", "Next metric.", "runs", "", True, "mmtui metrics ID"),
     Action("raw", "0", "smooth(0)", "raw", "No smoothing.", "runs"),
-    Action("pane", "m", "next_pane(1)", "panel", "Mark the next panel.", "run compare", _PANES, True),
+    Action(
+        "pictures",
+        "p",
+        "next_way",
+        "pixels",
+        "Pictures as blocks, by kitty's protocol, as sixel.",
+        "run",
+        "predictions",
+        True,
+    ),
+    Action(
+        "pane",
+        "m",
+        "next_pane(1)",
+        "panel",
+        "Mark the next panel; the next picture alone.",
+        "run compare",
+        _PANES,
+        True,
+    ),
     Action(
         "alone",
         "enter",
         "alone",
         "alone",
-        "The marked panel over the whole screen, and back.",
+        "The marked panel or picture over the whole screen, and back.",
         "run compare",
         _PANES,
         True,

@@ -37,11 +37,21 @@ class Picture:
         """The terminal may show anything: the next update is sent whole."""
         self._size = (0, 0)
 
-    def fit(self, columns: int, rows: int) -> None:
-        """The terminal's size; another one than before makes everything unknown."""
-        if (columns, rows) != self._size:
-            self._size = (columns, rows)
-            self._rows = [[None] * columns for _ in range(rows)]
+    def fit(self, columns: int, rows: int) -> bool:
+        """The terminal's size; another one than before makes everything unknown. Returns whether it does."""
+        if (columns, rows) == self._size:
+            return False
+        self._size = (columns, rows)
+        self._rows = [[None] * columns for _ in range(rows)]
+        return True
+
+    def again(self, x: int, y: int, columns: int, rows: int) -> str:
+        """The bytes that draw the cells of a box once more: a picture had lain over them."""
+        pen = Pen()
+        for row, cells in enumerate(self._rows[y : y + rows], y):
+            for column, cell in enumerate(cells[x : x + columns], x):
+                pen.put(row, column, cell or BLANK)
+        return pen.text()
 
     def draw(self, y: int, x: int, cells: Sequence[Cell], pen: Pen) -> None:
         """Let the pen draw the cells of a line that differ, and take them over."""
@@ -120,11 +130,19 @@ class Difference(CompositorUpdate):
     Args:
         room: no further line is begun once so many bytes are written; None = all is sent.
 
+        colorless: no colours are sent.
+
     After it was rendered ``size`` is its bytes and ``cut`` whether lines were left out.
     """
 
-    def __init__(self, update: ChopsUpdate | LayoutUpdate, picture: Picture, room: int | None = None) -> None:
-        self.update, self.picture, self.room = update, picture, room
+    def __init__(
+        self,
+        update: ChopsUpdate | LayoutUpdate,
+        picture: Picture,
+        room: int | None = None,
+        colorless: bool = False,
+    ) -> None:
+        self.update, self.picture, self.room, self.colorless = update, picture, room, colorless
         self.size, self.cut = 0, False
 
     def render_segments(self, console: Console) -> str:
@@ -135,7 +153,7 @@ class Difference(CompositorUpdate):
             if self.room is not None and pen.size >= self.room:
                 self.cut = True
                 break
-            self.picture.draw(y, x, cells_of(strip, system), pen)
+            self.picture.draw(y, x, cells_of(strip, system, self.colorless), pen)
         text = pen.text()
         self.size = pen.size
         return text
@@ -160,12 +178,13 @@ def _strips(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Stri
         yield y, x, chop
 
 
-def cells_of(strip: Iterable[Segment], system: ColorSystem) -> list[Cell]:
-    """The cells of a strip, one each column."""
+def cells_of(strip: Iterable[Segment], system: ColorSystem, colorless: bool = False) -> list[Cell]:
+    """The cells of a strip, one each column; without colours if NO_COLOR asks for that, whatever the theme."""
     cells: list[Cell] = []
     for text, style, control in strip:
         if control:
             continue
+        style = style.without_color if style and colorless else style
         codes, nothing = _codes(style, system) if style else ("", True)
         for char in text:
             width = get_character_cell_size(char)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyte
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,3 +159,20 @@ def test_screen_after_many_keys_is_what_a_repaint_shows(home: Home) -> None:
                     assert (old.data, old.fg, old.reverse) == (new.data, new.fg, new.reverse), (y, x)
     finally:
         terminal.child.close(force=True)
+
+
+def test_without_colours_no_theme_sends_any(home: Home) -> None:
+    seed_run(home, "one", until=330, seed=1, end=RunEvent.EXIT_OK, now=1_790_000_000.0)
+    (home.root / "config.toml").write_text('theme = "dark"\n')
+    sent = []
+    for environment in ({"NO_COLOR": "1"}, {"COLORTERM": "truecolor"}):
+        terminal = Terminal(home, 100, 30, **environment)
+        try:
+            terminal.wait_for("✓ succeeded")
+            terminal.child.send(b"n")
+            terminal.wait_for("New run")
+        finally:
+            terminal.child.close(force=True)
+        codes = b";".join(re.findall(rb"\x1b\[([0-9;]*)m", terminal.received)).split(b";")
+        sent.append({code for code in codes if re.fullmatch(rb"[34][0-8]|9[0-7]|10[0-7]", code)})
+    assert not sent[0] and sent[1]

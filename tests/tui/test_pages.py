@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from PIL import Image
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -19,14 +16,14 @@ from mmtui.paths import Home
 from mmtui.services import queue, runs
 from mmtui.tui import actions
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.pages import charts, classes, compare, compose, facts, graph, predictions
+from mmtui.tui.pages import charts, classes, compare, compose, facts, graph
 from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
 from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen
 from mmtui.tui.screens.views import SortDialog
-from mmtui.tui.widgets.lines import LinesPanel, style_of
+from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import CLASSES, HOSTILE_NAMES, seed_run
@@ -346,90 +343,7 @@ async def test_hostile_names_do_no_harm_on_any_page(home: Home) -> None:
             assert "\x1b" not in plain(lines) and "\x07" not in plain(lines)
 
 
-# ---- pictures ------------------------------------------------------------------------------------------------------
-
-
-def test_half_blocks_carry_two_pixels_a_cell() -> None:
-    picture = Image.new("RGB", (2, 2))
-    picture.putdata([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 0)])
-    (line,) = predictions.half_blocks(picture, ascii_only=False)
-    assert line == [("▀", "#ff0000 on #0000ff"), ("▀", "#00ff00 on #00ff00")]
-    style = style_of("#ff0000 on #0000ff")
-    assert style.color is not None and style.color.triplet == (255, 0, 0)
-    assert style.bgcolor is not None and style.bgcolor.triplet == (0, 0, 255)
-    (ascii_line,) = predictions.half_blocks(picture, ascii_only=True)
-    assert plain([ascii_line]).isascii() and len(plain([ascii_line])) == 2
-
-
-def test_prediction_page_shows_errors_only_and_steps_through_images(seeded: Home) -> None:
-    root = seeded.run("1").root
-    (root / "images").mkdir()
-    for kind, colours in (("image", "abab"), ("truth", "aaaa"), ("prediction", "aaba")):
-        picture = Image.new("RGB", (2, 2))
-        picture.putdata([(255, 0, 0) if c == "a" else (0, 0, 255) for c in colours])
-        picture.resize((8, 8), Image.Resampling.NEAREST).save(root / "images" / f"{kind}.png")
-    event = {f"{kind}": f"images/{kind}.png" for kind in ("image", "truth", "prediction")}
-    add_images(seeded, [{**event, "index": 0, "name": "first"}, {**event, "index": 1, "name": "second\x1b[31m"}])
-    lines = predictions.predictions(seeded, "1", 160, 30, False, 0)
-    assert "image 1/2 first" in plain(lines)
-    assert "image 2/2 second" in plain(predictions.predictions(seeded, "1", 160, 30, False, 3))
-    assert "\x1b" not in plain(predictions.predictions(seeded, "1", 160, 30, False, 1))
-    assert {"image", "truth", "prediction", "errors"} <= set(plain(lines).split())
-    blocks = predictions._errors(
-        str(root / "images" / "truth.png"), str(root / "images" / "prediction.png"), 0.0, 8, 4, False
-    )
-    styles = [style for line in blocks for _, style in line]
-    assert {"#0000ff on #0000ff", "#000000 on #000000"} == set(styles), "black where both agree"
-
-
-def test_prediction_page_shows_what_was_predicted_then_and_names_its_colours(seeded: Home) -> None:
-    root = seeded.run("1").root
-    (root / "images").mkdir()
-    palette = [10, 20, 30, 200, 0, 0, 0, 0, 250]
-    for name, index in (("truth", 1), ("early", 2), ("late", 1)):
-        picture = Image.new("P", (8, 8), index)
-        picture.putpalette(palette)
-        picture.save(root / "images" / f"{name}.png")
-    same = {"image": "images/truth.png", "truth": "images/truth.png", "index": 0, "name": "street"}
-    add_images(seeded, [{**same, "prediction": "images/early.png"}, {**same, "prediction": "images/late.png"}])
-    connection = sqlite3.connect(seeded.database)
-    connection.execute("UPDATE events SET global_step = 200 WHERE kind = 'image' AND \"values\" LIKE '%early%'")
-    connection.execute("UPDATE events SET global_step = 400 WHERE kind = 'image' AND \"values\" LIKE '%late%'")
-    connection.commit()
-    connection.close()
-    early = predictions.predictions(seeded, "1", 160, 30, False, until=250)
-    late = predictions.predictions(seeded, "1", 160, 30, False)
-    assert CLASSES[1] in plain(early[-1:]) and CLASSES[2] in plain(early[-1:])
-    assert CLASSES[1] in plain(late[-1:]) and CLASSES[2] not in plain(late[-1:]), "only classes that occur"
-    assert ("  ", "#c80000 on #c80000") in late[-1]
-    assert "no predictions yet" in plain(predictions.predictions(seeded, "1", 160, 30, False, until=199))
-
-
-def add_images(home: Home, events: list[dict[str, object]]) -> None:
-    """Image events of run 1, as the evaluation writes them."""
-    import json
-    import sqlite3
-
-    connection = sqlite3.connect(home.database)
-    for number, values in enumerate(events):
-        body = json.dumps({**values, "kind": "validation"})
-        connection.execute(
-            'INSERT INTO events (run_id, attempt, seq, kind, stage, step, global_step, t, "values")'
-            " VALUES (1, 1, ?, 'image', 'evaluate', 1, 451, 0, ?)",
-            [10_000 + number, body],
-        )
-    connection.commit()
-    connection.close()
-
-
-def test_picture_outside_the_run_or_damaged_is_not_shown(seeded: Home, tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
-    root = seeded.run("1").root
-    (root / "bad.png").write_bytes(b"no picture")
-    files = {"image": f"../../../{tmp_path.name}/secret.png", "truth": "bad.png", "prediction": "gone.png"}
-    add_images(seeded, [{**files, "index": 0, "name": "x"}])
-    text = plain(predictions.predictions(seeded, "1", 160, 30, False))
-    assert text.count("missing") == 2 and "cannot be read" in text
+# ---- blocks --------------------------------------------------------------------------------------------------------
 
 
 def test_blocks_beside_each_other_keep_their_widths() -> None:

@@ -15,6 +15,7 @@ from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
 from mmtui.services.live import Changes
 from mmtui.tui.actions import footer_text
+from mmtui.tui.graphics import Body, Box, Placed
 from mmtui.tui.screens.common import CommonScreen
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line
@@ -22,6 +23,8 @@ from mmtui.tui.widgets.panels import Line
 LOOK_SECONDS = 1.0
 TITLE_DASHES = 6
 """Cells that are drawn around a title."""
+TOP = 2
+"""Lines above the body: header and tabs."""
 
 
 class PageScreen(CommonScreen):
@@ -128,6 +131,17 @@ class PageScreen(CommonScreen):
         panel.show(shown, self._title(len(shown), room))
         self.set_text("#header", f" mmtui  {self.title_of()}{self.program.link.words()}")
         self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2, self.tab_name)}")
+        self.call_after_refresh(self.program.place_pictures)
+
+    def pictures(self) -> dict[Box, Placed]:
+        """Pictures in pixels that lie over the lines, by their boxes on the screen: those that can be seen whole."""
+        found = {}
+        room = max(self.app.size.height - 3, 1)
+        for picture in self.body.placed if isinstance(self.body, Body) else ():
+            top = picture.line - self.offset_lines
+            if top >= 0 and top + picture.rows <= room:
+                found[(picture.column, top + TOP, picture.columns, picture.rows)] = picture
+        return found
 
     def _title(self, count: int, room: int) -> str:
         """The tabs, and which lines are shown; close together where the screen is narrow."""

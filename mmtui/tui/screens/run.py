@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,6 +47,7 @@ class RunScreen(ChartedScreen, RunDeeds):
         self.found: tuple[str, list[int]] = ("", [])
         """What was looked for in the lines that are shown, and where it stands."""
         self.place = -1
+        self.alone = ""
 
     def run_ids(self) -> list[str]:
         """The run, and those over its charts."""
@@ -89,7 +91,10 @@ class RunScreen(ChartedScreen, RunDeeds):
             view = classes.View(self.sort, self.baseline(), self.view.moment)
             return self.taken(classes.classes(home, self.run_id, size, ascii_only, view, focus))
         if tab == "predictions":
-            return predictions.predictions(home, self.run_id, width, height, ascii_only, self.number, self.view.moment)
+            choice = predictions.Choice(self.number, self.alone, self.view.moment)
+            return predictions.predictions(
+                home, self.run_id, width, height, self.program.look, choice, self.program.no_pictures
+            )
         if tab == "log":
             wanted = self.wanted
             lines, places = log.log(home, self.run_id, width, ascii_only, self.view.moment, wanted)
@@ -156,6 +161,46 @@ class RunScreen(ChartedScreen, RunDeeds):
     def action_show_log(self) -> None:
         """The tab with the trainer's output."""
         self.action_turn(self.TABS.index("log") - self.tab)
+
+    def action_slide(self, steps: int) -> None:
+        """Move the slider: every tab shows the run as it was at that step; on predictions
+        from evaluation to evaluation."""
+        if self.TABS[self.tab] == "predictions" and (known := predictions.moments(self.program.home, self.run_id)):
+            self._to_evaluation(known, steps)
+        else:
+            super().action_slide(steps)
+
+    def _to_evaluation(self, known: Sequence[int], steps: int) -> None:
+        """The evaluation before or behind the one that is shown; behind the last one is the newest of everything."""
+        here = len(known) - 1 if self.view.moment is None else bisect_right(known, self.view.moment) - 1
+        there = max(here + steps, 0)
+        self.view = replace(self.view, moment=known[there] if there < len(known) - 1 else None)
+        self.redraw()
+
+    def action_alone(self) -> None:
+        """The marked panel, or one picture, over the whole screen, and back."""
+        if self.TABS[self.tab] == "predictions":
+            self._show_alone("" if self.alone else "prediction")
+        else:
+            super().action_alone()
+
+    def action_next_pane(self, steps: int) -> None:
+        """Mark another panel; of predictions the next picture alone."""
+        if self.TABS[self.tab] == "predictions":
+            here = predictions.ALONE.index(self.alone) if self.alone else -1
+            self._show_alone(predictions.ALONE[(here + steps) % len(predictions.ALONE)])
+        else:
+            super().action_next_pane(steps)
+
+    def _show_alone(self, kind: str) -> None:
+        self.alone, self.offset_lines = kind, 0
+        self.redraw()
+
+    def action_next_way(self) -> None:
+        """Pictures as blocks, by kitty's protocol, as sixel."""
+        if self.TABS[self.tab] == "predictions":
+            self.say(self.program.next_way())
+            self.redraw()
 
     def action_search(self) -> None:
         """Ask for words to look for in the output."""

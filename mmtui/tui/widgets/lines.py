@@ -48,8 +48,8 @@ def recolor(colors: Mapping[str, str]) -> None:
 
 @lru_cache(maxsize=4096)
 def style_of(name: str) -> Style:
-    """A style by name; ``#rrggbb on #rrggbb`` for pictures; none for a name that is not known."""
-    return Style.parse(name) if name.startswith("#") else STYLES.get(name, STYLES[""])
+    """A style by name; ``#rrggbb on #rrggbb`` or one of both for pictures; none for a name that is not known."""
+    return Style.parse(name) if name.startswith(("#", "on #")) else STYLES.get(name, STYLES[""])
 
 
 class LinesPanel(Widget):
