@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.mixmatch.host_crops import cut_windows
+
 CANDIDATES_PER_PATCH = 5
 """How many centres are drawn for every wanted patch (reference release: 5)."""
+
+EARLY = 2
+"""How many centres per wanted patch are looked at before all of them are."""
+
+LARGEST_EXACT = 2**24
+"""Numbers of pixels that float32 holds exactly, sums of them included."""
 
 LABELS = 256
 """Label values there can be: classes and void."""
@@ -108,7 +116,7 @@ def sample_patches(
     back in order. Background patches are not tested. Source: reference ``resources/create_patch.py``.
 
     Args:
-        label_maps: int64 (B, H, W), classes and ``ignore_index``.
+        label_maps: (B, H, W), classes and ``ignore_index``; int64, or uint8, which is read far faster.
         per_image: patches per image P.
         size: smallest and largest side, pixels; a uniform integer between them is rounded down to even. An odd
             smallest side counts as the even one above it.
@@ -132,12 +140,15 @@ def sample_patches(
         raise ValueError(f"unknown centres {centres!r}; there are {', '.join(DRAWS)}")
     if reference_compat:
         background = 0
+    if label_maps.dtype != torch.uint8 or not {ignore_index, background or 0} <= set(range(LABELS)):
+        label_maps = label_maps.long()  # a byte would be compared with the lowest byte of such a label
     quota = 0 if background is None else min(max(1, int(per_image * background_ratio)), per_image - 1)
     wanted = per_image - quota
 
     everything, behind, before = _pools(label_maps, background, ignore_index)
     front = _draw(label_maps, before, everything, wanted * CANDIDATES_PER_PATCH, sides, generator, centres)
-    chosen, rejected, topped = _choose(front, wanted, label_maps.shape[1:], overlap, reference_compat)
+    choose = _choose_soon if label_maps.device.type == "cpu" else _choose
+    chosen, rejected, topped = choose(front, wanted, label_maps.shape[1:], overlap, reference_compat)
     parts = [front.take(chosen)]
     if quota:
         back = _draw(label_maps, behind, everything, quota, sides, generator)
@@ -154,6 +165,22 @@ def _even_sides(size: tuple[int, int]) -> tuple[int, int]:
     if not 2 <= even <= high:
         raise ValueError(f"size must be (smallest, largest) side with an even number of 2 or more between, got {size}")
     return even, high
+
+
+def _choose_soon(
+    candidates: _Candidates, wanted: int, bounds: tuple[int, ...], overlap: float, compat: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``_choose`` of the first candidates alone, and of all for images where those do not suffice.
+
+    Candidates behind the last one kept do not count, and the grid of half as many windows has a quarter of the cells.
+    """
+    first = _Candidates(*(part[:, : EARLY * wanted] for part in candidates.all()))
+    found = _choose(first, wanted, bounds, overlap, compat)
+    short = found[2].nonzero().flatten()
+    if len(short) and first.cy.shape[1] < candidates.cy.shape[1]:
+        rest = _choose(_Candidates(*(part[short] for part in candidates.all())), wanted, bounds, overlap, compat)
+        found = tuple(one.index_copy(0, short, other) for one, other in zip(found, rest, strict=True))  # type: ignore[assignment]
+    return found
 
 
 def _check(label_maps: Tensor, per_image: int, background_ratio: float, overlap: float) -> None:
@@ -178,11 +205,18 @@ def _pools(label_maps: Tensor, background: int | None, ignore_index: int) -> tup
     def before(labels: Tensor) -> Tensor:
         return (labels != background) & labelled(labels)
 
-    rows = _row_counts(labelled(label_maps))
+    rows = label_maps.shape[2] - _row_counts(_equals(label_maps, ignore_index))
     if background is None or background == ignore_index:
         return _Pool(labelled, rows), _Pool(behind, torch.zeros_like(rows)), _Pool(labelled, rows)
-    rows_behind = _row_counts(label_maps == background)
+    rows_behind = _row_counts(_equals(label_maps, background))
     return _Pool(labelled, rows), _Pool(behind, rows_behind), _Pool(before, rows - rows_behind)
+
+
+def _equals(label_maps: Tensor, value: int) -> Tensor:
+    """Pixels of one label. NumPy compares bytes several times as fast as torch does on a CPU."""
+    if label_maps.device.type == "cpu":
+        return torch.from_numpy(label_maps.numpy() == value)
+    return label_maps == value
 
 
 def _row_counts(flags: Tensor) -> Tensor:
@@ -213,7 +247,7 @@ def _draw(
     image = torch.arange(len(label_maps), device=label_maps.device)[:, None]
     low, high = sides
     side = low + (uniform[1] * (high - low + 1)).long().clamp(max=high - low)
-    return _Candidates(cy, cx, side - side % 2, label_maps[image, cy, cx])
+    return _Candidates(cy, cx, side - side % 2, label_maps[image, cy, cx].long())
 
 
 def _uniform_pixels(
@@ -240,7 +274,7 @@ def _balanced_pixels(
     """The same, but every class of the pool is as likely as any other: a pixel weighs 1 / pixels of its class."""
     batch, height, width = label_maps.shape
     image = torch.arange(batch, device=label_maps.device)
-    flat = label_maps.flatten(1) + image[:, None] * LABELS
+    flat = label_maps.flatten(1).long() + image[:, None] * LABELS
     counts = torch.bincount(flat.flatten(), minlength=batch * LABELS).view(batch, LABELS)
     labels = torch.arange(LABELS, device=label_maps.device).expand(batch, LABELS)
     allowed = torch.where(empty, fallback.member(labels), pool.member(labels)) & (counts > 0)
@@ -294,6 +328,8 @@ def _choose(
     number = torch.zeros(len(own), dtype=torch.int64, device=own.device)
     kept, tested = [], []
     on_cpu = own.device.type == "cpu"
+    if on_cpu and bounds[0] * bounds[1] <= LARGEST_EXACT:
+        rows, columns, free = rows.float(), columns.float(), free.float()
     for k in range(own.shape[1]):
         missing = number < wanted
         # A GPU would have to be waited for to learn this; it goes through all candidates instead.
@@ -358,6 +394,15 @@ def crop_patches(images: Tensor, patches: Patches, output_size: int = 128, fill:
     dtype = images.dtype if images.is_floating_point() else torch.float32
     if len(patches) == 0:
         return images.new_zeros((0, images.shape[1], output_size, output_size), dtype=dtype)
+    if images.device.type == "cpu" and not images.requires_grad:
+        shape = (len(patches), images.shape[1], output_size, output_size)
+        result = torch.empty(shape, dtype=torch.promote_types(dtype, torch.float32))
+        return cut_windows(images, patches, result, fill).to(dtype)
+    return _crop_on_device(images, patches, output_size, fill, dtype)
+
+
+def _crop_on_device(images: Tensor, patches: Patches, output_size: int, fill: float, dtype: torch.dtype) -> Tensor:
+    """The same in operations on the whole batch, for GPUs and for gradients."""
     # Positions need float32 at least: half precision cannot tell neighbouring pixels apart.
     exact = images.to(torch.promote_types(dtype, torch.float32))
     most, slot = _slots(patches.image, len(images))

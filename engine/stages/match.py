@@ -13,15 +13,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
 from engine.config.schema import MatchConfig
-from engine.data.pipeline import epoch_indices, next_draw, normalise, sample_crops
+from engine.data.pipeline import epoch_indices, next_draw, sample_crops
+from engine.host import one_thread
 from engine.mixmatch.graph import MatchGraph, build_match_graph
 from engine.mixmatch.loss import contrast_loss, triplet_loss
-from engine.mixmatch.patches import Patches, crop_patches, join, sample_patches
+from engine.mixmatch.patches import Patches, join, sample_patches
 from engine.mixmatch.stats import StarvationCounter, graph_statistics, project_2d
 from engine.models import Backbone
 from engine.stages.base import Context
 from engine.stages.match_pictures import save_match_pictures
 from engine.stages.memory import MemoryGuard
+from engine.stages.patch_inputs import Buffer, patch_inputs
 from engine.stages.training import Updater, backward
 
 PROJECTIONS = 8
@@ -58,6 +60,7 @@ class MatchStage:
         self.guard = MemoryGuard(context, self.module, self.name, config.images * config.patches_per_image)
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.starvation = StarvationCounter(self.data.num_classes)
+        self.buffers = [Buffer() for _ in range(self.graphs)]
         self.last: tuple[Patches, Tensor, MatchGraph, Tensor] | None = None
 
     @property
@@ -157,22 +160,27 @@ class MatchStage:
         """Patches of one batch of images and their pixels (N, C, output_size, output_size)."""
         config, generator = self.config, partial(self.context.generator, step=draw, rank=0)
         indices = epoch_indices(self.order_seed, draw, config.images, len(self.data))
-        images, labels = sample_crops(self.data, indices, config.crop, generator("match/crop"))
+        crops = generator("match/crop")
+        images, labels = sample_crops(
+            self.data, indices, config.crop, crops, label_dtype=torch.uint8, channels_last=True
+        )
         following = next_draw(draw, config.graphs, self.graphs, self.context.rank)
         self.data.expect(lambda: epoch_indices(self.order_seed, following, config.images, len(self.data)))
-        patches = sample_patches(
-            labels,
-            config.patches_per_image,
-            size=config.patch_size,
-            background=config.background,
-            background_ratio=config.background_ratio,
-            overlap=config.overlap,
-            generator=generator("match/patches"),
-            reference_compat=self.compat,
-            centres=config.centres,
-        )
-        inputs = normalise(images, self.context.recipe.model.input)
-        return patches, crop_patches(inputs, patches, output_size=config.output_size)
+        with one_thread():  # many operations on little data
+            patches = sample_patches(
+                labels,
+                config.patches_per_image,
+                size=config.patch_size,
+                background=config.background,
+                background_ratio=config.background_ratio,
+                overlap=config.overlap,
+                generator=generator("match/patches"),
+                reference_compat=self.compat,
+                centres=config.centres,
+            )
+        # Only a graph over all batches of a step needs the patches of several at once.
+        into = self.buffers[draw % self.graphs if config.graph_scope == "global" else 0]
+        return patches, patch_inputs(images, patches, config.output_size, self.context.recipe.model.input, into)
 
     def observe(self, done: int) -> dict[str, float]:
         if self.last is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from engine.mixmatch.patches import Patches, _Candidates, _choose, _row_counts, sample_patches
+from engine.mixmatch.patches import Patches, _Candidates, _choose, _choose_soon, _row_counts, sample_patches
 
 VOID = 255
 
@@ -178,16 +179,19 @@ def naive_choice(
     return (kept + rejected)[:wanted], len(rejected)
 
 
+@pytest.mark.parametrize("choose", [_choose, _choose_soon])
 @pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.6, 0.7])
-def test_choose_random_windows_agree_with_a_mask_of_pixels(overlap: float, compat: bool) -> None:
+def test_choose_random_windows_agree_with_a_mask_of_pixels(
+    overlap: float, compat: bool, choose: Callable[..., tuple[Tensor, Tensor, Tensor]]
+) -> None:
     source = np.random.default_rng(7)
     wanted, bounds = 6, (48, 64)
     boxes = source.integers([0, 0, 1], [48, 64, 21], (60, 30, 3)) * [1, 1, 2]
     # Half of the images have few places, so that windows repeat and overlap by round shares.
     boxes[30:] = boxes[30:] // 8 * 8 + [0, 0, 4]
     cy, cx, side = torch.from_numpy(boxes).unbind(2)
-    chosen, rejected, topped = _choose(_Candidates(cy, cx, side, cy), wanted, bounds, overlap, compat)
+    chosen, rejected, topped = choose(_Candidates(cy, cx, side, cy), wanted, bounds, overlap, compat)
     expected = [naive_choice(rows, wanted, bounds, overlap, compat) for rows in boxes]
     assert chosen.tolist() == [picks for picks, _ in expected]
     assert rejected.tolist() == [count for _, count in expected]
@@ -328,6 +332,27 @@ def test_sample_patches_equal_seeds_give_equal_patches() -> None:
         assert torch.equal(getattr(first, field.name), getattr(second, field.name))
     other = Case(case.labels, 6, (4, 16), 0, 0.1, 0.6, seed=12).draw()
     assert not torch.equal(first.cy, other.cy)
+
+
+@pytest.mark.parametrize("centres", ["uniform", "balanced"])
+@pytest.mark.parametrize("background", [0, 3, None, 300])
+@pytest.mark.parametrize("ignore_index", [VOID, -1, 256])
+def test_sample_patches_bytes_and_int64_labels_give_equal_patches(
+    centres: str, background: int | None, ignore_index: int
+) -> None:
+    labels = label_maps(6, 40, 48, 3)
+    if ignore_index != VOID:
+        labels[labels == VOID] = 4
+
+    def draw(maps: Tensor) -> Patches:
+        return sample_patches(
+            maps, 7, (4, 20), background, ignore_index=ignore_index, centres=centres, generator=generator(5)
+        )
+
+    wide, narrow = draw(labels), draw(labels.to(torch.uint8))
+    for field in fields(Patches):
+        first, second = getattr(wide, field.name), getattr(narrow, field.name)
+        assert first.dtype == second.dtype and torch.equal(first, second), field.name
 
 
 def test_sample_patches_does_not_touch_the_global_random_state() -> None:
