@@ -5,23 +5,18 @@ Shapes: B images, H and W their sides in pixels, K candidates per image, P patch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.mixmatch.host_choice import choose_windows
 from engine.mixmatch.host_crops import cut_windows
 
 CANDIDATES_PER_PATCH = 5
 """How many centres are drawn for every wanted patch (reference release: 5)."""
-
-EARLY = 2
-"""How many centres per wanted patch are looked at before all of them are."""
-
-LARGEST_EXACT = 2**24
-"""Numbers of pixels that float32 holds exactly, sums of them included."""
 
 LABELS = 256
 """Label values there can be: classes and void."""
@@ -147,8 +142,7 @@ def sample_patches(
 
     everything, behind, before = _pools(label_maps, background, ignore_index)
     front = _draw(label_maps, before, everything, wanted * CANDIDATES_PER_PATCH, sides, generator, centres)
-    choose = _choose_soon if label_maps.device.type == "cpu" else _choose
-    chosen, rejected, topped = choose(front, wanted, label_maps.shape[1:], overlap, reference_compat)
+    chosen, rejected, topped = _choose(front, wanted, label_maps.shape[1:], overlap, reference_compat)
     parts = [front.take(chosen)]
     if quota:
         back = _draw(label_maps, behind, everything, quota, sides, generator)
@@ -165,22 +159,6 @@ def _even_sides(size: tuple[int, int]) -> tuple[int, int]:
     if not 2 <= even <= high:
         raise ValueError(f"size must be (smallest, largest) side with an even number of 2 or more between, got {size}")
     return even, high
-
-
-def _choose_soon(
-    candidates: _Candidates, wanted: int, bounds: tuple[int, ...], overlap: float, compat: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``_choose`` of the first candidates alone, and of all for images where those do not suffice.
-
-    Candidates behind the last one kept do not count, and the grid of half as many windows has a quarter of the cells.
-    """
-    first = _Candidates(*(part[:, : EARLY * wanted] for part in candidates.all()))
-    found = _choose(first, wanted, bounds, overlap, compat)
-    short = found[2].nonzero().flatten()
-    if len(short) and first.cy.shape[1] < candidates.cy.shape[1]:
-        rest = _choose(_Candidates(*(part[short] for part in candidates.all())), wanted, bounds, overlap, compat)
-        found = tuple(one.index_copy(0, short, other) for one, other in zip(found, rest, strict=True))  # type: ignore[assignment]
-    return found
 
 
 def _check(label_maps: Tensor, per_image: int, background_ratio: float, overlap: float) -> None:
@@ -296,7 +274,7 @@ def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Gene
     return torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
 
 
-def _window(candidates: _Candidates, bounds: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _window(candidates: _Candidates, bounds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Window edges y0, y1, x0, x1, each (B, K), clipped at the image of ``bounds`` (H, W)."""
     half = candidates.size // 2
     height, width = bounds
@@ -309,32 +287,38 @@ def _window(candidates: _Candidates, bounds: tuple[int, ...]) -> tuple[Tensor, T
 
 
 def _choose(
-    candidates: _Candidates, wanted: int, bounds: tuple[int, ...], overlap: float, compat: bool
+    candidates: _Candidates, wanted: int, bounds: Sequence[int], overlap: float, compat: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Greedy choice in candidate order, all images at once.
-
-    What is not covered yet is held on the grid of all window edges, whose cells are covered wholly or not at all:
-    exact, and a hundred times smaller than a mask of pixels.
+    """Greedy choice in candidate order.
 
     Returns:
         indices (B, wanted) of the chosen candidates, and per image the numbers rejected and taken back, (B,).
     """
-    y0, y1, x0, x1 = _window(candidates, bounds)
+    edges = _window(candidates, bounds)
+    y0, y1, x0, x1 = edges
+    area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
+    if area.device.type == "cpu":
+        return choose_windows(edges, area, wanted, bounds, overlap)
+    return _choose_on_device(edges, area, wanted, overlap)
+
+
+def _choose_on_device(
+    edges: tuple[Tensor, Tensor, Tensor, Tensor], area: Tensor, wanted: int, overlap: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for all images at once, without waiting for the device: it goes through all candidates.
+
+    What is not covered yet is held on the grid of all window edges, whose cells are covered wholly or not at all:
+    exact, and a hundred times smaller than a mask of pixels.
+    """
+    y0, y1, x0, x1 = edges
     rows, heights = _cells(y0, y1)
     columns, widths = _cells(x0, x1)
     own = ((y1 - y0) * (x1 - x0)).double()
-    area = candidates.size[:, :1].double().square().expand_as(own) if compat else own
     free = heights[:, :, None] * widths[:, None, :]
     number = torch.zeros(len(own), dtype=torch.int64, device=own.device)
     kept, tested = [], []
-    on_cpu = own.device.type == "cpu"
-    if on_cpu and bounds[0] * bounds[1] <= LARGEST_EXACT:
-        rows, columns, free = rows.float(), columns.float(), free.float()
     for k in range(own.shape[1]):
         missing = number < wanted
-        # A GPU would have to be waited for to learn this; it goes through all candidates instead.
-        if on_cpu and not bool(missing.any()):
-            break
         row, column = rows[:, k], columns[:, k]
         uncovered = (torch.bmm(row[:, None], free)[:, 0] * column).sum(dim=1)
         keep = missing & ((own[:, k] - uncovered) / area[:, k] <= overlap)
@@ -342,9 +326,8 @@ def _choose(
         kept.append(keep)
         tested.append(missing)
         free.addcmul_(free * (row * keep[:, None])[:, :, None], column[:, None], value=-1)
-    untested = own.shape[1] - len(kept)
-    is_kept = F.pad(torch.stack(kept, dim=1), (0, untested))
-    rejected = (F.pad(torch.stack(tested, dim=1), (0, untested)) & ~is_kept).sum(dim=1)
+    is_kept = torch.stack(kept, dim=1)
+    rejected = (torch.stack(tested, dim=1) & ~is_kept).sum(dim=1)
     order = torch.argsort((~is_kept).to(torch.uint8), dim=1, stable=True)
     return order[:, :wanted], rejected, wanted - number
 
@@ -358,7 +341,7 @@ def _cells(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _collect(
-    parts: list[_Candidates], usable: Tensor, bounds: tuple[int, ...], rejected: Tensor, topped: Tensor
+    parts: list[_Candidates], usable: Tensor, bounds: Sequence[int], rejected: Tensor, topped: Tensor
 ) -> Patches:
     image = usable.nonzero()
     joined = _Candidates(*(torch.cat(kind, dim=1)[image[:, 0]] for kind in zip(*(p.all() for p in parts), strict=True)))

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from engine.mixmatch.patches import Patches, _Candidates, _choose, _choose_soon, _row_counts, sample_patches
+from engine.mixmatch.patches import (
+    Patches,
+    _Candidates,
+    _choose,
+    _choose_on_device,
+    _row_counts,
+    _window,
+    sample_patches,
+)
 
 VOID = 255
 
@@ -179,7 +187,16 @@ def naive_choice(
     return (kept + rejected)[:wanted], len(rejected)
 
 
-@pytest.mark.parametrize("choose", [_choose, _choose_soon])
+def by_tensors(
+    candidates: _Candidates, wanted: int, bounds: tuple[int, int], overlap: float, compat: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The way of GPUs, on the CPU."""
+    y0, y1, x0, x1 = edges = _window(candidates, bounds)
+    area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
+    return _choose_on_device(edges, area, wanted, overlap)
+
+
+@pytest.mark.parametrize("choose", [_choose, by_tensors])
 @pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.6, 0.7])
 def test_choose_random_windows_agree_with_a_mask_of_pixels(
