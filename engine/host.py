@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -24,3 +25,15 @@ def one_thread() -> Iterator[None]:
     finally:
         if before > 1:
             torch.set_num_threads(before)
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether to compute in the ways made for CPUs: they read values, for which a GPU would have to be waited for."""
+    return tensor.device.type == "cpu"
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the host on ``device``. A GPU is not waited for: it copies from pinned memory in its turn."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

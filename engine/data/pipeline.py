@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine import host
 from engine.data.augment import draw_factors, gather_resized, jitter_colours, resized
 from engine.data.dataset import VOID, SegmentationData
 
@@ -82,7 +83,7 @@ def sample_crops(
         data = data.take(indices)
         indices = torch.arange(len(data))
     device = data.device
-    indices = indices.to(device)
+    indices = host.send(indices, device)
     draw = torch.rand((3, len(indices)), generator=generator, device=generator.device, dtype=torch.float64)
     draw = draw.to(device)
     sizes = data.sizes[indices]
@@ -92,7 +93,7 @@ def sample_crops(
     offsets = _offsets(new_sizes, crop, draw[:2].T)
     flip = (draw[2] < 0.5) if mirror else torch.zeros(len(indices), dtype=torch.bool, device=device)
     steps = torch.arange(crop, device=device)
-    if device.type == "cpu" and new_sizes is sizes and not colour_jitter:
+    if host.on_host(sizes) and new_sizes is sizes and not colour_jitter:
         images, labels = _copy_windows(data, indices, offsets, flip, crop, channels_last)
         return images, labels.to(label_dtype)
     rows = offsets[:, 0:1] + steps

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine import host
 from engine.mixmatch.host_graph import connected_triplets
 
 CANDIDATES = 8
@@ -116,7 +117,7 @@ def _place(labels: Tensor, generator: torch.Generator | None) -> _Placed:
 
 def _graph_triplets(labels: Tensor, generator: torch.Generator | None, _: Tensor | None = None) -> MatchGraph:
     """Edges to nodes placed before, and where there is none of the kind to any node of it."""
-    if labels.device.type == "cpu":
+    if host.on_host(labels):
         positive, negative, has_negative, order = connected_triplets(labels, generator)
         return MatchGraph(torch.arange(len(labels)), positive, negative, has_negative, order)
     return _graph_on_device(labels, generator)

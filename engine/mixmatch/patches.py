@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine import host
 from engine.mixmatch.host_choice import choose_windows
 from engine.mixmatch.host_crops import cut_windows
 
@@ -192,7 +193,7 @@ def _pools(label_maps: Tensor, background: int | None, ignore_index: int) -> tup
 
 def _equals(label_maps: Tensor, value: int) -> Tensor:
     """Pixels of one label. NumPy compares bytes several times as fast as torch does on a CPU."""
-    if label_maps.device.type == "cpu":
+    if host.on_host(label_maps):
         return torch.from_numpy(label_maps.numpy() == value)
     return label_maps == value
 
@@ -297,7 +298,7 @@ def _choose(
     edges = _window(candidates, bounds)
     y0, y1, x0, x1 = edges
     area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
-    if area.device.type == "cpu":
+    if host.on_host(area):
         return choose_windows(edges, area, wanted, bounds, overlap)
     return _choose_on_device(edges, area, wanted, overlap)
 
@@ -377,7 +378,7 @@ def crop_patches(images: Tensor, patches: Patches, output_size: int = 128, fill:
     dtype = images.dtype if images.is_floating_point() else torch.float32
     if len(patches) == 0:
         return images.new_zeros((0, images.shape[1], output_size, output_size), dtype=dtype)
-    if images.device.type == "cpu" and not images.requires_grad:
+    if host.on_host(images) and not images.requires_grad:
         shape = (len(patches), images.shape[1], output_size, output_size)
         result = torch.empty(shape, dtype=torch.promote_types(dtype, torch.float32))
         return cut_windows(images, patches, result, fill).to(dtype)

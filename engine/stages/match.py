@@ -20,6 +20,7 @@ from engine.mixmatch.loss import contrast_loss, triplet_loss
 from engine.mixmatch.patches import Patches, join, sample_patches
 from engine.mixmatch.stats import StarvationCounter, graph_statistics, project_2d
 from engine.models import Backbone
+from engine.stages.ahead import Ahead
 from engine.stages.base import Context
 from engine.stages.match_pictures import save_match_pictures
 from engine.stages.memory import MemoryGuard
@@ -60,6 +61,7 @@ class MatchStage:
         self.guard = MemoryGuard(context, self.module, self.name, config.images * config.patches_per_image)
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.starvation = StarvationCounter(self.data.num_classes)
+        self.ahead = Ahead(context.device)
         self.buffers = [Buffer() for _ in range(self.graphs)]
         self.last: tuple[Patches, Tensor, MatchGraph, Tensor] | None = None
 
@@ -82,8 +84,7 @@ class MatchStage:
 
     def _loss_and_gradients(self, step: int) -> Tensor:
         """The step's loss without gradient; gradients are left in the parameters."""
-        first = self.context.rank * self.graphs
-        draws = [step * self.config.graphs + first + number for number in range(self.graphs)]
+        draws = self._draws(step)
         if self.config.graph_scope == "global":
             return self._joined(step, draws)
         losses = []
@@ -91,7 +92,13 @@ class MatchStage:
             patches, pixels = self._mix(draw)
             with self._quiet(number + 1 < len(draws)):
                 losses.append(self._tune(patches, patches.label, pixels, draw))
+            self._mix_next(draw)
         return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+
+    def _draws(self, step: int) -> list[int]:
+        """Numbers of the batches of images that this process mixes in one step."""
+        first = step * self.config.graphs + self.context.rank * self.graphs
+        return list(range(first, first + self.graphs))
 
     def _tune(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
         """One graph: embed its patches, tie them, pull and push; its gradients count one share of all graphs'."""
@@ -128,6 +135,7 @@ class MatchStage:
         embeddings = dist.gather_rows(own, capacity)
         loss = self._loss(patches, labels, embeddings, step)
         backward(loss, dist.world_size())  # the mean over processes that follows is of gradients that add up
+        self._mix_next(draws[-1])
         return loss.detach()
 
     def _embed(self, pixels: Tensor) -> Tensor:
@@ -157,6 +165,16 @@ class MatchStage:
         return triplet_loss(embeddings, graph, margin=config.margin, normalizer=normalizer)
 
     def _mix(self, draw: int) -> tuple[Patches, Tensor]:
+        """``_mix_now``, or what it has prepared while the network was busy with the step before."""
+        return self.ahead.take(draw, self._mix_now)
+
+    def _mix_next(self, draw: int) -> None:
+        """Prepare what this process mixes after ``draw``, where that is worth while."""
+        following = next_draw(draw, self.config.graphs, self.graphs, self.context.rank)
+        if self.ahead.active and following < self.total_steps * self.config.graphs:
+            self.ahead.prepare(following, self._mix_now)
+
+    def _mix_now(self, draw: int) -> tuple[Patches, Tensor]:
         """Patches of one batch of images and their pixels (N, C, output_size, output_size)."""
         config, generator = self.config, partial(self.context.generator, step=draw, rank=0)
         indices = epoch_indices(self.order_seed, draw, config.images, len(self.data))

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine import host
 from engine.data.pipeline import GRAY_MEAN, normalise, rgb_constants
 from engine.mixmatch.host_crops import cut_windows
 from engine.mixmatch.patches import Patches, crop_patches
@@ -22,7 +23,7 @@ def patch_inputs(images: Tensor, patches: Patches, side: int, input: Literal["rg
         input: what the network reads.
         into: gives the memory of the result on a CPU; it is used again at the next call with the same buffer.
     """
-    if images.device.type != "cpu":
+    if not host.on_host(images):
         return crop_patches(normalise(images, input), patches, side)
     if input == "gray":
         total = images.to(torch.int16).sum(dim=1, keepdim=True, dtype=torch.int16)
