@@ -14,7 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from engine import determinism, dist
 from engine.config.schema import MatchConfig
 from engine.data.pipeline import epoch_indices, next_draw, sample_crops
+from engine.errors import RecipeError
 from engine.host import one_thread
+from engine.mixmatch.bank import Bank
 from engine.mixmatch.graph import MatchGraph, build_match_graph
 from engine.mixmatch.loss import contrast_loss, triplet_loss
 from engine.mixmatch.patches import Patches, join, sample_patches
@@ -42,6 +44,14 @@ class Embedder(nn.Module):
         return self.backbone.embed(x)
 
 
+class Remembering(nn.Module):
+    """The same backbone with what is remembered: what a checkpoint of a stage with a memory holds."""
+
+    def __init__(self, embedder: Embedder, bank: Bank) -> None:
+        super().__init__()
+        self.backbone, self.bank = embedder.backbone, bank
+
+
 class MatchStage:
     """Tunes the backbone for ``match.steps`` steps."""
 
@@ -54,16 +64,38 @@ class MatchStage:
         self.graphs = context.share_of(config.graphs, "match.graphs")
         self.data = context.data("train")
         self.embedder = Embedder(context.backbone())
-        self.module: nn.Module = context.place(self.embedder).train()
-        self.updater = Updater(self.module, config.optim, config.steps)
+        self.trained: nn.Module = context.place(self.embedder).train()
+        self.bank = self._new_bank()
+        self.module = self.trained if self.bank is None else Remembering(self.embedder, self.bank)
+        self.updater = Updater(self.trained, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = context.distribute(self.module)
-        self.guard = MemoryGuard(context, self.module, self.name, config.images * config.patches_per_image)
+        self.network = context.distribute(self.trained)
+        self.guard = MemoryGuard(context, self.trained, self.name, config.images * config.patches_per_image)
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.starvation = StarvationCounter(self.data.num_classes)
         self.ahead = Ahead(context.device)
         self.buffers = [Buffer() for _ in range(self.graphs)]
+        self.seen: list[tuple[Tensor, Tensor]] = []
         self.last: tuple[Patches, Tensor, MatchGraph, Tensor] | None = None
+
+    def _new_bank(self) -> Bank | None:
+        """An empty memory, if the recipe wants one.
+
+        Raises:
+            RecipeError: processes would have memories of their own, of which a checkpoint holds one.
+        """
+        config, context = self.config, self.context
+        if not config.memory:
+            return None
+        if dist.active() and config.graph_scope == "local":
+            raise RecipeError("match.memory on several processes needs match.graph_scope=global, or set match.memory=0")
+        channels = 1 if context.recipe.model.input == "gray" else 3
+        picture = torch.zeros((1, channels, config.output_size, config.output_size), device=context.device)
+        with torch.no_grad():
+            dimensions = self.embedder.eval()(picture).shape[1]
+        self.embedder.train()
+        nodes = config.memory * config.graphs * config.images * config.patches_per_image
+        return Bank(nodes, dimensions).to(context.device)
 
     @property
     def splits(self) -> int:
@@ -80,11 +112,14 @@ class MatchStage:
         self.updater.apply()
         assert self.last is not None
         self.starvation.update(self.last[1], step + 1)
+        if self.bank is not None:
+            for embeddings, labels in self.seen:
+                self.bank.store(embeddings, labels)
         return {"loss": loss, "lr": lr}
 
     def _loss_and_gradients(self, step: int) -> Tensor:
         """The step's loss without gradient; gradients are left in the parameters."""
-        draws = self._draws(step)
+        draws, self.seen = self._draws(step), []
         if self.config.graph_scope == "global":
             return self._joined(step, draws)
         losses = []
@@ -112,10 +147,10 @@ class MatchStage:
     def _tune_in_portions(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
         """The same with little memory: embed without gradient, differentiate the loss, embed each portion again."""
         portions = pixels.chunk(self.splits)
-        was = [buffer.clone() for buffer in self.module.buffers()]
+        was = [buffer.clone() for buffer in self.trained.buffers()]
         with torch.no_grad():
             embeddings = torch.cat([self._embed(portion) for portion in portions])
-            for buffer, old in zip(self.module.buffers(), was, strict=True):
+            for buffer, old in zip(self.trained.buffers(), was, strict=True):
                 buffer.copy_(old)  # the second pass counts, not both
         leaf = embeddings.detach().requires_grad_()
         loss = self._loss(patches, labels, leaf, draw)
@@ -159,9 +194,19 @@ class MatchStage:
             embeddings=embeddings,
         )
         self.last = (patches, labels, graph, embeddings.detach())
-        if config.loss == "supcon":
-            return contrast_loss(embeddings, labels, graph, config.temperature)
         normalizer = "reference" if self.compat else config.normalizer
+        if self.bank is None:
+            if config.loss == "supcon":
+                return contrast_loss(embeddings, labels, graph, config.temperature)
+            return triplet_loss(embeddings, graph, margin=config.margin, normalizer=normalizer)
+        # Stored at the end of the step, so that a step that is computed again finds the same memory.
+        self.seen.append((embeddings.detach(), labels))
+        generator = self.context.generator("match/memory", draw, rank=0)
+        if config.loss == "supcon":
+            near, _ = self.bank.draw(labels, generator)
+            past = self.bank.embeddings, self.bank.labels, near
+            return contrast_loss(embeddings, labels, graph, config.temperature, past)
+        embeddings, graph = self.bank.extend(embeddings, labels, graph, generator)
         return triplet_loss(embeddings, graph, margin=config.margin, normalizer=normalizer)
 
     def _mix(self, draw: int) -> tuple[Patches, Tensor]:
@@ -224,7 +269,7 @@ class MatchStage:
         self.context.writer.emit("projection", values)
 
     def output(self) -> nn.Module:
-        return self.module
+        return self.trained
 
     def summary(self) -> dict[str, Any]:
         return {"strategy": self.config.strategy, "margin": self.config.margin}
