@@ -12,6 +12,7 @@ from torch import Tensor
 from engine import host
 from engine.data.augment import draw_factors, gather_resized, jitter_colours, resized
 from engine.data.dataset import VOID, SegmentationData
+from engine.data.waiting import counted
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,6 +50,7 @@ def _permutation(seed: int, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
+@counted
 def sample_crops(
     data: SegmentationData,
     indices: Tensor,
