@@ -7,15 +7,21 @@ On a CPU, and on a GPU with ``--device cuda``. See ``bench_graph.py`` and ``benc
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 
+if __name__ != "__main__":
+    # A script of this folder that imports the package ``engine`` finds this file first: hand it the package.
+    sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
+    del sys.modules[__name__]
+    importlib.import_module(__name__)
+
 
 def main() -> None:
-    # This file must not stand in for the package ``engine``.
     sys.path[0] = str(FOLDER.parent)
     options = sys.argv[1:]
     for name, given in (("bench_graph.py", []), ("bench_engine.py", options)):
