@@ -406,3 +406,51 @@ def test_sample_patches_wrong_settings_are_named(change: dict[str, object], mess
     settings_ = {"label_maps": torch.zeros((1, 4, 4), dtype=torch.int64), "per_image": 2, "size": (2, 4), **change}
     with pytest.raises(ValueError, match=message):
         sample_patches(**settings_)  # type: ignore[arg-type]
+
+
+def naive_release(image: list[list[int]], per_image: int, size: tuple[int, int], source: np.random.Generator) -> object:
+    """All rules of the release for one image, in its order, quirks included; boxes (cy, cx, side, label) of patches."""
+    height, width = len(image), len(image[0])
+    behind = max(1, int(per_image * 0.1))
+    wanted = max(1, per_image - behind)
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    front = [(y, x) for y, x in pixels if image[y][x] not in (0, VOID)]
+    back = [(y, x) for y, x in pixels if image[y][x] == 0]
+    front, back = front or back, back or front
+
+    def drawn(pool: list[tuple[int, int]], count: int) -> list[tuple[int, int, int]]:
+        picks = [pool[source.integers(len(pool))] for _ in range(5 * count)]
+        return [(y, x, int(source.integers(size[0], size[1] + 1)) // 2 * 2) for y, x in picks]
+
+    candidates, covered = drawn(front, wanted), set[tuple[int, int]]()
+    first_area, kept = candidates[0][2] ** 2, list[int]()
+    for number, (cy, cx, side) in enumerate(candidates):
+        rows = range(max(0, cy - side // 2), min(cy + side // 2, height))
+        own = {(y, x) for y in rows for x in range(max(0, cx - side // 2), min(cx + side // 2, width))}
+        if len(own & covered) / first_area > 0.6:
+            continue
+        covered |= own
+        kept.append(number)
+    chosen = (kept + [number for number in range(len(candidates)) if number not in kept])[:wanted]
+    boxes = [(*candidates[number], image[candidates[number][0]][candidates[number][1]]) for number in chosen]
+    return tuple(boxes + [(*box, 0) for box in drawn(back, behind)[:behind]])
+
+
+@pytest.mark.parametrize("background", [0, VOID])
+def test_sample_patches_reference_compat_is_distributed_as_the_rules_of_the_release(background: int) -> None:
+    """With background pixels, and without: then patches of a class are called background."""
+    image = torch.full((5, 5), VOID)
+    image[0, 4] = background
+    for label, (y, x) in enumerate([(1, 1), (1, 2), (3, 3)], start=1):
+        image[y, x] = label
+    rounds, rng, plain = 6000, np.random.default_rng(1), image.tolist()
+    found = sample_patches(copies(image, rounds), 3, size=(2, 4), generator=generator(1), reference_compat=True)
+    columns = [getattr(found, name).view(rounds, 3).tolist() for name in ("cy", "cx", "size", "label")]
+    ours = Counter(tuple(zip(*rows, strict=True)) for rows in zip(*columns, strict=True))
+    theirs = Counter(naive_release(plain, 3, (2, 4), rng) for _ in range(rounds))
+    often = [key for key in ours | theirs if ours[key] + theirs[key] >= 20]
+    rare = [counts.total() - sum(counts[key] for key in often) for counts in (ours, theirs)]
+    table = [[counts[key] for key in often] + [left] for counts, left in zip((ours, theirs), rare, strict=True)]
+    table = table if sum(rare) else [row[:-1] for row in table]
+    assert len(often) > 30
+    assert float(stats.chi2_contingency(table).pvalue) > 1e-4
