@@ -183,6 +183,7 @@ def normalise(images: Tensor, input: Literal["rgb", "gray"]) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)  # training, too, uses what an evaluation has made
 def rgb_constants(device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and reciprocal deviation of pixel values 0..255, float32 (1, 3, 1, 1); once made, nothing is sent for them.
 
