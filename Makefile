@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-BENCHES := $(wildcard benchmarks/bench_*.py)
+BENCHES := benchmarks/engine.py $(filter-out %/bench_graph.py %/bench_engine.py,$(wildcard benchmarks/bench_*.py))
 
 .PHONY: help demo test check lint chaos docs bench clean
 

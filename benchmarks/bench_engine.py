@@ -30,13 +30,15 @@ from engine import determinism
 from engine.config import Recipe, load_recipe
 from engine.data.pipeline import epoch_indices, normalise, sample_crops
 from engine.events import SilentWriter
+from engine.host import one_thread
 from engine.mixmatch.graph import build_match_graph
 from engine.mixmatch.loss import triplet_loss
-from engine.mixmatch.patches import crop_patches, sample_patches
+from engine.mixmatch.patches import sample_patches
 from engine.mixmatch.stats import graph_statistics
 from engine.optim import build_optimiser
 from engine.stages import Context, build_stage
 from engine.stages.match import MatchStage
+from engine.stages.patch_inputs import Buffer, patch_inputs
 from engine.stages.segment import SegmentStage, pixel_loss, sample_pixels
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
@@ -66,17 +68,21 @@ def wait(device: torch.device) -> None:
 
 
 def take_turns(device: torch.device, rounds: int, steps: int, **works: Callable[[int], object]) -> dict[str, Timed]:
-    """Milliseconds per step of each work; one uncounted round first."""
+    """Milliseconds per step of each work; one uncounted round first.
+
+    On a CPU with one thread it is the processor's time, which other programs disturb little.
+    """
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     found: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
             wait(device)
-            start = time.perf_counter()
+            start = clock()
             for step in range(turn * steps, (turn + 1) * steps):
                 work(step)
             wait(device)
             if turn:
-                found[name].append(1e3 * (time.perf_counter() - start) / steps)
+                found[name].append(1e3 * (clock() - start) / steps)
     return {name: Timed(name, times) for name, times in found.items()}
 
 
@@ -154,25 +160,30 @@ def parts_of_match(stage: MatchStage, rounds: int, steps: int) -> dict[str, Time
     context, config = stage.context, stage.config
     generator = context.generator("bench")
     indices = epoch_indices(0, 0, config.images, len(stage.data))
-    images, labels = sample_crops(stage.data, indices, config.crop, generator)
-    inputs = normalise(images, context.recipe.model.input)
+    narrow = {"label_dtype": torch.uint8, "channels_last": True}
+    images, labels = sample_crops(stage.data, indices, config.crop, generator, **narrow)
+    buffer = Buffer()
 
     def sample(_: int) -> Any:
-        return sample_patches(
-            labels, config.patches_per_image, config.patch_size, config.background, generator=generator
-        )
+        with one_thread():
+            return sample_patches(
+                labels, config.patches_per_image, config.patch_size, config.background, generator=generator
+            )
+
+    def cut(_: int) -> Tensor:
+        return patch_inputs(images, patches, config.output_size, context.recipe.model.input, buffer)
 
     patches = sample(0)
     graph = build_match_graph(patches.label, config.strategy, generator)
     with torch.no_grad():
-        embeddings = stage.embedder(crop_patches(inputs, patches, config.output_size))
+        embeddings = stage.embedder(cut(0))
     return take_turns(
         context.device,
         rounds,
         steps,
-        crops=lambda _: sample_crops(stage.data, indices, config.crop, generator),
+        crops=lambda _: sample_crops(stage.data, indices, config.crop, generator, **narrow),
         sampling=sample,
-        cutting=lambda _: crop_patches(inputs, patches, config.output_size),
+        cutting=cut,
         graph=lambda _: build_match_graph(patches.label, config.strategy, generator),
         statistics=lambda _: graph_statistics(
             patches.label, graph, embeddings, config.margin, patches, stage.data.num_classes

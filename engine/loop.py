@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from engine.resume import Position, find_position
 from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
-from engine.watch import FiniteWatch, StepClock, out_of_memory
+from engine.watch import FiniteWatch, StepClock, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
 
@@ -245,13 +246,15 @@ def _keep(context: Context, name: str, seconds: float, inputs: dict[str, Any]) -
 def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Echo, replay: Replay, stop: Stop) -> bool:
     """Steps ``start`` to the last of a stage: compute, observe, log, checkpoint, in this order."""
     runtime, total = context.recipe.runtime, stage.total_steps
-    clock, watch = StepClock(stage.images_per_step), FiniteWatch(stage.name)
+    clock = StepClock(stage.images_per_step, published_peak(context.device, runtime.precision))
+    watch = FiniteWatch(stage.name)
     saved_at = time.monotonic()
 
     for step in range(start, total):
         determinism.seed_global(context.recipe.seed, stage.name, rank=context.rank, step=step)
         clock.start()
-        values = stage.step(step)
+        first = step == start and stage.optimiser is not None
+        values = clock.count(partial(stage.step, step)) if first else stage.step(step)
         done = step + 1
         watch.note(values.get("loss"), done)
         clock.stop()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from engine.config.schema import Recipe
+from engine.data import waiting
 from engine.errors import EngineError
+
+Result = TypeVar("Result")
+PUBLISHED_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bf16 FLOP/s from the makers' data sheets, of SXM cards."""
 
 
 class DivergedError(EngineError):
@@ -22,8 +30,11 @@ class OutOfMemoryError(EngineError):
 class StepClock:
     """Seconds per step, without the time that evaluations and checkpoints take."""
 
-    def __init__(self, images_per_step: int) -> None:
-        self.images_per_step = images_per_step
+    def __init__(self, images_per_step: int, peak: float | None = None) -> None:
+        """``peak``: FLOP/s that the device can do at most, None = not known."""
+        self.images_per_step, self.peak = images_per_step, peak
+        self.flops = 0
+        self._data_seconds = waiting.seconds()
         self._began = 0.0
         self._busy, self._steps = 0.0, 0
         self._all_busy, self._all_steps = 0.0, 0
@@ -31,6 +42,13 @@ class StepClock:
     def start(self) -> None:
         """A step begins."""
         self._began = time.perf_counter()
+
+    def count(self, step: Callable[[], Result]) -> Result:
+        """The result of a step whose floating-point operations are counted: those of every later step, too."""
+        with FlopCounterMode(display=False) as counter:
+            result = step()
+        self.flops = int(counter.get_total_flops())
+        return result
 
     def stop(self) -> None:
         """A step ended."""
@@ -40,14 +58,30 @@ class StepClock:
     def rates(self) -> dict[str, float]:
         """Rates since the last call. On a GPU steps are only queued; the report's own sync makes the mean right."""
         seconds = self._busy / max(self._steps, 1)
+        data_seconds = waiting.seconds()
+        share = min((data_seconds - self._data_seconds) / max(self._busy, 1e-9), 1.0)
+        self._data_seconds = data_seconds
         self._all_busy, self._all_steps = self._all_busy + self._busy, self._all_steps + self._steps
         self._busy, self._steps = 0.0, 0
         rates = {"seconds_per_step": seconds, "images_per_second": self.images_per_step / max(seconds, 1e-9)}
+        if self.flops:
+            rates["data_share"] = share
+            rates["tflops"] = self.flops / max(seconds, 1e-9) / 1e12
+            if self.peak is not None:
+                rates["mfu"] = 100 * 1e12 * rates["tflops"] / self.peak
         return {name: float(f"{value:.4g}") for name, value in rates.items()}
 
     def left(self, steps: int) -> float:
         """Seconds that so many more steps will take, by the mean of all steps that ``rates`` has counted."""
         return steps * self._all_busy / max(self._all_steps, 1)
+
+
+def published_peak(device: torch.device, precision: str) -> float | None:
+    """FLOP/s of a GPU by its data sheet, None where it is not known here: other cards, other precisions, CPUs."""
+    if device.type != "cuda" or precision != "bf16":
+        return None
+    card = torch.cuda.get_device_name(device)
+    return next((peak for name, peak in PUBLISHED_PEAK.items() if name in card), None)
 
 
 class FiniteWatch:

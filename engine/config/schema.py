@@ -187,6 +187,12 @@ class MatchConfig(Section):
         "triplet", description="triplet (paper), or supervised contrast over all nodes of the graph"
     )
     temperature: float = Field(0.1, gt=0, le=10, description="supcon: temperature")
+    memory: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="steps whose embeddings are remembered, without gradient, as further ends of edges; 0 = none",
+    )
     centres: Literal["uniform", "balanced"] = Field(
         "uniform", description="patch centres: uniform over pixels (paper), or equally often from every class present"
     )

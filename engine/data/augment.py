@@ -39,7 +39,7 @@ def gather_resized(
     the nearest pixel's. Where ``inside``, bool (B, crop, crop), is false: 0 and 255.
 
     Returns:
-        images uint8 (B, 3, crop, crop), labels int64 (B, crop, crop).
+        images uint8 (B, 3, crop, crop), labels uint8 (B, crop, crop).
     """
     top, bottom, down = _taps(rows, sizes[:, 0:1], new_sizes[:, 0:1])
     left, right, along = _taps(columns, sizes[:, 1:2], new_sizes[:, 1:2])
@@ -57,7 +57,7 @@ def gather_resized(
     near_rows = _nearest(rows, sizes[:, 0:1], new_sizes[:, 0:1])
     near_columns = _nearest(columns, sizes[:, 1:2], new_sizes[:, 1:2])
     labels = data.labels[indices[:, None, None], near_rows[:, :, None], near_columns[:, None, :]]
-    return images, labels.masked_fill_(~inside, VOID).long()
+    return images, labels.masked_fill_(~inside, VOID)
 
 
 def _taps(at: Tensor, size: Tensor, new_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.data.feed import Feed
+from engine.host import send
 
 VOID = 255
 MAX_CLASSES = 255
@@ -83,11 +84,11 @@ class SegmentationData:
         """Some of the images alone, on ``device``; ``indices`` int64 (B,), best on the CPU if the data are fed."""
         names = [self.names[index] for index in indices.tolist()]
         if self.feed is None:
-            indices = indices.to(self.device)
+            indices = send(indices, self.device)
             images, labels = self.images[indices], self.labels[indices]
         else:
             images, labels = self.feed.take(self.images, self.labels, indices)
-        return SegmentationData(images, labels, self.sizes[indices.to(self.device)], names, self.classes)
+        return SegmentationData(images, labels, self.sizes[send(indices, self.device)], names, self.classes)
 
     def batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Images uint8 (B, 3, H, W) and labels uint8 (B, H, W) of ``start`` .. ``stop - 1``, on ``device``.

@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine import host
 from engine.data.augment import draw_factors, gather_resized, jitter_colours, resized
 from engine.data.dataset import VOID, SegmentationData
+from engine.data.waiting import counted
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,6 +50,7 @@ def _permutation(seed: int, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
+@counted
 def sample_crops(
     data: SegmentationData,
     indices: Tensor,
@@ -56,6 +59,8 @@ def sample_crops(
     mirror: bool = True,
     scale_jitter: tuple[float, float] = (1.0, 1.0),
     colour_jitter: float = 0.0,
+    label_dtype: torch.dtype = torch.int64,
+    channels_last: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Random square crops, each mirrored with probability 1/2.
 
@@ -70,15 +75,17 @@ def sample_crops(
         mirror: whether to mirror at all.
         scale_jitter: smallest and largest factor by which an image is resized before it is cropped, drawn uniformly.
         colour_jitter: strength of random brightness and contrast. Both draw no random number when they are off.
+        label_dtype: of the labels that are returned; uint8 is what the data hold.
+        channels_last: how images had best lie in memory, where there is a choice.
 
     Returns:
-        images uint8 (B, 3, crop, crop) and labels int64 (B, crop, crop).
+        images uint8 (B, 3, crop, crop) and labels (B, crop, crop).
     """
     if data.feed is not None:
         data = data.take(indices)
         indices = torch.arange(len(data))
     device = data.device
-    indices = indices.to(device)
+    indices = host.send(indices, device)
     draw = torch.rand((3, len(indices)), generator=generator, device=generator.device, dtype=torch.float64)
     draw = draw.to(device)
     sizes = data.sizes[indices]
@@ -88,6 +95,9 @@ def sample_crops(
     offsets = _offsets(new_sizes, crop, draw[:2].T)
     flip = (draw[2] < 0.5) if mirror else torch.zeros(len(indices), dtype=torch.bool, device=device)
     steps = torch.arange(crop, device=device)
+    if host.on_host(sizes) and new_sizes is sizes and not colour_jitter:
+        images, labels = _copy_windows(data, indices, offsets, flip, crop, channels_last)
+        return images, labels.to(label_dtype)
     rows = offsets[:, 0:1] + steps
     columns = offsets[:, 1:2] + torch.where(flip[:, None], crop - 1 - steps, steps)
     inside = _inside(rows, columns, new_sizes)
@@ -97,7 +107,7 @@ def sample_crops(
         images, labels = gather_resized(data, indices, rows, columns, sizes, new_sizes, inside)
     if colour_jitter:
         images = jitter_colours(images, inside, colour_jitter, generator)
-    return images, labels
+    return images, labels.to(label_dtype)
 
 
 def _offsets(sizes: Tensor, crop: int, draw: Tensor) -> Tensor:
@@ -126,7 +136,29 @@ def _gather(
 
     label_lines = data.labels[indices[:, None], safe_rows]
     labels = label_lines.gather(2, safe_columns[:, None, :].expand(batch, crop, crop))
-    return images, labels.masked_fill_(outside, VOID).long()
+    return images, labels.masked_fill_(outside, VOID)
+
+
+def _copy_windows(
+    data: SegmentationData, indices: Tensor, offsets: Tensor, flip: Tensor, crop: int, channels_last: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The same on a CPU, where a window's lines are copied from where they lie, image by image."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.empty((len(indices), 3, crop, crop), dtype=torch.uint8, memory_format=layout)
+    labels = torch.empty((len(indices), crop, crop), dtype=torch.uint8)
+    # NumPy mirrors without a copy, and writes into every third byte several times as fast as torch.
+    sources, targets = (data.images.numpy(), data.labels.numpy()), (images.numpy(), labels.numpy())
+    rows = zip(*(part.tolist() for part in (indices, offsets, data.sizes[indices], flip)), strict=True)
+    for number, (index, (top, left), (height, width), mirrored) in enumerate(rows):
+        y0, y1 = max(top, 0), min(top + crop, height)
+        x0, x1 = max(left, 0), min(left + crop, width)
+        if (y1 - y0) * (x1 - x0) < crop * crop:
+            targets[0][number], targets[1][number] = 0, VOID
+        window = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+        planes = zip((*sources[0][index], sources[1][index]), (*targets[0][number], targets[1][number]), strict=True)
+        for source, target in planes:
+            (target[:, ::-1] if mirrored else target)[window] = source[y0:y1, x0:x1]
+    return images, labels
 
 
 def _inside(rows: Tensor, columns: Tensor, sizes: Tensor) -> Tensor:
@@ -146,6 +178,17 @@ def normalise(images: Tensor, input: Literal["rgb", "gray"]) -> Tensor:
     values = images.to(torch.float32)
     if input == "gray":
         return values.mean(dim=1, keepdim=True).div_(255.0).sub_(GRAY_MEAN)
-    mean = values.new_tensor(IMAGENET_MEAN).mul_(255.0).view(1, 3, 1, 1)
-    scale = values.new_tensor(IMAGENET_STD).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
-    return (values - mean) * scale
+    mean, scale = rgb_constants(images.device)
+    return values.sub_(mean).mul_(scale) if values is not images else (values - mean) * scale
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)  # training, too, uses what an evaluation has made
+def rgb_constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and reciprocal deviation of pixel values 0..255, float32 (1, 3, 1, 1); once made, nothing is sent for them.
+
+    Nobody may change them.
+    """
+    mean = torch.tensor(IMAGENET_MEAN, device=device).mul_(255.0).view(1, 3, 1, 1)
+    scale = torch.tensor(IMAGENET_STD, device=device).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
+    return mean, scale

@@ -2,7 +2,8 @@
 
 N nodes. Nodes are placed in a random order; each takes one attractive edge to a placed node of its class and one
 rejective edge to a placed node of another class. All of it at once: positions are sorted by class, and the k-th
-earlier node of another class is found by one search over "others before me" counts.
+earlier node of another class is found by one search over "others before me" counts. On a CPU the paper's graph comes
+from ``engine.mixmatch.host_graph``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine import host
+from engine.mixmatch.host_graph import connected_triplets
 
 CANDIDATES = 8
 """Rejective edges among which ``semi_hard`` chooses."""
@@ -113,6 +117,15 @@ def _place(labels: Tensor, generator: torch.Generator | None) -> _Placed:
 
 def _graph_triplets(labels: Tensor, generator: torch.Generator | None, _: Tensor | None = None) -> MatchGraph:
     """Edges to nodes placed before, and where there is none of the kind to any node of it."""
+    if host.on_host(labels):
+        positive, negative, has_negative, order = connected_triplets(labels, generator)
+        return MatchGraph(torch.arange(len(labels)), positive, negative, has_negative, order)
+    return _graph_on_device(labels, generator)
+
+
+def _graph_on_device(labels: Tensor, generator: torch.Generator | None) -> MatchGraph:
+    """The same without waiting for the device: as many operations for any labels, and none whose size depends on
+    them."""
     placed = _place(labels, generator)
     positive = _tied_positives(placed, generator)
     return _triplets(placed, positive, _earlier_others(placed, generator))

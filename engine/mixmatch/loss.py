@@ -43,7 +43,13 @@ def triplet_loss(
     return hinge.sum() / count
 
 
-def contrast_loss(embeddings: Tensor, labels: Tensor, graph: MatchGraph, temperature: float = 0.1) -> Tensor:
+def contrast_loss(
+    embeddings: Tensor,
+    labels: Tensor,
+    graph: MatchGraph,
+    temperature: float = 0.1,
+    memory: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
     """Contrast of each node's attractive edge with all nodes of other classes; an alternative to the paper's loss.
 
     L = (1/N) sum_i -log( e^{s(a_i, p_i)} / (e^{s(a_i, p_i)} + sum_{c_j != c_i} e^{s(a_i, x_j)}) ), s the cosine
@@ -55,6 +61,9 @@ def contrast_loss(embeddings: Tensor, labels: Tensor, graph: MatchGraph, tempera
         labels: int64 (N,), class of each node.
         graph: its attractive edges are used; the rejective ones are not.
         temperature: above 0.
+        memory: remembered unit embeddings (M, D), their labels (M,), below 0 where there is nothing, and for each
+            node the place of a remembered positive (N,), -1 = none. Those of other classes are further negatives of
+            every edge, and each remembered positive is one more edge of its node; L is the mean over all edges.
 
     Returns:
         Scalar. 0 for a batch of one class: there is nothing to contrast with.
@@ -67,7 +76,20 @@ def contrast_loss(embeddings: Tensor, labels: Tensor, graph: MatchGraph, tempera
     scores = (unit @ unit.T) / temperature
     other = labels[:, None] != labels[None, :]
     rejection = scores.masked_fill(~other, -torch.inf)
-    return (torch.logsumexp(torch.cat([attraction[:, None], rejection], dim=1), dim=1) - attraction).mean()
+    if memory is None:
+        return _info_nce(attraction, rejection).mean()
+    past, past_labels, near = memory
+    foreign = (labels[:, None] != past_labels[None, :]) & (past_labels >= 0)
+    rejection = torch.cat([rejection, ((unit @ past.T) / temperature).masked_fill(~foreign, -torch.inf)], dim=1)
+    remembered = (unit * past[near.clamp(min=0)]).sum(dim=1) / temperature
+    there = near >= 0
+    more = torch.where(there, _info_nce(remembered, rejection), 0)
+    return (_info_nce(attraction, rejection).sum() + more.sum()) / (len(graph) + there.sum())
+
+
+def _info_nce(attraction: Tensor, rejection: Tensor) -> Tensor:
+    """-log( e^a / (e^a + sum_j e^{r_j}) ) of attractions (N,) and rejections (N, M)."""
+    return torch.logsumexp(torch.cat([attraction[:, None], rejection], dim=1), dim=1) - attraction
 
 
 def normalise(embeddings: Tensor) -> Tensor:

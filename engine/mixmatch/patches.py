@@ -5,12 +5,16 @@ Shapes: B images, H and W their sides in pixels, K candidates per image, P patch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine import host
+from engine.mixmatch.host_choice import choose_windows
+from engine.mixmatch.host_crops import cut_windows
 
 CANDIDATES_PER_PATCH = 5
 """How many centres are drawn for every wanted patch (reference release: 5)."""
@@ -108,7 +112,7 @@ def sample_patches(
     back in order. Background patches are not tested. Source: reference ``resources/create_patch.py``.
 
     Args:
-        label_maps: int64 (B, H, W), classes and ``ignore_index``.
+        label_maps: (B, H, W), classes and ``ignore_index``; int64, or uint8, which is read far faster.
         per_image: patches per image P.
         size: smallest and largest side, pixels; a uniform integer between them is rounded down to even. An odd
             smallest side counts as the even one above it.
@@ -132,6 +136,8 @@ def sample_patches(
         raise ValueError(f"unknown centres {centres!r}; there are {', '.join(DRAWS)}")
     if reference_compat:
         background = 0
+    if label_maps.dtype != torch.uint8 or not {ignore_index, background or 0} <= set(range(LABELS)):
+        label_maps = label_maps.long()  # a byte would be compared with the lowest byte of such a label
     quota = 0 if background is None else min(max(1, int(per_image * background_ratio)), per_image - 1)
     wanted = per_image - quota
 
@@ -178,11 +184,18 @@ def _pools(label_maps: Tensor, background: int | None, ignore_index: int) -> tup
     def before(labels: Tensor) -> Tensor:
         return (labels != background) & labelled(labels)
 
-    rows = _row_counts(labelled(label_maps))
+    rows = label_maps.shape[2] - _row_counts(_equals(label_maps, ignore_index))
     if background is None or background == ignore_index:
         return _Pool(labelled, rows), _Pool(behind, torch.zeros_like(rows)), _Pool(labelled, rows)
-    rows_behind = _row_counts(label_maps == background)
+    rows_behind = _row_counts(_equals(label_maps, background))
     return _Pool(labelled, rows), _Pool(behind, rows_behind), _Pool(before, rows - rows_behind)
+
+
+def _equals(label_maps: Tensor, value: int) -> Tensor:
+    """Pixels of one label. NumPy compares bytes several times as fast as torch does on a CPU."""
+    if host.on_host(label_maps):
+        return torch.from_numpy(label_maps.numpy() == value)
+    return label_maps == value
 
 
 def _row_counts(flags: Tensor) -> Tensor:
@@ -213,7 +226,7 @@ def _draw(
     image = torch.arange(len(label_maps), device=label_maps.device)[:, None]
     low, high = sides
     side = low + (uniform[1] * (high - low + 1)).long().clamp(max=high - low)
-    return _Candidates(cy, cx, side - side % 2, label_maps[image, cy, cx])
+    return _Candidates(cy, cx, side - side % 2, label_maps[image, cy, cx].long())
 
 
 def _uniform_pixels(
@@ -240,7 +253,7 @@ def _balanced_pixels(
     """The same, but every class of the pool is as likely as any other: a pixel weighs 1 / pixels of its class."""
     batch, height, width = label_maps.shape
     image = torch.arange(batch, device=label_maps.device)
-    flat = label_maps.flatten(1) + image[:, None] * LABELS
+    flat = label_maps.flatten(1).long() + image[:, None] * LABELS
     counts = torch.bincount(flat.flatten(), minlength=batch * LABELS).view(batch, LABELS)
     labels = torch.arange(LABELS, device=label_maps.device).expand(batch, LABELS)
     allowed = torch.where(empty, fallback.member(labels), pool.member(labels)) & (counts > 0)
@@ -262,7 +275,7 @@ def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Gene
     return torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
 
 
-def _window(candidates: _Candidates, bounds: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _window(candidates: _Candidates, bounds: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Window edges y0, y1, x0, x1, each (B, K), clipped at the image of ``bounds`` (H, W)."""
     half = candidates.size // 2
     height, width = bounds
@@ -275,30 +288,38 @@ def _window(candidates: _Candidates, bounds: tuple[int, ...]) -> tuple[Tensor, T
 
 
 def _choose(
-    candidates: _Candidates, wanted: int, bounds: tuple[int, ...], overlap: float, compat: bool
+    candidates: _Candidates, wanted: int, bounds: Sequence[int], overlap: float, compat: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Greedy choice in candidate order, all images at once.
-
-    What is not covered yet is held on the grid of all window edges, whose cells are covered wholly or not at all:
-    exact, and a hundred times smaller than a mask of pixels.
+    """Greedy choice in candidate order.
 
     Returns:
         indices (B, wanted) of the chosen candidates, and per image the numbers rejected and taken back, (B,).
     """
-    y0, y1, x0, x1 = _window(candidates, bounds)
+    edges = _window(candidates, bounds)
+    y0, y1, x0, x1 = edges
+    area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
+    if host.on_host(area):
+        return choose_windows(edges, area, wanted, bounds, overlap)
+    return _choose_on_device(edges, area, wanted, overlap)
+
+
+def _choose_on_device(
+    edges: tuple[Tensor, Tensor, Tensor, Tensor], area: Tensor, wanted: int, overlap: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for all images at once, without waiting for the device: it goes through all candidates.
+
+    What is not covered yet is held on the grid of all window edges, whose cells are covered wholly or not at all:
+    exact, and a hundred times smaller than a mask of pixels.
+    """
+    y0, y1, x0, x1 = edges
     rows, heights = _cells(y0, y1)
     columns, widths = _cells(x0, x1)
     own = ((y1 - y0) * (x1 - x0)).double()
-    area = candidates.size[:, :1].double().square().expand_as(own) if compat else own
     free = heights[:, :, None] * widths[:, None, :]
     number = torch.zeros(len(own), dtype=torch.int64, device=own.device)
     kept, tested = [], []
-    on_cpu = own.device.type == "cpu"
     for k in range(own.shape[1]):
         missing = number < wanted
-        # A GPU would have to be waited for to learn this; it goes through all candidates instead.
-        if on_cpu and not bool(missing.any()):
-            break
         row, column = rows[:, k], columns[:, k]
         uncovered = (torch.bmm(row[:, None], free)[:, 0] * column).sum(dim=1)
         keep = missing & ((own[:, k] - uncovered) / area[:, k] <= overlap)
@@ -306,9 +327,8 @@ def _choose(
         kept.append(keep)
         tested.append(missing)
         free.addcmul_(free * (row * keep[:, None])[:, :, None], column[:, None], value=-1)
-    untested = own.shape[1] - len(kept)
-    is_kept = F.pad(torch.stack(kept, dim=1), (0, untested))
-    rejected = (F.pad(torch.stack(tested, dim=1), (0, untested)) & ~is_kept).sum(dim=1)
+    is_kept = torch.stack(kept, dim=1)
+    rejected = (torch.stack(tested, dim=1) & ~is_kept).sum(dim=1)
     order = torch.argsort((~is_kept).to(torch.uint8), dim=1, stable=True)
     return order[:, :wanted], rejected, wanted - number
 
@@ -322,7 +342,7 @@ def _cells(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _collect(
-    parts: list[_Candidates], usable: Tensor, bounds: tuple[int, ...], rejected: Tensor, topped: Tensor
+    parts: list[_Candidates], usable: Tensor, bounds: Sequence[int], rejected: Tensor, topped: Tensor
 ) -> Patches:
     image = usable.nonzero()
     joined = _Candidates(*(torch.cat(kind, dim=1)[image[:, 0]] for kind in zip(*(p.all() for p in parts), strict=True)))
@@ -358,6 +378,15 @@ def crop_patches(images: Tensor, patches: Patches, output_size: int = 128, fill:
     dtype = images.dtype if images.is_floating_point() else torch.float32
     if len(patches) == 0:
         return images.new_zeros((0, images.shape[1], output_size, output_size), dtype=dtype)
+    if host.on_host(images) and not images.requires_grad:
+        shape = (len(patches), images.shape[1], output_size, output_size)
+        result = torch.empty(shape, dtype=torch.promote_types(dtype, torch.float32))
+        return cut_windows(images, patches, result, fill).to(dtype)
+    return _crop_on_device(images, patches, output_size, fill, dtype)
+
+
+def _crop_on_device(images: Tensor, patches: Patches, output_size: int, fill: float, dtype: torch.dtype) -> Tensor:
+    """The same in operations on the whole batch, for GPUs and for gradients."""
     # Positions need float32 at least: half precision cannot tell neighbouring pixels apart.
     exact = images.to(torch.promote_types(dtype, torch.float32))
     most, slot = _slots(patches.image, len(images))

@@ -20,6 +20,7 @@ FC_STD, FC_BIAS = 0.005, 0.1
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # training, too, uses what an evaluation has made
 def _weights(size: int, target: int, align_corners: bool) -> Tensor:
     """Interpolation matrix (target, size) of one axis, float32."""
     places = torch.arange(target, dtype=torch.float64)

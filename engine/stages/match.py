@@ -13,15 +13,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
 from engine.config.schema import MatchConfig
-from engine.data.pipeline import epoch_indices, next_draw, normalise, sample_crops
+from engine.data.pipeline import epoch_indices, next_draw, sample_crops
+from engine.errors import RecipeError
+from engine.host import one_thread
+from engine.mixmatch.bank import Bank
 from engine.mixmatch.graph import MatchGraph, build_match_graph
 from engine.mixmatch.loss import contrast_loss, triplet_loss
-from engine.mixmatch.patches import Patches, crop_patches, join, sample_patches
+from engine.mixmatch.patches import Patches, join, sample_patches
 from engine.mixmatch.stats import StarvationCounter, graph_statistics, project_2d
 from engine.models import Backbone
+from engine.stages.ahead import Ahead
 from engine.stages.base import Context
 from engine.stages.match_pictures import save_match_pictures
 from engine.stages.memory import MemoryGuard
+from engine.stages.patch_inputs import Buffer, patch_inputs
 from engine.stages.training import Updater, backward
 
 PROJECTIONS = 8
@@ -39,6 +44,14 @@ class Embedder(nn.Module):
         return self.backbone.embed(x)
 
 
+class Remembering(nn.Module):
+    """The same backbone with what is remembered: what a checkpoint of a stage with a memory holds."""
+
+    def __init__(self, embedder: Embedder, bank: Bank) -> None:
+        super().__init__()
+        self.backbone, self.bank = embedder.backbone, bank
+
+
 class MatchStage:
     """Tunes the backbone for ``match.steps`` steps."""
 
@@ -52,14 +65,38 @@ class MatchStage:
         self.data = context.data("train")
         self.images_per_epoch = len(self.data)
         self.embedder = Embedder(context.backbone())
-        self.module: nn.Module = context.place(self.embedder).train()
-        self.updater = Updater(self.module, config.optim, config.steps)
+        self.trained: nn.Module = context.place(self.embedder).train()
+        self.bank = self._new_bank()
+        self.module = self.trained if self.bank is None else Remembering(self.embedder, self.bank)
+        self.updater = Updater(self.trained, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = context.distribute(self.module)
-        self.guard = MemoryGuard(context, self.module, self.name, config.images * config.patches_per_image)
+        self.network = context.distribute(self.trained)
+        self.guard = MemoryGuard(context, self.trained, self.name, config.images * config.patches_per_image)
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.starvation = StarvationCounter(self.data.num_classes)
+        self.ahead = Ahead(context.device)
+        self.buffers = [Buffer() for _ in range(self.graphs)]
+        self.seen: list[tuple[Tensor, Tensor]] = []
         self.last: tuple[Patches, Tensor, MatchGraph, Tensor] | None = None
+
+    def _new_bank(self) -> Bank | None:
+        """An empty memory, if the recipe wants one.
+
+        Raises:
+            RecipeError: processes would have memories of their own, of which a checkpoint holds one.
+        """
+        config, context = self.config, self.context
+        if not config.memory:
+            return None
+        if dist.active() and config.graph_scope == "local":
+            raise RecipeError("match.memory on several processes needs match.graph_scope=global, or set match.memory=0")
+        channels = 1 if context.recipe.model.input == "gray" else 3
+        picture = torch.zeros((1, channels, config.output_size, config.output_size), device=context.device)
+        with torch.no_grad():
+            dimensions = self.embedder.eval()(picture).shape[1]
+        self.embedder.train()
+        nodes = config.memory * config.graphs * config.images * config.patches_per_image
+        return Bank(nodes, dimensions).to(context.device)
 
     @property
     def splits(self) -> int:
@@ -76,12 +113,14 @@ class MatchStage:
         self.updater.apply()
         assert self.last is not None
         self.starvation.update(self.last[1], step + 1)
+        if self.bank is not None:
+            for embeddings, labels in self.seen:
+                self.bank.store(embeddings, labels)
         return {"loss": loss, "lr": lr}
 
     def _loss_and_gradients(self, step: int) -> Tensor:
         """The step's loss without gradient; gradients are left in the parameters."""
-        first = self.context.rank * self.graphs
-        draws = [step * self.config.graphs + first + number for number in range(self.graphs)]
+        draws, self.seen = self._draws(step), []
         if self.config.graph_scope == "global":
             return self._joined(step, draws)
         losses = []
@@ -89,7 +128,13 @@ class MatchStage:
             patches, pixels = self._mix(draw)
             with self._quiet(number + 1 < len(draws)):
                 losses.append(self._tune(patches, patches.label, pixels, draw))
+            self._mix_next(draw)
         return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+
+    def _draws(self, step: int) -> list[int]:
+        """Numbers of the batches of images that this process mixes in one step."""
+        first = step * self.config.graphs + self.context.rank * self.graphs
+        return list(range(first, first + self.graphs))
 
     def _tune(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
         """One graph: embed its patches, tie them, pull and push; its gradients count one share of all graphs'."""
@@ -103,10 +148,10 @@ class MatchStage:
     def _tune_in_portions(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
         """The same with little memory: embed without gradient, differentiate the loss, embed each portion again."""
         portions = pixels.chunk(self.splits)
-        was = [buffer.clone() for buffer in self.module.buffers()]
+        was = [buffer.clone() for buffer in self.trained.buffers()]
         with torch.no_grad():
             embeddings = torch.cat([self._embed(portion) for portion in portions])
-            for buffer, old in zip(self.module.buffers(), was, strict=True):
+            for buffer, old in zip(self.trained.buffers(), was, strict=True):
                 buffer.copy_(old)  # the second pass counts, not both
         leaf = embeddings.detach().requires_grad_()
         loss = self._loss(patches, labels, leaf, draw)
@@ -126,6 +171,7 @@ class MatchStage:
         embeddings = dist.gather_rows(own, capacity)
         loss = self._loss(patches, labels, embeddings, step)
         backward(loss, dist.world_size())  # the mean over processes that follows is of gradients that add up
+        self._mix_next(draws[-1])
         return loss.detach()
 
     def _embed(self, pixels: Tensor) -> Tensor:
@@ -149,31 +195,56 @@ class MatchStage:
             embeddings=embeddings,
         )
         self.last = (patches, labels, graph, embeddings.detach())
-        if config.loss == "supcon":
-            return contrast_loss(embeddings, labels, graph, config.temperature)
         normalizer = "reference" if self.compat else config.normalizer
+        if self.bank is None:
+            if config.loss == "supcon":
+                return contrast_loss(embeddings, labels, graph, config.temperature)
+            return triplet_loss(embeddings, graph, margin=config.margin, normalizer=normalizer)
+        # Stored at the end of the step, so that a step that is computed again finds the same memory.
+        self.seen.append((embeddings.detach(), labels))
+        generator = self.context.generator("match/memory", draw, rank=0)
+        if config.loss == "supcon":
+            near, _ = self.bank.draw(labels, generator)
+            past = self.bank.embeddings, self.bank.labels, near
+            return contrast_loss(embeddings, labels, graph, config.temperature, past)
+        embeddings, graph = self.bank.extend(embeddings, labels, graph, generator)
         return triplet_loss(embeddings, graph, margin=config.margin, normalizer=normalizer)
 
     def _mix(self, draw: int) -> tuple[Patches, Tensor]:
+        """``_mix_now``, or what it has prepared while the network was busy with the step before."""
+        return self.ahead.take(draw, self._mix_now)
+
+    def _mix_next(self, draw: int) -> None:
+        """Prepare what this process mixes after ``draw``, where that is worth while."""
+        following = next_draw(draw, self.config.graphs, self.graphs, self.context.rank)
+        if self.ahead.active and following < self.total_steps * self.config.graphs:
+            self.ahead.prepare(following, self._mix_now)
+
+    def _mix_now(self, draw: int) -> tuple[Patches, Tensor]:
         """Patches of one batch of images and their pixels (N, C, output_size, output_size)."""
         config, generator = self.config, partial(self.context.generator, step=draw, rank=0)
         indices = epoch_indices(self.order_seed, draw, config.images, len(self.data))
-        images, labels = sample_crops(self.data, indices, config.crop, generator("match/crop"))
+        crops = generator("match/crop")
+        images, labels = sample_crops(
+            self.data, indices, config.crop, crops, label_dtype=torch.uint8, channels_last=True
+        )
         following = next_draw(draw, config.graphs, self.graphs, self.context.rank)
         self.data.expect(lambda: epoch_indices(self.order_seed, following, config.images, len(self.data)))
-        patches = sample_patches(
-            labels,
-            config.patches_per_image,
-            size=config.patch_size,
-            background=config.background,
-            background_ratio=config.background_ratio,
-            overlap=config.overlap,
-            generator=generator("match/patches"),
-            reference_compat=self.compat,
-            centres=config.centres,
-        )
-        inputs = normalise(images, self.context.recipe.model.input)
-        return patches, crop_patches(inputs, patches, output_size=config.output_size)
+        with one_thread():  # many operations on little data
+            patches = sample_patches(
+                labels,
+                config.patches_per_image,
+                size=config.patch_size,
+                background=config.background,
+                background_ratio=config.background_ratio,
+                overlap=config.overlap,
+                generator=generator("match/patches"),
+                reference_compat=self.compat,
+                centres=config.centres,
+            )
+        # Only a graph over all batches of a step needs the patches of several at once.
+        into = self.buffers[draw % self.graphs if config.graph_scope == "global" else 0]
+        return patches, patch_inputs(images, patches, config.output_size, self.context.recipe.model.input, into)
 
     def observe(self, done: int) -> dict[str, float]:
         if self.last is None:
@@ -202,7 +273,7 @@ class MatchStage:
         self.context.writer.emit("projection", values)
 
     def output(self) -> nn.Module:
-        return self.module
+        return self.trained
 
     def summary(self) -> dict[str, Any]:
         return {"strategy": self.config.strategy, "margin": self.config.margin}

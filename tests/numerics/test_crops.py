@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,11 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engine.data.pipeline import normalise
 from engine.mixmatch.patches import Patches, crop_patches, sample_patches
+from engine.stages.patch_inputs import Buffer, patch_inputs
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def by_tensors(images: Tensor, patches: Patches, output_size: int = 128, fill: float = 0) -> Tensor:
+    """The way of GPUs and of images that want a gradient, on the CPU."""
+    cut = crop_patches(images.clone().requires_grad_(), patches, output_size, fill)
+    assert cut.requires_grad
+    return cut.detach()
+
+
+Cut = Callable[..., Tensor]
+WAYS = pytest.mark.parametrize("cut_all", [crop_patches, by_tensors])
 
 
 def pictures(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -85,60 +100,67 @@ def windows(draw: st.DrawFn) -> tuple[Tensor, Patches, int, float]:
 def test_crop_patches_any_windows_equal_a_naive_bilinear_resize(case: tuple[Tensor, Patches, int, float]) -> None:
     images, patches, side, fill = case
     expected = naive_crops(images, patches, side, fill)
-    torch.testing.assert_close(crop_patches(images, patches, side, fill), expected, rtol=1e-9, atol=1e-9)
-    single = crop_patches(images.float(), patches, side, fill)
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
+    for cut_all in (crop_patches, by_tensors):
+        torch.testing.assert_close(cut_all(images, patches, side, fill), expected, rtol=1e-9, atol=1e-9)
+        single = cut_all(images.float(), patches, side, fill)
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_crop_patches_sampled_batch_equals_a_naive_bilinear_resize() -> None:
+@WAYS
+def test_crop_patches_sampled_batch_equals_a_naive_bilinear_resize(cut_all: Cut) -> None:
     images = pictures(3, 3, 64, 64)
     labels = torch.zeros((3, 64, 64), dtype=torch.int64)
     labels[:, 20:50, 10:60] = 4
     patches = sample_patches(labels, 3, size=(8, 48), generator=generator())
     expected = naive_crops(images, patches, 16, 0.0)
-    torch.testing.assert_close(crop_patches(images, patches, 16), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(cut_all(images, patches, 16), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_crop_patches_result_does_not_depend_on_how_patches_are_grouped() -> None:
+@WAYS
+def test_crop_patches_result_does_not_depend_on_how_patches_are_grouped(cut_all: Cut) -> None:
     images = pictures(3, 2, 20, 20)
     even = boxes((0, 5, 5, 8), (0, 9, 9, 6), (1, 3, 3, 10), (1, 18, 2, 4), (2, 7, 7, 2), (2, 0, 19, 12))
-    grouped = crop_patches(images, even, 6)
+    grouped = cut_all(images, even, 6)
     order = torch.tensor([5, 0, 3, 2, 1, 4])
     mixed = Patches(*(getattr(even, name)[order] for name in ("image", "cy", "cx", "size", "label")))
-    assert torch.equal(crop_patches(images, mixed, 6), grouped[order])
+    assert torch.equal(cut_all(images, mixed, 6), grouped[order])
     uneven = torch.tensor([0, 1, 2])
     few = Patches(*(getattr(even, name)[uneven] for name in ("image", "cy", "cx", "size", "label")))
-    assert torch.equal(crop_patches(images, few, 6), grouped[uneven])
+    assert torch.equal(cut_all(images, few, 6), grouped[uneven])
 
 
-def test_crop_patches_size_of_the_output_copies_the_pixels() -> None:
+@WAYS
+def test_crop_patches_size_of_the_output_copies_the_pixels(cut_all: Cut) -> None:
     images = torch.randint(0, 256, (1, 3, 64, 64), generator=generator()).float()
-    cut = crop_patches(images, boxes((0, 20, 30, 16)), output_size=16)
+    cut = cut_all(images, boxes((0, 20, 30, 16)), output_size=16)
     assert torch.equal(cut[0], images[0, :, 12:28, 22:38])
 
 
-def test_crop_patches_never_reads_beside_its_window() -> None:
+@WAYS
+def test_crop_patches_never_reads_beside_its_window(cut_all: Cut) -> None:
     images = torch.full((1, 1, 32, 32), 1e6)
     images[:, :, 8:24, 4:20] = 1.0
-    cut = crop_patches(images, boxes((0, 16, 12, 16)), output_size=37)
+    cut = cut_all(images, boxes((0, 16, 12, 16)), output_size=37)
     torch.testing.assert_close(cut, torch.ones_like(cut))
 
 
-def test_crop_patches_outside_of_the_image_is_fill() -> None:
-    cut = crop_patches(torch.ones((1, 1, 8, 8)), boxes((0, 0, 0, 8)), output_size=8, fill=-3.0)
+@WAYS
+def test_crop_patches_outside_of_the_image_is_fill(cut_all: Cut) -> None:
+    cut = cut_all(torch.ones((1, 1, 8, 8)), boxes((0, 0, 0, 8)), output_size=8, fill=-3.0)
     expected = torch.full((8, 8), -3.0)
     expected[4:, 4:] = 1.0
     assert torch.equal(cut[0, 0], expected)
 
 
+@WAYS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_crop_patches_half_precision_images_are_read_at_exact_positions(dtype: torch.dtype) -> None:
+def test_crop_patches_half_precision_images_are_read_at_exact_positions(dtype: torch.dtype, cut_all: Cut) -> None:
     ramp = torch.arange(512).remainder(16).to(dtype).expand(1, 1, 512, 512).contiguous()
     patches = boxes((0, 300, 411, 64))
-    cut = crop_patches(ramp, patches, output_size=32)
+    cut = cut_all(ramp, patches, output_size=32)
     assert cut.dtype == dtype
-    assert torch.equal(cut, crop_patches(ramp.float(), patches, output_size=32).to(dtype))
+    assert torch.equal(cut, cut_all(ramp.float(), patches, output_size=32).to(dtype))
 
 
 def test_crop_patches_uint8_images_are_read_as_float32() -> None:
@@ -155,14 +177,34 @@ def test_crop_patches_no_patches_gives_an_empty_batch() -> None:
     assert cut.dtype == torch.float32
 
 
-def test_crop_patches_windows_inside_equal_opencv() -> None:
+@WAYS
+def test_crop_patches_windows_inside_equal_opencv(cut_all: Cut) -> None:
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed; the naive resize above stands in for it")
     images = torch.randint(0, 256, (2, 3, 256, 256), generator=generator()).float()
     labels = torch.ones((2, 256, 256), dtype=torch.int64)
     patches = sample_patches(labels, 20, size=(30, 200), generator=generator())
-    cut = crop_patches(images, patches, output_size=128)
+    cut = cut_all(images, patches, output_size=128)
     for k in range(len(patches)):
         window = cut_out(images[patches.image[k]], int(patches.cy[k]), int(patches.cx[k]), int(patches.size[k]), 0.0)
         rows = np.ascontiguousarray(window.permute(1, 2, 0).numpy())
         expected = torch.from_numpy(cv2.resize(rows, (128, 128), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1)
         torch.testing.assert_close(cut[k], expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("input", ["rgb", "gray"])
+def test_patch_inputs_equal_patches_of_images_normalised_first(input: Literal["rgb", "gray"]) -> None:
+    """To the rounding of positions to float32, which is less than a hundredth of a grey level."""
+    images = torch.randint(0, 256, (3, 3, 40, 50), generator=generator(), dtype=torch.uint8)
+    into = Buffer()
+    for seed, side in ((0, 16), (1, 24), (2, 9)):
+        patches = sample_patches(torch.ones(3, 40, 50, dtype=torch.uint8), 8, size=(4, 70), generator=generator(seed))
+        assert {True, False} == set((patches.padding > 0).tolist())
+        found = patch_inputs(images, patches, side, input, into)
+        expected = by_tensors(normalise(images, input).double(), patches, side).float()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_patch_inputs_far_outside_are_exactly_zero() -> None:
+    images = torch.full((1, 3, 20, 20), 200, dtype=torch.uint8)
+    found = patch_inputs(images, boxes((0, 0, 0, 16)), 16, "rgb", Buffer())
+    assert not found[:, :, :8].any() and not found[:, :, :, :8].any() and bool((found[:, :, 8:, 8:] > 1).all())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -14,11 +15,38 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from engine.mixmatch.graph import STRATEGIES, MatchGraph, build_match_graph
+from engine.mixmatch import host_graph
+from engine.mixmatch.graph import STRATEGIES, MatchGraph, _graph_on_device, build_match_graph
 
 LABELS = st.lists(st.integers(0, 6), max_size=120)
+HOW = st.one_of(
+    st.tuples(st.just("graph"), st.sampled_from(("search", "draw again", "tensors"))),
+    st.tuples(st.sampled_from(sorted(STRATEGIES)), st.just("search")),
+)
+"""A strategy and, for the paper's, a way to draw it."""
 SMALLEST_P = 1e-4
 """Seeds are fixed, so a test below this level fails for ever: it means a wrong distribution."""
+
+
+WAYS = ("search", "draw again", "tensors")
+"""How the paper's graph is drawn: few nodes on a CPU, many nodes on a CPU, and on a GPU."""
+
+
+@contextlib.contextmanager
+def drawn(way: str) -> Iterator[None]:
+    """Draw graphs of any size in one of the ways."""
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "draw again":
+            patch.setattr(host_graph, "SMALL", 0)
+        if way == "tensors":
+            patch.setitem(STRATEGIES, "graph", lambda labels, source, _: _graph_on_device(labels, source))
+        yield
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    with drawn(request.param):
+        yield request.param
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -91,14 +119,21 @@ def goodness(observed: Counter[object], probabilities: dict[object, float]) -> f
 
 
 @settings(max_examples=60, deadline=None)
-@given(labels=LABELS, seed=st.integers(0, 2**30), strategy=st.sampled_from(sorted(STRATEGIES)))
-@example(labels=[], seed=0, strategy="graph")
-@example(labels=[4], seed=0, strategy="graph")
-@example(labels=[4], seed=0, strategy="random")
-@example(labels=[2, 2, 2], seed=0, strategy="random")
-def test_match_graph_any_labels_obeys_the_rules_of_triplets(labels: list[int], seed: int, strategy: str) -> None:
+@given(labels=LABELS, seed=st.integers(0, 2**30), how=HOW)
+@example(labels=[], seed=0, how=("graph", "search"))
+@example(labels=[], seed=0, how=("graph", "tensors"))
+@example(labels=[4], seed=0, how=("graph", "search"))
+@example(labels=[4], seed=0, how=("graph", "draw again"))
+@example(labels=[4, 4], seed=0, how=("graph", "draw again"))
+@example(labels=[4], seed=0, how=("graph", "tensors"))
+@example(labels=[4], seed=0, how=("random", "search"))
+@example(labels=[2, 2, 2], seed=0, how=("random", "search"))
+def test_match_graph_any_labels_obeys_the_rules_of_triplets(labels: list[int], seed: int, how: tuple[str, str]) -> None:
     features = torch.rand(len(labels), 3, generator=generator(seed))
-    graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), strategy, generator(seed), features)
+    with drawn(how[1]):
+        graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), how[0], generator(seed), features)
+    for column in (graph.anchor, graph.positive, graph.negative, graph.order):
+        assert column.dtype == torch.int64
     assert graph.anchor.tolist() == list(range(len(labels)))
     assert sorted(graph.order.tolist()) == list(range(len(labels)))
     sizes = Counter(labels)
@@ -116,11 +151,16 @@ def test_match_graph_any_labels_obeys_the_rules_of_triplets(labels: list[int], s
 
 
 @settings(max_examples=60, deadline=None)
-@given(labels=LABELS, seed=st.integers(0, 2**30), strategy=st.sampled_from(sorted(set(STRATEGIES) - {"random"})))
-@example(labels=[0] * 95 + [1] * 4 + [2], seed=1, strategy="graph")
-def test_match_graph_any_labels_ties_each_class_into_one_component(labels: list[int], seed: int, strategy: str) -> None:
+@given(labels=LABELS, seed=st.integers(0, 2**30), how=HOW.filter(lambda how: how[0] != "random"))
+@example(labels=[0] * 95 + [1] * 4 + [2], seed=1, how=("graph", "search"))
+@example(labels=[0] * 95 + [1] * 4 + [2], seed=1, how=("graph", "draw again"))
+@example(labels=[0] * 95 + [1] * 4 + [2], seed=1, how=("graph", "tensors"))
+def test_match_graph_any_labels_ties_each_class_into_one_component(
+    labels: list[int], seed: int, how: tuple[str, str]
+) -> None:
     features = torch.rand(len(labels), 3, generator=generator(seed))
-    graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), strategy, generator(seed), features)
+    with drawn(how[1]):
+        graph = build_match_graph(torch.tensor(labels, dtype=torch.int64), how[0], generator(seed), features)
     once = dict.fromkeys(set(labels), 1)
     assert naive_components(labels, graph) == once
     assert graph.components(torch.tensor(labels, dtype=torch.int64)) == once
@@ -157,10 +197,10 @@ def test_match_graph_random_triplets_leave_as_many_pieces_as_naive_ones() -> Non
     assert abs(ours - theirs) / 80 < 0.8
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_match_graph_given_its_order_chooses_uniformly(seed: int) -> None:
-    labels = [0] * 12 + [1] * 9 + [2] * 6 + [3] * 2 + [4]
-    tensor, source = torch.tensor(labels), generator(seed)
+@pytest.mark.parametrize("sizes", [(12, 9, 6, 2, 1), (24, 4, 2)])
+def test_match_graph_given_its_order_chooses_uniformly(sizes: tuple[int, ...], way: str) -> None:
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    tensor, source = torch.tensor(labels), generator()
     chosen: dict[tuple[str, int], Counter[object]] = defaultdict(Counter)
     for _ in range(1200):
         graph = build_match_graph(tensor, "graph", source)
@@ -192,7 +232,7 @@ def exact_joint(labels: Sequence[int]) -> dict[object, float]:
     return joint
 
 
-def test_match_graph_whole_outcomes_have_their_exact_probability() -> None:
+def test_match_graph_whole_outcomes_have_their_exact_probability(way: str) -> None:
     labels = [0, 0, 0, 1, 1]
     tensor, source = torch.tensor(labels), generator(3)
     seen: Counter[object] = Counter()
@@ -202,7 +242,7 @@ def test_match_graph_whole_outcomes_have_their_exact_probability() -> None:
     assert goodness(seen, exact_joint(labels)) > SMALLEST_P
 
 
-def test_match_graph_edges_are_distributed_as_those_of_the_naive_loop() -> None:
+def test_match_graph_edges_are_distributed_as_those_of_the_naive_loop(way: str) -> None:
     labels = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
     tensor, source, rng = torch.tensor(labels), generator(4), random.Random(4)
     rounds = 6000
@@ -263,18 +303,20 @@ def test_match_graph_does_not_touch_the_global_random_state() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_match_graph_label_values_do_not_matter() -> None:
+@pytest.mark.parametrize("values", [(-7, 300, 2**40, 5), (-7, 300, 301, 5), (-7, 30, 31, 5)])
+def test_match_graph_label_values_do_not_matter(values: tuple[int, ...], way: str) -> None:
     few = torch.arange(60) % 4
-    strange = torch.tensor([-7, 300, 2**40, 5])[few]
+    strange = torch.tensor(sorted(values))[few]
     plain, other = (build_match_graph(labels, "graph", generator(9)) for labels in (few, strange))
     assert torch.equal(plain.order, other.order)
     assert set(other.components(strange).values()) == {1}
     assert torch.equal(few[other.negative] == few, torch.zeros(60, dtype=torch.bool))
 
 
-def test_match_graph_many_nodes_stays_exact() -> None:
+@pytest.mark.parametrize("many", [0, 30_000, 57_000])
+def test_match_graph_many_nodes_stays_exact(many: int) -> None:
     labels = torch.randint(0, 21, (60_000,), generator=generator())
-    labels[:30_000] = 0
+    labels[:many] = 0
     graph = build_match_graph(labels, "graph", generator())
     assert set(graph.components(labels).values()) == {1}
     assert bool((labels[graph.negative] != labels).all())
@@ -282,6 +324,25 @@ def test_match_graph_many_nodes_stays_exact() -> None:
     late = (place[graph.negative] > place[graph.anchor]).nonzero().flatten()
     first_other = int((labels[graph.order] != labels[graph.order[0]]).nonzero()[0])
     assert set(late.tolist()) <= set(graph.order[:first_other].tolist())
+
+
+@pytest.mark.parametrize("strategy", ["graph", "random"])
+@pytest.mark.parametrize("nodes", [400, 70_000])
+def test_match_graph_does_not_depend_on_the_number_of_threads(nodes: int, strategy: str) -> None:
+    labels = torch.randint(0, 21, (nodes,), generator=generator())
+    graphs = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        graphs.append(build_match_graph(labels, strategy, generator(3)))
+    for name in ("positive", "negative", "has_negative", "order"):
+        assert torch.equal(getattr(graphs[0], name), getattr(graphs[1], name)), name
+
+
+def test_match_graph_leaves_its_labels_alone() -> None:
+    labels = torch.randint(0, 21, (5000,), generator=generator())
+    before = labels.clone()
+    build_match_graph(labels, "graph", generator())
+    assert torch.equal(labels, before)
 
 
 def test_match_graph_unknown_strategy_names_those_there_are() -> None:

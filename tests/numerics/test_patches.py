@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from engine.mixmatch.patches import Patches, _Candidates, _choose, _row_counts, sample_patches
+from engine.mixmatch.patches import (
+    Patches,
+    _Candidates,
+    _choose,
+    _choose_on_device,
+    _row_counts,
+    _window,
+    sample_patches,
+)
 
 VOID = 255
 
@@ -178,16 +187,28 @@ def naive_choice(
     return (kept + rejected)[:wanted], len(rejected)
 
 
+def by_tensors(
+    candidates: _Candidates, wanted: int, bounds: tuple[int, int], overlap: float, compat: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The way of GPUs, on the CPU."""
+    y0, y1, x0, x1 = edges = _window(candidates, bounds)
+    area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
+    return _choose_on_device(edges, area, wanted, overlap)
+
+
+@pytest.mark.parametrize("choose", [_choose, by_tensors])
 @pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.6, 0.7])
-def test_choose_random_windows_agree_with_a_mask_of_pixels(overlap: float, compat: bool) -> None:
+def test_choose_random_windows_agree_with_a_mask_of_pixels(
+    overlap: float, compat: bool, choose: Callable[..., tuple[Tensor, Tensor, Tensor]]
+) -> None:
     source = np.random.default_rng(7)
     wanted, bounds = 6, (48, 64)
     boxes = source.integers([0, 0, 1], [48, 64, 21], (60, 30, 3)) * [1, 1, 2]
     # Half of the images have few places, so that windows repeat and overlap by round shares.
     boxes[30:] = boxes[30:] // 8 * 8 + [0, 0, 4]
     cy, cx, side = torch.from_numpy(boxes).unbind(2)
-    chosen, rejected, topped = _choose(_Candidates(cy, cx, side, cy), wanted, bounds, overlap, compat)
+    chosen, rejected, topped = choose(_Candidates(cy, cx, side, cy), wanted, bounds, overlap, compat)
     expected = [naive_choice(rows, wanted, bounds, overlap, compat) for rows in boxes]
     assert chosen.tolist() == [picks for picks, _ in expected]
     assert rejected.tolist() == [count for _, count in expected]
@@ -330,6 +351,27 @@ def test_sample_patches_equal_seeds_give_equal_patches() -> None:
     assert not torch.equal(first.cy, other.cy)
 
 
+@pytest.mark.parametrize("centres", ["uniform", "balanced"])
+@pytest.mark.parametrize("background", [0, 3, None, 300])
+@pytest.mark.parametrize("ignore_index", [VOID, -1, 256])
+def test_sample_patches_bytes_and_int64_labels_give_equal_patches(
+    centres: str, background: int | None, ignore_index: int
+) -> None:
+    labels = label_maps(6, 40, 48, 3)
+    if ignore_index != VOID:
+        labels[labels == VOID] = 4
+
+    def draw(maps: Tensor) -> Patches:
+        return sample_patches(
+            maps, 7, (4, 20), background, ignore_index=ignore_index, centres=centres, generator=generator(5)
+        )
+
+    wide, narrow = draw(labels), draw(labels.to(torch.uint8))
+    for field in fields(Patches):
+        first, second = getattr(wide, field.name), getattr(narrow, field.name)
+        assert first.dtype == second.dtype and torch.equal(first, second), field.name
+
+
 def test_sample_patches_does_not_touch_the_global_random_state() -> None:
     before = torch.get_rng_state()
     Case(label_maps(2, 16, 16, 1), 4, (4, 8), 0, 0.1, 0.6, seed=1).draw()
@@ -364,3 +406,51 @@ def test_sample_patches_wrong_settings_are_named(change: dict[str, object], mess
     settings_ = {"label_maps": torch.zeros((1, 4, 4), dtype=torch.int64), "per_image": 2, "size": (2, 4), **change}
     with pytest.raises(ValueError, match=message):
         sample_patches(**settings_)  # type: ignore[arg-type]
+
+
+def naive_release(image: list[list[int]], per_image: int, size: tuple[int, int], source: np.random.Generator) -> object:
+    """All rules of the release for one image, in its order, quirks included; boxes (cy, cx, side, label) of patches."""
+    height, width = len(image), len(image[0])
+    behind = max(1, int(per_image * 0.1))
+    wanted = max(1, per_image - behind)
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    front = [(y, x) for y, x in pixels if image[y][x] not in (0, VOID)]
+    back = [(y, x) for y, x in pixels if image[y][x] == 0]
+    front, back = front or back, back or front
+
+    def drawn(pool: list[tuple[int, int]], count: int) -> list[tuple[int, int, int]]:
+        picks = [pool[source.integers(len(pool))] for _ in range(5 * count)]
+        return [(y, x, int(source.integers(size[0], size[1] + 1)) // 2 * 2) for y, x in picks]
+
+    candidates, covered = drawn(front, wanted), set[tuple[int, int]]()
+    first_area, kept = candidates[0][2] ** 2, list[int]()
+    for number, (cy, cx, side) in enumerate(candidates):
+        rows = range(max(0, cy - side // 2), min(cy + side // 2, height))
+        own = {(y, x) for y in rows for x in range(max(0, cx - side // 2), min(cx + side // 2, width))}
+        if len(own & covered) / first_area > 0.6:
+            continue
+        covered |= own
+        kept.append(number)
+    chosen = (kept + [number for number in range(len(candidates)) if number not in kept])[:wanted]
+    boxes = [(*candidates[number], image[candidates[number][0]][candidates[number][1]]) for number in chosen]
+    return tuple(boxes + [(*box, 0) for box in drawn(back, behind)[:behind]])
+
+
+@pytest.mark.parametrize("background", [0, VOID])
+def test_sample_patches_reference_compat_is_distributed_as_the_rules_of_the_release(background: int) -> None:
+    """With background pixels, and without: then patches of a class are called background."""
+    image = torch.full((5, 5), VOID)
+    image[0, 4] = background
+    for label, (y, x) in enumerate([(1, 1), (1, 2), (3, 3)], start=1):
+        image[y, x] = label
+    rounds, rng, plain = 6000, np.random.default_rng(1), image.tolist()
+    found = sample_patches(copies(image, rounds), 3, size=(2, 4), generator=generator(1), reference_compat=True)
+    columns = [getattr(found, name).view(rounds, 3).tolist() for name in ("cy", "cx", "size", "label")]
+    ours = Counter(tuple(zip(*rows, strict=True)) for rows in zip(*columns, strict=True))
+    theirs = Counter(naive_release(plain, 3, (2, 4), rng) for _ in range(rounds))
+    often = [key for key in ours | theirs if ours[key] + theirs[key] >= 20]
+    rare = [counts.total() - sum(counts[key] for key in often) for counts in (ours, theirs)]
+    table = [[counts[key] for key in often] + [left] for counts, left in zip((ours, theirs), rare, strict=True)]
+    table = table if sum(rare) else [row[:-1] for row in table]
+    assert len(often) > 30
+    assert float(stats.chi2_contingency(table).pvalue) > 1e-4

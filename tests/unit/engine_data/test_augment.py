@@ -63,7 +63,7 @@ def test_gather_resized_reads_what_a_resize_by_loops_gives() -> None:
     inside &= (steps[:, :, None] < new_sizes[:, 0, None, None]) & (steps[:, None, :] < new_sizes[:, 1, None, None])
     indices = torch.tensor([image for image, _ in pairs])
     images, labels = gather_resized(data, indices, steps, steps, data.sizes[indices], new_sizes, inside)
-    assert images.dtype == torch.uint8 and labels.dtype == torch.int64
+    assert images.dtype == torch.uint8 and labels.dtype == torch.uint8
     for place, (number, (height, width)) in enumerate(pairs):
         h, w = SIZES[number]
         true_image, true_labels = naive_resize(

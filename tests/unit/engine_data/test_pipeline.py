@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine.data import pipeline
 from engine.data.dataset import SegmentationData
 from engine.data.pipeline import epoch_indices, normalise, sample_crops
 
@@ -60,6 +61,27 @@ def test_sample_crops_any_size_equal_naive_reading() -> None:
         assert all(min(0, height - 7) <= top <= max(0, height - 7) for top in tops)
         assert all(min(0, width - 7) <= left <= max(0, width - 7) for left in lefts)
         assert set(flips) == {True, False}
+
+
+def test_sample_crops_windows_that_are_copied_equal_those_that_are_gathered() -> None:
+    """The way of a CPU and the way of a GPU."""
+    data, crop = numbered(SIZES), 7
+    indices = torch.arange(5).repeat(20)
+    offsets = pipeline._offsets(data.sizes[indices], crop, torch.rand(100, 2, generator=generator()).double())
+    flip = torch.arange(100) % 3 == 0
+    steps = torch.arange(crop)
+    rows, columns = offsets[:, :1] + steps, offsets[:, 1:] + torch.where(flip[:, None], crop - 1 - steps, steps)
+    inside = pipeline._inside(rows, columns, data.sizes[indices])
+    gathered = pipeline._gather(data, indices, rows, columns, inside)
+    copied = pipeline._copy_windows(data, indices, offsets, flip, crop)
+    assert all(torch.equal(one, other) for one, other in zip(gathered, copied, strict=True))
+
+
+def test_sample_crops_labels_are_of_the_type_asked_for() -> None:
+    data = numbered(SIZES)
+    wide = sample_crops(data, torch.arange(5), 7, generator())[1]
+    narrow = sample_crops(data, torch.arange(5), 7, generator(), label_dtype=torch.uint8)[1]
+    assert narrow.dtype == torch.uint8 and torch.equal(narrow.long(), wide)
 
 
 def test_sample_crops_offsets_are_uniform_over_their_range() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config.schema import ModelConfig
+from engine.data.pipeline import normalise, rgb_constants
 from engine.errors import RecipeError
 from engine.models import build_backbone, build_head
 from engine.models.alexnet import CaffeBatchNorm, local_response_norm
@@ -161,3 +162,19 @@ def test_heads_and_backbones_that_do_not_go_together_are_refused() -> None:
     config = ModelConfig(backbone="resnet18", dilated=True, width=0.125)
     with pytest.raises(RecipeError, match="doubling scale"):
         build_head(build_backbone(config), 3, config)
+
+
+def test_upsample_trains_after_an_evaluation_of_the_same_size() -> None:
+    """A run that was stopped in an evaluation evaluates first when it goes on."""
+    with torch.inference_mode():
+        upsample(torch.ones(1, 2, 7, 11), 29, 31)
+    maps = torch.ones(1, 2, 7, 11, requires_grad=True)
+    upsample(maps, 29, 31).sum().backward()
+    assert maps.grad is not None and float(maps.grad.sum()) == pytest.approx(2 * 29 * 31, rel=1e-5)
+
+
+def test_constants_of_the_input_made_in_an_evaluation_are_plain_tensors() -> None:
+    rgb_constants.cache_clear()
+    with torch.inference_mode():
+        normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), "rgb")
+    assert not any(constant.is_inference() for constant in rgb_constants(torch.device("cpu")))

@@ -68,9 +68,9 @@ def weights(run_dir: Path, stage: str) -> dict[str, torch.Tensor]:
     return load_file(run_dir / "checkpoints" / stage / "final" / "model.safetensors")
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_two_processes_train_as_one_does_on_the_joined_batch(tmp_path: Path, scope: str) -> None:
-    recipe = tiny_recipe(**SHARED, proxy=None, match__graph_scope=scope)
+@pytest.mark.parametrize(("scope", "memory"), [("local", 0), ("global", 0), ("global", 2)])
+def test_two_processes_train_as_one_does_on_the_joined_batch(tmp_path: Path, scope: str, memory: int) -> None:
+    recipe = tiny_recipe(**SHARED, proxy=None, match__graph_scope=scope, match__memory=memory)
     for processes in (1, 2):
         train(recipe, tmp_path / str(processes), processes)
     for stage in ("match", "segment"):
@@ -120,6 +120,13 @@ def test_batches_that_cannot_be_shared_out_are_refused_in_one_sentence(tmp_path:
     code, told = finish(start(recipe, tmp_path / "run", 2))
     assert code != 0
     assert "segment.batch_size or segment.accumulate of 3 cannot be shared out over 2 processes" in told
+
+
+def test_a_memory_for_each_process_is_refused_as_a_checkpoint_holds_one(tmp_path: Path) -> None:
+    recipe = tiny_recipe(**SHARED, proxy=None, segment=None, match__memory=2)
+    code, told = finish(start(recipe, tmp_path / "run", 2))
+    assert code != 0
+    assert "match.memory on several processes needs match.graph_scope=global" in told
 
 
 def test_two_processes_share_out_the_evaluation_and_count_every_pixel_once(tmp_path: Path) -> None:

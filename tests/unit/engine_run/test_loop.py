@@ -16,6 +16,7 @@ from engine.config import Recipe
 from engine.errors import DataError, EngineError
 from engine.metrics import ConfusionMatrix
 from engine.stages.segment import pixel_loss, sample_pixels
+from engine.watch import StepClock
 
 Make = Callable[..., Recipe]
 
@@ -55,6 +56,28 @@ def test_train_metrics_hold_loss_rate_and_speed(runner: Runner, make_recipe: Mak
     values = runner.kind("metrics", "segment")[0]["values"]
     assert {"loss", "lr", "seconds_per_step", "images_per_second"} <= values.keys()
     assert values["images_per_second"] == pytest.approx(2 / values["seconds_per_step"], rel=1e-3)
+
+
+def test_train_metrics_hold_counted_operations_and_the_share_of_the_data(runner: Runner, make_recipe: Make) -> None:
+    runner.train(make_recipe(proxy=None))
+    for stage in ("match", "segment"):
+        found = [e["values"] for e in runner.kind("metrics", stage) if "seconds_per_step" in e["values"]]
+        assert all(0 < values["data_share"] < 1 for values in found)
+        flops = [1e12 * values["tflops"] * values["seconds_per_step"] for values in found]
+        assert flops == pytest.approx([flops[0]] * len(flops), rel=2e-3), "every step does the same work"
+        assert "mfu" not in found[0], "what a CPU could do at most is not known"
+    assert not {"tflops", "mfu", "data_share"} & runner.kind("metrics", "evaluate")[-1]["values"].keys()
+
+
+def test_step_clock_counts_the_operations_of_a_product_and_relates_them_to_the_peak() -> None:
+    clock = StepClock(images_per_step=1, peak=1e12)
+    left, right = torch.ones(8, 16), torch.ones(16, 4)
+    clock.start()
+    assert torch.equal(clock.count(lambda: left @ right), left @ right)
+    clock.stop()
+    assert clock.flops == 2 * 8 * 16 * 4
+    rates = clock.rates()
+    assert rates["mfu"] == pytest.approx(100 * clock.flops / rates["seconds_per_step"] / 1e12, rel=2e-3)
 
 
 def test_train_first_loss_of_a_zero_classifier_is_ln_of_the_classes(runner: Runner, make_recipe: Make) -> None:
