@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.console import RenderableType
 from textual._compositor import ChopsUpdate, LayoutUpdate
@@ -34,11 +34,13 @@ from mmtui.tui.graphics import Graphics, refusal
 from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
 from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.output import Difference, Picture
-from mmtui.tui.pages.raster import Look
 from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.terminal import COLORS, Driver, cell_size
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
+
+if TYPE_CHECKING:
+    from mmtui.tui.pages.raster import Look
 
 NEWS_SECONDS = 0.3
 """After the first picture: the news must not hold it up."""
@@ -230,6 +232,8 @@ class MmtuiApp(App[int]):
     @property
     def look(self) -> Look:
         """What the terminal can show of pictures."""
+        from mmtui.tui.pages.raster import Look
+
         colors = 0 if self.no_color else COLORS.get(self.console.color_system or "", 0)
         return Look(self.ascii_only, colors, self.graphics.way, cell_size())
 

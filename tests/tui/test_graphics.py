@@ -23,7 +23,7 @@ from mmtui.services.news import LOOKED_AT
 from mmtui.store.quick import put_setting
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.graphics import Graphics, Placed, png, sixel
-from mmtui.tui.screens.dialogs import HelpDialog
+from mmtui.tui.screens.dialogs import KeysDialog
 from tests.tui.seed_store import seed_store
 from tests.tui.test_pages import page, ready, until
 from tests.tui.test_terminal import Terminal
@@ -268,7 +268,7 @@ async def test_dialog_over_the_page_takes_pictures_away_until_it_is_closed(home:
         await ready(app, pilot)
         await pilot.press("2", "tab", "tab", "tab")
         await until(lambda: len(app.graphics.boxes) == 4)
-        app.push_screen(HelpDialog())
+        app.push_screen(KeysDialog("run"))
         await until(lambda: not app.graphics.boxes)
         await pilot.press("escape")
         await until(lambda: len(app.graphics.boxes) == 4)

@@ -208,7 +208,7 @@ async def test_letters_search_and_j_and_k_move_until_a_search_begins(home: Home)
         assert form.key == "segment.colour_jitter"
         await pilot.press("escape")
         assert form.key == "segment.colour_jitter" and len(form.found) == len(form.items)
-        await pilot.press(*"gradient")
+        await pilot.press(*"gradient norm")
         assert form.key == "match.optim.clip_norm", "the help is searched too"
 
 

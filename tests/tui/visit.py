@@ -132,6 +132,10 @@ _MACHINE = re.compile(r"^.*\b(CPU |mem |disk |load )")
 """Lines on this machine: their numbers and bars are of the moment."""
 
 
+_HISTORY = re.compile(r"^(use|mem|power|heat) ")
+"""Lines of the devices screen: where the last sample falls depends on the moment."""
+
+
 def masked(text: str) -> list[str]:
     """Lines without what differs from day to day and machine to machine, and without the widths that it gives."""
     found = []
@@ -139,7 +143,8 @@ def masked(text: str) -> list[str]:
         if _MACHINE.match(line):
             line = re.sub(r"[█░#.]{2,}", "", line)
             line = re.sub(r"\d+(\.\d+)?( ?[KMGT]iB)?%?", "0", line)
-        line = re.sub(r"slow link: pictures are \d+ s late", "", line)
+        line = re.sub(r"slow link: pictures are .*", "", line)
+        line = re.sub(r"[▁▂▃▄▅▆▇█░]{2,}|\b\d{12,}\b", "", line) if _HISTORY.match(line) else line
         line = re.sub(_CLOCK, "0", line)
         line = re.sub(_DURATION, "0", line)
         found.append(re.sub(r"[\s─-]+", " ", line).strip())
