@@ -27,7 +27,10 @@ def test_every_screen_looks_as_it_is_documented(visits: dict[str, visit.Visit], 
     wrong = {}
     for name, text in visits[variant].texts.items():
         kept = (SCREENS / f"{name}-{variant}.txt").read_text(encoding="utf-8")
-        if visit.masked(kept) != visit.masked(text):
+        if name == "devices":
+            # Its gauges and histories are of this machine and this moment: what is told must be there.
+            assert all(words in text for words in ("SIMULATED", "GPU 0", "use", "mem", "power", "heat", "host"))
+        elif visit.masked(kept) != visit.masked(text):
             wrong[name] = (visit.masked(kept), visit.masked(text))
     assert not wrong, "python docs/make_screens.py, and look at what has changed"
 
