@@ -39,7 +39,7 @@ def run(
             complete="runs",
         ),
     ] = "",
-    name: Annotated[str, option("--name", help="name of the run (default: the recipe's)")] = "",
+    name: Annotated[str, option("--name", help="name of the run (default: the recipe's); sweeps add to it")] = "",
     tag: Annotated[list[str] | None, option("--tag", help="tag (repeatable)")] = None,
     seed: Annotated[int | None, option("--seed", help="seed of the run", minimum=0)] = None,
     smoke: Annotated[bool, option("--smoke", help="two steps of each stage with a thin network")] = False,
@@ -142,8 +142,12 @@ def _base(home: Home, recipe: str, overrides: list[str], from_run: str) -> tuple
 
 def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fork | None) -> None:
     """The resolved recipe of one run; of several what differs, and how long each may take. What a fork takes over."""
-    from mmtui.services import forecast, forks, recipes
+    from mmtui.services import forecast, forks, inputs, recipes
 
+    for text in dict.fromkeys(
+        t for texts in members for t in inputs.lacking(recipes.resolve(recipe, list(texts), home))
+    ):
+        say(f"it would not start here: {text}")
     plans = [forks.plan(home, fork, recipes.resolve(recipe, list(texts), home)) for texts in members if fork]
     for text in dict.fromkeys(map(forks.told, plans)):
         say(text)

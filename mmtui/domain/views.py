@@ -282,6 +282,7 @@ class RecipeView:
     reference_miou: float | None
     error: str = ""  # why it does not load, "" if it does
     reference_source: str = ""  # where the published number stands
+    lacks: str = ""  # what it reads and this machine has not, as a sentence
 
 
 @dataclass(frozen=True, slots=True)

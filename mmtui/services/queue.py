@@ -8,10 +8,11 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmtui.domain import sweeps
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
 from mmtui.paths import Home
@@ -34,6 +35,8 @@ VERBS: dict[str, RunEvent] = {
 
 
 IF_FAILED = ("hold", "cancel", "run")
+LONGEST_NAME = 100
+"""Characters of a name that was made up; what the user wrote is kept as it is."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Terms:
     """Under which terms runs are queued.
 
     Attributes:
-        name: name of the runs, "" = the recipe's.
+        name: name of the runs, "" = the recipe's; in a sweep followed by what sets each apart.
         group: group they belong to, "" = none (a sweep makes one of its own).
         priority: higher starts earlier.
         not_before: Unix time before which they do not start.
@@ -67,6 +70,11 @@ class Terms:
     budget: float = 0.0
     launcher: Mapping[str, Any] = field(default_factory=dict)
     fail_fast: bool = False
+
+    @property
+    def comes_later(self) -> bool:
+        """Whether what the runs read may be missing here and now: they start elsewhere, or after something else."""
+        return bool(self.launcher or self.after or self.not_before)
 
 
 def enqueue(
@@ -107,11 +115,13 @@ def enqueue_all(
     _refuse_impossible(terms)
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
     from engine.config import dump_recipe
-    from mmtui.services import code, forks, recipes
+    from mmtui.services import code, forks, inputs, recipes
     from mmtui.store.db import Database
     from mmtui.store.runs import insert_run, set_group, set_setting
 
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
+    for one in () if terms.hold else resolved:
+        inputs.refuse_lacking(one, later=terms.comes_later)
     for one in resolved if fork is not None else ():
         forks.plan(home, fork, one)  # type: ignore[arg-type]
     home.create()
@@ -121,8 +131,10 @@ def enqueue_all(
         with database.write(durable=True) as session:
             ids: list[str] = []
             group = terms.group
-            for one, texts in zip(resolved, members, strict=True):
+            for one, texts, apart in zip(resolved, members, sweeps.differences(members), strict=True):
                 new = _new_run(one, texts, frozen, terms, group, fork)
+                if apart:
+                    new = replace(new, name=f"{new.name} {apart}"[:LONGEST_NAME])
                 run_id = str(insert_run(session, new, above=highest_folder(home)))
                 ids.append(run_id)
                 if len(members) > 1 and not group:

@@ -7,6 +7,7 @@ The form and the ``key=value`` words of a command line are two views of the same
 from __future__ import annotations
 
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ YOU, RECIPE = "you", "recipe"
 ON, OFF = "on", "off"
 MOST_LISTED = 8
 _MISSING: Any = object()
+UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +160,15 @@ def written(value: Any, key: str = "") -> str:
     if key in _stages():
         return ON if value else OFF
     if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _json(value)
     same = load_value(value) == value and (not key or recipes.holds_text(key) or _is_one(f"{key}={value}"))
-    return value if same else json.dumps(value, ensure_ascii=False)
+    return value if same else _json(value)
+
+
+def _json(value: Any, comma: str = ",", colon: str = ":") -> str:
+    """JSON that is YAML too: what YAML takes for unprintable or the end of a line is escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(comma, colon))
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _is_one(override: str) -> bool:
@@ -234,12 +242,12 @@ def _yaml(value: Any) -> str:
     from engine.config.strict_yaml import StrictYamlError, load
 
     if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return _json(value, ", ", ": ")
     try:
         same = bool(value) and value == value.strip() and load(f"x: {value}", "")[0] == {"x": value}
     except StrictYamlError:
         same = False
-    return value if same else json.dumps(value, ensure_ascii=False)
+    return value if same else _json(value)
 
 
 def _leaves(recipe: Recipe) -> dict[str, Field]:

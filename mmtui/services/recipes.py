@@ -14,6 +14,7 @@ from mmtui.domain import sweeps
 from mmtui.domain.views import RecipeView
 from mmtui.errors import UsageError
 from mmtui.paths import Home
+from mmtui.services import inputs
 
 if TYPE_CHECKING:
     from engine.config import KeyInfo, Recipe
@@ -61,6 +62,7 @@ def load(file: Path) -> tuple[RecipeView, Recipe | None]:
         stages=recipe.stages(),
         reference_miou=recipe.reference.miou,
         reference_source=recipe.reference.source,
+        lacks=next(iter(inputs.lacking(recipe)), ""),
     )
     return view, recipe
 

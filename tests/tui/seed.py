@@ -52,8 +52,9 @@ def seed_run(
     now: float,
     classes: tuple[str, ...] = CLASSES,
     config: dict[str, Any] | None = None,
+    reason: str = "",
 ) -> str:
-    """One run with events up to global step ``until``; ``end`` None leaves it running."""
+    """One run with events up to global step ``until``; ``end`` None leaves it running, else for a ``reason``."""
     database = Database(home)
     try:
         config = {"seed": seed, **(config or {})}
@@ -70,7 +71,7 @@ def seed_run(
         ingest_file(database, path, run_id, number, 0)
         if end is not None:
             with database.write() as session:
-                transition(session, run_id, end, started_at=now - 95, ended_at=now)
+                transition(session, run_id, end, started_at=now - 95, ended_at=now, reason=reason)
     finally:
         database.close()
     return str(run_id)

@@ -54,6 +54,23 @@ async def opened(
         yield pilot, dialog
 
 
+async def test_recipe_without_its_data_is_told_and_not_queued(home: Home, tmp_path: Path) -> None:
+    async with opened(home) as (pilot, dialog):
+        assert dialog.recipe_list.key == "shapes_mixmatch", "a recipe that needs no data comes first"
+        dialog.recipe_list.go_to("camvid_tiny_baseline")
+        assert dialog.recipe_list.row("camvid_tiny_baseline", 80)[0][1] == "dim"
+        assert dialog.recipe_list.row("shapes_mixmatch", 80)[0][1] == ""
+        dialog.check()
+        assert verdict(dialog).startswith("data.root is empty")
+        await pilot.press("ctrl+g")
+        assert isinstance(pilot.app.screen, NewRunDialog), "it stays open"
+        dialog.query_one("#options", Input).value = "--hold"
+        await until(lambda: verdict(dialog).startswith("ok:"))
+        dialog.query_one("#options", Input).value = ""
+        dialog.query_one("#overrides", Input).value = f"data.root={tmp_path}"
+        await until(lambda: verdict(dialog).startswith("ok:"))
+
+
 def verdict(dialog: NewRunDialog) -> str:
     return str(dialog.query_one("#verdict", Static).render())
 
@@ -215,7 +232,7 @@ async def test_letters_search_and_j_and_k_move_until_a_search_begins(home: Home)
 @pytest.mark.parametrize("size", SIZES)
 async def test_recipes_are_found_by_letters_and_no_line_wraps(home: Home, size: tuple[int, int]) -> None:
     async with opened(home, size) as (pilot, dialog):
-        await pilot.press(*"_mixm")
+        await pilot.press("home", *"_mixm")
         assert dialog.recipe is not None and dialog.recipe.name == "camvid_mixmatch"
         await pilot.press(*["backspace"] * 5, *"shapes_s")
         assert dialog.recipe.name == "shapes_smoke"

@@ -63,6 +63,26 @@ async def test_wide_screen_shows_every_panel(seeded: Home) -> None:
         assert all(app.runs_screen.query_one(f"#{name}").display for name in PANELS)
 
 
+async def test_small_screen_says_beside_the_chart_why_a_run_failed(home: Home) -> None:
+    seed_run(home, "broken", until=330, seed=1, end=RunEvent.EXIT_ERROR, now=NOW, reason="no room on the disk")
+    app = MmtuiApp(home)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(app)
+        await until(lambda: "no room on the disk" in text(app, "chart"))
+        assert text(app, "chart").splitlines()[0].startswith("✗ failed")
+        await pilot.resize_terminal(160, 48)
+        await until(lambda: "no room on the disk" in text(app, "stages"))
+        await until(lambda: "no room" not in text(app, "chart"))
+
+
+async def test_empty_store_says_how_to_begin(home: Home) -> None:
+    home.create()
+    app = MmtuiApp(home)
+    async with app.run_test(size=(80, 24)):
+        await until(lambda: app.runs_screen.is_mounted and "press n" in text(app, "runs"))
+        assert "mmtui demo" in text(app, "runs")
+
+
 async def test_small_screen_shows_one_panel_at_a_time(seeded: Home) -> None:
     app = MmtuiApp(seeded)
     async with app.run_test(size=(80, 24)) as pilot:

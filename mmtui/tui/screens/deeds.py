@@ -50,9 +50,11 @@ class RunDeeds(CommonScreen):
 
     def action_new_run(self) -> None:
         """Launch a run."""
-        from mmtui.tui.screens.new_run import NewRunDialog
+        from mmtui.tui.screens.new_run import FIRST, NewRunDialog
 
-        self.app.push_screen(NewRunDialog(self.program.home), self._launch)
+        found = self.details()[:1]
+        at = found[0].row.recipe if found else FIRST
+        self.app.push_screen(NewRunDialog(self.program.home, at=at), self._launch)
 
     def action_fork_run(self) -> None:
         """Launch a run like this one, but."""

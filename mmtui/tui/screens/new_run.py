@@ -19,7 +19,7 @@ from mmtui.domain.text import duration, printable
 from mmtui.domain.views import RecipeView, RunDetail
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import forecast, forks, recipe_form, recipes
+from mmtui.services import forecast, forks, inputs, recipe_form, recipes
 from mmtui.services.recipe_form import Field, Form
 from mmtui.services.recipes import Sample
 from mmtui.tui.screens.dialogs import Dialog
@@ -33,6 +33,8 @@ MOST_CHECKED = 8
 MOST_CHECKED_AT_LAST = 64
 AT_ONCE = 8
 """Recipes that are read between two pictures."""
+FIRST = "shapes_mixmatch"
+"""Where the cursor stands when nothing has run: a recipe that needs no data and a minute."""
 PANES = ("recipes", "form", "preview")
 RING = (*PANES, "overrides", "name", "options")
 """Where tab goes, in this order."""
@@ -109,7 +111,8 @@ class NewRunDialog(Dialog):
         Binding("ctrl+g", "queue", "queue it", show=False, priority=True),
     ]
 
-    def __init__(self, home: Home, like: NewRun | None = None, title: str = "New run") -> None:
+    def __init__(self, home: Home, like: NewRun | None = None, title: str = "New run", at: str = FIRST) -> None:
+        """A dialog that begins with a run like another, or else with the cursor ``at`` a recipe."""
         super().__init__()
         self.home, self.like, self.title_text = home, like, title
         self.files = recipes.names(home)
@@ -117,6 +120,7 @@ class NewRunDialog(Dialog):
         if like is not None and like.recipe not in self.files:
             names.insert(0, like.recipe)
         self.recipe_list, self.form_list, self.preview = RecipeList(names), FormList(), Preview()
+        self.at = like.recipe if like is not None else at
         self.costs: forecast.Costs | None = None
         self.form: Form | None = None
         self.ready = False
@@ -151,8 +155,7 @@ class NewRunDialog(Dialog):
             yield Static("", id="keys", classes="note", markup=False)
 
     def on_mount(self) -> None:
-        if self.like is not None:
-            self.recipe_list.go_to(self.like.recipe)
+        self.recipe_list.go_to(self.at)
         self._show_pane("recipes" if self.like is None else "form")
         self.query_one(f"#{self.pane}").focus()
         self._tell("reading recipes", "")
@@ -163,15 +166,14 @@ class NewRunDialog(Dialog):
     @work(thread=True, group="recipes", exit_on_error=False)
     def _load(self) -> None:
         # The one under the cursor first: with it everything that reading needs is imported.
-        first = self.like.recipe if self.like is not None else next(iter(self.files), "")
-        if first in self.files:
-            recipes.load(self.files[first])
+        if self.at in self.files:
+            recipes.load(self.files[self.at])
         try:
             costs: forecast.Costs | None = forecast.Costs(self.home)
         except MmtuiError:
             costs = None
         self._from_thread(self._begin, costs)
-        names = list(self.files)
+        names = sorted(self.files, key=lambda name: name != self.at)
         for start in range(0, len(names), AT_ONCE):
             found = [recipes.load(self.files[name]) for name in names[start : start + AT_ONCE]]
             priced = [(view, costs.seconds(recipe) if costs and recipe else None) for view, recipe in found]
@@ -226,6 +228,7 @@ class NewRunDialog(Dialog):
                 self._show_preview(self.form, None)
                 return self._tell(printable(problem), "problem")
             sample = self._sample(wanted, most)
+            self._refuse_lacking(sample, wanted.options)
             summary = self._summary(sample, forks.named_in(wanted.options))
         except MmtuiError as error:
             return self._tell(printable(error.message), "problem")
@@ -241,6 +244,13 @@ class NewRunDialog(Dialog):
                 overrides.append(f"seed={seed}")
         zipped, smoke = "--zip" in options, "--smoke" in options
         return recipes.sample(wanted.recipe, overrides, self.home, most=most, zipped=zipped, smoke=smoke)
+
+    def _refuse_lacking(self, sample: Sample, options: Sequence[str]) -> None:
+        """Raises UsageError if what the runs read is not there, as queueing them does."""
+        words = {option.partition("=")[0] for option in options}
+        later = bool(words & {"--after", "--delay", "--launcher"})
+        for one in sample.recipes if "--hold" not in words else ():
+            inputs.refuse_lacking(one, later=later)
 
     def _summary(self, sample: Sample, origin: str) -> str:
         """Steps and cost; of a fork what is taken over and what is trained.

@@ -139,7 +139,11 @@ class RunsScreen(RunDeeds):
     def _show_run(self, snapshot: Snapshot) -> None:
         ascii_only = self.program.ascii_only
         detail = snapshot.detail
-        self.query_one(ChartPanel).set_series(snapshot.series, detail)
+        chart = self.query_one(ChartPanel)
+        # Where the panel that says it is not shown, the chart says why a run failed or waits.
+        says = detail is not None and panels.why(detail) and not self.query_one("#stages").display
+        head = panels.standing(detail, chart.size.width, ascii_only) if detail is not None and says else []
+        chart.set_series(snapshot.series, detail, head)
         stages, graph, classes, log = (
             self.query_one(f"#{name}", LinesPanel) for name in ("stages", "graph", "classes", "log")
         )
@@ -342,9 +346,9 @@ class RunsScreen(RunDeeds):
         self.say(f"view {name}: {view.command()}")
 
     def launched(self, ids: Sequence[str], words: str) -> None:
-        """Put the cursor on what was queued."""
-        self.query_one(RunsTable).selected = ids[-1]
-        self.wanted = replace(self.wanted, run_id=ids[-1], offset=0, metric="loss")
+        """Put the cursor on what was queued: of a sweep on the run that starts first."""
+        self.query_one(RunsTable).selected = ids[0]
+        self.wanted = replace(self.wanted, run_id=ids[0], offset=0, metric="loss")
         super().launched(ids, words)
 
     @work(thread=True, group="queue", exit_on_error=False)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import Bucket, RunDetail, Series
 from mmtui.tui.widgets.lines import LinesPanel
+from mmtui.tui.widgets.panels import Line
 from mmtui.tui.widgets.plot import Curve, Frame, Sample, chart_buckets, draw, smooth
 
 SMOOTHING = (0.0, 0.6, 0.8, 0.9, 0.95, 0.98)
@@ -19,15 +22,16 @@ class ChartPanel(LinesPanel):
         self.smoothing = 0
         self._series: Series | None = None
         self._detail: RunDetail | None = None
+        self._head: Sequence[Line] = ()
 
     @property
     def buckets(self) -> int:
         """How many buckets the panel can show: one per dot column."""
         return chart_buckets(self.size.width)
 
-    def set_series(self, series: Series | None, detail: RunDetail | None) -> None:
-        """Show another series."""
-        self._series, self._detail = series, detail
+    def set_series(self, series: Series | None, detail: RunDetail | None, head: Sequence[Line] = ()) -> None:
+        """Show another series, below some lines about the run."""
+        self._series, self._detail, self._head = series, detail, head
         self.redraw()
 
     def redraw(self) -> None:
@@ -38,14 +42,14 @@ class ChartPanel(LinesPanel):
         series = self._series
         frame = Frame(
             width=self.size.width,
-            height=self.body_height,
+            height=max(self.body_height - len(self._head), 1),
             log=self.log_axis,
             ascii_only=ascii_only,
             marks=[(float(s.offset), s.name) for s in self._detail.stages] if self._detail else [],
             references=self._references(),
             growing=self._detail is not None and RunState(self._detail.row.state) in ACTIVE_STATES,
         )
-        self.show(draw(self._curves(), frame), self._title(series))
+        self.show([*self._head, *draw(self._curves(), frame)], self._title(series))
 
     def _title(self, series: Series | None) -> str:
         if series is None:

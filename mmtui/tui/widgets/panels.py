@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,13 +114,24 @@ def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
         style = {"finished": "good", "running": "cyan"}.get(status, "dim")
         text = f"{mark} {stage.name:9}{stage.step:>7}/{stage.total_steps:<7}"
         lines.append([(text, style), (f"{bar(share, room, ascii_only)} ", style), (_stage_time(stage, alive), "")])
+    return [*lines, *standing(detail, width, ascii_only)]
+
+
+def why(detail: RunDetail) -> str:
+    """Why the run is where it is, "" if there is nothing to say."""
+    return "; ".join(printable(text) for text in (detail.row.reason, detail.progress_note) if text)
+
+
+def standing(detail: RunDetail, width: int, ascii_only: bool, most: int = 3) -> list[Line]:
+    """State of a run and the reason for it, in at most so many lines."""
     row = detail.row
     word = f"{glyph(row.state, ascii_only)} {row.state}"
     if row.attempt > 1:
         word += f", attempt {row.attempt}"
-    why = "; ".join(printable(text) for text in (row.reason, detail.progress_note) if text)
-    lines.append([(word, COLORS.get(row.state, "")), (f"  {why}" if why else "", "")])
-    return lines
+    # A reason may be long enough to hide what stands below it.
+    parts = textwrap.wrap(f"{word}  {why(detail)}", max(width, 20))[:most]
+    first = parts[0][len(word) :]
+    return [[(word, COLORS.get(row.state, "")), (first, "")], *([(part, "")] for part in parts[1:])]
 
 
 def _stage_time(stage: Any, alive: bool) -> str:

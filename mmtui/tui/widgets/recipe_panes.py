@@ -56,12 +56,13 @@ class RecipeList(PickList):
         view = self.views.get(key)
         if view is None:
             return [(name, "")]
+        style = "dim" if view.lacks else ""
         if view.error:
             return [(name, ""), (f"! {printable(view.error)}", "bad")]
         cost = fit_right(duration(self.costs.get(key)), COST_WIDTH)
         facts = f"{fit(view.data, DATA_WIDTH)} {cost} {fit_right(_percent(view.reference_miou), MIOU_WIDTH)}  "
         room = max(width - len(name) - len(facts), 0)
-        return [(name, ""), (facts, ""), (fit(view.description, room, self.ascii_only), "dim")]
+        return [(name, style), (facts, style), (fit(view.description, room, self.ascii_only), "dim")]
 
     def details(self, key: str, width: int) -> list[Line]:
         view = self.views.get(key)

@@ -15,6 +15,11 @@ from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.plot import Span
 
 WIDEST = 18
+NONE_FITS = ("no run fits the filter: / changes it",)
+NONE_YET = (
+    "no runs yet: press n to launch one (recipes named shapes need no data),",
+    "or q to leave, and type: mmtui demo",
+)
 
 
 class RunsTable(LinesPanel, can_focus=True):
@@ -131,10 +136,7 @@ class RunsTable(LinesPanel, can_focus=True):
                 line = self._drawn(self.rows[here], width, widths, narrow, ascii_only, colors)
                 lines.append([(text, "cursor") for text, _ in line] if number == self.index else line)
         if not self.total:
-            none = (
-                "no run fits the filter: / changes it" if self.note else "no runs yet: press n to launch one, or leave"
-            )
-            lines.append([(none, "dim")])
+            lines += [[(text, "dim")] for text in (NONE_FITS if self.note else NONE_YET)]
         marks = f"  {len(self.marked)} marked" if self.marked else ""
         self.show(lines, f"runs {self.index + 1 if self.total else 0}/{self.total}{marks}{self.note}")
 

@@ -155,6 +155,7 @@ def test_release_starts_a_supervisor_and_the_run_trains(supervised: Home, mmtui_
 def test_run_follow_of_a_run_that_fails_exits_1_and_logs_say_why(
     supervised: Home, mmtui_: Invoke, tmp_path: Path
 ) -> None:
+    (tmp_path / "nowhere").mkdir()
     recipe = tmp_path / "nodata.yaml"
     recipe.write_text(f"base: shapes_smoke\ndata: {{kind: folder, root: {tmp_path / 'nowhere'}}}\n")
     found = mmtui_("run", str(recipe), "--follow")
@@ -185,6 +186,7 @@ def test_demo_without_terminal_ends_with_both_runs_side_by_side(
 def test_demo_with_a_run_that_fails_exits_1(
     supervised: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: str
 ) -> None:
+    (tmp_path / "nowhere").mkdir()
     broken = tmp_path / "broken.yaml"
     broken.write_text(f"base: shapes_smoke\ndata: {{kind: folder, root: {tmp_path / 'nowhere'}}}\n")
     monkeypatch.setattr(demo, "RECIPES", (tiny, str(broken)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.config import Recipe
 from engine.config.loader import PATHS
-from engine.config.strict_yaml import load
+from engine.config.strict_yaml import load, load_value
 from mmtui.errors import UsageError
 from mmtui.services import recipe_form, recipes
 from mmtui.services.recipe_form import Field, build, preview, with_value, written
@@ -164,6 +164,12 @@ FREE = [
     # Paths are made absolute, an empty name is the file's, and without kind=voc there is no VOC.
     if not one.stage and one.key not in PATH_KEYS and one.key not in ("name", "data.kind")
 ]
+
+
+@pytest.mark.parametrize("character", ["\x7f", "\x80", "\x85", "\x9f", "\ufeff", "\ufffe", "\u2028", "\x00", "\t"])
+def test_written_characters_that_yaml_calls_unprintable_are_read_again(character: str) -> None:
+    for value in ({character: 0.0}, character, f"a{character}b"):
+        assert load_value(written(value)) == value
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtui.domain.sweeps import MOST, every_value, expand, swept_keys
+from mmtui.domain.sweeps import MOST, differences, every_value, expand, swept_keys
 from mmtui.errors import UsageError
 
 TEXTS = {"data.root"}
@@ -85,3 +85,25 @@ def test_every_value_is_tried_as_far_as_so_many_runs_can(choices: list[list[int]
     # Every run beyond the first has a value that is new, so this many are enough.
     if most >= 2 + sum(len(several) for several in choices):
         assert {text for texts in chosen for text in texts} == {text for texts in members for text in texts}
+
+
+@pytest.mark.parametrize(
+    ("texts", "zipped", "expected"),
+    [
+        (["segment.steps=5", "seed=0..1"], False, ["seed=0", "seed=1"]),
+        (["segment.optim.lr=1,2", "seed=3,4"], True, ["lr=1 seed=3", "lr=2 seed=4"]),
+        (
+            ["segment.optim.lr=1,2", "match.optim.lr=3,4"],
+            True,
+            ["segment.optim.lr=1 match.optim.lr=3", "segment.optim.lr=2 match.optim.lr=4"],
+        ),
+        (["segment.steps=5"], False, [""]),
+        ([], False, [""]),
+    ],
+)
+def test_differences_name_what_sets_runs_apart(texts: list[str], zipped: bool, expected: list[str]) -> None:
+    assert differences(expand(texts, is_text, zipped=zipped)) == expected
+
+
+def test_differences_of_nothing_are_none() -> None:
+    assert differences([]) == []

@@ -1,0 +1,58 @@
+"""What a recipe reads must be there when it is queued, unless it can come later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmtui.paths import Home
+from mmtui.services import recipes, runs
+
+Invoke = Callable[..., Any]
+FOLDER = "camvid_tiny_baseline"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((FOLDER,), "data.root is empty: add data.root=FOLDER, the one that holds images, labels"),
+        ((FOLDER, "data.root=/no/such"), "data.root /no/such is no folder"),
+        (("voc_vgg16_random_baseline",), "the one that holds JPEGImages"),
+        (("shapes_baseline", "model.weights=/no/such.pth"), "model.weights /no/such.pth is no file"),
+        (("shapes_colorization_mixmatch", "proxy.images=/no/such"), "proxy.images /no/such is no folder"),
+        (("shapes_colorization_mixmatch", "proxy.kind=classification"), "proxy.images is empty"),
+    ],
+)
+def test_run_that_could_not_read_its_data_is_refused(
+    home: Home, mmtui_: Invoke, words: tuple[str, ...], told: str
+) -> None:
+    found = mmtui_("run", *words, "-q")
+    assert (found.code, found.out) == (2, "")
+    assert told in found.err
+    assert "it would not start here" in mmtui_("run", *words, "--dry-run").err
+    assert not home.database.exists() or not runs.count_runs(home)
+
+
+def test_one_bad_member_refuses_the_whole_sweep(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    found = mmtui_("run", "shapes_baseline", f"model.weights='',{tmp_path}/none.pth", "--hold", "-q")
+    assert found.code == 0, "a held run may wait for its files"
+    refused = mmtui_("run", "shapes_baseline", f"model.weights='',{tmp_path}/none.pth", "-q")
+    assert (refused.code, refused.out) == (2, "") and "queue it with --hold if it comes later" in refused.err
+    assert sum(runs.count_runs(home).values()) == len(found.out.split())
+
+
+def test_what_comes_later_may_be_missing_but_not_what_is_never_right(home: Home, mmtui_: Invoke) -> None:
+    first = mmtui_("run", "shapes_baseline", "--hold", "-q").out.strip()
+    later = ("--after", first, "-q")
+    assert mmtui_("run", "shapes_baseline", "model.weights=/made/by/the/first.pth", *later).code == 0
+    assert mmtui_("run", FOLDER, *later).code == 2
+    assert mmtui_("run", FOLDER, "--hold", "-q").code == 0
+
+
+def test_recipes_say_what_they_lack(home: Home) -> None:
+    views = {view.name: view for view in recipes.list_recipes(home)}
+    assert views[FOLDER].lacks.startswith("data.root is empty")
+    assert views["shapes_mixmatch"].lacks == ""
