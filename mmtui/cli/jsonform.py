@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmtui.domain.views import (
     RunRow,
     StageView,
     SupervisorStatus,
+    TrainerView,
 )
 
 
@@ -121,9 +123,9 @@ def point(item: Point) -> dict[str, Any]:
     }
 
 
-def devices(found: DeviceSnapshot) -> dict[str, Any]:
+def devices(found: DeviceSnapshot, trainers: Sequence[TrainerView]) -> dict[str, Any]:
     """``mmtui gpu --json``."""
-    return {**dataclasses.asdict(found), "time": when(found.time)}
+    return {**dataclasses.asdict(found), "time": when(found.time), "trainers": list(map(dataclasses.asdict, trainers))}
 
 
 def run_devices(found: RunDevices) -> dict[str, Any]:

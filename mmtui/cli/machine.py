@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, option
+from mmtui.domain.device_use import trainer_words
 from mmtui.domain.text import shorten, size
 from mmtui.domain.views import GpuView
 from mmtui.errors import ExitCode, UsageError
 from mmtui.paths import Home
 
+LOOK_SECONDS = 0.3
+"""How long the use of the processor by trainers is measured."""
 WIDEST = 24
 """Characters of a value in a table."""
 
@@ -75,14 +79,18 @@ def gpu(
     as_json: JsonOption = False,
 ) -> None:
     """The devices now: GPUs with their processes, CPU, memory, disk; or those of a run while it was active."""
+    from mmtui.devices.trees import TreeMeter
     from mmtui.services import devices
 
     if run is not None:
         _run_devices(run, as_json)
         return
-    found = devices.snapshot(Home.from_environment())
+    home, meter = Home.from_environment(), TreeMeter()
+    if devices.trainers(home, meter):
+        time.sleep(LOOK_SECONDS)  # CPU use is what was used between two looks
+    trainers, found = devices.trainers(home, meter), devices.snapshot(home)
     if as_json:
-        render.document(jsonform.devices(found))
+        render.document(jsonform.devices(found, trainers))
         return
     if found.simulated:
         render.line("SIMULATED: a recording plays the NVIDIA driver")
@@ -93,6 +101,8 @@ def gpu(
     render.line(f"CPU     {found.cpu_percent:.0f}% of {found.cpu_count} cores, load {found.load1:.2f}")
     render.line(f"memory  {size(found.memory_used)} of {size(found.memory_total)}")
     render.line(f"disk    {size(found.disk_free)} free of {size(found.disk_total)}")
+    for one in trainers:
+        render.line(trainer_words(one).strip())
 
 
 def _run_devices(selector: str, as_json: bool) -> None:

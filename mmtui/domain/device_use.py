@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from mmtui.domain.views import DeviceUse
+from mmtui.domain.text import size
+from mmtui.domain.views import DeviceUse, TrainerView
 
 Number = TypeVar("Number", int, float)
 
@@ -92,3 +93,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _largest(values: Iterable[Number | None]) -> Number | None:
     return max((value for value in values if value is not None), default=None)
+
+
+def trainer_words(one: TrainerView) -> str:
+    """A trainer in one line."""
+    cpu = "" if one.cpu_percent is None else f"  {one.cpu_percent:.0f}% of a core"
+    workers = "" if one.processes == 1 else f"  {one.processes} processes"
+    return f"  run {one.run}  pid {one.pid}{cpu}  {size(one.memory)}{workers}"

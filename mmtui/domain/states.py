@@ -49,6 +49,12 @@ class RunEvent(StrEnum):
 
 FINAL_STATES = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.INTERRUPTED})
 ACTIVE_STATES = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSING, RunState.STOPPING})
+TOLD_FIRST = (
+    *(RunState.RUNNING, RunState.STARTING, RunState.PAUSING, RunState.STOPPING),
+    *(RunState.QUEUED, RunState.HELD, RunState.PAUSED),
+    *(RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.INTERRUPTED),
+)
+"""The order in which people are told how many runs are in each state: what goes on, what waits, what has ended."""
 
 _S, _E = RunState, RunEvent
 TRANSITIONS: MappingProxyType[tuple[RunState, RunEvent], RunState] = MappingProxyType(

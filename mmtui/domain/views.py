@@ -240,6 +240,18 @@ class DeviceSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainerView:
+    """What the trainer of an active run takes of the processor and of memory, with all its processes."""
+
+    run: str  # id
+    pid: int
+    cpu_percent: float | None  # of one core, None at the first look
+    memory: int  # resident bytes
+    processes: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceUse:
     """Use of one device at one moment. None = not told."""
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 from mmtui.devices import host_snapshot
 from mmtui.devices.driver import driver
 from mmtui.devices.host import parent_of, process_identity, session_of
+from mmtui.devices.trees import TreeMeter
 from mmtui.domain.states import ACTIVE_STATES
-from mmtui.domain.views import DeviceSnapshot, GpuView
+from mmtui.domain.views import DeviceSnapshot, GpuView, TrainerView
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.store.reader import Reader
@@ -64,6 +65,17 @@ def run_pids(home: Home) -> dict[int, str]:
         return {}
     # Without a supervisor a run can stay "running" for days while its pid goes to somebody else.
     return {row[0]: str(row[2]) for row in rows if process_identity(row[0]) == row[1]}
+
+
+def trainers(home: Home, meter: TreeMeter) -> tuple[TrainerView, ...]:
+    """The trainers that work on this machine, by run."""
+    owners = run_pids(home)
+    loads = meter.look(owners)
+    found = (
+        TrainerView(owners[pid], pid, load.cpu_percent, load.memory, load.processes, load.threads)
+        for pid, load in loads.items()
+    )
+    return tuple(sorted(found, key=lambda trainer: int(trainer.run)))
 
 
 def run_of(pid: int, owners: Mapping[int, str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtui.domain import filters
-from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.domain.states import FINAL_STATES, TOLD_FIRST, RunState
 from mmtui.domain.text import printable
 from mmtui.domain.views import ClassTable, GraphStats, Point, Relative, RunDetail, RunRow, Series
 from mmtui.errors import NotFoundError, TimedOutError, UsageError
@@ -131,9 +131,10 @@ def by_ids(home: Home, ids: Sequence[str]) -> list[RunRow]:
 
 
 def count_runs(home: Home) -> dict[str, int]:
-    """Number of runs in each state that has some."""
+    """Number of runs in each state that has some: what goes on first, then what waits, then what has ended."""
     with Reader(home) as reader:
-        return reader.counts()
+        counts = reader.counts()
+    return {state.value: counts[state.value] for state in TOLD_FIRST if state.value in counts}
 
 
 def pinned(home: Home) -> list[str]:

@@ -28,7 +28,7 @@ ATTEMPT = {
 }  # fmt: skip
 DEVICES = {
     "time", "gpus", "gpu_note", "cpu_percent", "cpu_count", "load1", "memory_used", "memory_total", "disk_free",
-    "disk_total", "simulated",
+    "disk_total", "simulated", "trainers",
 }  # fmt: skip
 KEY = {
     "key", "type", "choices", "low", "high", "low_excluded", "high_excluded", "nullable", "help", "default", "recipe",

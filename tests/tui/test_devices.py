@@ -16,7 +16,7 @@ from mmtui.cli import machine
 from mmtui.devices.nvml import NvmlDriver
 from mmtui.devices.recorded import RecordedNvml
 from mmtui.domain.states import RunEvent
-from mmtui.domain.views import DeviceSnapshot, DeviceUse
+from mmtui.domain.views import DeviceSnapshot, DeviceUse, TrainerView
 from mmtui.paths import Home
 from mmtui.services import moments, runs
 from mmtui.services.devices import snapshot
@@ -96,6 +96,15 @@ def test_devices_screen_says_everything_of_eight_gpus(home: Home, crowd: None, w
     assert "pid 2000210  ada  11.0 GiB" in text
     for words in ("40%", "30.0 of 80.0 GiB", "300 W", "42 C", "n/a of n/a", "cores", "free"):
         assert words in text, words
+
+
+def test_trainers_stand_below_the_host_as_many_as_there_is_room_for(home: Home) -> None:
+    home.create()
+    several = [TrainerView(str(n), 100 + n, 50.0 * n if n else None, 2**30, 1 + n % 2, 4) for n in range(8)]
+    text = plain(devices.devices(home, snapshot(home), 80, False, (), several))
+    assert "run 1  pid 101  50% of a core  1.0 GiB  2 processes" in text
+    assert "run 0  pid 100  1.0 GiB" in text
+    assert "run 6" not in text and "and 2 more: mmtui gpu" in text
 
 
 def test_history_of_the_devices_is_as_long_as_what_is_known(home: Home, crowd: None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from mmtui.domain.device_use import trainer_words
 from mmtui.domain.text import printable, size
-from mmtui.domain.views import DeviceSnapshot, DeviceUse, GpuProcess, GpuView
+from mmtui.domain.views import DeviceSnapshot, DeviceUse, GpuProcess, GpuView, TrainerView
 from mmtui.paths import Home
 from mmtui.services.device_history import DISK, HOST, recent, uses_now
 from mmtui.tui.pages.compose import column_width, columns
@@ -26,12 +27,18 @@ Value = Callable[[DeviceUse], float | None]
 
 
 def devices(
-    home: Home, now: DeviceSnapshot, width: int, ascii_only: bool, seen: Sequence[DeviceSnapshot] = ()
+    home: Home,
+    now: DeviceSnapshot,
+    width: int,
+    ascii_only: bool,
+    seen: Sequence[DeviceSnapshot] = (),
+    trainers: Sequence[TrainerView] = (),
 ) -> list[Line]:
     """A block for each device.
 
     Args:
         seen: earlier snapshots of this session: what the supervisor does not record while nothing runs.
+        trainers: what trainers take of the host.
     """
     each = column_width(width, LEAST_WIDTH, len(now.gpus) + 1)
     room = max(each - NAME_WIDTH - BAR_WIDTH - TEXT_WIDTH - 2, LEAST_SPARK)
@@ -42,7 +49,7 @@ def devices(
     if now.gpu_note:
         lines.append([(fit(now.gpu_note, width, ascii_only).rstrip(), "warn" if now.gpus else "dim")])
     blocks = [_gpu(gpu, past, each, room, ascii_only) for gpu in now.gpus]
-    blocks.append(_host(now, past, each, room, ascii_only))
+    blocks.append([*_host(now, past, each, room, ascii_only), *_trainers(trainers, each, ascii_only)])
     caption = f"history: {TOLD[span]}, newest at the right; blank where nothing was recorded"
     return [*lines, *columns(blocks, width, LEAST_WIDTH), [], [(fit(caption, width, ascii_only).rstrip(), "dim")]]
 
@@ -147,6 +154,13 @@ def _host(now: DeviceSnapshot, history: History, width: int, room: int, ascii_on
         rows.append(_row(name, share, text, value, top, samples, room, ascii_only))
     rows.append([(f"      {size(now.disk_free)} free", "bad" if now.disk_free < LOW_DISK else "dim")])
     return rows
+
+
+def _trainers(trainers: Sequence[TrainerView], width: int, ascii_only: bool) -> list[Line]:
+    """A line for each run; CPU use of one core is 100%."""
+    lines: list[Line] = [[(fit(trainer_words(one), width, ascii_only).rstrip(), "")] for one in trainers[:PROCESSES]]
+    more = len(trainers) - PROCESSES
+    return [*lines, *([[(f"  and {more} more: mmtui gpu", "warn")]] if more > 0 else [])]
 
 
 def _memory(use: DeviceUse) -> float | None:

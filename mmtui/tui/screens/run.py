@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from mmtui.devices.trees import TreeMeter
 from mmtui.domain.text import printable, shorten
 from mmtui.domain.views import DeviceSnapshot
 from mmtui.errors import MmtuiError
@@ -294,6 +295,7 @@ class DevicesScreen(PageScreen):
     def __init__(self) -> None:
         super().__init__()
         self.seen: deque[DeviceSnapshot] = deque(maxlen=SEEN)
+        self.meter = TreeMeter()
 
     def title_of(self) -> str:
         """The screen's name."""
@@ -302,6 +304,7 @@ class DevicesScreen(PageScreen):
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """Now, and before."""
         now = service.snapshot(self.program.home)
-        lines = devices.devices(self.program.home, now, width, self.program.ascii_only, self.seen)
+        trainers = service.trainers(self.program.home, self.meter)
+        lines = devices.devices(self.program.home, now, width, self.program.ascii_only, self.seen, trainers)
         self.seen.append(now)
         return lines

@@ -130,7 +130,7 @@ class RunsScreen(RunDeeds):
         words = ", ".join(f"{count} {state}" for state, count in snapshot.counts.items()) or "no runs"
         serving = snapshot.supervisor
         if serving is not None and not serving.running and (serving.active_runs or serving.queued_runs):
-            words += "  ! no supervisor: r starts one"
+            words = f"! no supervisor: r starts one  {words}"
         words += self.program.link.words()
         text = f" mmtui  {words}" if not snapshot.problem else f" ! {printable(snapshot.problem)}"
         self.set_text("#header", text)

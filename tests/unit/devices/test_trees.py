@@ -1,0 +1,76 @@
+"""What trees of processes take, beside psutil's account of the same processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from mmtui.devices.trees import TreeMeter
+
+BUSY = "while True: pass"
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY!r}])"
+
+
+@pytest.fixture
+def tree() -> Iterator[psutil.Process]:
+    """A process that waits for a child that keeps a core busy."""
+    child = subprocess.Popen([sys.executable, "-c", PARENT])
+    found = psutil.Process(child.pid)
+    deadline = time.monotonic() + 20
+    while not any(p.cpu_times().user > 0.05 for p in found.children()):
+        assert time.monotonic() < deadline, "the child never ran"
+        time.sleep(0.02)
+    yield found
+    with suppress(psutil.NoSuchProcess):
+        for process in [*found.children(recursive=True), found]:
+            process.kill()
+    child.wait()
+
+
+def seconds(tree: psutil.Process) -> float:
+    return sum(sum(p.cpu_times()[:2]) for p in [tree, *tree.children(recursive=True)])
+
+
+def test_look_agrees_with_psutil(tree: psutil.Process) -> None:
+    meter = TreeMeter()
+    first, began, before = meter.look([tree.pid])[tree.pid], time.monotonic(), seconds(tree)
+    assert first.cpu_percent is None
+    time.sleep(1.0)
+    second = meter.look([tree.pid])[tree.pid]
+    expected = 100 * (seconds(tree) - before) / (time.monotonic() - began)
+    assert expected > 5, "the child has a share of a core"
+    assert second.cpu_percent == pytest.approx(expected, rel=0.2, abs=3)
+    assert second.processes == 2 and second.threads == 2
+    resident = sum(p.memory_info().rss for p in [tree, *tree.children(recursive=True)])
+    assert second.memory == pytest.approx(resident, rel=0.1)
+
+
+def test_child_that_has_ended_takes_nothing_away(tree: psutil.Process) -> None:
+    meter = TreeMeter()
+    own = os.getpid()
+    meter.look([own])
+    for child in tree.children():
+        child.kill()
+    tree.wait(20)
+    time.sleep(0.05)
+    after = meter.look([own])[own]
+    assert after.cpu_percent is not None and after.cpu_percent >= 0
+
+
+def test_processes_that_are_gone_are_left_out(tree: psutil.Process) -> None:
+    meter = TreeMeter()
+    assert set(meter.look([tree.pid, 2**22 + 1])) == {tree.pid}
+    for child in tree.children():
+        child.kill()
+    deadline = time.monotonic() + 20
+    while tree.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert meter.look([tree.pid]) == {}, "a zombie uses nothing"
