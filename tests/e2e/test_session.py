@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from mmtui.paths import Home
 from mmtui.services import runs
 from tests.e2e import loopback
-from tests.e2e.loopback import Server, serving
 from tests.e2e.support import TINY, mmtui, wait_until
 from tests.e2e.terminals import (
     ENDLESS,
@@ -34,25 +32,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed (Debian: tmux)"),
 ]
 Connect = Callable[..., Terminal]
-
-
-@pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def connect(sshd: Server, short_home: Home) -> Iterator[Connect]:
-    opened: list[Terminal] = []
-
-    def begin(columns: int = 160, rows: int = 48, command: str = str(PROGRAM)) -> Terminal:
-        opened.append(loopback.connect(sshd, short_home, columns, rows, command))
-        return opened[-1]
-
-    yield begin
-    for terminal in opened:
-        terminal.close()
 
 
 @pytest.fixture

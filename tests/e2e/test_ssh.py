@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from mmtui.paths import Home
 from mmtui.services import runs, supervisors
 from tests.e2e import loopback
-from tests.e2e.loopback import Server, serving
+from tests.e2e.loopback import Server
 from tests.e2e.support import mmtui, processes_of, wait_until
 from tests.e2e.terminals import (
     ENDLESS,
@@ -31,26 +30,6 @@ from tests.e2e.terminals import (
 LEAVES_FULL_SCREEN = b"\x1b[?1049l"
 Connect = Callable[..., Terminal]
 pytestmark = loopback.NEEDS_SSH
-
-
-@pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def connect(sshd: Server, short_home: Home) -> Iterator[Connect]:
-    """Terminals with `ssh -tt ... mmtui` in them."""
-    opened: list[Terminal] = []
-
-    def begin(columns: int = 160, rows: int = 48) -> Terminal:
-        opened.append(loopback.connect(sshd, short_home, columns, rows))
-        return opened[-1]
-
-    yield begin
-    for terminal in opened:
-        terminal.close()
 
 
 @pytest.mark.parametrize("lost", ["client-killed", "terminal-not-read"])

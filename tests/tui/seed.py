@@ -14,6 +14,7 @@ from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, begin_attempt, insert_run, transition
 
+NOW = 1_790_000_000.0
 CLASSES = ("background", "disc", "ring", "stripes_across", "stripes_upright", "checker", "dots", "cross", "absent")
 STAGES = (("match", 150), ("segment", 300), ("evaluate", 1))
 HOSTILE_NAMES = (
@@ -75,6 +76,15 @@ def seed_run(
     finally:
         database.close()
     return str(run_id)
+
+
+def seed_three(home: Home) -> Home:
+    """One that has ended, with published numbers; one that trains; one whose triplets are random."""
+    reference = {"miou": 42.8, "per_class": {CLASSES[1]: 70.0, CLASSES[-1]: 60.0, "of no class": 1.0}}
+    seed_run(home, "first", until=450, seed=1, end=RunEvent.EXIT_OK, now=NOW, config={"reference": reference})
+    seed_run(home, "second", until=330, seed=2, end=None, now=NOW)
+    seed_run(home, "third", until=450, seed=3, end=RunEvent.EXIT_OK, now=NOW, config={"match": {"strategy": "random"}})
+    return home
 
 
 def write_trace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -21,6 +21,17 @@ def padded(line: Sequence[Span], width: int) -> Line:
         found.append((shown, style))
         used += cell_len(shown)
     return [*found, (" " * (width - used), "")] if used < width else found
+
+
+def joined(cells: Iterable[tuple[str, str]]) -> Line:
+    """Neighbours of one style as one span."""
+    line: Line = []
+    for text, style in cells:
+        if line and line[-1][1] == style:
+            line[-1] = (line[-1][0] + text, style)
+        else:
+            line.append((text, style))
+    return line
 
 
 def beside(blocks: Sequence[Sequence[Line]], width: int, gap: int = 2) -> list[Line]:

@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from mmtui.domain.views import GraphStats, RunDetail
 from mmtui.paths import Home
 from mmtui.services import run_history, runs
-from mmtui.tui.pages.compose import wrapped
+from mmtui.tui.pages.compose import joined, wrapped
 from mmtui.tui.pages.panes import FIRST_PANE, Drawer, Focus, Laid, Pane, lay
 from mmtui.tui.widgets.forest import ROOT, draw_forest, forest
 from mmtui.tui.widgets.panels import Line, fit, glyph_of, strategy_of, style_of
@@ -177,7 +177,7 @@ def _scatter(
         column = round((x - low_x) / ((high_x - low_x) or 1.0) * (width - 1))
         row = round((high_y - y) / ((high_y - low_y) or 1.0) * (rows - 1))
         grid[row][column] = (glyph_of(label), style_of(label))
-    return [title, *[_joined(cells) for cells in grid], *legend]
+    return [title, *[joined(cells) for cells in grid], *legend]
 
 
 def _legend(labels: Sequence[int], names: Sequence[str], width: int, ascii_only: bool) -> list[Line]:
@@ -192,17 +192,6 @@ def _legend(labels: Sequence[int], names: Sequence[str], width: int, ascii_only:
         if len(lines) <= LEGEND_LINES:
             return lines
     return lines[:LEGEND_LINES]
-
-
-def _joined(cells: Sequence[tuple[str, str]]) -> Line:
-    """Neighbours of one style as one span."""
-    line: Line = []
-    for text, style in cells:
-        if line and line[-1][1] == style:
-            line[-1] = (line[-1][0] + text, style)
-        else:
-            line.append((text, style))
-    return line
 
 
 # ---- heat maps -----------------------------------------------------------------------------------------------------

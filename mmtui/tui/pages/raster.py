@@ -6,13 +6,14 @@ terminal has too few colours to tell classes apart, each class is a letter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rich.color import Color, ColorSystem
 
+from mmtui.tui.pages.compose import joined
 from mmtui.tui.pages.label_maps import RGB, VOID
 from mmtui.tui.widgets.panels import Line, glyph_of, style_of
 
@@ -187,17 +188,6 @@ def braille(dots: Image) -> list[str]:
             cells.append(chr(BRAILLE + bits))
         lines.append("".join(cells))
     return lines
-
-
-def joined(cells: Iterable[tuple[str, str]]) -> Line:
-    """Neighbours of one style as one span."""
-    line: Line = []
-    for text, style in cells:
-        if line and line[-1][1] == style:
-            line[-1] = (line[-1][0] + text, style)
-        else:
-            line.append((text, style))
-    return line
 
 
 def told_apart(colors: Mapping[int, RGB], count: int) -> dict[int, RGB]:
