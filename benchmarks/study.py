@@ -64,6 +64,7 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "longer": Arm("nothing, but fine-tuning three times as long", "streets_baseline", ("segment.steps=1200",)),
         "graph_small": Arm("M&M, graph (paper), patches of 16 to 48 pixels", "streets_graph", SMALL),
         "graph_pure": Arm("M&M, graph (paper), purest candidates", "streets_graph", PURE),
+        "graph_margin": Arm("M&M, graph, margin 0.5", "streets_graph", ("match.margin=0.5",)),
         "contrast_small": Arm(
             "M&M, graph + contrast, balanced centres, 16 to 48 pixels", "streets_graph", CONTRAST + SMALL
         ),
