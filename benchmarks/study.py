@@ -160,7 +160,8 @@ def table(options: argparse.Namespace) -> str:
         results = {arm: _results(options, arm, labels) for arm in STUDIES[options.study]}
         base = [result.curve[-1] for result in results["baseline"]]
         lines += [f"### {labels} labelled images", ""]
-        lines += ["| before fine-tuning | seeds | mIoU % | sd | gain | p (Welch) | at 1/4, 1/2, 3/4 | seconds |"]
+        curve = "at 1/4, 1/2, 3/4 of the first row's steps"
+        lines += [f"| before fine-tuning | seeds | mIoU % | sd | gain | p (Welch) | {curve} | seconds |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [_row(STUDIES[options.study][arm].words, arm, found, base) for arm, found in results.items() if found]
         lines += ["", *_classes(results), ""]
