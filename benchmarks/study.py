@@ -36,6 +36,8 @@ class Arm:
 
 
 CONTRAST = ("match.loss=supcon", "match.centres=balanced")
+SMALL = ("match.patch_size=[16,48]",)
+PURE = ("match.candidates=pure",)
 STUDIES: dict[str, dict[str, Arm]] = {
     "shapes": {
         "baseline": Arm("nothing", "shapes_baseline"),
@@ -52,6 +54,7 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "triplets": Arm("M&M, random triplets", "objects_graph", ("match.strategy=random",)),
         "longer": Arm("nothing, but fine-tuning three times as long", "objects_baseline", ("segment.steps=900",)),
         "semi_hard": Arm("M&M, semi-hard rejective edges", "objects_graph", ("match.strategy=semi_hard",)),
+        "graph_pure": Arm("M&M, graph (paper), purest candidates", "objects_graph", PURE),
     },
     "streets": {
         "baseline": Arm("nothing", "streets_baseline"),
@@ -59,6 +62,13 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "graph": Arm("M&M, graph (paper)", "streets_graph"),
         "graph_balanced": Arm("M&M, graph, balanced centres", "streets_graph", ("match.centres=balanced",)),
         "longer": Arm("nothing, but fine-tuning three times as long", "streets_baseline", ("segment.steps=1200",)),
+        "graph_small": Arm("M&M, graph (paper), patches of 16 to 48 pixels", "streets_graph", SMALL),
+        "graph_pure": Arm("M&M, graph (paper), purest candidates", "streets_graph", PURE),
+        "graph_margin": Arm("M&M, graph, margin 0.5", "streets_graph", ("match.margin=0.5",)),
+        "contrast_small": Arm(
+            "M&M, graph + contrast, balanced centres, 16 to 48 pixels", "streets_graph", CONTRAST + SMALL
+        ),
+        "contrast_pure": Arm("M&M, graph + contrast, balanced centres, purest", "streets_graph", CONTRAST + PURE),
     },
     "camvid": {
         "baseline": Arm("nothing", "few_labels_baseline"),
@@ -150,7 +160,8 @@ def table(options: argparse.Namespace) -> str:
         results = {arm: _results(options, arm, labels) for arm in STUDIES[options.study]}
         base = [result.curve[-1] for result in results["baseline"]]
         lines += [f"### {labels} labelled images", ""]
-        lines += ["| before fine-tuning | seeds | mIoU % | sd | gain | p (Welch) | at 1/4, 1/2, 3/4 | seconds |"]
+        curve = "at 1/4, 1/2, 3/4 of the first row's steps"
+        lines += [f"| before fine-tuning | seeds | mIoU % | sd | gain | p (Welch) | {curve} | seconds |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [_row(STUDIES[options.study][arm].words, arm, found, base) for arm, found in results.items() if found]
         lines += ["", *_classes(results), ""]
@@ -202,8 +213,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--labels", type=int, nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", help="train these alone, in this order; the table tells all there are")
     parser.add_argument("--table", action="store_true", help="train nothing, print what there is")
     options: Any = parser.parse_args()
+    arms = options.arms or list(STUDIES[options.study])
+    if unknown := set(arms) - set(STUDIES[options.study]):
+        parser.error(f"no arms {sorted(unknown)}; {options.study} has {', '.join(STUDIES[options.study])}")
     if not options.table:
         if options.study in ("camvid", "streets") and options.data is None:
             parser.error("give --data, or --table")
@@ -211,7 +226,7 @@ def main() -> None:
             parser.error("give --proxy-images, or --table")
         for seed in options.seeds:
             for labels in options.labels:
-                for arm in STUDIES[options.study]:
+                for arm in arms:
                     train(options, arm, labels, seed)
     print(table(options))
 

@@ -196,6 +196,11 @@ class MatchConfig(Section):
     centres: Literal["uniform", "balanced"] = Field(
         "uniform", description="patch centres: uniform over pixels (paper), or equally often from every class present"
     )
+    candidates: Literal["order", "pure"] = Field(
+        "order",
+        description="which of five candidate patches are tried first: order (paper, as drawn), or pure (those with the"
+        " largest share of their centre's class)",
+    )
     graph_scope: Literal["local", "global"] = Field(
         "local", description="local: a graph for each batch (as the release); global: one over all batches of a step"
     )

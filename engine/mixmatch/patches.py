@@ -15,9 +15,13 @@ from torch.nn import functional as F
 from engine import host
 from engine.mixmatch.host_choice import choose_windows
 from engine.mixmatch.host_crops import cut_windows
+from engine.mixmatch.purity import class_share
 
 CANDIDATES_PER_PATCH = 5
 """How many centres are drawn for every wanted patch (reference release: 5)."""
+
+RANKINGS = ("order", "pure")
+"""In what order candidates are tried, see ``sample_patches``."""
 
 LABELS = 256
 """Label values there can be: classes and void."""
@@ -32,9 +36,10 @@ class Patches:
 
     ``image``, ``cy``, ``cx``, ``size`` and ``label`` are int64 (N,); ``size`` is even, in pixels. Those that
     ``sample_patches`` draws stand in image order: kept candidates, then those taken back, then background.
-    ``padding`` is float32 (N,), the share of the window outside its image, 0-1. ``overlap_rejections`` and
-    ``topped_up`` are int64 scalars: candidates dropped for overlap before enough were found, and how many of
-    those were taken back because too few were left. These three say nothing (0) unless given.
+    ``padding`` and ``purity`` are float32 (N,), shares of the window, 0-1: what lies outside its image, and what has
+    its label (``engine.mixmatch.purity``). ``overlap_rejections`` and ``topped_up`` are int64 scalars: candidates
+    dropped for overlap before enough were found, and how many of those were taken back because too few were left.
+    These four say nothing (0) unless given.
     """
 
     image: Tensor
@@ -45,6 +50,7 @@ class Patches:
     padding: Tensor = field(default_factory=lambda: torch.zeros(()))
     overlap_rejections: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
     topped_up: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    purity: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def __len__(self) -> int:
         return len(self.image)
@@ -63,6 +69,7 @@ def join(parts: list[Patches], images: int) -> Patches:
         padding=torch.cat([part.padding for part in parts]),
         overlap_rejections=torch.stack([part.overlap_rejections for part in parts]).sum(),
         topped_up=torch.stack([part.topped_up for part in parts]).sum(),
+        purity=torch.cat([part.purity for part in parts]),
     )
 
 
@@ -101,6 +108,7 @@ def sample_patches(
     generator: torch.Generator | None = None,
     reference_compat: bool = False,
     centres: str = "uniform",
+    candidates: str = "order",
 ) -> Patches:
     """Draw ``per_image`` patches from every image that has a labelled pixel.
 
@@ -126,14 +134,19 @@ def sample_patches(
             drawn from elsewhere are labelled background all the same.
         centres: ``uniform`` over pixels as published, where large classes win, or ``balanced``: every class of an
             image's pool is drawn equally often, and uniformly within the class.
+        candidates: ``order``, as published and as they were drawn, or ``pure``, the release's unused switch
+            ``by_ovlp``: those whose window has the largest share of its centre's class first. Background patches
+            are then the purest of five times as many.
 
     Raises:
-        ValueError: unknown centres; sizes, counts or shares out of range.
+        ValueError: unknown centres or candidates; sizes, counts or shares out of range.
     """
     sides = _even_sides(size)
     _check(label_maps, per_image, background_ratio, overlap)
     if centres not in DRAWS:
         raise ValueError(f"unknown centres {centres!r}; there are {', '.join(DRAWS)}")
+    if candidates not in RANKINGS:
+        raise ValueError(f"unknown candidates {candidates!r}; there are {', '.join(RANKINGS)}")
     if reference_compat:
         background = 0
     if label_maps.dtype != torch.uint8 or not {ignore_index, background or 0} <= set(range(LABELS)):
@@ -143,15 +156,18 @@ def sample_patches(
 
     everything, behind, before = _pools(label_maps, background, ignore_index)
     front = _draw(label_maps, before, everything, wanted * CANDIDATES_PER_PATCH, sides, generator, centres)
-    chosen, rejected, topped = _choose(front, wanted, label_maps.shape[1:], overlap, reference_compat)
+    pure = candidates == "pure"
+    ranking = _purest_first(label_maps, front) if pure else None
+    chosen, rejected, topped = _choose(front, wanted, label_maps.shape[1:], overlap, reference_compat, ranking)
     parts = [front.take(chosen)]
     if quota:
-        back = _draw(label_maps, behind, everything, quota, sides, generator)
+        count = quota * CANDIDATES_PER_PATCH if pure else quota
+        back = _draw(label_maps, behind, everything, count, sides, generator)
         if reference_compat:
             back = _Candidates(back.cy, back.cx, back.size, torch.zeros_like(back.label))
-        parts.append(back)
+        parts.append(back.take(_purest_first(label_maps, back)[:, :quota]) if pure else back)
     usable = everything.rows.any(dim=1)
-    return _collect(parts, usable, label_maps.shape[1:], (rejected * usable).sum(), (topped * usable).sum())
+    return _collect(parts, usable, label_maps, (rejected * usable).sum(), (topped * usable).sum())
 
 
 def _even_sides(size: tuple[int, int]) -> tuple[int, int]:
@@ -287,20 +303,35 @@ def _window(candidates: _Candidates, bounds: Sequence[int]) -> tuple[Tensor, Ten
     )
 
 
+def _purest_first(label_maps: Tensor, candidates: _Candidates) -> Tensor:
+    """Indices (B, K) of the candidates by falling share of their label; of equal ones the first drawn comes first."""
+    image = torch.arange(len(label_maps), device=label_maps.device)[:, None]
+    return class_share(label_maps, image, *candidates.all()).argsort(dim=1, descending=True, stable=True)
+
+
 def _choose(
-    candidates: _Candidates, wanted: int, bounds: Sequence[int], overlap: float, compat: bool
+    candidates: _Candidates,
+    wanted: int,
+    bounds: Sequence[int],
+    overlap: float,
+    compat: bool,
+    ranking: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Greedy choice in candidate order.
+    """Greedy choice in the order of ``ranking``, indices (B, K); None = in candidate order.
 
     Returns:
         indices (B, wanted) of the chosen candidates, and per image the numbers rejected and taken back, (B,).
     """
-    edges = _window(candidates, bounds)
+    ranked = candidates if ranking is None else candidates.take(ranking)
+    edges = _window(ranked, bounds)
     y0, y1, x0, x1 = edges
+    # The release measures against the candidate that was drawn first, whatever their ranking.
     area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
     if host.on_host(area):
-        return choose_windows(edges, area, wanted, bounds, overlap)
-    return _choose_on_device(edges, area, wanted, overlap)
+        chosen, rejected, topped = choose_windows(edges, area, wanted, bounds, overlap)
+    else:
+        chosen, rejected, topped = _choose_on_device(edges, area, wanted, overlap)
+    return chosen if ranking is None else ranking.gather(1, chosen), rejected, topped
 
 
 def _choose_on_device(
@@ -341,12 +372,10 @@ def _cells(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return inside.double(), (stop - start).double()
 
 
-def _collect(
-    parts: list[_Candidates], usable: Tensor, bounds: Sequence[int], rejected: Tensor, topped: Tensor
-) -> Patches:
+def _collect(parts: list[_Candidates], usable: Tensor, label_maps: Tensor, rejected: Tensor, topped: Tensor) -> Patches:
     image = usable.nonzero()
     joined = _Candidates(*(torch.cat(kind, dim=1)[image[:, 0]] for kind in zip(*(p.all() for p in parts), strict=True)))
-    y0, y1, x0, x1 = _window(joined, bounds)
+    y0, y1, x0, x1 = _window(joined, label_maps.shape[1:])
     outside = 1 - ((y1 - y0) * (x1 - x0)).float() / joined.size.float().square()
     return Patches(
         image.expand_as(joined.cy).flatten(),
@@ -357,6 +386,7 @@ def _collect(
         outside.flatten(),
         rejected,
         topped,
+        class_share(label_maps, image, *joined.all()).flatten(),
     )
 
 

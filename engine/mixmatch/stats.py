@@ -94,7 +94,8 @@ def _histogram(distances: Tensor) -> list[int]:
 def _windows(patches: Patches) -> dict[str, Any]:
     counts = {"overlap_rejections": int(patches.overlap_rejections), "topped_up": int(patches.topped_up)}
     if len(patches) == 0:
-        nothing = dict.fromkeys(("patch_size_mean", "patch_size_min", "patch_size_max", "padding_share"))
+        names = ("patch_size_mean", "patch_size_min", "patch_size_max", "padding_share", "purity_mean")
+        nothing = dict.fromkeys(names)
         return {**nothing, **counts}
     area = patches.size.double().square()
     return {
@@ -102,6 +103,7 @@ def _windows(patches: Patches) -> dict[str, Any]:
         "patch_size_min": int(patches.size.min()),
         "patch_size_max": int(patches.size.max()),
         "padding_share": round(float((patches.padding.double() * area).sum() / area.sum()), 4),
+        "purity_mean": round(float(patches.purity.double().mean()), 4),
         **counts,
     }
 

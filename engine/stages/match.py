@@ -241,6 +241,7 @@ class MatchStage:
                 generator=generator("match/patches"),
                 reference_compat=self.compat,
                 centres=config.centres,
+                candidates=config.candidates,
             )
         # Only a graph over all batches of a step needs the patches of several at once.
         into = self.buffers[draw % self.graphs if config.graph_scope == "global" else 0]

@@ -9,11 +9,13 @@ from collections.abc import Callable
 import pytest
 
 from mmtui.domain.states import RunEvent
+from mmtui.domain.views import GraphStats
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.layout import PANELS, arrange, is_tiny
 from mmtui.tui.screens.dialogs import CancelDialog
+from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.chart import ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
@@ -81,6 +83,18 @@ async def test_empty_store_says_how_to_begin(home: Home) -> None:
     async with app.run_test(size=(80, 24)):
         await until(lambda: app.runs_screen.is_mounted and "press n" in text(app, "runs"))
         assert "mmtui demo" in text(app, "runs")
+
+
+@pytest.mark.parametrize("width", [100, 48])
+def test_graph_panel_tells_purity_where_the_trainer_does(width: int) -> None:
+    values = {"patch_size_min": 48, "patch_size_max": 160, "padding_share": 0.2}
+    old = GraphStats("1", 20, NOW, {**values, "overlap_rejections": 1200, "topped_up": 3})
+    new = GraphStats("1", 20, NOW, {**old.values, "purity_mean": 0.517})
+    for stats, told in ((old, False), (new, True)):
+        lines = ["".join(part for part, _ in line) for line in panels.graph(stats, ["a"], width, 20, False)]
+        assert any("purity 52%  overlap dropped 1200, back 3" in line for line in lines) is told
+        assert any("overlap dropped 1200, back 3" in line for line in lines)
+        assert max(len(line) for line in lines if "back 3" in line) <= width
 
 
 async def test_small_screen_shows_one_panel_at_a_time(seeded: Home) -> None:

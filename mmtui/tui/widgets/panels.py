@@ -197,9 +197,11 @@ def graph(
 
 
 def _patches(v: dict[str, Any], width: int) -> list[Line]:
-    """Sizes of patches, and how many overlapped; in two lines where one is too short."""
+    """Sizes, purity and overlap of patches; in two lines where one is too short."""
     sizes = f"patches {v.get('patch_size_min')}-{v.get('patch_size_max')} px  padding {_share(v.get('padding_share'))}"
     overlaps = f"overlap dropped {v.get('overlap_rejections')}, back {v.get('topped_up')}"
+    if "purity_mean" in v:  # trainers before it existed do not tell it
+        overlaps = f"purity {_share(v['purity_mean'])}  {overlaps}"
     if len(sizes) + len(overlaps) + 2 <= width:
         return [[(f"{sizes}  {overlaps}", "dim")]]
     return [[(sizes, "dim")], [(overlaps, "dim")]]

@@ -64,6 +64,7 @@ def another(key: str, value: Any) -> Any:
         "match.strategy": "random",
         "match.loss": "supcon",
         "match.centres": "balanced",
+        "match.candidates": "pure",
         "match.graph_scope": "global",
         "match.normalizer": "reference",
         "match.background": None,
