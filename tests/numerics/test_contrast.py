@@ -16,8 +16,9 @@ from engine.proxies import DenseCL, MoCo, build_proxy
 from engine.proxies.densecl import corresponding, pooled
 from engine.proxies.info_nce import info_nce
 from engine.proxies.key_queue import KeyQueue
-from engine.proxies.momentum import follow, settle, twin
+from engine.proxies.momentum import follow, twin
 from engine.proxies.projection import Projected, Projection
+from engine.proxies.running import RATE, Running, settle
 
 Rows = list[list[float]]
 
@@ -106,7 +107,7 @@ def test_queue_holds_the_newest_as_a_list_would(length: int) -> None:
 # ---- the network that follows ----------------------------------------------------------------------------------------
 
 
-def test_follow_is_the_weighted_mean_of_weights_and_statistics() -> None:
+def test_follow_is_the_weighted_mean_of_the_weights_alone() -> None:
     query = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).double()
     key = twin(query)
     with torch.no_grad():
@@ -115,15 +116,13 @@ def test_follow_is_the_weighted_mean_of_weights_and_statistics() -> None:
     query(rows(5, 3))
     before, other = (copy.deepcopy(network.state_dict()) for network in (key, query))
     follow(key, query, 0.9)
+    assert sorted(before) == sorted(other) and len(before) == 7
     for name, found in key.state_dict().items():
-        if found.is_floating_point():
-            wanted = [
-                0.9 * old + (1 - 0.9) * new
-                for old, new in zip(before[name].flatten().tolist(), other[name].flatten().tolist(), strict=True)
-            ]
-            assert found.flatten().tolist() == pytest.approx(wanted, abs=1e-12)
-        else:
-            assert found.item() == 1
+        if "running" in name or "tracked" in name:
+            assert torch.equal(found, before[name]), name
+            continue
+        pairs = zip(before[name].flatten().tolist(), other[name].flatten().tolist(), strict=True)
+        assert found.flatten().tolist() == pytest.approx([0.9 * old + 0.1 * new for old, new in pairs], abs=1e-12)
     assert all(torch.equal(value, other[name]) for name, value in query.state_dict().items())
     assert not any(parameter.requires_grad for parameter in key.parameters())
 
@@ -154,6 +153,29 @@ def test_settle_gives_the_statistics_of_the_batch(build: object) -> None:
         torch.testing.assert_close(norm.running_mean, x.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(norm.running_var, x.var(dim=(0, 2, 3)), rtol=1e-4, atol=1e-8)
     assert [getattr(norm, "momentum", None) for norm in norms] == momenta and not network.training
+
+
+@pytest.mark.parametrize("portions", [[6], [4, 2], [1, 1, 3, 1]])
+def test_running_statistics_are_those_of_all_values_of_the_step_whatever_the_portions(portions: list[int]) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)).double().eval()
+    running, images, values = Running(network), rows(6, 3, 8, 8), [[list[float]() for _ in range(4)] for _ in range(2)]
+    network(rows(2, 3, 8, 8, seed=5))
+    running.forget()
+    for portion in images.split(portions):
+        network(portion)
+    convolved = network[0](images)
+    for level, x in enumerate((convolved, torch.relu(network[1](convolved)))):
+        for channel in range(4):
+            values[level][channel] = x[:, channel].flatten().tolist()
+    running.update()
+    for norm, channels in zip(running.norms, values, strict=True):
+        for channel, numbers in enumerate(channels):
+            mean = math.fsum(numbers) / len(numbers)
+            variance = math.fsum((x - mean) ** 2 for x in numbers) / len(numbers)
+            wanted = (RATE * mean, 1 - RATE + RATE * variance)
+            found = (float(norm.running_mean[channel]), float(norm.running_var[channel]))  # type: ignore[index]
+            assert found == pytest.approx(wanted, abs=1e-6)
+    assert all(not seen for seen in running.seen)
 
 
 # ---- whole images and cells ------------------------------------------------------------------------------------------

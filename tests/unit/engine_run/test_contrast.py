@@ -64,9 +64,8 @@ def test_step_enqueues_the_keys_of_its_batch_and_lets_the_key_network_follow(tmp
         before = {name: value.clone() for name, value in task.key.state_dict().items()}
         stage.step(step)
         now = dict(task.query.state_dict())
-        for name, value in task.key.state_dict().items():
-            if value.is_floating_point():
-                torch.testing.assert_close(value, 0.9 * before[name] + 0.1 * now[name], rtol=1e-5, atol=1e-7)
+        for name, value in task.key.named_parameters():
+            torch.testing.assert_close(value.data, 0.9 * before[name] + 0.1 * now[name], rtol=1e-5, atol=1e-7)
         queue = task.queues[len(task.queues) - 1]
         held = torch.cat([torch.zeros(0, 6), *seen])[-7:]
         place = int(queue.place)  # type: ignore[arg-type]
