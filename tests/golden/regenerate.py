@@ -1,4 +1,4 @@
-"""Write golden loss curves anew: ``python tests/golden/regenerate.py``, or only some: ``... proxy_moco``. No test does it.
+"""Write golden loss curves anew: ``python tests/golden/regenerate.py``, or some: ``... proxy_moco``. No test does it.
 
 A curve is a text file of two columns, step and loss with all digits, so that a change shows in a diff. Commit it only
 together with the change of the computation that it proves.

@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from engine.config import Recipe
-from engine.config.schema import ProxyConfig
+from engine.config.schema import OptimConfig, ProxyConfig, ShapesData
+from engine.data.registry import build_data
 from engine.events import SilentWriter
 from engine.models import BUILDERS as BACKBONES
 from engine.models import tiny_vgg
-from engine.proxies import build_proxy
+from engine.optim import build_optimiser
+from engine.proxies import DenseCL, MoCo, build_proxy
 from engine.proxies.contrast import Contrast
+from engine.proxies.views import two_views
 from engine.stages import Context
 from engine.stages.proxy import ProxyStage
 from tests.unit.engine_run.conftest import ROOT, Runner, tiny_recipe
@@ -223,7 +227,8 @@ from engine import dist
 from engine.config.schema import OptimConfig, ProxyConfig
 from engine.models import tiny_vgg
 from engine.optim import build_optimiser
-from engine.proxies import build_proxy
+from engine.optim import build_optimiser
+from engine.proxies import DenseCL, MoCo, build_proxy
 
 kind, rank, world, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
@@ -284,3 +289,46 @@ def test_two_processes_stopped_and_started_again_come_to_the_same_bits(tmp_path:
     train(recipe, tmp_path / "cut", 2)
     whole, cut = (load_file(tmp_path / name / "checkpoints/proxy/final/model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+# ---- what it learns --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_right_key_is_found_far_more_often_than_by_chance(kind: str) -> None:
+    """On procedural shapes, and then on others that were never seen."""
+    shapes = ShapesData(height=48, width=48, train=48, val=96)
+    images, unseen = (build_data(shapes, split).images for split in ("train", "val"))
+    torch.manual_seed(0)
+    settings = {"queue": 32, "projection": 64, "head_channels": 128, "key_momentum": 0.99}
+    config = ProxyConfig.model_validate({"kind": kind, **settings})
+    source = generator()
+    task = build_proxy(config, tiny_vgg(3, 1.0, source), source).train()
+    assert isinstance(task, MoCo | DenseCL)
+    task.begin(lambda: images[:32])
+
+    def found() -> float:
+        """How often, of all keys of unseen images, that of the query's image is the nearest."""
+        views = two_views(unseen, generator(1))
+        with torch.no_grad():
+            query, key = (F.normalize(task.key(views[:, number]).whole, dim=1) for number in (0, 1))
+        return float(((query @ key.T).argmax(dim=1) == torch.arange(len(unseen))).float().mean())
+
+    optimiser = build_optimiser(task, OptimConfig(lr=0.02))
+    hits, before = [], found()
+    for _ in range(250):
+        chosen = torch.randperm(len(images), generator=source)[:32]
+        loss, metrics = task(task.prepare(images[chosen], source), source)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        task.after_step()
+        hits.append(float(metrics["accuracy"]))
+    last = sum(hits[-20:]) / 20
+    print(
+        f"{kind}: {last:.3f} after {sum(hits[5:25]) / 20:.3f}, by chance {1 / 33:.3f};"
+        f" unseen {found():.3f} after {before:.3f}"
+    )
+    assert last > 5 / 33
+    assert found() > before
