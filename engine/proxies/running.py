@@ -45,19 +45,21 @@ class Running:
     @torch.no_grad()
     def update(self) -> None:
         """Let the running statistics take in those of the step, over all portions and processes."""
-        for norm, portions in zip(self.norms, self.seen, strict=True):
-            total = sum(count for count, _, _ in portions)
-            first = dist.mean(sum_of([count / total * mean for count, mean, _ in portions]))
-            second = dist.mean(sum_of([count / total * (mean.square() + var) for count, mean, var in portions]))
+        own = [_moments(portions) for portions in self.seen]
+        joined = dist.mean(torch.cat(own)).split([len(part) for part in own]) if own else ()
+        for norm, part in zip(self.norms, joined, strict=True):
+            first, second = part.chunk(2)
             for running, value in ((norm.running_mean, first), (norm.running_var, second - first.square())):
                 assert isinstance(running, Tensor)
                 running.lerp_(value.to(running.dtype), RATE)
         self.forget()
 
 
-def sum_of(tensors: list[Tensor]) -> Tensor:
-    """Their sum; of one alone, itself."""
-    return torch.stack(tensors).sum(dim=0)
+def _moments(portions: list[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """First and second moments of all portions together, one after the other, float64 (2 C,)."""
+    total = sum(count for count, _, _ in portions)
+    each = [count / total * torch.cat([mean, mean.square() + variance]) for count, mean, variance in portions]
+    return torch.stack(each).sum(dim=0)
 
 
 @torch.no_grad()
