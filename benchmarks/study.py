@@ -1,6 +1,7 @@
 """Does mix-and-match help where labels are few? Trains every arm of a study and prints the table.
 
     python benchmarks/study.py shapes --out FOLDER --labels 24 --seeds 0 1 2 3 4
+    python benchmarks/study.py proxies --out FOLDER --labels 24 --seeds 0 1 2 3 4
     python benchmarks/study.py objects --out FOLDER --labels 100 --seeds 0 1 2
     python benchmarks/study.py streets --data CAMVID --out FOLDER --labels 367 --seeds 0 1 2
     python benchmarks/study.py camvid --data CAMVID --proxy-images FOLDER --out FOLDER --labels 50 367 --seeds 0 1 2
@@ -38,6 +39,7 @@ class Arm:
 CONTRAST = ("match.loss=supcon", "match.centres=balanced")
 SMALL = ("match.patch_size=[16,48]",)
 PURE = ("match.candidates=pure",)
+MORE = ("match=null", "data.unlabelled=400", "proxy.steps=600", "proxy.queue=256")
 STUDIES: dict[str, dict[str, Arm]] = {
     "shapes": {
         "baseline": Arm("nothing", "shapes_baseline"),
@@ -46,6 +48,12 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "semi_hard": Arm("M&M, semi-hard rejective edges", "shapes_mixmatch", ("match.strategy=semi_hard",)),
         "contrast": Arm("M&M, graph + contrast, balanced centres", "shapes_mixmatch", CONTRAST),
         "longer": Arm("nothing, but fine-tuning twice as long", "shapes_baseline", ("segment.steps=400",)),
+    },
+    "proxies": {
+        "baseline": Arm("nothing", "shapes_baseline"),
+        "colorization": Arm("colorization", "shapes_colorization_mixmatch", ("match=null", "data.unlabelled=400")),
+        "moco": Arm("MoCo", "shapes_densecl_mixmatch", (*MORE, "proxy.kind=moco")),
+        "densecl": Arm("DenseCL", "shapes_densecl_mixmatch", MORE),
     },
     "objects": {
         "baseline": Arm("nothing", "objects_baseline"),

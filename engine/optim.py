@@ -19,7 +19,8 @@ def build_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.SGD:
         is_norm = isinstance(part, nn.modules.batchnorm._BatchNorm)
         for name, parameter in part.named_parameters(recurse=False):
             group = norms if is_norm else biases if name == "bias" else weights
-            group.append(parameter)
+            if parameter.requires_grad:
+                group.append(parameter)
     groups = [
         {"params": weights, "lr_factor": 1.0, "weight_decay": config.weight_decay},
         {"params": biases, "lr_factor": config.bias_lr_factor, "weight_decay": 0.0},

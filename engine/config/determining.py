@@ -53,7 +53,7 @@ def stage_names(recipe: Recipe) -> dict[str, str]:
 
 
 _WITHOUT_WEIGHT = {
-    "proxy": ("steps", "optim", "max_images"),
+    "proxy": ("steps", "optim", "max_images", "temperature", "key_momentum", "dense_weight"),
     "match": ("steps", "optim", "margin", "normalizer", "temperature"),
     "segment": ("steps", "optim", "eval_every"),
     "evaluate": ("save_predictions", "overlays", "show_images"),

@@ -35,7 +35,10 @@ ORIGIN = "origin.json"
 TRAINED_WITH = "trained_with"
 """Key of a meta file: the checkpoint was taken over, and this is the recipe that it was trained with."""
 SHAPING_KEYS = frozenset(
-    {"proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations", "proxy.tile"}
+    {
+        *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
+        *("proxy.tile", "proxy.projection", "proxy.queue"),
+    }
 )
 """Keys of a stage that decide which parameters it trains: inside that stage they cannot change."""
 _OWN_CLASSES = frozenset({"shapes", "voc", "cityscapes"})

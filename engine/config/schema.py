@@ -140,7 +140,7 @@ class SegmentOptimConfig(OptimConfig):
 class ProxyConfig(Section):
     """Self-supervised proxy task (paper stage a)."""
 
-    kind: Literal["colorization", "jigsaw", "rotation", "classification"] = Field(
+    kind: Literal["colorization", "jigsaw", "rotation", "moco", "densecl", "classification"] = Field(
         "colorization", description="proxy task; classification is the supervised one, on a folder a class"
     )
     images: str = Field(
@@ -160,6 +160,18 @@ class ProxyConfig(Section):
     permutations: int = Field(100, ge=2, le=1000, description="jigsaw: size of the set of permutations, classes")
     tile: int = Field(64, ge=8, le=256, description="jigsaw: side of a tile as the network sees it, pixels")
     gap: int = Field(11, ge=0, le=64, description="jigsaw: largest gap between neighbouring tiles, pixels")
+    projection: int = Field(128, ge=2, le=4096, description="moco, densecl: numbers of a vector that is compared")
+    queue: int = Field(
+        65_536,
+        ge=1,
+        le=1_048_576,
+        description="moco, densecl: keys of past images that serve as negatives; best below the number of images",
+    )
+    temperature: float = Field(0.2, gt=0, le=10, description="moco, densecl: temperature")
+    key_momentum: float = Field(
+        0.999, ge=0, le=1, description="moco, densecl: share of its weights that the key network keeps in a step"
+    )
+    dense_weight: float = Field(0.5, ge=0, le=1, description="densecl: weight of the loss of cells, lambda")
     optim: OptimConfig = OptimConfig()
 
 

@@ -20,6 +20,7 @@ def smoke_overrides(recipe: Recipe) -> list[str]:
     if recipe.proxy is not None:
         found += [f"proxy.steps={STEPS}", "proxy.batch_size=4", "proxy.head_channels=16", "proxy.permutations=4"]
         found += [f"proxy.crop={min(recipe.proxy.crop, 96)}", "proxy.tile=32", "proxy.image_side=96"]
+        found.append(f"proxy.queue={min(recipe.proxy.queue, 64)}")
         found += ["proxy.max_images=64"] if recipe.proxy.images else []
     if recipe.match is not None:
         crop = min(recipe.match.crop, 128)

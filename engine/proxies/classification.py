@@ -10,9 +10,10 @@ from engine.config.schema import ProxyConfig
 from engine.data.pipeline import normalise
 from engine.models import Backbone
 from engine.models.heads import init_head
+from engine.proxies.task import Task
 
 
-class ImageClassifier(nn.Module):
+class ImageClassifier(Task):
     """Mean of the backbone's last map, a hidden layer, scores.
 
     The mean over the map is plain arithmetic, so that its backward pass is deterministic on CUDA too.

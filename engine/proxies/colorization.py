@@ -11,6 +11,7 @@ from engine.data.pipeline import normalise
 from engine.models.heads import init_head
 from engine.models.hypercolumn import sample_columns
 from engine.models.vgg import Backbone
+from engine.proxies.task import Task
 
 HUE_WEIGHT = 5.0
 """Weight of the hue loss per unit of chroma."""
@@ -37,7 +38,7 @@ def to_bins(values: Tensor, bins: int) -> Tensor:
     return (values * bins).long().clamp_(0, bins - 1)
 
 
-class Colorization(nn.Module):
+class Colorization(Task):
     """Predicts the hue and the chroma of sampled pixels from the grey image.
 
     Loss = mean over pixels of CE(chroma) + 5 * chroma * CE(hue): grey pixels say nothing about hue. Targets are the

@@ -15,6 +15,7 @@ from engine.data.pipeline import normalise
 from engine.models import Backbone
 from engine.models.heads import init_head
 from engine.proxies.classification import classify
+from engine.proxies.task import Task
 
 GRID = 3
 TILES = GRID * GRID
@@ -48,7 +49,7 @@ def permutation_set(count: int, tiles: int = TILES) -> NDArray[np.int64]:
     return everything[chosen].astype(np.int64)
 
 
-class Jigsaw(nn.Module):
+class Jigsaw(Task):
     """Nine tiles through one shared backbone, a layer for each tile, a layer for all, scores of the permutations.
 
     A crop is divided into 3 x 3 cells; a tile lies at a random place of its cell, so that between neighbours there

@@ -11,12 +11,15 @@ from engine import determinism
 from engine.config.schema import ProxyConfig
 from engine.data.dataset import SegmentationData
 from engine.data.images import load_images
-from engine.data.pipeline import sample_crops
+from engine.data.pipeline import epoch_indices, sample_crops
 from engine.errors import RecipeError
 from engine.proxies import build_proxy
 from engine.stages.base import Context
 from engine.stages.memory import MemoryGuard
 from engine.stages.training import Updater, backward
+
+MOST_FIRST = 32
+"""Images that a task is shown before the first step, at most."""
 
 
 class ProxyStage:
@@ -33,11 +36,12 @@ class ProxyStage:
         init = determinism.generator(seed, "init/proxy")
         self.task = build_proxy(config, context.backbone(), init, len(self.classes))
         self.module: nn.Module = context.place(self.task).train()
+        self.order_seed = determinism.derive_seed(seed, "order/proxy", 0)
+        self.task.begin(self._first_images)
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
         self.network = context.distribute(self.module)
         self.guard = MemoryGuard(context, self.module, self.name, config.batch_size)
-        self.order_seed = determinism.derive_seed(seed, "order/proxy", 0)
 
     @property
     def splits(self) -> int:
@@ -52,6 +56,7 @@ class ProxyStage:
         lr = self.updater.begin(step)
         values = self.guard.run(lambda: self._loss_and_gradients(step))
         self.updater.apply()
+        self.task.after_step()
         return {"lr": lr, **values}
 
     def _loss_and_gradients(self, step: int) -> dict[str, Tensor]:
@@ -63,6 +68,7 @@ class ProxyStage:
             lambda: self.context.indices(self.order_seed, step + 1, self.config.batch_size, len(self.data))
         )
         targets = None if self.targets is None else self.targets[indices.to(self.targets.device)]
+        images = self.task.prepare(images, generator)
         total: dict[str, Tensor] = {}
         for chosen in torch.arange(len(images), device=images.device).chunk(self.splits):
             whole, share = len(chosen) == len(images), len(chosen) / len(images)
@@ -74,11 +80,17 @@ class ProxyStage:
                 total[name] = value if whole else total.get(name, 0) + share * value
         return total
 
+    def _first_images(self) -> Tensor:
+        """A batch to look at before the first step, the same for all processes."""
+        count = min(self.config.batch_size, MOST_FIRST)
+        indices = epoch_indices(self.order_seed, 0, count, len(self.data))
+        return sample_crops(self.data, indices, self.config.crop, self.context.generator("proxy/first", rank=0))[0]
+
     def observe(self, done: int) -> dict[str, float]:
         return {}
 
     def output(self) -> nn.Module:
-        return self.module
+        return self.task.handed_on()
 
     def summary(self) -> dict[str, Any]:
         return {"kind": self.config.kind, "images": len(self.data)}

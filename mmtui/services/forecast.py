@@ -85,7 +85,7 @@ class Costs:
 
 
 _FREE = {
-    "proxy": ("steps", "optim", "images", "max_images"),
+    "proxy": ("steps", "optim", "images", "max_images", "temperature", "key_momentum", "dense_weight"),
     "match": ("steps", "optim", "margin", "normalizer", "temperature"),
     "segment": ("steps", "optim", "eval_every"),
     "evaluate": ("save_predictions", "show_images"),

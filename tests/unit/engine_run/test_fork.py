@@ -248,6 +248,7 @@ def test_plan_takes_the_newest_state_that_the_recipe_allows(parent: Runner) -> N
             {"proxy__kind": "rotation"},
             "proxy.kind is rotation here and colorization in run 12, and cannot change inside stage proxy",
         ),
+        (2, {"proxy__queue": 9}, "proxy.queue is 9 here and 65536 in run 12, and cannot change inside stage proxy"),
         (3, {"proxy": None}, "run 12 has the end of proxy (step 3), but this recipe has no stage proxy"),
         (2, {"proxy__steps": 2}, "proxy.steps=2 leaves nothing to train"),
     ],

@@ -26,7 +26,7 @@ def measured(golden: ModuleType) -> dict[str, dict[int, float]]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["proxy", "match", "segment"])
+@pytest.mark.parametrize("stage", ["proxy", "match", "segment", "proxy_moco", "proxy_densecl"])
 def test_losses_of_a_stage_equal_the_stored_curve(
     golden: ModuleType, measured: dict[str, dict[int, float]], stage: str
 ) -> None:

@@ -129,25 +129,29 @@ def test_rotation_targets_are_quarter_turns_in_order(monkeypatch: pytest.MonkeyP
 def test_proxy_learns_a_handful_of_images_by_heart(kind: str, channels: int) -> None:
     torch.manual_seed(0)
     config = ProxyConfig.model_validate(
-        {"kind": kind, "permutations": 4, "tile": 16, "gap": 2, "head_channels": 32, "pixels": 32}
+        {"kind": kind, "permutations": 4, "tile": 16, "gap": 2, "head_channels": 32, "pixels": 32, "queue": 7}
     )
     task = build_proxy(config, tiny_vgg(channels, 0.5, generator()), generator(1), 4)
-    optimiser = torch.optim.SGD(task.parameters(), lr=0.02, momentum=0.9)
+    trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.SGD(trained, lr=0.02, momentum=0.9)
     images = pictures(8, side=48)
     targets = torch.arange(8) % 4
+    task.begin(lambda: images)
     losses = []
     for step in range(40):
-        loss, metrics = task(images, generator(step % 2), targets)
+        source = generator(step % 2)
+        loss, metrics = task(task.prepare(images, source), source, targets)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        task.after_step()
         losses.append(loss.item())
         assert all(value.ndim == 0 and not value.requires_grad for value in metrics.values())
     # Colours of noise cannot be told from its grey; how often each bin occurs can.
     assert np.mean(losses[-5:]) < (0.95 if kind == "colorization" else 0.8) * np.mean(losses[:3])
 
 
-@pytest.mark.parametrize("kind", ["jigsaw", "rotation"])
+@pytest.mark.parametrize("kind", ["jigsaw", "rotation", "moco", "densecl"])
 def test_proxy_stage_passes_its_backbone_on(kind: str, tmp_path: Path) -> None:
     recipe = tiny_recipe(proxy__kind=kind, proxy__tile=16, proxy__permutations=4, proxy__crop=32, match=None)
     runner = Runner(tmp_path / "run")

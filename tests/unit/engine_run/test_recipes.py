@@ -50,7 +50,9 @@ def test_recipe_resolves_and_describes_itself(name: str, tmp_path: Path) -> None
     [
         ("shapes_baseline", "shapes_mixmatch"),
         ("shapes_baseline", "shapes_colorization_mixmatch"),
+        ("shapes_baseline", "shapes_densecl_mixmatch"),
         ("camvid_tiny_baseline", "camvid_tiny_mixmatch"),
+        ("camvid_tiny_baseline", "camvid_tiny_densecl_mixmatch"),
         ("camvid_baseline", "camvid_mixmatch"),
         ("few_labels_baseline", "few_labels_graph"),
         ("few_labels_baseline", "few_labels_triplets"),
@@ -76,7 +78,7 @@ def test_small_recipe_does_two_steps_of_each_stage(runner: Runner, name: str) ->
 
 
 @pytest.mark.needs_data
-@pytest.mark.parametrize("name", ["camvid_tiny_baseline", "camvid_tiny_mixmatch"])
+@pytest.mark.parametrize("name", ["camvid_tiny_baseline", "camvid_tiny_mixmatch", "camvid_tiny_densecl_mixmatch"])
 def test_camvid_tiny_recipe_does_two_steps_of_each_stage(runner: Runner, shared_data: Path, name: str) -> None:
     root = shared_data / "camvid"
     if not root.is_dir():
