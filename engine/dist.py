@@ -42,6 +42,12 @@ def active() -> bool:
     return torch_dist.is_available() and torch_dist.is_initialized()
 
 
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether NCCL found no memory for its own connections: the step cannot be done again, nor its collectives."""
+    backend = getattr(torch_dist, "DistBackendError", None)
+    return backend is not None and isinstance(error, backend) and "out of memory" in str(error)
+
+
 def rank() -> int:
     """Number of this process, 0 when alone."""
     return torch_dist.get_rank() if active() else 0

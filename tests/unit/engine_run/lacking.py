@@ -1,9 +1,10 @@
-"""The engine in a process that lacks memory: ``python -m tests.unit.engine_run.lacking HOW train ...``, under torchrun.
+"""The engine in a process that lacks memory: ``python -m tests.unit.engine_run.lacking HOW train ...``.
 
-HOW is JSON: ``{"stages": {NAME: most images or patches}, "ranks": [1], "where": "forward", "frozen": true}``. Batches of
-more than the most fail in the network, in the processes of ``ranks``; ``frozen`` takes the batch out of batch
-normalisation, so that portions compute what the whole does. Every process writes ``rank_R.txt`` into its working
-directory: after each step the stage, the step, its portions and a checksum of all parameters.
+HOW is JSON: ``{"stages": {NAME: most images or patches}, "ranks": [1], "where": "forward", "frozen": true}``. Batches
+of more than the most fail in the network, in the processes of ``ranks``, in its ``forward`` or ``backward`` pass; or
+the first batch of ``data`` fails, or every ``update``. ``frozen`` takes the batch out of batch normalisation, so that
+portions compute what the whole does. Every process writes ``rank_R.txt`` into its working directory: after each step
+the stage, the step, its portions and a checksum of all parameters.
 """
 
 from __future__ import annotations
@@ -57,6 +58,21 @@ def limit(network: nn.Module, most: int, where: str) -> None:
     next(part for part in network.modules() if isinstance(part, nn.Conv2d)).register_forward_hook(later)
 
 
+def fail_once(stage: Any, method: str) -> None:
+    """Let the first call of a method fail, after it has done its work."""
+    work, calls = getattr(stage, method), 0
+
+    def failing(draw: int) -> Any:
+        nonlocal calls
+        calls += 1
+        made = work(draw)
+        if calls == 1:
+            fail(method)
+        return made
+
+    setattr(stage, method, failing)
+
+
 def change(name: str, most: int, ranks: list[int], where: str) -> None:
     """Patch a stage: limited memory, and a line after each step."""
     cls = STAGES[name]
@@ -66,6 +82,8 @@ def change(name: str, most: int, ranks: list[int], where: str) -> None:
         build(self, *arguments)
         if RANK in ranks and where in ("forward", "backward"):
             limit(self.network, most, where)
+        if RANK in ranks and where == "data":
+            fail_once(self, {"match": "_mix_now", "segment": "_batch"}[name])
         if RANK in ranks and where == "update":
             Updater.apply = lambda _: fail(where)  # type: ignore[method-assign]
 

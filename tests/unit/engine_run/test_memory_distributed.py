@@ -33,7 +33,6 @@ APART = {"match__graph_scope": "local", "segment__accumulate": 2}
 """Nothing is exchanged before the last backward pass of a step."""
 TOGETHER = {"match__graph_scope": "global", "match__memory": 2, "segment__accumulate": 1}
 """Embeddings are gathered, and pixels counted, in the middle of a step."""
-Train = Callable[..., tuple[int, str, Path]]
 
 
 def train(recipe: Recipe, run_dir: Path, **how: Any) -> tuple[int, str, Path]:
@@ -108,6 +107,18 @@ def test_memory_that_one_process_lacks_makes_both_compute_the_same_in_portions(
     assert [f"process {ranks[0]} (of 2)" in text for text in texts] == [True] * len(texts)
     assert [text.split("stage ")[1].split(":")[0] for text in texts].count("match") == 2
     assert not events(reference, "warning")
+
+
+def test_memory_lacking_for_the_data_is_told_before_anything_is_exchanged(
+    tmp_path: Path, whole: Callable[[str], Path]
+) -> None:
+    recipe = tiny_recipe(**{**WIDE, **TOGETHER, "proxy": None})
+    code, told, run_dir = train(recipe, tmp_path / "run", stages=NO_LIMIT, where="data")
+    assert code == 0, told
+    first, second = (steps_of(run_dir, rank) for rank in range(2))
+    assert first == second and {splits for _, _, splits, _ in first} == {"2"}
+    for stage in ("match", "segment"):
+        assert losses(run_dir, stage) == pytest.approx(losses(whole("together"), stage), rel=1e-4), stage
 
 
 @pytest.mark.parametrize(("where", "ranks"), [("forward", [1]), ("backward", [0]), ("backward", [0, 1])])
