@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +15,11 @@ from engine import determinism
 from engine.config.schema import ProxyConfig
 from engine.data.dataset import VOID, Progress, SegmentationData
 from engine.data.limits import check_budget
+from engine.data.pairs import pixels_of
+from engine.data.threads import in_threads
 from engine.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-PROGRESS_EVERY = 64
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,16 @@ def load_images(config: ProxyConfig, seed: int, budget: int | None, progress: Pr
     what = f"{root} ({len(files)} images of {side}x{side})"
     check_budget(what, 3 * len(files) * side**2, budget, "or set proxy.max_images or a smaller proxy.image_side")
     classes, targets = _classes(root, files) if config.kind == "classification" else ((), None)
-    images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
+    images = np.empty((len(files), 3, side, side), np.uint8)
 
     def decode(index: int) -> None:
-        images[index] = torch.from_numpy(_square(files[index], side)).permute(2, 0, 1)
+        images[index] = _square(files[index], side).transpose(2, 0, 1)
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, _ in enumerate(pool.map(decode, range(len(files))), 1):
-            if progress and (done % PROGRESS_EVERY == 0 or done == len(files)):
-                progress("decoding images of the proxy task", done, len(files))
+    in_threads(decode, len(files), "decoding images of the proxy task", progress)
     void = torch.full((1, 1, 1), VOID, dtype=torch.uint8).expand(len(files), side, side)
     sizes = torch.full((len(files), 2), side, dtype=torch.int64)
     names = [str(file.relative_to(root)) for file in files]
-    return ProxyImages(SegmentationData(images, void, sizes, names, ()), targets, classes)
+    return ProxyImages(SegmentationData(torch.from_numpy(images), void, sizes, names, ()), targets, classes)
 
 
 def list_images(root: Path) -> list[Path]:
@@ -102,12 +98,15 @@ def _square(file: Path, side: int) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as opened:
             opened.draft("RGB", (side, side))
-            picture = opened.convert("RGB")
+            opened.load()
+        picture = opened if opened.mode == "RGB" else opened.convert("RGB")
         factor = side / min(picture.size)
         size = (max(side, round(picture.width * factor)), max(side, round(picture.height * factor)))
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         left, top = (size[0] - side) // 2, (size[1] - side) // 2
-        return np.array(picture.crop((left, top, left + side, top + side)))
+        if size != (side, side):
+            picture = picture.crop((left, top, left + side, top + side))
+        return pixels_of(picture)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} is no readable image ({error}): replace or remove it.") from None
