@@ -1,6 +1,6 @@
 """Decoding a data set: the engine's threads against a pool of processes, and against Pillow alone; all in one run.
 
-    python benchmarks/bench_decode.py [--pairs CAMVID] [--images FOLDER] [--rounds 7]
+    python benchmarks/bench_decode.py [--pairs CAMVID] [--images FOLDER] [--repeat 3] [--rounds 7]
 
 The works take turns and write the same arrays, which is checked. Milliseconds an image, by the clock on the wall.
 
@@ -9,9 +9,10 @@ The works take turns and write the same arrays, which is checked. Milliseconds a
 - processes: the rival. As many processes, which import neither torch nor the engine, decode in the same way into shared
   memory and send nothing back; the indices are dealt out in chunks. "warm": the pool is there already. "spawn" and
   "forkserver": with starting and ending it, as a training would have to. (fork is not safe beside threads.)
+- processes, engine's: ``squares_in_processes``, with starting and ending, as it decodes many small pictures.
 
-CAMVID is a folder with images/SPLIT/*.jpg and labels/SPLIT/*.png, FOLDER one of small pictures. Without them pictures
-are made: 400 pairs of 480 x 360 and 4,000 pictures of 64 x 64.
+CAMVID is a folder with images/SPLIT/*.jpg and labels/SPLIT/*.png, FOLDER one of small pictures, of which each is taken
+``--repeat`` times. Without either, pictures are made: 400 pairs of 480 x 360 and 4,000 pictures of 64 x 64.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def floor(case: Case) -> None:
 
 def engines(case: Case) -> Callable[[], tuple[Bytes, Bytes | None]]:
     """What the engine does with the same files."""
-    from engine.data.images import _square
     from engine.data.pairs import LabelRule, Pair, load_pair
+    from engine.data.pictures import square
     from engine.data.source import Source, decode
     from engine.data.threads import in_threads
 
@@ -143,7 +144,7 @@ def engines(case: Case) -> Callable[[], tuple[Bytes, Bytes | None]]:
         images = np.empty(case.shape, np.uint8)
 
         def one(index: int) -> None:
-            images[index] = _square(files[index], case.side[0]).transpose(2, 0, 1)
+            images[index] = square(files[index], case.side[0]).transpose(2, 0, 1)
 
         in_threads(one, len(files), "decoding")
         return images, None
@@ -164,6 +165,8 @@ def single(work: Callable[[], object]) -> None:
 
 def measure(case: Case, rounds: int) -> None:
     """Print what each way takes."""
+    from engine.data.processes import squares_in_processes
+
     ours = engines(case)
     memory = [SharedMemory(create=True, size=int(np.prod(case.shape)) // part) for part in (1, 3)]
     names = (memory[0].name, memory[1].name)
@@ -176,6 +179,10 @@ def measure(case: Case, rounds: int) -> None:
         "processes, spawn": lambda: cold(case, names, "spawn"),
         "processes, forkserver": lambda: cold(case, names, "forkserver"),
     }
+    if not case.masks:
+        works["processes, engine's"] = lambda: squares_in_processes(
+            [Path(file) for file in case.files], case.side[0], ""
+        )
     found: dict[str, list[float]] = {name: [] for name in works}
     try:
         for turn in range(rounds + 1):
@@ -213,10 +220,10 @@ def camvid(folder: Path) -> Case:
     return Case("pairs", [str(file) for file in files], [str(mask) for mask in masks], side)
 
 
-def small(folder: Path, side: int = 64) -> Case:
-    """All square pictures of a folder."""
+def small(folder: Path, repeat: int, side: int = 64) -> Case:
+    """All square pictures of a folder, each so many times."""
     files = sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    return Case("small images", files, [], (side, side))
+    return Case("small images", files * repeat, [], (side, side))
 
 
 def make(folder: Path) -> tuple[Path, Path]:
@@ -244,13 +251,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=Path, help="a folder as CamVid's")
     parser.add_argument("--images", type=Path, help="a folder of small square pictures, 64 x 64")
+    parser.add_argument("--repeat", type=int, default=1, help="how often each small picture is taken")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        made = make(Path(folder)) if options.pairs is None or options.images is None else None
-        pairs, images = (options.pairs, options.images) if made is None else made
-        measure(camvid(options.pairs or pairs), options.rounds)
-        measure(small(options.images or images), options.rounds)
+        pairs, images = options.pairs, options.images
+        if pairs is None and images is None:
+            pairs, images = make(Path(folder))
+        if pairs is not None:
+            measure(camvid(pairs), options.rounds)
+        if images is not None:
+            measure(small(images, options.repeat), options.rounds)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.dataset import VOID
+from engine.data.pictures import Bytes, pixels_of
 from engine.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -25,7 +25,6 @@ READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.D
 SHOWN_VALUES = 4
 """How many wrong values of one mask a sentence names."""
 
-Bytes = NDArray[np.uint8]
 Item = TypeVar("Item")
 
 
@@ -198,14 +197,6 @@ def load_pair(pair: Pair, rule: LabelRule, scale: float) -> tuple[Bytes, Bytes]:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
     return pixels_of(picture), indices
-
-
-def pixels_of(picture: Image.Image) -> Bytes:
-    """An RGB picture as uint8 (h, w, 3), in memory plane after plane, as data sets hold it."""
-    planes = np.empty((3, picture.height, picture.width), np.uint8)
-    for plane, band in zip(planes, "RGB", strict=True):
-        plane[:] = np.frombuffer(picture.tobytes("raw", band), np.uint8).reshape(plane.shape)
-    return planes.transpose(1, 2, 0)
 
 
 def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:

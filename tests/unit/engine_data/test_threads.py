@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from engine.data import threads
-from engine.data.pairs import LabelRule, check_indices, pixels_of, plain_meaning
+from engine.data.pairs import LabelRule, check_indices, plain_meaning
+from engine.data.pictures import pixels_of
 from engine.data.threads import in_threads
 from engine.errors import DataError
 
