@@ -1,7 +1,7 @@
 """Work on many files at once, in threads: Pillow, NumPy and hashlib let go of the interpreter while they work.
 
-A pool of processes that write into shared memory is no faster on two cores and takes most of a second to start
-(``benchmarks/bench_decode.py``).
+Processes that write into shared memory are no faster with pictures of a camera's size, and have to be started; they are
+with tens of thousands of thumbnails, see ``engine.data.processes`` (measured by ``benchmarks/bench_decode.py``).
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-def left_behind() -> tuple[int, set[str]]:
+def left_behind() -> tuple[int, list[str]]:
     """Processes and open files of this one."""
-    kept = {os.path.realpath(f"/proc/self/fd/{name}") for name in range(256)}
-    return len(psutil.Process().children(recursive=True)), {path for path in kept if "memfd" in path or "pipe" in path}
+    kept = [os.path.realpath(f"/proc/self/fd/{name}") for name in range(256)]
+    return len(psutil.Process().children(recursive=True)), [path for path in kept if "memfd" in path or "pipe" in path]
 
 
 def until(true: Callable[[], bool]) -> None:
