@@ -6,6 +6,7 @@ Started by torchrun: ``torchrun --nproc_per_node 4 -m engine train --recipe R --
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 import torch
@@ -39,6 +40,12 @@ def finish() -> None:
 def active() -> bool:
     """Whether a process group exists."""
     return torch_dist.is_available() and torch_dist.is_initialized()
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether NCCL found no memory for its own connections: the step cannot be done again, nor its collectives."""
+    backend = getattr(torch_dist, "DistBackendError", None)
+    return backend is not None and isinstance(error, backend) and "out of memory" in str(error)
 
 
 def rank() -> int:
@@ -82,33 +89,78 @@ def agree(flags: list[bool]) -> list[bool]:
     return [bool(value) for value in values.tolist()]
 
 
+def exchange(number: int) -> list[int]:
+    """The number that each process gives, in rank order. Waits for no GPU."""
+    if not active():
+        return [number]
+    values = torch.zeros(world_size(), dtype=torch.int64)
+    values[rank()] = number
+    return [int(value) for value in all_reduce_sum(values).tolist()]
+
+
 def mean(tensor: Tensor) -> Tensor:
     """Mean over all processes; the tensor itself when alone."""
     return all_reduce_sum(tensor.clone()).div_(world_size()) if active() else tensor
 
 
-def gather_rows(tensor: Tensor, capacity: int) -> Tensor:
-    """Rows (n_r, ...) of all processes, n_r up to ``capacity``, joined in rank order.
+@torch.no_grad()
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors of any shapes with those of rank 0; one message for each type of number."""
+    if not active():
+        return
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault(tensor.dtype, []).append(tensor)
+    for alike in kinds.values():
+        flat = torch.cat([tensor.flatten() for tensor in alike])
+        torch_dist.broadcast(flat, src=0)
+        for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+
+def gather_rows(tensors: Sequence[Tensor], capacity: int, meet: Callable[[int], list[int]] = exchange) -> list[Tensor]:
+    """Of each tensor (n_r, ...), n_r up to ``capacity``, the rows of all processes, joined in rank order.
 
     Gradients flow back into the own rows alone. Every process therefore has to compute the whole loss of the joined
     rows; the sum of what all of them get is then the gradient of that loss.
+
+    Args:
+        tensors: all of n_r rows.
+        meet: gives the numbers of all processes for one's own. It is called once, when all the memory is there that
+            is needed until the rows are gathered; if it raises, it does so in every process and none waits in vain.
     """
     if not active():
-        return tensor
-    count = torch.zeros(world_size(), dtype=torch.int64)
-    count[rank()] = len(tensor)
-    rows: Tensor = _GatherRows.apply(tensor, all_reduce_sum(count).tolist(), capacity)  # type: ignore[no-untyped-call]
-    return rows
+        return list(tensors)
+    rooms = [_Room(tensor, capacity) for tensor in tensors]
+    counts = meet(len(tensors[0]))
+    for room in rooms:
+        room.gather()
+    pairs = zip(tensors, rooms, strict=True)
+    return [_GatherRows.apply(tensor, room, counts) for tensor, room in pairs]  # type: ignore[no-untyped-call]
+
+
+class _Room:
+    """Memory for the rows of all processes."""
+
+    def __init__(self, tensor: Tensor, capacity: int) -> None:
+        self._own = tensor.new_zeros((capacity, *tensor.shape[1:]))
+        self._own[: len(tensor)] = tensor.detach()
+        self._all = tensor.new_empty((world_size() * capacity, *tensor.shape[1:]))
+
+    def gather(self) -> None:
+        """Fill it. Into one tensor, as NCCL takes memory of its own to gather into several."""
+        torch_dist.all_gather_into_tensor(self._all, self._own)
+
+    def joined(self, counts: list[int]) -> Tensor:
+        parts = self._all.unflatten(0, (world_size(), len(self._own)))
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor: Tensor, counts: list[int], capacity: int) -> Tensor:  # type: ignore[no-untyped-def]
-        padded = tensor.new_zeros((capacity, *tensor.shape[1:]))
-        padded[: len(tensor)] = tensor
-        parts = all_gather(padded).unflatten(0, (world_size(), capacity))
+    def forward(ctx, tensor: Tensor, room: _Room, counts: list[int]) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.first, ctx.count = sum(counts[: rank()]), len(tensor)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return room.joined(counts)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine import dist
 from engine.config.schema import Recipe
 from engine.data import waiting
 from engine.errors import EngineError
@@ -120,7 +121,8 @@ _SMALLER = {
 
 def out_of_memory(error: RuntimeError, recipe: Recipe, stage: str, device: torch.device) -> EngineError | None:
     """The error as one that says what to write, if it tells of too little memory; else None."""
-    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    lacking = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if not lacking and not dist.lacks_memory(error):
         return None
     where = "the GPU" if device.type == "cuda" else "this machine"
     advice = "" if recipe.runtime.precision == "bf16" or device.type != "cuda" else ", or set runtime.precision=bf16"

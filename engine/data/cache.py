@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from engine.data.dataset import Progress, SegmentationData
-from engine.data.pairs import Bytes
+from engine.data.pictures import Bytes
 from engine.data.source import Source, decode, decoder_digest
 from engine.data.threads import in_threads
 from engine.errors import DataError, disk_full_text

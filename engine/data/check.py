@@ -14,7 +14,8 @@ from engine.config.schema import DataConfig
 from engine.data.dataset import VOID, Progress
 from engine.data.digests import file_digest
 from engine.data.fingerprint import fingerprint
-from engine.data.pairs import Bytes, Listing, load_pair, require_files
+from engine.data.pairs import Listing, load_pair, require_files
+from engine.data.pictures import Bytes
 from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
 from engine.data.threads import in_threads
 from engine.errors import DataError

@@ -41,8 +41,8 @@ class Feed:
         """The rows ``indices`` of both tensors, on the device, usable on the current stream."""
         wanted = indices.tolist()
         if self._next is not None and self._next[0] == wanted:
-            brought = self._next[1].result()
-            self._next = None
+            coming, self._next = self._next[1], None  # if it failed for lack of memory, it is brought anew
+            brought = coming.result()
         else:
             brought = self._bring(images, labels, wanted)
         if brought.arrived is not None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from engine import determinism
 from engine.config.schema import ProxyConfig
 from engine.data.dataset import VOID, Progress, SegmentationData
 from engine.data.limits import check_budget
+from engine.data.pictures import Bytes, square
+from engine.data.processes import squares_in_processes
+from engine.data.threads import in_threads, thread_count
 from engine.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-PROGRESS_EVERY = 64
+MANY = 50_000
+"""Files from which on processes decode small ones more than a tenth faster than threads, their start included."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,25 @@ def load_images(config: ProxyConfig, seed: int, budget: int | None, progress: Pr
     what = f"{root} ({len(files)} images of {side}x{side})"
     check_budget(what, 3 * len(files) * side**2, budget, "or set proxy.max_images or a smaller proxy.image_side")
     classes, targets = _classes(root, files) if config.kind == "classification" else ((), None)
-    images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
-
-    def decode(index: int) -> None:
-        images[index] = torch.from_numpy(_square(files[index], side)).permute(2, 0, 1)
-
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, _ in enumerate(pool.map(decode, range(len(files))), 1):
-            if progress and (done % PROGRESS_EVERY == 0 or done == len(files)):
-                progress("decoding images of the proxy task", done, len(files))
+    images = _decode(files, side, progress)
     void = torch.full((1, 1, 1), VOID, dtype=torch.uint8).expand(len(files), side, side)
     sizes = torch.full((len(files), 2), side, dtype=torch.int64)
     names = [str(file.relative_to(root)) for file in files]
-    return ProxyImages(SegmentationData(images, void, sizes, names, ()), targets, classes)
+    return ProxyImages(SegmentationData(torch.from_numpy(images), void, sizes, names, ()), targets, classes)
+
+
+def _decode(files: list[Path], side: int, progress: Progress | None) -> Bytes:
+    """Squares of all files, uint8 (N, 3, side, side); of many in processes (``benchmarks/bench_decode.py``)."""
+    text = "decoding images of the proxy task"
+    if len(files) >= MANY and thread_count() > 1:
+        return squares_in_processes(files, side, text, progress)
+    images = np.empty((len(files), 3, side, side), np.uint8)
+
+    def one(index: int) -> None:
+        images[index] = square(files[index], side).transpose(2, 0, 1)
+
+    in_threads(one, len(files), text, progress)
+    return images
 
 
 def list_images(root: Path) -> list[Path]:
@@ -95,19 +101,3 @@ def _classes(root: Path, files: list[Path]) -> tuple[tuple[str, ...], Tensor]:
         raise DataError(f"{root} holds one class only, {names[0]}: classification needs at least two folders.")
     number = {name: index for index, name in enumerate(names)}
     return names, torch.tensor([number[part[0]] for part in parts], dtype=torch.int64)
-
-
-def _square(file: Path, side: int) -> NDArray[np.uint8]:
-    """uint8 (side, side, 3): shorter side resized to ``side``, the middle cut out."""
-    try:
-        with Image.open(file) as opened:
-            opened.draft("RGB", (side, side))
-            picture = opened.convert("RGB")
-        factor = side / min(picture.size)
-        size = (max(side, round(picture.width * factor)), max(side, round(picture.height * factor)))
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-        left, top = (size[0] - side) // 2, (size[1] - side) // 2
-        return np.array(picture.crop((left, top, left + side, top + side)))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is no readable image ({error}): replace or remove it.") from None

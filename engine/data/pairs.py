@@ -5,14 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.dataset import VOID
+from engine.data.pictures import Bytes, pixels_of
 from engine.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -24,7 +25,6 @@ READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.D
 SHOWN_VALUES = 4
 """How many wrong values of one mask a sentence names."""
 
-Bytes = NDArray[np.uint8]
 Item = TypeVar("Item")
 
 
@@ -190,12 +190,13 @@ def load_pair(pair: Pair, rule: LabelRule, scale: float) -> tuple[Bytes, Bytes]:
             "write masks of the same size as their images."
         )
     indices = check_indices(np.asarray(mask, np.uint8), pair.mask, rule)
-    picture = picture.convert("RGB")
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
     height, width = scaled_size((picture.height, picture.width), scale)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
-    return np.array(picture, np.uint8), np.array(indices, np.uint8)
+    return pixels_of(picture), indices
 
 
 def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
@@ -204,29 +205,37 @@ def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
     Raises:
         DataError: names the file and its values that are not allowed, with their numbers of pixels.
     """
-    table = np.array(rule.meaning)
-    counts = np.bincount(indices.ravel(), minlength=256)
-    wrong = np.flatnonzero((counts > 0) & (table < 0)).tolist()
-    if wrong:
+    table, mark = _table(rule.meaning)
+    result: Bytes = table.take(indices)
+    if mark is not None and bool((result == mark).any()):
+        counts = np.bincount(indices.ravel(), minlength=256)
+        wrong = np.flatnonzero((counts > 0) & (np.array(rule.meaning) < 0)).tolist()
         found = [f"{v} ({counts[v]} pixels, {100 * counts[v] / indices.size:.3g} %)" for v in wrong[:SHOWN_VALUES]]
         more = f" and {len(wrong) - SHOWN_VALUES} more" if len(wrong) > SHOWN_VALUES else ""
         raise DataError(f"{path} holds the value {', '.join(found)}{more} but {rule.allowed}: {rule.remedy(wrong[0])}.")
-    result: Bytes = table.astype(np.uint8)[indices]
     return result
+
+
+@lru_cache(maxsize=8)
+def _table(meaning: tuple[int, ...]) -> tuple[Bytes, int | None]:
+    """The class index of each value 0 .. 255, and what stands there for values that are not allowed, if there are any.
+
+    Where one of 256 values is not allowed, the others mean 255 things at most: there is always a mark left.
+    """
+    mark = next((value for value in range(256) if value not in meaning), None) if -1 in meaning else None
+    return np.array([mark if value < 0 else value for value in meaning], np.uint8), mark
 
 
 def _open(path: Path, modes: set[str], wanted: str) -> Image.Image:
     try:
         with Image.open(path) as picture:
-            picture.load()
-            mode = picture.mode
-            result = picture.copy()
+            picture.load()  # what is closed after it is the file alone
     except READ_ERRORS as error:
         raise _unreadable(path, error) from None
-    if mode not in modes:
-        colours = ", not one of colours" if mode in COLOUR_MODES else ""
-        raise DataError(f"{path} is a picture of mode {mode}: write {wanted}{colours}.")
-    return result
+    if picture.mode not in modes:
+        colours = ", not one of colours" if picture.mode in COLOUR_MODES else ""
+        raise DataError(f"{path} is a picture of mode {picture.mode}: write {wanted}{colours}.")
+    return picture
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:

@@ -15,7 +15,8 @@ from PIL import features
 
 from engine.data.dataset import VOID, Progress, SegmentationData
 from engine.data.digests import digest_files
-from engine.data.pairs import Bytes, Listing, load_pair, read_size, require_files, scaled_size
+from engine.data.pairs import Listing, load_pair, read_size, require_files, scaled_size
+from engine.data.pictures import Bytes
 from engine.data.threads import in_threads
 
 
@@ -140,6 +141,6 @@ def decode(source: Source, images: Bytes, labels: Bytes, progress: Progress | No
 def decoder_digest() -> str:
     """Of the code that decodes and of its JPEG decoder: another version may give other pixels."""
     folder = Path(__file__).parent
-    parts = [(folder / name).read_bytes() for name in ("pairs.py", "source.py", "shapes.py")]
+    parts = [(folder / name).read_bytes() for name in ("pairs.py", "pictures.py", "source.py", "shapes.py")]
     parts += [pillow_version.encode(), str(features.version("jpg")).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -81,7 +81,7 @@ class HypercolumnSegmenter(nn.Module):
         return layers
 
     def forward(self, x: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
-        """``sample_logits``: what training calls, also through a wrapper such as DistributedDataParallel."""
+        """``sample_logits``: what training calls."""
         return self.sample_logits(x, ys, xs)
 
     def sample_logits(self, x: Tensor, ys: Tensor, xs: Tensor) -> Tensor:

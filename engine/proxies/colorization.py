@@ -79,7 +79,7 @@ class Colorization(Task):
     def forward(
         self, rgb: Tensor, generator: torch.Generator, targets: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """``loss``, also through a wrapper such as DistributedDataParallel."""
+        """``loss``."""
         return self.loss(rgb, generator)
 
     def loss(self, rgb: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

@@ -3,13 +3,11 @@ backbone is tuned so that patches of one class come together and those of differ
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
 from engine.config.schema import MatchConfig
@@ -70,7 +68,7 @@ class MatchStage:
         self.module = self.trained if self.bank is None else Remembering(self.embedder, self.bank)
         self.updater = Updater(self.trained, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = context.distribute(self.trained)
+        self.network = self.trained
         self.guard = MemoryGuard(context, self.trained, self.name, config.images * config.patches_per_image)
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.starvation = StarvationCounter(self.data.num_classes)
@@ -109,7 +107,7 @@ class MatchStage:
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)
-        loss = self.guard.run(lambda: self._loss_and_gradients(step))
+        loss = self.guard.run(step, lambda: self._loss_and_gradients(step))
         self.updater.apply()
         assert self.last is not None
         self.starvation.update(self.last[1], step + 1)
@@ -124,10 +122,9 @@ class MatchStage:
         if self.config.graph_scope == "global":
             return self._joined(step, draws)
         losses = []
-        for number, draw in enumerate(draws):
+        for draw in draws:
             patches, pixels = self._mix(draw)
-            with self._quiet(number + 1 < len(draws)):
-                losses.append(self._tune(patches, patches.label, pixels, draw))
+            losses.append(self._tune(patches, pixels, draw, last=draw == draws[-1]))
             self._mix_next(draw)
         return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
 
@@ -136,54 +133,68 @@ class MatchStage:
         first = step * self.config.graphs + self.context.rank * self.graphs
         return list(range(first, first + self.graphs))
 
-    def _tune(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
+    def _tune(self, patches: Patches, pixels: Tensor, draw: int, *, last: bool) -> Tensor:
         """One graph: embed its patches, tie them, pull and push; its gradients count one share of all graphs'."""
-        if self.splits == 1:
-            embeddings = self._embed(pixels)
-            loss = self._loss(patches, labels, embeddings, draw)
-            backward(loss, 1 / self.graphs)
-            return loss.detach()
-        return self._tune_in_portions(patches, labels, pixels, draw)
-
-    def _tune_in_portions(self, patches: Patches, labels: Tensor, pixels: Tensor, draw: int) -> Tensor:
-        """The same with little memory: embed without gradient, differentiate the loss, embed each portion again."""
-        portions = pixels.chunk(self.splits)
-        was = [buffer.clone() for buffer in self.trained.buffers()]
-        with torch.no_grad():
-            embeddings = torch.cat([self._embed(portion) for portion in portions])
-            for buffer, old in zip(self.trained.buffers(), was, strict=True):
-                buffer.copy_(old)  # the second pass counts, not both
-        leaf = embeddings.detach().requires_grad_()
-        loss = self._loss(patches, labels, leaf, draw)
-        backward(loss, 1 / self.graphs)
-        assert leaf.grad is not None
-        for portion, grad in zip(portions, leaf.grad.chunk(self.splits), strict=True):
-            self._embed(portion).backward(grad)
+        embeddings = self._embed_all([pixels])
+        loss = self._loss(patches, patches.label, embeddings, draw)
+        self._differentiate(loss, 1 / self.graphs, [pixels], embeddings, last=last)
         return loss.detach()
 
     def _joined(self, step: int, draws: list[int]) -> Tensor:
         """One graph over the batches of all processes: rows are gathered, each process differentiates its own."""
         mixed = [self._mix(draw) for draw in draws]
-        own = torch.cat([self._embed(pixels) for _, pixels in mixed])
+        batches = [pixels for _, pixels in mixed]
+        own = self._embed_all(batches)
         patches = join([patches for patches, _ in mixed], self.config.images)
         capacity = self.graphs * self.config.images * self.config.patches_per_image
-        labels = dist.gather_rows(patches.label, capacity)
-        embeddings = dist.gather_rows(own, capacity)
+        labels, embeddings = dist.gather_rows([patches.label, own], capacity, self.guard.meet)
         loss = self._loss(patches, labels, embeddings, step)
-        backward(loss, dist.world_size())  # the mean over processes that follows is of gradients that add up
+        # The mean over processes that follows is of gradients that add up.
+        self._differentiate(loss, dist.world_size(), batches, own, last=True)
         self._mix_next(draws[-1])
         return loss.detach()
+
+    def _embed_all(self, batches: list[Tensor]) -> Tensor:
+        """Embeddings of all patches, joined; in portions they are a leaf, as the network keeps nothing of them then."""
+        if self.splits == 1:
+            embeddings = [self._embed(pixels) for pixels in batches]
+            return torch.cat(embeddings) if len(embeddings) > 1 else embeddings[0]
+        was = [buffer.clone() for buffer in self.trained.buffers()]
+        with torch.no_grad():
+            joined = torch.cat([self._embed(portion) for portion in self._portions(batches)])
+            for buffer, old in zip(self.trained.buffers(), was, strict=True):
+                buffer.copy_(old)  # the second pass counts, not both
+        return joined.requires_grad_()
+
+    def _differentiate(
+        self, loss: Tensor, share: float, batches: list[Tensor], embeddings: Tensor, *, last: bool
+    ) -> None:
+        """Gradients of ``share * loss``; in portions each one is embedded again, which needs memory for one alone.
+
+        Args:
+            embeddings: what ``_embed_all`` made of the batches.
+            last: whether it is the last of the step.
+        """
+        if self.splits == 1:
+            with self.guard.last(last):
+                backward(loss, share)
+            return
+        backward(loss, share)
+        assert embeddings.grad is not None
+        portions = self._portions(batches)
+        grads = embeddings.grad.split([len(portion) for portion in portions])
+        for number, (portion, grad) in enumerate(zip(portions, grads, strict=True), 1):
+            again = self._embed(portion)
+            with self.guard.last(last and number == len(portions)):
+                again.backward(grad)
+
+    def _portions(self, batches: list[Tensor]) -> list[Tensor]:
+        return [portion for pixels in batches for portion in pixels.chunk(self.splits)]
 
     def _embed(self, pixels: Tensor) -> Tensor:
         with self.context.autocast():
             embeddings: Tensor = self.network(pixels)
         return embeddings.float()
-
-    def _quiet(self, more_follow: bool) -> contextlib.AbstractContextManager[None]:
-        """Leave the exchange of gradients to the last backward pass of a step."""
-        if more_follow and isinstance(self.network, DistributedDataParallel):
-            return self.network.no_sync()
-        return contextlib.nullcontext()
 
     def _loss(self, patches: Patches, labels: Tensor, embeddings: Tensor, draw: int) -> Tensor:
         """Loss of the graph of one draw. Its random numbers do not depend on the process that computes it."""

@@ -2,22 +2,35 @@
 
 Batch normalisation sees smaller batches then, so this ends where statistics would become poor, and it is never silent:
 an event says what happened, and a checkpoint remembers it, so that a resumed run goes on in the same portions.
+
+Several processes do it together, whichever of them lacks memory. The rule that keeps them from waiting for each other:
+before anything is exchanged in a step they *meet*, where each says that it has come so far, and nothing needs memory
+between a meeting and the exchange that follows. A process that fails says so instead, once. All meetings are alike,
+so that this is the next meeting of the others, wherever they are, and all of them drop the step and begin it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from engine import dist
+from engine import determinism, dist
 from engine.stages.base import Context
+from engine.stages.exchange import GradientMean
 
 Result = TypeVar("Result")
 SMALLEST = 4
 """Fewest images or patches whose batch statistics are trusted."""
+FAILED = -1
+"""What a process without memory says at a meeting."""
+
+
+class OutOfMemoryElsewhereError(torch.OutOfMemoryError):
+    """Another process has not enough memory for this step."""
 
 
 class MemoryGuard:
@@ -28,41 +41,111 @@ class MemoryGuard:
     """
 
     def __init__(self, context: Context, module: nn.Module, stage: str, size: int) -> None:
+        """``size``: images or patches of one pass in this process, the same number in all of them."""
         self.context, self.module, self.stage, self.size = context, module, stage, size
         self.splits = 1
-        # Several processes would have to agree in the middle of a collective; there the error is reported instead.
-        self.enabled = context.recipe.runtime.halve_on_oom and not dist.active()
+        self.enabled = context.recipe.runtime.halve_on_oom
+        self._mean = GradientMean(module) if dist.active() else None
         self._live = list(module.buffers()) if self.enabled else []
+        # Memory of its own: in a step there may be none.
+        self._before = [buffer.clone() for buffer in self._live]
+        self._lacking: list[int] = []
 
-    def run(self, compute: Callable[[], Result]) -> Result:
-        """The result of ``compute``, which is called again after it failed for lack of memory.
+    def run(self, step: int, compute: Callable[[], Result]) -> Result:
+        """The result of ``compute``, which is called again after it failed for lack of memory, here or elsewhere.
 
         Gradients and running statistics are put back first. ``compute`` must draw its random numbers from the step
-        alone and change nothing else.
+        alone and change nothing else. Gradients are the means over all processes afterwards.
 
         Raises:
-            torch.OutOfMemoryError: smaller portions would leave batch normalisation too few values.
+            torch.OutOfMemoryError: smaller portions would leave batch normalisation too few values; in all processes.
         """
-        before = [buffer.clone() for buffer in self._live]
+        _copy(self._live, self._before)
         while True:
             try:
-                return compute()
-            except torch.OutOfMemoryError:
-                if not self.enabled or self.size // (2 * self.splits) < SMALLEST:
+                result = compute()
+                self._finish()
+                return result
+            except OutOfMemoryElsewhereError:
+                if not self._can_halve():
                     raise
+                here = False
+            except torch.OutOfMemoryError:
+                if not self._can_halve():
+                    self._tell()
+                    raise
+                here = True
             # Outside the handler, so that the failed pass's tensors are no longer held by the traceback.
-            self._halve(before)
+            if here:
+                self._tell()
+            self._halve(step)
 
-    def _halve(self, before: list[torch.Tensor]) -> None:
+    def meet(self, number: int = 0) -> list[int]:
+        """Wait for the other processes before something is exchanged; the numbers of all of them, in rank order.
+
+        Raises:
+            OutOfMemoryElsewhereError: one of them has failed; the exchange must not take place.
+        """
+        numbers = dist.exchange(number)
+        self._lacking = [rank for rank, told in enumerate(numbers) if told == FAILED]
+        if self._lacking:
+            raise OutOfMemoryElsewhereError(f"{self._whose()} does not suffice")
+        return numbers
+
+    @contextlib.contextmanager
+    def last(self, is_last: bool = True) -> Iterator[None]:
+        """Around the backward pass that is the last of a step: gradients are exchanged while it goes on."""
+        if self._mean is None or not is_last:
+            yield
+            return
+        self.meet()
+        self._mean.open()
+        try:
+            yield
+        finally:
+            self._mean.close()  # a failed pass, too: the others are in the middle of the exchange
+
+    def _finish(self) -> None:
+        """Have the means of the gradients, if no process has failed."""
+        if self._mean is None:
+            return
+        if not self._mean.opened:
+            with self.last():
+                pass  # ``compute`` had no backward pass
+        self.meet()
+        self._mean.finish()
+
+    def _tell(self) -> None:
+        """Say that memory did not suffice here."""
+        numbers = dist.exchange(FAILED)
+        self._lacking = [rank for rank, told in enumerate(numbers) if told == FAILED]
+
+    def _can_halve(self) -> bool:
+        return self.enabled and self.size // (2 * self.splits) >= SMALLEST
+
+    def _halve(self, step: int) -> None:
         self.splits *= 2
+        if self._mean is not None:
+            self._mean.finish()  # its messages are not used
         self.module.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for live, old in zip(self._live, before, strict=True):
-                live.copy_(old)
+        _copy(self._before, self._live)
+        determinism.seed_global(self.context.recipe.seed, self.stage, rank=self.context.rank, step=step)
         if self.context.device.type == "cuda":
             torch.cuda.empty_cache()
         text = (
-            f"the GPU's memory did not suffice for stage {self.stage}: batches are computed in {self.splits} portions"
+            f"{self._whose()} did not suffice for stage {self.stage}: batches are computed in {self.splits} portions"
             " from here on, each with batch statistics of its own"
         )
         self.context.writer.emit("warning", {"text": text, "splits": self.splits})
+
+    def _whose(self) -> str:
+        if not dist.active():
+            return "the GPU's memory"
+        ranks = " and ".join(str(rank) for rank in self._lacking)
+        return f"the memory of the GPU of process {ranks} (of {dist.world_size()})"
+
+
+@torch.no_grad()
+def _copy(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)

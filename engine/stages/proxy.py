@@ -40,8 +40,9 @@ class ProxyStage:
         self.task.begin(self._first_images)
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = context.distribute(self.module)
-        self.guard = MemoryGuard(context, self.module, self.name, config.batch_size)
+        self.network = self.module
+        share = context.share_of(config.batch_size, "a batch")
+        self.guard = MemoryGuard(context, self.module, self.name, share)
 
     @property
     def splits(self) -> int:
@@ -54,7 +55,7 @@ class ProxyStage:
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)
-        values = self.guard.run(lambda: self._loss_and_gradients(step))
+        values = self.guard.run(step, lambda: self._loss_and_gradients(step))
         self.updater.apply()
         self.task.after_step()
         return {"lr": lr, **values}
@@ -70,12 +71,14 @@ class ProxyStage:
         targets = None if self.targets is None else self.targets[indices.to(self.targets.device)]
         images = self.task.prepare(images, generator)
         total: dict[str, Tensor] = {}
-        for chosen in torch.arange(len(images), device=images.device).chunk(self.splits):
+        portions = torch.arange(len(images), device=images.device).chunk(self.splits)
+        for number, chosen in enumerate(portions, 1):
             whole, share = len(chosen) == len(images), len(chosen) / len(images)
             labels = None if targets is None else targets[chosen]
             with self.context.autocast():
                 loss, metrics = self.network(images if whole else images[chosen], generator, labels)
-            backward(loss, share)
+            with self.guard.last(number == len(portions)):
+                backward(loss, share)
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 total[name] = value if whole else total.get(name, 0) + share * value
         return total

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
 from engine.config.schema import SegmentConfig
@@ -27,6 +27,23 @@ def build_segmenter(context: Context, num_classes: int) -> Segmenter:
     return build_head(context.backbone(), num_classes, context.recipe.model, init)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one pass learns from.
+
+    Attributes:
+        images: uint8 (B, 3, crop, crop).
+        where: pixels (ys, xs) to score, int64 (B, P) each; () for all.
+        target: their classes, int64 (B, P), 255 = void.
+        valid: number of pixels to divide the loss by, scalar.
+    """
+
+    images: Tensor
+    where: tuple[Tensor, ...]
+    target: Tensor
+    valid: Tensor
+
+
 class SegmentStage:
     """Fine-tunes backbone and head for ``segment.steps`` steps."""
 
@@ -41,14 +58,15 @@ class SegmentStage:
         self.module: nn.Module = context.place(self.model).train()
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = context.distribute(self.module)
-        self.guard = MemoryGuard(context, self.module, self.name, config.batch_size)
+        self.network = self.module
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/segment", 0)
         # Whole batches for each process where that goes, so that they are the batches that one process would see.
         self.whole = config.accumulate % dist.world_size() == 0
         self.passes = config.accumulate // dist.world_size() if self.whole else config.accumulate
+        size = config.batch_size
         if not self.whole:
-            context.share_of(config.batch_size, "segment.batch_size or segment.accumulate")
+            size = context.share_of(size, "segment.batch_size or segment.accumulate")
+        self.guard = MemoryGuard(context, self.module, self.name, size)
 
     @property
     def splits(self) -> int:
@@ -61,35 +79,54 @@ class SegmentStage:
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)
-        loss = self.guard.run(lambda: self._loss_and_gradients(step))
+        loss = self.guard.run(step, lambda: self._loss_and_gradients(step))
         self.updater.apply()
         return {"loss": loss, "lr": lr}
 
     def _loss_and_gradients(self, step: int) -> Tensor:
         """The step's loss without gradient; gradients are left in the parameters."""
         first = step * self.config.accumulate + (self.context.rank * self.passes if self.whole else 0)
+        draws = range(first, first + self.passes)
+        batches = (self._prepared(draw) for draw in draws) if self.whole else self._shared(draws)
         total: Tensor | None = None
-        for number in range(self.passes):
-            with self._quiet(number + 1 < self.passes):
-                loss = self._pass(first + number) / self.passes
+        for number, batch in enumerate(batches, 1):
+            loss = self._pass(batch, last=number == self.passes) / self.passes
             total = loss if total is None else total + loss
         assert total is not None
         return total
 
-    def _pass(self, draw: int) -> Tensor:
-        """Forward and backward of one batch; its loss without gradient."""
+    def _prepared(self, draw: int) -> Batch:
         images, labels, generator = self._batch(draw)
         where, target = self._supervision(labels, generator)
-        valid = (target != VOID).sum()
-        if not self.whole:
-            valid = dist.mean(valid.double())  # as if one process had the whole batch
+        return Batch(images, where, target, (target != VOID).sum())
+
+    def _shared(self, draws: Iterable[int]) -> list[Batch]:
+        """This process's shares of batches. Their losses count as if one process had the whole ones.
+
+        All at once, so that nothing is exchanged once a pass has begun.
+        """
+        batches = [self._prepared(draw) for draw in draws]
+        valid = torch.stack([batch.valid for batch in batches]).double()
+        self.guard.meet()
+        dist.all_reduce_sum(valid).div_(dist.world_size())
+        return [replace(batch, valid=count) for batch, count in zip(batches, valid, strict=True)]
+
+    def _pass(self, batch: Batch, *, last: bool) -> Tensor:
+        """Forward and backward of one batch; its loss without gradient.
+
+        Args:
+            last: whether it is the last of the step.
+        """
+        images, where, target = batch.images, batch.where, batch.target
+        portions = torch.arange(len(images), device=images.device).chunk(self.splits)
         total: Tensor | None = None
-        for rows in torch.arange(len(images), device=images.device).chunk(self.splits):
+        for number, rows in enumerate(portions, 1):
             if len(rows) == len(images):
-                loss = self._portion(images, where, target, valid)
+                loss = self._portion(images, where, target, batch.valid)
             else:
-                loss = self._portion(images[rows], tuple(part[rows] for part in where), target[rows], valid)
-            backward(loss, 1 / self.passes)
+                loss = self._portion(images[rows], tuple(part[rows] for part in where), target[rows], batch.valid)
+            with self.guard.last(last and number == len(portions)):
+                backward(loss, 1 / self.passes)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
@@ -124,16 +161,11 @@ class SegmentStage:
             logits = logits.flatten(2).transpose(1, 2)
         return pixel_loss(logits.float(), target, valid)
 
-    def _quiet(self, more_follow: bool) -> contextlib.AbstractContextManager[None]:
-        """Leave the exchange of gradients to the last backward pass of a step."""
-        if more_follow and isinstance(self.network, DistributedDataParallel):
-            return self.network.no_sync()
-        return contextlib.nullcontext()
-
     def observe(self, done: int) -> dict[str, float]:
         every = self.config.eval_every
         if not every or done % every or self.context.recipe.evaluate is None:
             return {}
+        dist.take_from_first(self.module.buffers())  # running statistics are those of rank 0 (PAPER 1.5)
         matrix = evaluate(self.context, self.model, self.context.recipe.evaluate, final=False)
         return {"miou": 100 * matrix.mean_iou()}
 

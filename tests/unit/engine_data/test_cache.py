@@ -80,6 +80,22 @@ def test_cached_data_give_the_batches_of_data_in_memory(
         assert all(torch.equal(a, b) for a, b in zip(batches(memory, **options), batches(data, **options), strict=True))
 
 
+def test_fed_batch_that_failed_on_its_way_is_brought_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch computed again for lack of memory must not find the failure of the first time."""
+    feed, images, labels = Feed("cpu"), torch.arange(6).view(6, 1, 1, 1), torch.arange(6).view(6, 1, 1)
+    bring = feed._bring
+
+    def failing(*_: object) -> object:
+        raise torch.OutOfMemoryError("a test says so")
+
+    monkeypatch.setattr(feed, "_bring", failing)
+    feed.expect(images, labels, torch.tensor([4, 1]))
+    with pytest.raises(torch.OutOfMemoryError):
+        feed.take(images, labels, torch.tensor([4, 1]))
+    monkeypatch.setattr(feed, "_bring", bring)
+    assert feed.take(images, labels, torch.tensor([4, 1]))[0].flatten().tolist() == [4, 1]
+
+
 def test_cached_shapes_keep_unlabelled_images_without_a_copy(tmp_path: Path) -> None:
     memory, cached = build_data(SHAPES, "train"), from_cache(SHAPES, tmp_path)
     fed = replace(cached, feed=Feed("cpu"))

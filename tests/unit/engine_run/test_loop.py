@@ -296,6 +296,10 @@ def test_train_out_of_memory_names_the_keys_to_lower() -> None:
 
     recipe = Recipe.model_validate({"segment": {"steps": 1}})
     gpu = out_of_memory(torch.OutOfMemoryError("x"), recipe, "segment", torch.device("cuda"))
+    nccl = torch.distributed.DistBackendError("NCCL error: ncclUnhandledCudaError\nCuda failure 2 'out of memory'")
+    assert str(out_of_memory(nccl, recipe, "segment", torch.device("cuda"))) == str(gpu)
+    timed_out = torch.distributed.DistBackendError("NCCL error: remote process exited")
+    assert out_of_memory(timed_out, recipe, "segment", torch.device("cuda")) is None
     assert gpu is not None and "segment.batch_size" in str(gpu) and "precision=bf16" in str(gpu)
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 62, dtype=torch.uint8)

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from engine import determinism
 from engine.errors import EngineError
-from engine.stages import match, proxy, segment
+from engine.events import SilentWriter
+from engine.stages import Context, match, proxy, segment
+from engine.stages.memory import MemoryGuard
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
 STAGES = {"proxy": proxy.ProxyStage, "match": match.MatchStage, "segment": segment.SegmentStage}
@@ -92,6 +95,27 @@ def test_too_little_memory_for_any_portion_names_the_keys(monkeypatch: pytest.Mo
     limit_memory(monkeypatch, "segment", 1)
     with pytest.raises(EngineError, match=r"too little memory for stage segment: lower segment\.batch_size"):
         runner.train(recipe(proxy=None, match=None))
+
+
+def test_a_step_is_computed_again_from_the_same_statistics_gradients_and_random_numbers(tmp_path: Path) -> None:
+    module = nn.BatchNorm2d(3)
+    context = Context(recipe(), tmp_path, torch.device("cpu"), SilentWriter(), lambda: False)
+    guard = MemoryGuard(context, module, "segment", 16)
+    seen: list[tuple[float, bool]] = []
+
+    def compute() -> float:
+        x = torch.rand(4, 3, 2, 2)
+        seen.append((float(x.sum()), module.weight.grad is None))
+        module(x).sum().backward()
+        if len(seen) < 3:
+            raise torch.OutOfMemoryError("a test says so")
+        return float(x.mean())
+
+    determinism.seed_global(context.recipe.seed, "segment", step=7)
+    mean = guard.run(7, compute)
+    assert guard.splits == 4 and len(set(seen)) == 1 and seen[0][1]
+    assert module.num_batches_tracked == 1
+    assert float(module.running_mean.mean()) == pytest.approx(0.1 * mean, rel=1e-5)
 
 
 def test_halving_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
