@@ -126,4 +126,6 @@ def out_of_memory(error: RuntimeError, recipe: Recipe, stage: str, device: torch
         return None
     where = "the GPU" if device.type == "cuda" else "this machine"
     advice = "" if recipe.runtime.precision == "bf16" or device.type != "cuda" else ", or set runtime.precision=bf16"
+    if dist.active() and recipe.runtime.exchange == "ddp" and device.type == "cuda":
+        advice += ", or set runtime.exchange=retry, with which all processes compute the step again in halves"
     return OutOfMemoryError(f"{where} has too little memory for stage {stage}: lower {_SMALLER[stage]}{advice}")

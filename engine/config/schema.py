@@ -284,6 +284,11 @@ class RuntimeConfig(Section):
     halve_on_oom: bool = Field(
         True, description="GPU out of memory: halve the batch and accumulate, where that is exact"
     )
+    exchange: Literal["ddp", "retry"] = Field(
+        "ddp",
+        description="gradients of several processes: ddp (PyTorch's DistributedDataParallel), or retry (the engine's"
+        " own messages, which a process that ran out of memory can finish, so that halve_on_oom works there too)",
+    )
 
 
 class Reference(Section):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
 from engine.config.schema import Recipe
@@ -125,6 +126,14 @@ class Context:
         if total % world:
             raise RecipeError(f"{what} of {total} cannot be shared out over {world} processes: make it a multiple")
         return total // world
+
+    def distribute(self, module: nn.Module) -> DistributedDataParallel:
+        """The module to call in training, where PyTorch averages the gradients over the processes.
+
+        Running statistics are those of rank 0, as each process's batches have statistics of their own (PAPER 1.5).
+        """
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=True)
 
     def generator(self, purpose: str, step: int = 0, rank: int | None = None) -> torch.Generator:
         """Randomness for one purpose at one step, on the device; of this process unless ``rank`` says otherwise."""

@@ -68,8 +68,8 @@ class MatchStage:
         self.module = self.trained if self.bank is None else Remembering(self.embedder, self.bank)
         self.updater = Updater(self.trained, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = self.trained
         self.guard = MemoryGuard(context, self.trained, self.name, config.images * config.patches_per_image)
+        self.network = self.guard.network
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.starvation = StarvationCounter(self.data.num_classes)
         self.ahead = Ahead(context.device)
@@ -124,7 +124,8 @@ class MatchStage:
         losses = []
         for draw in draws:
             patches, pixels = self._mix(draw)
-            losses.append(self._tune(patches, pixels, draw, last=draw == draws[-1]))
+            with self.guard.quiet(draw != draws[-1]):
+                losses.append(self._tune(patches, pixels, draw, last=draw == draws[-1]))
             self._mix_next(draw)
         return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
 
@@ -184,9 +185,11 @@ class MatchStage:
         portions = self._portions(batches)
         grads = embeddings.grad.split([len(portion) for portion in portions])
         for number, (portion, grad) in enumerate(zip(portions, grads, strict=True), 1):
-            again = self._embed(portion)
-            with self.guard.last(last and number == len(portions)):
-                again.backward(grad)
+            final = last and number == len(portions)
+            with self.guard.quiet(not final):
+                again = self._embed(portion)
+                with self.guard.last(final):
+                    again.backward(grad)
 
     def _portions(self, batches: list[Tensor]) -> list[Tensor]:
         return [portion for pixels in batches for portion in pixels.chunk(self.splits)]

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
 from engine.stages.base import Context
@@ -38,14 +39,18 @@ class MemoryGuard:
 
     Attributes:
         splits: into how many portions a batch is cut, 1 = not at all.
+        network: the module to call in training.
     """
 
     def __init__(self, context: Context, module: nn.Module, stage: str, size: int) -> None:
         """``size``: images or patches of one pass in this process, the same number in all of them."""
         self.context, self.module, self.stage, self.size = context, module, stage, size
         self.splits = 1
-        self.enabled = context.recipe.runtime.halve_on_oom
-        self._mean = GradientMean(module) if dist.active() else None
+        # A process that fails inside DistributedDataParallel's exchange cannot finish it: the error is reported then.
+        library = dist.active() and context.recipe.runtime.exchange == "ddp"
+        self.enabled = context.recipe.runtime.halve_on_oom and not library
+        self.network = context.distribute(module) if library else module
+        self._mean = GradientMean(module) if dist.active() and not library else None
         self._live = list(module.buffers()) if self.enabled else []
         # Memory of its own: in a step there may be none.
         self._before = [buffer.clone() for buffer in self._live]
@@ -91,6 +96,12 @@ class MemoryGuard:
         if self._lacking:
             raise OutOfMemoryElsewhereError(f"{self._whose()} does not suffice")
         return numbers
+
+    def quiet(self, more_follow: bool) -> contextlib.AbstractContextManager[None]:
+        """Around forward and backward passes that are not a step's last: DistributedDataParallel leaves them alone."""
+        if more_follow and isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def last(self, is_last: bool = True) -> Iterator[None]:

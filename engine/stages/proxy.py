@@ -40,9 +40,9 @@ class ProxyStage:
         self.task.begin(self._first_images)
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = self.module
         share = context.share_of(config.batch_size, "a batch")
         self.guard = MemoryGuard(context, self.module, self.name, share)
+        self.network = self.guard.network
 
     @property
     def splits(self) -> int:
@@ -75,10 +75,11 @@ class ProxyStage:
         for number, chosen in enumerate(portions, 1):
             whole, share = len(chosen) == len(images), len(chosen) / len(images)
             labels = None if targets is None else targets[chosen]
-            with self.context.autocast():
-                loss, metrics = self.network(images if whole else images[chosen], generator, labels)
-            with self.guard.last(number == len(portions)):
-                backward(loss, share)
+            with self.guard.quiet(number < len(portions)):
+                with self.context.autocast():
+                    loss, metrics = self.network(images if whole else images[chosen], generator, labels)
+                with self.guard.last(number == len(portions)):
+                    backward(loss, share)
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 total[name] = value if whole else total.get(name, 0) + share * value
         return total

@@ -58,7 +58,6 @@ class SegmentStage:
         self.module: nn.Module = context.place(self.model).train()
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.network = self.module
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/segment", 0)
         # Whole batches for each process where that goes, so that they are the batches that one process would see.
         self.whole = config.accumulate % dist.world_size() == 0
@@ -67,6 +66,7 @@ class SegmentStage:
         if not self.whole:
             size = context.share_of(size, "segment.batch_size or segment.accumulate")
         self.guard = MemoryGuard(context, self.module, self.name, size)
+        self.network = self.guard.network
 
     @property
     def splits(self) -> int:
@@ -121,12 +121,14 @@ class SegmentStage:
         portions = torch.arange(len(images), device=images.device).chunk(self.splits)
         total: Tensor | None = None
         for number, rows in enumerate(portions, 1):
-            if len(rows) == len(images):
-                loss = self._portion(images, where, target, batch.valid)
-            else:
-                loss = self._portion(images[rows], tuple(part[rows] for part in where), target[rows], batch.valid)
-            with self.guard.last(last and number == len(portions)):
-                backward(loss, 1 / self.passes)
+            final = last and number == len(portions)
+            with self.guard.quiet(not final):
+                if len(rows) == len(images):
+                    loss = self._portion(images, where, target, batch.valid)
+                else:
+                    loss = self._portion(images[rows], tuple(part[rows] for part in where), target[rows], batch.valid)
+                with self.guard.last(final):
+                    backward(loss, 1 / self.passes)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total

@@ -68,9 +68,15 @@ def weights(run_dir: Path, stage: str) -> dict[str, torch.Tensor]:
     return load_file(run_dir / "checkpoints" / stage / "final" / "model.safetensors")
 
 
-@pytest.mark.parametrize(("scope", "memory"), [("local", 0), ("global", 0), ("global", 2)])
-def test_two_processes_train_as_one_does_on_the_joined_batch(tmp_path: Path, scope: str, memory: int) -> None:
-    recipe = tiny_recipe(**SHARED, proxy=None, match__graph_scope=scope, match__memory=memory)
+@pytest.mark.parametrize(
+    ("scope", "memory", "exchange"),
+    [("local", 0, "ddp"), ("global", 0, "ddp"), ("global", 2, "ddp"), ("local", 0, "retry"), ("global", 2, "retry")],
+)
+def test_two_processes_train_as_one_does_on_the_joined_batch(
+    tmp_path: Path, scope: str, memory: int, exchange: str
+) -> None:
+    how = {"match__graph_scope": scope, "match__memory": memory, "runtime__exchange": exchange}
+    recipe = tiny_recipe(**SHARED, proxy=None, **how)
     for processes in (1, 2):
         train(recipe, tmp_path / str(processes), processes)
     for stage in ("match", "segment"):

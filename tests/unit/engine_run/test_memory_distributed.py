@@ -22,6 +22,7 @@ pytestmark = pytest.mark.xdist_group("e2e")
 PATIENCE = 100.0
 WIDE: dict[str, Any] = {
     **SHARED,
+    "runtime__exchange": "retry",
     "data__train": 16,
     "proxy__batch_size": 32,
     "match__images": 4,
@@ -156,3 +157,13 @@ def test_memory_lacking_in_the_update_ends_both_processes(tmp_path: Path) -> Non
     code, told, _ = train(recipe, tmp_path / "run", stages={"segment": 1000}, where="update")
     assert code == 1
     assert "error: this machine has too little memory for stage segment: lower segment.batch_size" in told
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_memory_under_distributed_data_parallel_ends_the_run(tmp_path: Path, where: str) -> None:
+    """Its exchange cannot be finished by a process that failed: torchrun ends the others."""
+    recipe = tiny_recipe(**{**WIDE, "proxy": None, "match": None, "runtime__exchange": "ddp"})
+    code, told, run_dir = train(recipe, tmp_path / "run", stages={"segment": 1}, where=where)
+    assert code == 1
+    assert "error: this machine has too little memory for stage segment: lower segment.batch_size" in told
+    assert not events(run_dir, "warning"), "nothing was halved"
