@@ -77,7 +77,8 @@ class MemoryGuard:
                 here = False
             except torch.OutOfMemoryError:
                 if not self._can_halve():
-                    self._tell()
+                    if self._mean is not None:
+                        self._tell()  # inside DistributedDataParallel nobody would hear it
                     raise
                 here = True
             # Outside the handler, so that the failed pass's tensors are no longer held by the traceback.
