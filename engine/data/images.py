@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def load_images(config: ProxyConfig, seed: int, budget: int | None, progress: Pr
 def _decode(files: list[Path], side: int, progress: Progress | None) -> Bytes:
     """Squares of all files, uint8 (N, 3, side, side); of many in processes (``benchmarks/bench_decode.py``)."""
     text = "decoding images of the proxy task"
-    if len(files) >= MANY and thread_count() > 1:
+    if len(files) >= MANY and thread_count() > 1 and hasattr(os, "memfd_create"):  # Linux alone has nameless memory
         return squares_in_processes(files, side, text, progress)
     images = np.empty((len(files), 3, side, side), np.uint8)
 

@@ -23,7 +23,7 @@ from engine.models import Backbone
 from engine.stages.ahead import Ahead
 from engine.stages.base import Context
 from engine.stages.match_pictures import save_match_pictures
-from engine.stages.memory import MemoryGuard
+from engine.stages.memory import InPortions, MemoryGuard
 from engine.stages.patch_inputs import Buffer, patch_inputs
 from engine.stages.training import Updater, backward
 
@@ -50,7 +50,7 @@ class Remembering(nn.Module):
         self.backbone, self.bank = embedder.backbone, bank
 
 
-class MatchStage:
+class MatchStage(InPortions):
     """Tunes the backbone for ``match.steps`` steps."""
 
     name = "match"
@@ -95,15 +95,6 @@ class MatchStage:
         self.embedder.train()
         nodes = config.memory * config.graphs * config.images * config.patches_per_image
         return Bank(nodes, dimensions).to(context.device)
-
-    @property
-    def splits(self) -> int:
-        """Portions of a batch, see MemoryGuard."""
-        return self.guard.splits
-
-    @splits.setter
-    def splits(self, value: int) -> None:
-        self.guard.splits = value
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)

@@ -157,6 +157,21 @@ class MemoryGuard:
         return f"the memory of the GPU of process {ranks} (of {dist.world_size()})"
 
 
+class InPortions:
+    """A stage whose batches its guard may cut into portions."""
+
+    guard: MemoryGuard
+
+    @property
+    def splits(self) -> int:
+        """Portions of a batch; kept in checkpoints."""
+        return self.guard.splits
+
+    @splits.setter
+    def splits(self, value: int) -> None:
+        self.guard.splits = value
+
+
 @torch.no_grad()
 def _copy(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
     for source, target in zip(sources, targets, strict=True):

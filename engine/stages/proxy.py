@@ -15,14 +15,14 @@ from engine.data.pipeline import epoch_indices, sample_crops
 from engine.errors import RecipeError
 from engine.proxies import build_proxy
 from engine.stages.base import Context
-from engine.stages.memory import MemoryGuard
+from engine.stages.memory import InPortions, MemoryGuard
 from engine.stages.training import Updater, backward
 
 MOST_FIRST = 32
 """Images that a task is shown before the first step, at most."""
 
 
-class ProxyStage:
+class ProxyStage(InPortions):
     """Trains ``proxy.kind`` for ``proxy.steps`` steps."""
 
     name = "proxy"
@@ -43,15 +43,6 @@ class ProxyStage:
         share = context.share_of(config.batch_size, "a batch")
         self.guard = MemoryGuard(context, self.module, self.name, share)
         self.network = self.guard.network
-
-    @property
-    def splits(self) -> int:
-        """Portions of a batch, see MemoryGuard."""
-        return self.guard.splits
-
-    @splits.setter
-    def splits(self, value: int) -> None:
-        self.guard.splits = value
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)

@@ -17,7 +17,7 @@ from engine.data.pipeline import epoch_indices, next_draw, normalise, sample_cro
 from engine.models import Segmenter, build_head
 from engine.stages.base import Context
 from engine.stages.evaluate import evaluate
-from engine.stages.memory import MemoryGuard
+from engine.stages.memory import InPortions, MemoryGuard
 from engine.stages.training import Updater, backward
 
 
@@ -44,7 +44,7 @@ class Batch:
     valid: Tensor
 
 
-class SegmentStage:
+class SegmentStage(InPortions):
     """Fine-tunes backbone and head for ``segment.steps`` steps."""
 
     name = "segment"
@@ -67,15 +67,6 @@ class SegmentStage:
             size = context.share_of(size, "segment.batch_size or segment.accumulate")
         self.guard = MemoryGuard(context, self.module, self.name, size)
         self.network = self.guard.network
-
-    @property
-    def splits(self) -> int:
-        """Portions of a batch, see MemoryGuard."""
-        return self.guard.splits
-
-    @splits.setter
-    def splits(self, value: int) -> None:
-        self.guard.splits = value
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)
