@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -40,5 +41,5 @@ def square(file: Path, side: int) -> Bytes:
         if size != (side, side):
             picture = picture.crop((left, top, left + side, top + side))
         return pixels_of(picture)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(f"{file} is no readable image ({error}): replace or remove it.") from None

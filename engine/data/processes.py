@@ -116,8 +116,8 @@ def main(arguments: Sequence[str]) -> None:
         try:
             for index, file in enumerate(files, first):
                 images[index] = square(Path(file), shape[-1]).transpose(2, 0, 1)
-        except DataError as error:
-            text = str(error)
+        except Exception as error:  # whatever it is: the trainer is to hear of it, and not of a process that was killed
+            text = str(error) or repr(error)
         sys.stdout.write(json.dumps(text) + "\n")
         sys.stdout.flush()
 

@@ -47,9 +47,10 @@ class Contrast(Task):
         return self.query.backbone
 
     def train(self, mode: bool = True) -> Contrast:
-        """The key network normalises with running statistics always."""
+        """The key network normalises with running statistics always; queues change between steps alone."""
         super().train(mode)
         self.key.eval()
+        self.queues.eval()
         return self
 
     def begin(self, images: Callable[[], Tensor]) -> None:

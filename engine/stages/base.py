@@ -130,10 +130,11 @@ class Context:
     def distribute(self, module: nn.Module) -> DistributedDataParallel:
         """The module to call in training, where PyTorch averages the gradients over the processes.
 
-        Running statistics are those of rank 0, as each process's batches have statistics of their own (PAPER 1.5).
+        Buffers are not sent: nothing in training depends on running statistics of batches, and who evaluates takes
+        those of rank 0 (PAPER 1.5). A queue of keys is megabytes, and alike in all processes anyway.
         """
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=True)
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def generator(self, purpose: str, step: int = 0, rank: int | None = None) -> torch.Generator:
         """Randomness for one purpose at one step, on the device; of this process unless ``rank`` says otherwise."""

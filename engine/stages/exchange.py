@@ -97,7 +97,7 @@ class _Bucket:
                 place.zero_()
             else:
                 place.copy_(parameter.grad)
-                parameter.grad = place
+            parameter.grad = place  # also where there was none: another process may have had one
         return self.values.div_(dist.world_size())
 
 

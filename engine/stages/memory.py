@@ -51,7 +51,9 @@ class MemoryGuard:
         self.enabled = context.recipe.runtime.halve_on_oom and not library
         self.network = context.distribute(module) if library else module
         self._mean = GradientMean(module) if dist.active() and not library else None
-        self._live = list(module.buffers()) if self.enabled else []
+        # What is not in training mode, such as a key network and its queues, is not changed by a pass.
+        live = (buffer for part in module.modules() if part.training for buffer in part.buffers(recurse=False))
+        self._live = list(live) if self.enabled else []
         # Memory of its own: in a step there may be none.
         self._before = [buffer.clone() for buffer in self._live]
         self._lacking: list[int] = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtui.domain.look import COLORS, glyph
-from mmtui.domain.text import duration, printable, shorten
+from mmtui.domain.text import duration, printable, shorten, shorten_inside
 from mmtui.domain.views import ClassTable, RunRow
 from mmtui.errors import UsageError
 from mmtui.paths import Home
@@ -197,7 +197,7 @@ def runs_table(rows: Sequence[RunRow], now: float) -> None:
         (
             row.id,
             f"{glyph(row.state, narrow)} {row.state}",
-            shorten(printable(row.name), 32),
+            shorten_inside(printable(row.name), 32),
             row.stage or "-",
             f"{100 * row.progress:.0f}%",
             number(row.metrics.get("loss")),

@@ -18,6 +18,7 @@ from mmtui.paths import Home
 
 if TYPE_CHECKING:
     from mmtui.services.forks import Fork
+    from mmtui.services.queue import Terms
 
 _FEW = 12
 """A sweep with more members is named by its group."""
@@ -92,7 +93,7 @@ def run(
     )
     queue.check_terms(terms, len(members))
     if dry_run:
-        _preview(home, recipe, members, fork)
+        _preview(home, recipe, members, fork, terms)
         return int(ExitCode.OK)
     ids = queue.enqueue_all(home, recipe, members, terms, fork)
     for run_id in ids:
@@ -140,26 +141,28 @@ def _base(home: Home, recipe: str, overrides: list[str], from_run: str) -> tuple
     return fork.recipe(home), [*([recipe] if recipe else []), *overrides], fork
 
 
-def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fork | None) -> None:
+def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fork | None, terms: Terms) -> None:
     """The resolved recipe of one run; of several what differs, and how long each may take. What a fork takes over."""
     from mmtui.services import forecast, forks, inputs, recipes
 
-    for text in dict.fromkeys(
-        t for texts in members for t in inputs.lacking(recipes.resolve(recipe, list(texts), home))
-    ):
-        say(f"it would not start here: {text}")
-    plans = [forks.plan(home, fork, recipes.resolve(recipe, list(texts), home)) for texts in members if fork]
+    resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
+    plans = [forks.plan(home, fork, one) for one in resolved if fork]
+    taken = [forks.taken(plan) for plan in plans] or [()] * len(resolved)
+    pairs = () if terms.hold else zip(resolved, taken, strict=True)
+    missing = (text for one, kept in pairs for text in inputs.lacking(one, later=terms.comes_later, taken=kept))
+    for text in dict.fromkeys(f"it would not start here: {text}" for text in missing):
+        say(text)
     for text in dict.fromkeys(map(forks.told, plans)):
         say(text)
     if len(members) == 1:
-        render.block(recipes.as_yaml(recipes.resolve(recipe, list(members[0]), home)))
+        render.block(recipes.as_yaml(resolved[0]))
         return
     shared = set(members[0]).intersection(*map(set, members))
     rows, total = [], 0.0
     known = forecast.Costs(home)
     for number, texts in enumerate(members, 1):
         left = plans[number - 1].left if plans else None
-        seconds = known.seconds(recipes.resolve(recipe, list(texts), home), left)
+        seconds = known.seconds(resolved[number - 1], left)
         total += seconds or 0.0
         rows.append((str(number), " ".join(text for text in texts if text not in shared), duration(seconds)))
     render.table(("run", "differs in", "about"), rows, right=(0, 2))

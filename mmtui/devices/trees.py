@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,21 +49,26 @@ class TreeMeter:
                 continue
             seconds = {member: (stat[_UTIME] + stat[_STIME]) / _TICKS for member, stat in stats.items()}
             now[pid] = time.monotonic(), seconds
+            threads = {member: stat[_THREADS] for member, stat in stats.items()}
             found[pid] = TreeLoad(
-                self._percent(pid, *now[pid]),
+                self._percent(pid, *now[pid], threads),
                 _PAGE * sum(stat[_RSS] for stat in stats.values()),
                 len(stats),
-                sum(stat[_THREADS] for stat in stats.values()),
+                sum(threads.values()),
             )
         self._then = now
         return found
 
-    def _percent(self, pid: int, at: float, seconds: dict[int, float]) -> float | None:
+    def _percent(self, pid: int, at: float, seconds: dict[int, float], threads: dict[int, int]) -> float | None:
         before, known = self._then.get(pid, (at, {}))
         if at <= before:
             return None
-        # What ends between two looks takes its seconds along: it counts as nothing, not as less.
-        used = sum(max(spent - known.get(member, 0.0), 0.0) for member, spent in seconds.items())
+        # What ends between two looks takes its seconds along: it counts as nothing, not as less. What the look before
+        # has missed brings those of its whole life: a thread uses no more than the time there was.
+        used = sum(
+            min(max(spent - known.get(member, 0.0), 0.0), (at - before) * threads[member])
+            for member, spent in seconds.items()
+        )
         return 100 * used / (at - before)
 
 
@@ -75,18 +81,18 @@ def _tree(pid: int) -> Iterator[int]:
             continue
         seen.add(current)
         yield current
-        try:
+        with suppress(OSError):
             for thread in Path(f"/proc/{current}/task").iterdir():
-                waiting += map(int, (thread / "children").read_text().split())
-        except OSError:
-            continue
+                with suppress(OSError):  # it has ended meanwhile
+                    waiting += map(int, (thread / "children").read_text().split())
 
 
 def _stat(pid: int) -> list[int] | None:
     """The numbers behind a process's name and state, None if it is gone or a zombie."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        # A name may be any bytes: the kernel cuts it in the middle of a character.
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    state, *numbers = text.rpartition(")")[2].split()
+    state, *numbers = text.rpartition(")")[2].split() or ["X"]
     return None if state in "ZX" else [0, *map(int, numbers)]

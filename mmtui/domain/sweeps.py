@@ -52,13 +52,13 @@ def every_value(members: Sequence[tuple[str, ...]], most: int) -> list[tuple[str
 
 def differences(members: Sequence[Sequence[str]]) -> list[str]:
     """What sets each run of a sweep apart, such as ``lr=0.05 seed=1``; a key's last word where that is clear."""
-    shared = set(members[0]).intersection(*map(set, members)) if members else set()
-    keys = {key_of(text) for texts in members for text in texts if text not in shared}
+    last = [{key_of(text): text.partition("=")[2] for text in texts} for texts in members]
+    shared = set(last[0].items()).intersection(*(one.items() for one in last)) if last else set()
+    keys = {key for one in last for key, value in one.items() if (key, value) not in shared}
     ends = [key.rpartition(".")[2] for key in keys]
     short = {key: end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)}
     return [
-        " ".join(f"{short[key_of(text)]}={text.partition('=')[2]}" for text in texts if text not in shared)
-        for texts in members
+        " ".join(f"{short[key]}={value}" for key, value in one.items() if (key, value) not in shared) for one in last
     ]
 
 

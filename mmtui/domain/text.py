@@ -29,6 +29,14 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
+def shorten_inside(text: str, width: int) -> str:
+    """The text in at most ``width`` characters, cut in its middle: the end of a name tells runs of a sweep apart."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}" if width > 2 else shorten(text, width)
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in at most two units: ``45s``, ``3m20s``, ``2h05m``, ``3d04h``; ``-`` if unknown."""
     if seconds is None:

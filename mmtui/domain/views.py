@@ -294,7 +294,7 @@ class RecipeView:
     reference_miou: float | None
     error: str = ""  # why it does not load, "" if it does
     reference_source: str = ""  # where the published number stands
-    lacks: str = ""  # what it reads and this machine has not, as a sentence
+    lacks: str = ""  # a key without which it reads nothing, as a sentence; "" if all are given
 
 
 @dataclass(frozen=True, slots=True)

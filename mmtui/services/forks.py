@@ -95,6 +95,11 @@ def plan(home: Home, fork: Fork, recipe: Recipe) -> Plan:
         return make_plan(recipe, fork.folder(home), fork.run, fork.step)
 
 
+def taken(found: Plan) -> tuple[str, ...]:
+    """Stages that a plan takes over whole: they are not trained again."""
+    return tuple(kept.stage for kept in found.taken)
+
+
 def take(home: Home, fork: Fork, recipe: Recipe, run_id: str) -> Plan:
     """Link the checkpoint into a child's folder: from then on it does not need its parent.
 

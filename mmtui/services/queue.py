@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmtui.domain import sweeps
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
+from mmtui.domain.text import shorten
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
 from mmtui.paths import Home
 
@@ -35,8 +36,8 @@ VERBS: dict[str, RunEvent] = {
 
 
 IF_FAILED = ("hold", "cancel", "run")
-LONGEST_NAME = 100
-"""Characters of a name that was made up; what the user wrote is kept as it is."""
+LONGEST_SUFFIX = 60
+"""Characters that tell a run of a sweep from the others, behind its name."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,10 @@ def enqueue_all(
     from mmtui.store.runs import insert_run, set_group, set_setting
 
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
-    for one in () if terms.hold else resolved:
-        inputs.refuse_lacking(one, later=terms.comes_later)
-    for one in resolved if fork is not None else ():
-        forks.plan(home, fork, one)  # type: ignore[arg-type]
+    for one in resolved:
+        taken = () if fork is None else forks.taken(forks.plan(home, fork, one))
+        if not terms.hold:
+            inputs.refuse_lacking(one, later=terms.comes_later, taken=taken)
     home.create()
     frozen = code.freeze(home)
     database = Database(home)
@@ -134,7 +135,7 @@ def enqueue_all(
             for one, texts, apart in zip(resolved, members, sweeps.differences(members), strict=True):
                 new = _new_run(one, texts, frozen, terms, group, fork)
                 if apart:
-                    new = replace(new, name=f"{new.name} {apart}"[:LONGEST_NAME])
+                    new = replace(new, name=f"{new.name} {shorten(apart, LONGEST_SUFFIX)}")
                 run_id = str(insert_run(session, new, above=highest_folder(home)))
                 ids.append(run_id)
                 if len(members) > 1 and not group:
@@ -308,7 +309,7 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
     """
     from engine.config import RecipeFileError, dump_recipe, load_recipe
     from engine.config.determining import work_name
-    from mmtui.services import forks
+    from mmtui.services import forks, inputs
     from mmtui.store.runs import change_recipe, read_run, set_origin
 
     paths = home.run(run_id)
@@ -324,6 +325,9 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
         except RecipeFileError as error:
             raise UsageError(str(error)) from None
         forked = forks.change_recipe(home, resolved, run_id) if run.origin != "{}" else None
+        if run.state == RunState.QUEUED:
+            later = run.launcher != "{}" or run.after != "[]" or bool(run.not_before)
+            inputs.refuse_lacking(resolved, later=later, taken=forks.taken(forked) if forked else ())
         texts = [*json.loads(run.overrides), *overrides]
         change_recipe(session, run, resolved.model_dump(mode="json"), texts, resolved.seed, resolved.stages())
         run.work = work_name(resolved)

@@ -62,7 +62,7 @@ def load(file: Path) -> tuple[RecipeView, Recipe | None]:
         stages=recipe.stages(),
         reference_miou=recipe.reference.miou,
         reference_source=recipe.reference.source,
-        lacks=next(iter(inputs.lacking(recipe)), ""),
+        lacks=next(iter(inputs.lacking(recipe, later=True)), ""),
     )
     return view, recipe
 

@@ -15,7 +15,7 @@ import psutil
 import pyte
 
 from mmtui.paths import Home
-from mmtui.services import recipes, runs
+from mmtui.services import runs
 from tests.e2e.support import TINY, processes_of, wait_until
 
 PROGRAM = Path(sys.executable).with_name("mmtui")
@@ -48,11 +48,6 @@ def wait_for_moving_chart(screen: Callable[[], str]) -> None:
     wait_for_screen(screen, lambda text: chart_of(text) != [], 40, "a chart with a curve")
     first = chart_of(screen())
     wait_for_screen(screen, lambda text: chart_of(text) not in ([], first), 20, "a change in the curve")
-
-
-def downs_to(home: Home, recipe: str = RECIPE) -> int:
-    """How often to press Down to reach a recipe in the dialog."""
-    return [view.name for view in recipes.list_recipes(home)].index(recipe)
 
 
 def progress(home: Home, run_id: str = "1") -> float:

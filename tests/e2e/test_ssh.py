@@ -19,7 +19,6 @@ from tests.e2e.terminals import (
     ENDLESS,
     RECIPE,
     Terminal,
-    downs_to,
     kinds_of,
     progress,
     screens_of,
@@ -40,7 +39,6 @@ def test_ssh_connection_lost_ends_the_screen_and_not_the_run(
     client.wait_for("no runs yet")
     client.send("n")
     client.wait_for("New run")
-    client.send("\x1b[B" * downs_to(short_home))
     client.wait_for("ok: match")
     unfocused = client.look_of("overrides")
     client.send("\r")

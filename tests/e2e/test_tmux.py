@@ -16,7 +16,6 @@ from tests.e2e.terminals import (
     ENDLESS,
     PROGRAM,
     chart_of,
-    downs_to,
     kinds_of,
     progress,
     screens_of,
@@ -64,13 +63,12 @@ class Tmux:
     def wait_for_moving_chart(self) -> None:
         wait_for_moving_chart(self.screen)
 
-    def launch(self, home: Home) -> None:
+    def launch(self) -> None:
         """From the shell to a run that is queued from the screen."""
         self.type(f"{PROGRAM}\n")
         self.wait_for("no runs yet")
         self.keys("n")
         self.wait_for("New run")
-        self.keys(*["Down"] * downs_to(home))
         self.wait_for("ok: match")
         unfocused = self.look_of("overrides")
         self.keys("Enter")
@@ -89,7 +87,7 @@ def tmux(short_home: Home, request: pytest.FixtureRequest) -> Iterator[Tmux]:
 
 @pytest.mark.parametrize("tmux", SIZES.values(), indirect=True, ids=SIZES)
 def test_tmux_run_launched_from_the_screen_goes_on_without_it(tmux: Tmux, short_home: Home) -> None:
-    tmux.launch(short_home)
+    tmux.launch()
     tmux.wait_for_moving_chart()
     assert "running" in tmux.screen()
 
@@ -116,7 +114,7 @@ def test_tmux_run_launched_from_the_screen_goes_on_without_it(tmux: Tmux, short_
 
 @pytest.mark.parametrize("tmux", [SIZES["160x48"]], indirect=True, ids=["160x48"])
 def test_tmux_window_shrinks_grows_and_dies_while_a_run_is_shown(tmux: Tmux, short_home: Home) -> None:
-    tmux.launch(short_home)
+    tmux.launch()
     tmux.wait_for_moving_chart()
     for columns, rows in ((80, 24), (59, 14), (200, 50)):
         tmux("resize-window", "-x", str(columns), "-y", str(rows))

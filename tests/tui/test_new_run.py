@@ -55,13 +55,19 @@ async def opened(
 
 
 async def test_recipe_without_its_data_is_told_and_not_queued(home: Home, tmp_path: Path) -> None:
-    async with opened(home) as (pilot, dialog):
+    async with opened(home, (160, 48)) as (pilot, dialog):
         assert dialog.recipe_list.key == "shapes_mixmatch", "a recipe that needs no data comes first"
         dialog.recipe_list.go_to("camvid_tiny_baseline")
         assert dialog.recipe_list.row("camvid_tiny_baseline", 80)[0][1] == "dim"
         assert dialog.recipe_list.row("shapes_mixmatch", 80)[0][1] == ""
         dialog.check()
         assert verdict(dialog).startswith("data.root is empty")
+        assert "camvid_tiny_baseline" in dialog.preview.plain_text(), "what lacks hides nothing of the recipe"
+        for local in ("--launcher local", "--launcher=local"):
+            dialog.query_one("#options", Input).value = local
+            await pilot.pause()
+            assert verdict(dialog).startswith("data.root is empty")
+        dialog.query_one("#options", Input).value = ""
         await pilot.press("ctrl+g")
         assert isinstance(pilot.app.screen, NewRunDialog), "it stays open"
         dialog.query_one("#options", Input).value = "--hold"

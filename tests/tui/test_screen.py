@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from rich.cells import cell_len
 
 from mmtui.domain.states import RunEvent
 from mmtui.domain.views import GraphStats
@@ -75,6 +76,25 @@ async def test_small_screen_says_beside_the_chart_why_a_run_failed(home: Home) -
         await pilot.resize_terminal(160, 48)
         await until(lambda: "no room on the disk" in text(app, "stages"))
         await until(lambda: "no room" not in text(app, "chart"))
+
+
+@pytest.mark.parametrize("reason", ["word " * 80, "没有足够的内存" * 30, "x" * 400, "", "short"])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_reason_fits_its_lines_and_says_where_it_was_cut(home: Home, reason: str, ascii_only: bool) -> None:
+    run_id = seed_run(home, "broken", until=330, seed=1, end=RunEvent.EXIT_ERROR, now=NOW, reason=reason)
+    detail = runs.get_run(home, run_id)
+    for width in (30, 60, 87):
+        lines = ["".join(part for part, _ in line) for line in panels.standing(detail, width, ascii_only)]
+        assert len(lines) <= 3 and max(map(cell_len, lines)) <= width
+        assert lines[0].split(" ", 1)[1].startswith("failed")
+        assert lines[-1].endswith(".." if ascii_only else "…") is (len(reason) > 100)
+
+
+def test_name_is_cut_in_its_middle() -> None:
+    assert panels.fit_inside("voc_vgg16_colorization_mixmatch seed=0", 20) == "voc_vgg16_…ch seed=0"
+    for width in range(1, 40):
+        assert cell_len(panels.fit_inside("中文名字" * 9 + " seed=1", width)) == width
+        assert cell_len(panels.fit_inside("a" * 30 + " seed=1", width, ascii_only=True)) == width
 
 
 async def test_empty_store_says_how_to_begin(home: Home) -> None:

@@ -228,11 +228,11 @@ class NewRunDialog(Dialog):
                 self._show_preview(self.form, None)
                 return self._tell(printable(problem), "problem")
             sample = self._sample(wanted, most)
+            self._show_preview(self.form, sample)
             self._refuse_lacking(sample, wanted.options)
             summary = self._summary(sample, forks.named_in(wanted.options))
         except MmtuiError as error:
             return self._tell(printable(error.message), "problem")
-        self._show_preview(self.form, sample)
         return self._tell(summary, "good")
 
     def _sample(self, wanted: NewRun, most: int) -> Sample:
@@ -247,10 +247,12 @@ class NewRunDialog(Dialog):
 
     def _refuse_lacking(self, sample: Sample, options: Sequence[str]) -> None:
         """Raises UsageError if what the runs read is not there, as queueing them does."""
-        words = {option.partition("=")[0] for option in options}
-        later = bool(words & {"--after", "--delay", "--launcher"})
+        words = " ".join(options).replace("=", " ").split()
+        later = bool({"--after", "--delay", "slurm"} & set(words))
+        origin = forks.named_in(options)
         for one in sample.recipes if "--hold" not in words else ():
-            inputs.refuse_lacking(one, later=later)
+            taken = forks.taken(forks.plan(self.home, forks.parse(self.home, origin), one)) if origin else ()
+            inputs.refuse_lacking(one, later=later, taken=taken)
 
     def _summary(self, sample: Sample, origin: str) -> str:
         """Steps and cost; of a fork what is taken over and what is trained.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
+import io
 from collections.abc import Sequence
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
 
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.states import ACTIVE_STATES
@@ -29,6 +31,21 @@ def fit(text: str, width: int, ascii_only: bool = False) -> str:
     return set_cell_size(text, max(width - 1, 0)) + mark if width > 0 else ""
 
 
+def fit_inside(text: str, width: int, ascii_only: bool = False) -> str:
+    """A name in exactly ``width`` cells, cut in its middle: its end tells runs of a sweep apart."""
+    text = printable(text)
+    if ascii_only:
+        text = text.encode("ascii", "replace").decode()
+    if cell_len(text) <= width or width < LEAST_NAME:
+        return fit(text, width, ascii_only)
+    tail = (width - 1) // 2
+    end = text[-tail:]
+    while cell_len(end) > tail:
+        end = end[1:]
+    head = set_cell_size(text, width - 1 - cell_len(end))
+    return f"{head}{'~' if ascii_only else '…'}{end}"
+
+
 def fit_right(text: str, width: int, ascii_only: bool = False) -> str:
     """Text from outside flush right in exactly ``width`` cells."""
     short = fit(text, width, ascii_only).rstrip()
@@ -41,6 +58,10 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 ID_WIDTH, STATE_WIDTH, LEAST_NAME = 5, 12, 10
+LEAST_WRAP = 30
+"""Cells of a line that is wrapped; a state and its attempt go into one."""
+_CONSOLE = Console(width=80, file=io.StringIO())
+"""Rich wraps by a console's rules; nothing is written to it."""
 
 
 def run_tail(row: RunRow, narrow: bool) -> str:
@@ -69,7 +90,7 @@ def run_line(row: RunRow, width: int, ascii_only: bool, mark: Span = (" ", ""), 
         (f"{row.id:>4}", ""),
         mark,
         (f"{state:12}"[:12], COLORS.get(row.state, "")),
-        (fit(name, max(width - ID_WIDTH - STATE_WIDTH - len(tail), 4), ascii_only), ""),
+        (fit_inside(name, max(width - ID_WIDTH - STATE_WIDTH - len(tail), 4), ascii_only), ""),
         (tail, ""),
     ]
 
@@ -128,10 +149,11 @@ def standing(detail: RunDetail, width: int, ascii_only: bool, most: int = 3) -> 
     word = f"{glyph(row.state, ascii_only)} {row.state}"
     if row.attempt > 1:
         word += f", attempt {row.attempt}"
-    # A reason may be long enough to hide what stands below it.
-    parts = textwrap.wrap(f"{word}  {why(detail)}", max(width, 20))[:most]
-    first = parts[0][len(word) :]
-    return [[(word, COLORS.get(row.state, "")), (first, "")], *([(part, "")] for part in parts[1:])]
+    lines = [line.plain.rstrip() for line in Text(f"{word}  {why(detail)}").wrap(_CONSOLE, max(width, LEAST_WRAP))]
+    if len(lines) > most:  # a reason may be long enough to hide what stands below it
+        cut = " .." if ascii_only else " …"
+        lines[most - 1] = set_cell_size(lines[most - 1], max(width, LEAST_WRAP) - len(cut)).rstrip() + cut
+    return [[(word, COLORS.get(row.state, "")), (lines[0][len(word) :], "")], *([(p, "")] for p in lines[1:most])]
 
 
 def _stage_time(stage: Any, alive: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmtui.paths import Home
-from mmtui.services import recipes, runs
+from mmtui.services import inputs, queue, recipes, runs
 
 Invoke = Callable[..., Any]
 FOLDER = "camvid_tiny_baseline"
@@ -56,3 +57,34 @@ def test_recipes_say_what_they_lack(home: Home) -> None:
     views = {view.name: view for view in recipes.list_recipes(home)}
     assert views[FOLDER].lacks.startswith("data.root is empty")
     assert views["shapes_mixmatch"].lacks == ""
+
+
+def test_edit_of_a_waiting_run_is_held_to_the_same(home: Home, mmtui_: Invoke) -> None:
+    waiting, held = queue.enqueue(home, "shapes_baseline"), queue.enqueue(home, "shapes_baseline", hold=True)
+    refused = mmtui_("edit", waiting, "model.weights=/no/such.pth")
+    assert refused.code == 2 and "/no/such.pth is no file" in refused.err
+    assert runs.get_run(home, waiting).config["model"]["weights"] == ""
+    assert mmtui_("edit", held, "model.weights=/no/such.pth").code == 0
+
+
+def test_dry_run_says_nothing_of_what_may_come_later(home: Home, mmtui_: Invoke) -> None:
+    words = ("run", "shapes_baseline", "model.weights=/no/such.pth", "--dry-run")
+    assert "it would not start here" in mmtui_(*words).err
+    for later in ("--hold", "--delay=2h"):
+        assert mmtui_(*words, later).err == ""
+
+
+def test_file_system_that_does_not_answer_is_asked_once(
+    home: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, asked = recipes.resolve("shapes_baseline", ["model.weights=/hangs.pth"], home), list[Path]()
+
+    def hang(path: Path) -> bool:
+        asked.append(path)
+        time.sleep(1.0)
+        return False
+
+    monkeypatch.setattr(inputs, "PATIENCE", 0.05)
+    monkeypatch.setattr(Path, "is_file", hang)
+    assert inputs.lacking(recipe) == [] and inputs.lacking(recipe) == []
+    assert len(asked) == 1

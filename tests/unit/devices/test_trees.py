@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -74,3 +75,26 @@ def test_processes_that_are_gone_are_left_out(tree: psutil.Process) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert meter.look([tree.pid]) == {}, "a zombie uses nothing"
+
+
+def test_name_that_is_cut_inside_a_character_and_a_member_that_was_missed(tree: psutil.Process) -> None:
+    (child,) = tree.children()
+    meter = TreeMeter()
+    meter.look([tree.pid])
+    before, seconds_of = meter._then[tree.pid]
+    seconds_of.pop(child.pid)  # as if the first look had not seen it
+    time.sleep(0.3)
+    share = meter.look([tree.pid])[tree.pid].cpu_percent
+    assert share is not None and share <= 201, "one thread each of two processes"
+    assert before < time.monotonic()
+    rename = "import ctypes, time; ctypes.CDLL(None).prctl(15, 'abcdefghijklmn\u00e9'.encode()[:15]); time.sleep(60)"
+    odd = subprocess.Popen([sys.executable, "-c", rename])
+    try:
+        deadline = time.monotonic() + 20
+        while b"abcdefghijklmn" not in Path(f"/proc/{odd.pid}/comm").read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert meter.look([odd.pid])[odd.pid].processes == 1
+    finally:
+        odd.kill()
+        odd.wait()

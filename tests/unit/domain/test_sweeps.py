@@ -105,5 +105,6 @@ def test_differences_name_what_sets_runs_apart(texts: list[str], zipped: bool, e
     assert differences(expand(texts, is_text, zipped=zipped)) == expected
 
 
-def test_differences_of_nothing_are_none() -> None:
+def test_differences_of_nothing_are_none_and_the_last_of_two_values_counts() -> None:
     assert differences([]) == []
+    assert differences([["seed=1", "seed=1"], ["seed=1", "seed=2"]]) == ["seed=1", "seed=2"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmtui.domain.look import COLORS, GLYPHS, glyph
 from mmtui.domain.states import RunState
-from mmtui.domain.text import duration, printable, shorten, size
+from mmtui.domain.text import duration, printable, shorten, shorten_inside, size
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,10 @@ def test_look_every_state_has_a_glyph_of_its_own_and_a_colour() -> None:
         assert len(set(glyphs)) == len(states)
     assert all(glyph(state, True).isascii() for state in states)
     assert glyph("from the future") == glyph("from the future", True) == "?"
+
+
+def test_shorten_inside_keeps_both_ends() -> None:
+    assert shorten_inside("voc_vgg16_colorization_mixmatch seed=0", 32) == ("voc_vgg16_colori…mixmatch seed=0")
+    assert shorten_inside("short", 5) == "short"
+    for width in range(1, 12):
+        assert len(shorten_inside("abcdefghijklmnop", width)) == width
