@@ -40,6 +40,7 @@ CONTRAST = ("match.loss=supcon", "match.centres=balanced")
 SMALL = ("match.patch_size=[16,48]",)
 PURE = ("match.candidates=pure",)
 MORE = ("match=null", "data.unlabelled=400", "proxy.steps=600", "proxy.queue=256")
+MARGIN = ("match.margin=0.5",)
 STUDIES: dict[str, dict[str, Arm]] = {
     "shapes": {
         "baseline": Arm("nothing", "shapes_baseline"),
@@ -63,6 +64,7 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "longer": Arm("nothing, but fine-tuning three times as long", "objects_baseline", ("segment.steps=900",)),
         "semi_hard": Arm("M&M, semi-hard rejective edges", "objects_graph", ("match.strategy=semi_hard",)),
         "graph_pure": Arm("M&M, graph (paper), purest candidates", "objects_graph", PURE),
+        "graph_margin": Arm("M&M, graph, margin 0.5", "objects_graph", MARGIN),
     },
     "streets": {
         "baseline": Arm("nothing", "streets_baseline"),
@@ -72,7 +74,7 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "longer": Arm("nothing, but fine-tuning three times as long", "streets_baseline", ("segment.steps=1200",)),
         "graph_small": Arm("M&M, graph (paper), patches of 16 to 48 pixels", "streets_graph", SMALL),
         "graph_pure": Arm("M&M, graph (paper), purest candidates", "streets_graph", PURE),
-        "graph_margin": Arm("M&M, graph, margin 0.5", "streets_graph", ("match.margin=0.5",)),
+        "graph_margin": Arm("M&M, graph, margin 0.5", "streets_graph", MARGIN),
         "contrast_small": Arm(
             "M&M, graph + contrast, balanced centres, 16 to 48 pixels", "streets_graph", CONTRAST + SMALL
         ),
