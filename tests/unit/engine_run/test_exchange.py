@@ -73,8 +73,10 @@ for _ in range(2):
     passes(net, nullcontext, last)
     mean.finish()
     found = means()
-    assert found.keys() == expected.keys(), (found.keys(), expected.keys())
-    for name in found:
+    idle = {"unused.weight", "unused.bias"}
+    assert found.keys() == expected.keys() | idle, (found.keys(), expected.keys())
+    assert not any(found[name].any() for name in idle), "another process may have had a gradient: it counts 0 here"
+    for name in expected:
         assert torch.equal(found[name], expected[name]), (name, found[name] - expected[name], found[name])
 assert len(mean._buckets) >= 3 and net.body[0].weight.grad.stride() == net.body[0].weight.stride()
 """
