@@ -19,6 +19,8 @@ from engine.config import Recipe, dump_recipe
 from engine.events import EventWriter, attempt_folder, attempt_numbers, read_events
 
 ROOT = Path(__file__).resolve().parents[3]
+DEVICE = os.environ.get("MMTUI_TEST_DEVICE", "cpu")
+"""``MMTUI_TEST_DEVICE=cuda`` runs these tests on a GPU (``benchmarks/gpu.py``)."""
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"kind": "shapes", "height": 32, "width": 32, "train": 5, "val": 3},
@@ -34,7 +36,7 @@ TINY: dict[str, Any] = {
     },
     "segment": {"steps": 6, "batch_size": 2, "crop": 32, "pixels": 16, "eval_every": 3, "optim": {"lr": 0.05}},
     "evaluate": {"batch_size": 2, "show_images": 1},
-    "runtime": {"device": "cpu", "threads": 1, "log_every": 1, "graph_every": 2, "checkpoint_seconds": 1e6},
+    "runtime": {"device": DEVICE, "threads": 1, "log_every": 1, "graph_every": 2, "checkpoint_seconds": 1e6},
 }
 
 
