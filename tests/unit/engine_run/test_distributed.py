@@ -70,7 +70,7 @@ def weights(run_dir: Path, stage: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("scope", "memory", "exchange"),
-    [("local", 0, "ddp"), ("global", 0, "ddp"), ("global", 2, "ddp"), ("local", 0, "retry"), ("global", 2, "retry")],
+    [("local", 0, "ddp"), ("global", 0, "ddp"), ("global", 2, "ddp"), ("global", 2, "retry")],
 )
 def test_two_processes_train_as_one_does_on_the_joined_batch(
     tmp_path: Path, scope: str, memory: int, exchange: str
