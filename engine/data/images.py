@@ -21,7 +21,8 @@ from engine.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MANY = 50_000
-"""Files from which on processes decode small ones more than a tenth faster than threads, their start included."""
+"""Files from which on small ones are decoded in processes. Measured was less: at 30,000 they took 0.92 of the threads'
+time, their start included, at 10,000 0.96; the gain grows with the number."""
 
 
 @dataclass(frozen=True)
