@@ -1,4 +1,4 @@
-# make demo    train the built-in recipe twice (with and without mix-and-match) and compare; about a minute on a CPU
+# make demo    train built-in recipes without and with mix-and-match and compare; a minute or two on a CPU
 # make test    everything that CI checks
 # make lint    the same without the tests (make check is another name of it)
 # make chaos   N faults at random against the whole program (N=100)
@@ -35,9 +35,10 @@ lint check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m mmtui.cli.docs --check docs/cli.md
 
-# Tests that start supervisors and trainers measure time: they share one worker (xdist_group e2e, tests/conftest.py).
+# Tests that start supervisors and trainers measure time: they share one worker (xdist_group, tests/conftest.py). They
+# mostly wait, so there is a worker more than the cores of a small machine.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -rs $(PYTEST)
 
 # A campaign of faults as long as one likes: make chaos N=500
 chaos: $(VENV)/.dev

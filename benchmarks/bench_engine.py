@@ -3,8 +3,9 @@
     python benchmarks/bench_engine.py [--device cuda] [--recipe voc_vgg16_random_mixmatch] [--set KEY=VALUE ...]
 
 For the match step and the segment step of a recipe: the engine's own step beside the same network in a bare loop on
-data that lie ready (forward, loss, backward, update; nothing sampled, nothing logged). The two take turns. FLOPs are
-counted by torch's own counter; the peak is a large matrix product of the same precision, measured here, and on GPUs
+data that lie ready (forward, loss, backward, update; nothing sampled, nothing logged). The two take turns. Overhead is
+that of ``stage.step`` alone: graph events, projections, pictures, lines of metrics and checkpoints lie outside. FLOPs
+are counted by torch's own counter; the peak is a large matrix product of the same precision, measured here, and on GPUs
 whose figure is published that one too. The share of sampling, graph and statistics is timed by itself.
 """
 
@@ -17,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine import determinism
 from engine.config import Recipe, load_recipe
+from engine.data import waiting
 from engine.data.pipeline import epoch_indices, normalise, sample_crops
 from engine.events import SilentWriter
 from engine.host import one_thread
 from engine.mixmatch.graph import build_match_graph
 from engine.mixmatch.loss import triplet_loss
 from engine.mixmatch.patches import sample_patches
+from engine.mixmatch.purity import class_share
 from engine.mixmatch.stats import graph_statistics
 from engine.optim import build_optimiser
 from engine.stages import Context, build_stage
@@ -167,11 +170,22 @@ def parts_of_match(stage: MatchStage, rounds: int, steps: int) -> dict[str, Time
     def sample(_: int) -> Any:
         with one_thread():
             return sample_patches(
-                labels, config.patches_per_image, config.patch_size, config.background, generator=generator
+                labels,
+                config.patches_per_image,
+                config.patch_size,
+                config.background,
+                generator=generator,
+                purity=False,  # as at all steps but those of a graph event
             )
 
     def cut(_: int) -> Tensor:
         return patch_inputs(images, patches, config.output_size, context.recipe.model.input, buffer)
+
+    def measure(_: int) -> Any:
+        windows = patches.image, patches.cy, patches.cx, patches.size, patches.label
+        with one_thread():
+            measured = replace(patches, purity=class_share(labels, *windows))
+        return graph_statistics(patches.label, graph, embeddings, config.margin, measured, stage.data.num_classes)
 
     patches = sample(0)
     graph = build_match_graph(patches.label, config.strategy, generator)
@@ -185,9 +199,7 @@ def parts_of_match(stage: MatchStage, rounds: int, steps: int) -> dict[str, Time
         sampling=sample,
         cutting=cut,
         graph=lambda _: build_match_graph(patches.label, config.strategy, generator),
-        statistics=lambda _: graph_statistics(
-            patches.label, graph, embeddings, config.margin, patches, stage.data.num_classes
-        ),
+        statistics=measure,
         loss=lambda _: triplet_loss(embeddings, graph, config.margin),
     )
 
@@ -197,13 +209,26 @@ def report(name: str, stage: Any, bare: Callable[[int], object], images: int, ro
     context = stage.context
     if context.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(context.device)
-    times = take_turns(context.device, rounds, steps, ours=stage.step, bare=bare)
+    waits: list[float] = []
+
+    def counted(number: int) -> None:
+        before = waiting.seconds()
+        stage.step(number)
+        waits.append(waiting.seconds() - before)
+
+    times = take_turns(context.device, rounds, steps, ours=counted, bare=bare)
     flops = count_flops(bare)
     ours, floor = times["ours"], times["bare"]
     print(Timed(f"{name} step, engine", ours.rounds))
     print(Timed(f"{name} step, bare loop on ready data", floor.rounds))
-    print(f"{'  overhead over the bare loop':<46}{100 * (ours.median / floor.median - 1):>10.1f} %")
+    # Round by round: a machine that grows slower for a while does so for both.
+    over = sorted(100 * (a / b - 1) for a, b in zip(ours.rounds, floor.rounds, strict=True))
+    low, high = over[len(over) // 4], over[-1 - len(over) // 4]
+    middle = f"middle half of {len(over)} rounds: {low:.1f} to {high:.1f}"
+    print(f"{'  overhead over the bare loop, median':<46}{statistics.median(over):>10.1f} %   [{middle}]")
     print(f"{'  images per second':<46}{1e3 * images / ours.median:>10.1f}")
+    share = 1e3 * statistics.median(waits) / ours.median
+    print(f"{'  share of the step that the data are waited for':<46}{100 * share:>10.1f} %")
     rate, peak = flops / (ours.median / 1e3), matmul_peak(context)
     print(f"{'  counted FLOPs a step':<46}{flops / 1e9:>10.1f} G")
     print(

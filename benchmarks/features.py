@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from study import ROOT, STUDIES, overrides
+from study import FOLDERS, STUDIES, overrides, tuned
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -99,9 +99,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="crops to fit on")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    matched = [arm for arm, what in STUDIES[options.study].items() if not what.recipe.endswith("baseline")]
+    matched = tuned(options.study)
     name = STUDIES[options.study][matched[0]].recipe
-    recipe = load_recipe(name, overrides(options, matched[0], options.labels, 0), [ROOT / "recipes" / "studies"])
+    recipe = load_recipe(name, overrides(options, matched[0], options.labels, 0), FOLDERS)
     fitted, tested = crops(recipe, "train", options.images), crops(recipe, "val", options.images)
     print("| arm | seeds | dimensions | accuracy % | recall % |\n|---|---|---|---|---|")
     for arm in options.arms or ["random", *matched]:

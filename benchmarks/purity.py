@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from study import ROOT, STUDIES, overrides
+from study import FOLDERS, STUDIES, overrides, tuned
 from torch import Tensor
 
 from engine.config import load_recipe
@@ -44,9 +44,7 @@ def exact_shares(labels: Tensor, patches: Patches, background: int | None) -> ND
 
 def measure(options: argparse.Namespace, arm: str, data: SegmentationData | None) -> tuple[str, SegmentationData]:
     """The row of one arm, and the data it was measured on, for the next one."""
-    recipe = load_recipe(
-        STUDIES[options.study][arm].recipe, overrides(options, arm, options.labels, 0), [ROOT / "recipes" / "studies"]
-    )
+    recipe = load_recipe(STUDIES[options.study][arm].recipe, overrides(options, arm, options.labels, 0), FOLDERS)
     data = data or build_data(recipe.data, "train")
     config = recipe.match
     assert config is not None
@@ -110,8 +108,8 @@ def main() -> None:
     )
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     data = None
-    for arm in options.arms or STUDIES[options.study]:
-        if not STUDIES[options.study][arm].recipe.endswith("baseline"):
+    for arm in tuned(options.study):
+        if arm in (options.arms or [arm]):
             _, data = measure(options, arm, data)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = [ROOT / "recipes", ROOT / "recipes" / "studies"]
 
 
 @dataclass(frozen=True)
@@ -36,49 +37,48 @@ class Arm:
     changes: tuple[str, ...] = ()
 
 
-CONTRAST = ("match.loss=supcon", "match.centres=balanced")
-SMALL = ("match.patch_size=[16,48]",)
-PURE = ("match.candidates=pure",)
-MORE = ("match=null", "data.unlabelled=400", "proxy.steps=600", "proxy.queue=256")
-MARGIN = ("match.margin=0.5",)
 STUDIES: dict[str, dict[str, Arm]] = {
     "shapes": {
         "baseline": Arm("nothing", "shapes_baseline"),
         "graph": Arm("M&M, graph (paper)", "shapes_mixmatch"),
-        "triplets": Arm("M&M, random triplets", "shapes_mixmatch", ("match.strategy=random",)),
-        "semi_hard": Arm("M&M, semi-hard rejective edges", "shapes_mixmatch", ("match.strategy=semi_hard",)),
-        "contrast": Arm("M&M, graph + contrast, balanced centres", "shapes_mixmatch", CONTRAST),
-        "longer": Arm("nothing, but fine-tuning twice as long", "shapes_baseline", ("segment.steps=400",)),
+        "triplets": Arm("M&M, random triplets", "shapes_triplets"),
+        "semi_hard": Arm("M&M, semi-hard rejective edges", "shapes_semi_hard"),
+        "contrast": Arm("M&M, graph + contrast, balanced centres", "shapes_contrast"),
+        "longer": Arm("nothing, but fine-tuning twice as long", "shapes_longer"),
     },
     "proxies": {
         "baseline": Arm("nothing", "shapes_baseline"),
-        "colorization": Arm("colorization", "shapes_colorization_mixmatch", ("match=null", "data.unlabelled=400")),
-        "moco": Arm("MoCo", "shapes_densecl_mixmatch", (*MORE, "proxy.kind=moco")),
-        "densecl": Arm("DenseCL", "shapes_densecl_mixmatch", MORE),
+        "colorization": Arm("colorization", "shapes_colorization"),
+        "moco": Arm("MoCo", "shapes_moco"),
+        "densecl": Arm("DenseCL", "shapes_densecl"),
     },
     "objects": {
         "baseline": Arm("nothing", "objects_baseline"),
         "graph": Arm("M&M, graph (paper)", "objects_graph"),
-        "contrast": Arm("M&M, graph + contrast, balanced centres", "objects_graph", CONTRAST),
-        "triplets": Arm("M&M, random triplets", "objects_graph", ("match.strategy=random",)),
-        "longer": Arm("nothing, but fine-tuning three times as long", "objects_baseline", ("segment.steps=900",)),
-        "semi_hard": Arm("M&M, semi-hard rejective edges", "objects_graph", ("match.strategy=semi_hard",)),
-        "graph_pure": Arm("M&M, graph (paper), purest candidates", "objects_graph", PURE),
-        "graph_margin": Arm("M&M, graph, margin 0.5", "objects_graph", MARGIN),
+        "contrast": Arm("M&M, graph + contrast, balanced centres", "objects_contrast"),
+        "triplets": Arm("M&M, random triplets", "objects_triplets"),
+        "longer": Arm("nothing, but fine-tuning three times as long", "objects_longer"),
+        "semi_hard": Arm("M&M, semi-hard rejective edges", "objects_semi_hard"),
+        "graph_reset": Arm("M&M, graph (paper), last two convolutions reset", "objects_graph_reset"),
+        "contrast_reset": Arm("M&M, contrast, balanced centres, last two convolutions reset", "objects_contrast_reset"),
+        "graph_pure": Arm("M&M, graph (paper), purest candidates", "objects_graph", ("match.candidates=pure",)),
+        "graph_margin": Arm("M&M, graph, margin 0.5", "objects_graph", ("match.margin=0.5",)),
+        "graph_third": Arm("M&M, graph (paper), a third of the steps", "objects_graph", ("match.steps=100",)),
+        "graph_three": Arm("M&M, graph (paper), three times the steps", "objects_graph", ("match.steps=900",)),
     },
     "streets": {
         "baseline": Arm("nothing", "streets_baseline"),
-        "contrast": Arm("M&M, graph + contrast, balanced centres", "streets_graph", CONTRAST),
+        "contrast": Arm("M&M, graph + contrast, balanced centres", "streets_contrast"),
         "graph": Arm("M&M, graph (paper)", "streets_graph"),
-        "graph_balanced": Arm("M&M, graph, balanced centres", "streets_graph", ("match.centres=balanced",)),
-        "longer": Arm("nothing, but fine-tuning three times as long", "streets_baseline", ("segment.steps=1200",)),
-        "graph_small": Arm("M&M, graph (paper), patches of 16 to 48 pixels", "streets_graph", SMALL),
-        "graph_pure": Arm("M&M, graph (paper), purest candidates", "streets_graph", PURE),
-        "graph_margin": Arm("M&M, graph, margin 0.5", "streets_graph", MARGIN),
-        "contrast_small": Arm(
-            "M&M, graph + contrast, balanced centres, 16 to 48 pixels", "streets_graph", CONTRAST + SMALL
-        ),
-        "contrast_pure": Arm("M&M, graph + contrast, balanced centres, purest", "streets_graph", CONTRAST + PURE),
+        "graph_balanced": Arm("M&M, graph, balanced centres", "streets_graph_balanced"),
+        "longer": Arm("nothing, but fine-tuning three times as long", "streets_longer"),
+        "graph_small": Arm("M&M, graph (paper), patches of 16 to 48 pixels", "streets_graph_small"),
+        "graph_pure": Arm("M&M, graph (paper), purest candidates", "streets_graph_pure"),
+        "graph_margin": Arm("M&M, graph, margin 0.5", "streets_graph_margin"),
+        "contrast_small": Arm("M&M, graph + contrast, balanced centres, 16 to 48 pixels", "streets_contrast_small"),
+        "contrast_pure": Arm("M&M, graph + contrast, balanced centres, purest", "streets_contrast_pure"),
+        "graph_reset": Arm("M&M, graph (paper), last two convolutions reset", "streets_graph_reset"),
+        "contrast_reset": Arm("M&M, contrast, balanced centres, last two convolutions reset", "streets_contrast_reset"),
     },
     "camvid": {
         "baseline": Arm("nothing", "few_labels_baseline"),
@@ -114,6 +114,14 @@ def overrides(options: argparse.Namespace, arm: str, labels: int, seed: int) -> 
         return [*changes, f"data.train={labels}"]
     changes += [f"data.root={options.data}", f"data.max_train={labels}"]
     return changes + ([f"proxy.images={options.proxy_images}"] if arm.startswith("colorization") else [])
+
+
+def tuned(study: str) -> list[str]:
+    """Arms that have a match stage."""
+    from engine.config import load_recipe
+
+    arms = STUDIES[study].items()
+    return [arm for arm, what in arms if load_recipe(what.recipe, what.changes, FOLDERS).match is not None]
 
 
 def train(options: argparse.Namespace, arm: str, labels: int, seed: int) -> None:

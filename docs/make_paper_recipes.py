@@ -7,6 +7,7 @@ the files are what this writes.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ PER_CLASS = {
     " 38.8 68.1 55.1",
     "colorization_mixmatch": "83.1 37.0 69.6 56.1 62.9 84.4 76.4 82.8 33.4 61.5 44.7 67.3 68.5 68.0 78.5 42.2 72.7"
     " 37.2 75.7 58.6",
+    "ensemble": "84.5 39.4 76.3 60.3 64.6 85.4 77.7 84.1 35.6 63.6 50.4 70.6 72.0 73.6 80.1 50.2 73.7 37.6 77.8 66.6",
 }
+ENSEMBLE = "voc_vgg16_ensemble"
 REFERENCE: dict[str, tuple[float, str]] = {
-    "voc_alexnet_random_baseline": (19.8, TABLE_3),
+    "voc_alexnet_random_baseline": (19.8, f"{TABLE_3}; table 1 has 23.5"),
     "voc_alexnet_random_mixmatch": (43.6, TABLE_3),
     "voc_alexnet_jigsaw_baseline": (36.5, TABLE_3),
     "voc_alexnet_jigsaw_mixmatch": (41.2, TABLE_3),
@@ -41,17 +44,43 @@ REFERENCE: dict[str, tuple[float, str]] = {
     "voc_vgg16_random_baseline": (35.0, TABLE_3),
     "voc_vgg16_random_mixmatch": (56.7, TABLE_3),
     "voc_vgg16_colorization_baseline": (60.2, TABLE_2),
-    "voc_vgg16_colorization_mixmatch": (64.5, TABLE_2),
+    "voc_vgg16_colorization_mixmatch": (64.5, f"{TABLE_2}; 64.3 on the test set"),
     "voc_vgg16_imagenet_baseline": (64.2, TABLE_2),
+    ENSEMBLE: (67.4, TABLE_2),
     "cityscapes_vgg16_random_baseline": (42.5, TABLE_3),
     "cityscapes_vgg16_random_mixmatch": (49.1, TABLE_3),
     "cityscapes_vgg16_colorization_baseline": (57.5, TABLE_3),
-    "cityscapes_vgg16_colorization_mixmatch": (66.4, TABLE_3),
+    "cityscapes_vgg16_colorization_mixmatch": (66.4, f"{TABLE_3}; 65.6 on the test set"),
     "cityscapes_vgg16_imagenet_baseline": (67.9, TABLE_3),
     "voc_alexnet_colorization_graph100": (42.0, SIZES),
     "voc_alexnet_colorization_graph200": (42.4, SIZES),
     "voc_alexnet_colorization_graph400": (42.8, SIZES),
 }
+OWN_TRAINING = {
+    "colorization": "10,000 steps of 32 images, 320,000 draws, from the {images} unless proxy.images is set; the"
+    " published colorization saw 3.7 million images.",
+    "jigsaw": "10,000 steps of 128 images, 1.28 million draws, from the {images} unless proxy.images is set.",
+    "imagenet": "10,000 steps of 128 images, 1.28 million draws: about one pass over ImageNet, which proxy.images has"
+    " to name.",
+}
+"""How long our own pre-training is."""
+COMPARABLE = (
+    "Published numbers are of fully trained weights: compare with them after proxy=null model.weights=FILE (the"
+    " authors' or others), or with proxy.images and proxy.steps for a full training."
+)
+INPUT_OF_RANDOM = (
+    "The release's colour networks read 0 to 255 minus the mean: model.input=rgb255 does so. The default is rgb (0 to 1"
+    " minus the mean, over the deviation), as the learning rates are untested for random weights with rgb255."
+)
+INPUT_OF_WEIGHTS = (
+    "The release's colour networks read 0 to 255 minus the mean: model.input=rgb255 does so, for weights imported from"
+    " Caffe, the release's or others (proxy=null model.weights=FILE). A proxy stage needs rgb (0 to 1 minus the mean,"
+    " over the deviation): the learning rates are untested for random weights with rgb255."
+)
+TRIPLETS = (
+    "Our reading of the paper's ablation, whose code the release lacks. Its slides say that random triplets leave some"
+    " nodes unused; here every node is an anchor exactly once."
+)
 PRE_TRAINING = {
     "random": "random initialisation",
     "colorization": "colorization",
@@ -66,6 +95,8 @@ TUNING = {
     "graph200": "mix-and-match, graphs of 200 nodes (ablation)",
     "graph400": "mix-and-match, graphs of 400 nodes (ablation)",
 }
+IMAGES = {"voc": "10,582 training images of VOC", "cityscapes": "2,975 training images of Cityscapes"}
+"""Those that a proxy task draws from where ``proxy.images`` is empty."""
 DATA = {"voc": "PASCAL VOC 2012", "cityscapes": "Cityscapes"}
 NETWORK = {"vgg16": "VGG-16", "alexnet": "AlexNet"}
 
@@ -101,12 +132,27 @@ def recipe(data: str, network: str, start: str, tuning: str) -> dict[str, Any]:
     content["runtime"] = {"log_every": 20, "graph_every": 20}
     name = f"{data}_{network}_{start}_{tuning}"
     if name in REFERENCE:
-        miou, source = REFERENCE[name]
-        content["reference"] = {"miou": miou, "source": source}
-        numbers = PER_CLASS.get(f"{start}_{tuning}", "") if (data, network) == ("voc", "vgg16") else ""
-        if numbers:
-            content["reference"]["per_class"] = dict(zip(VOC, map(float, numbers.split()), strict=True))
+        content["reference"] = _reference(name, f"{start}_{tuning}" if (data, network) == ("voc", "vgg16") else "")
     return content
+
+
+def ensemble() -> dict[str, Any]:
+    """The last row of table 2: M&M's network together with that of another run, which has to be named."""
+    return {
+        "base": "voc_vgg16_colorization_mixmatch",
+        "description": "PASCAL VOC 2012, VGG-16: mix-and-match after colorization, evaluated together with a run of"
+        " voc_vgg16_imagenet_baseline; set evaluate.ensemble to its folder",
+        "evaluate": {"ensemble": [""]},
+        "reference": _reference(ENSEMBLE, "ensemble"),
+    }
+
+
+def _reference(name: str, classes: str) -> dict[str, Any]:
+    miou, source = REFERENCE[name]
+    found: dict[str, Any] = {"miou": miou, "source": source}
+    if classes in PER_CLASS:
+        found["per_class"] = dict(zip(VOC, map(float, PER_CLASS[classes].split()), strict=True))
+    return found
 
 
 def _model(network: str, start: str) -> dict[str, Any]:
@@ -118,7 +164,7 @@ def _model(network: str, start: str) -> dict[str, Any]:
 
 
 def _proxy(start: str) -> dict[str, Any]:
-    """Our own pre-training; the paper took the weights of others (model.weights with proxy=null does that)."""
+    """Our own pre-training, far shorter than that of the paper's weights, which are those of others (``_comments``)."""
     if start == "colorization":
         return {"kind": "colorization", "images": ""}
     if start == "jigsaw":
@@ -148,13 +194,42 @@ def _segment(network: str) -> dict[str, Any]:
     return {**shared, "batch_size": 16, "accumulate": 4}
 
 
+def _comments(data: str, start: str, tuning: str) -> dict[str, str]:
+    """What a recipe says above a key of its own."""
+    found = {}
+    if start != "colorization":
+        found["model"] = INPUT_OF_RANDOM if start == "random" else INPUT_OF_WEIGHTS
+    if start in OWN_TRAINING:
+        found["proxy"] = f"{OWN_TRAINING[start].format(images=IMAGES[data])} {COMPARABLE}"
+    if tuning == "triplets":
+        found["match"] = TRIPLETS
+    return found
+
+
+def _commented(text: str, comments: dict[str, str]) -> str:
+    """The recipe with each comment above the line of its key."""
+    lines = []
+    for line in text.splitlines():
+        words = comments.get(line.partition(":")[0], "")
+        lines += [f"# {part}" for part in textwrap.wrap(words, 118)]
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 def texts() -> dict[str, str]:
     """File name and text of every recipe."""
-    found = {}
-    for row in rows():
-        text = yaml.safe_dump(recipe(*row), sort_keys=False, width=120, default_flow_style=None)
-        found["_".join(row) + ".yaml"] = text
-    return found
+    contents = {"_".join(row): recipe(*row) for row in rows()} | {ENSEMBLE: ensemble()}
+    comments = {"_".join(row): _comments(row[0], row[2], row[3]) for row in rows()}
+    comments[ENSEMBLE] = {
+        "base": "Its base and voc_vgg16_imagenet_baseline pre-train for 10,000 steps, far less than the published"
+        " weights were trained: their files say how the numbers become comparable."
+    }
+    return {
+        f"{name}.yaml": _commented(
+            yaml.safe_dump(content, sort_keys=False, width=120, default_flow_style=None), comments[name]
+        )
+        for name, content in contents.items()
+    }
 
 
 if __name__ == "__main__":

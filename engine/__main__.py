@@ -18,6 +18,8 @@ from types import FrameType
 from engine import pictures_cli, weights_cli
 from engine.config import Recipe, RecipeFileError, load_recipe
 from engine.config.forking import parse_place
+from engine.config.needs import unnamed
+from engine.config.schema import stored_recipe
 from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
@@ -43,12 +45,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = list(options.set)
         if getattr(options, "smoke", False):
             overrides = [*smoke_overrides(load_recipe(name, overrides, FOLDERS)), *overrides]
-        recipe = load_recipe(name, overrides, FOLDERS)
+        recipe = _load(name, overrides, getattr(options, "run_dir", None))
     except RecipeFileError as error:
         _say(f"error: {error}")
         return RecipeError.exit_code
     command: Callable[[Recipe, argparse.Namespace], int] = options.command
     return command(recipe, options)
+
+
+def _load(name: str, overrides: list[str], run_dir: Path | None) -> Recipe:
+    """A recipe; one that a run has begun with is not held to rules that are younger than the run."""
+    try:
+        return load_recipe(name, overrides, FOLDERS)
+    except RecipeFileError:
+        kept = _kept(run_dir) if run_dir is not None else []
+        if kept and (found := load_recipe(name, overrides, FOLDERS, stored=True)) in kept:
+            return found
+        raise
+
+
+def _kept(run_dir: Path) -> list[Recipe]:
+    """The recipes that a run's checkpoints were made with."""
+    found = []
+    for file in run_dir.glob("checkpoints/*/*/meta.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            found.append(stored_recipe(json.loads(file.read_text())["recipe"]))
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -232,8 +254,10 @@ class StopSignal:
 
 
 def check_recipe_command(recipe: Recipe, _options: argparse.Namespace) -> int:
-    """Print the resolved recipe."""
+    """Print the resolved recipe; on stderr, which folders it still has to be told."""
     _print(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    for key, meaning in unnamed(recipe):
+        _say(f"not ready: {key} is empty: add --set {key}=FOLDER, {meaning}")
     return 0
 
 
@@ -260,12 +284,13 @@ def probe_command(recipe: Recipe, options: argparse.Namespace) -> int:
 
 
 def check_data_command(recipe: Recipe, _options: argparse.Namespace) -> int:
-    """Print what is in the data set; 1 if something is wrong with it."""
+    """Print what is in the data set and in the proxy task's folder; 1 if something is wrong with them."""
     from engine.data.check import format_report, summarise
     from engine.data.progress import Paced, terminal_line
 
     try:
-        report = summarise(recipe.data, Paced(terminal_line) if sys.stderr.isatty() else None)
+        progress = Paced(terminal_line) if sys.stderr.isatty() else None
+        report = summarise(recipe.data, progress, recipe.proxy, recipe.seed)
     except EngineError as error:
         _say(f"error: {error}")
         return error.exit_code

@@ -71,6 +71,13 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def all_reduce_max(tensor: Tensor) -> Tensor:
+    """Largest over all processes, in place; returns the tensor."""
+    if active():
+        torch_dist.all_reduce(tensor, op=torch_dist.ReduceOp.MAX)
+    return tensor
+
+
 def all_gather(tensor: Tensor) -> Tensor:
     """Tensors (n, ...) of equal shape from all processes, joined along the first dimension in rank order."""
     if not active():

@@ -22,11 +22,14 @@ from engine.config.schema import Recipe
 from engine.data.registry import class_names
 from engine.errors import CheckpointError, EngineError
 from engine.events import EventWriter
+from engine.mixmatch.window_cutters import opencv_version
 from engine.replay import Replay
 from engine.resume import Position, find_position
 from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
+from engine.stages.segment import check_batch
+from engine.stages.sharing import check_shares
 from engine.watch import FiniteWatch, StepClock, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
@@ -61,7 +64,8 @@ def train(
     threads = determinism.configure(recipe.runtime.threads, recipe.runtime.deterministic)
     device = choose_device(recipe)
     dist.start(device)
-    position = _agreed_position(recipe, run_dir, fork)
+    position = _agreed_position(recipe, run_dir, device, fork)
+    _check_what_is_left(recipe, run_dir)
     origin = forking.read_origin(run_dir)
     writer.at("", 0, position.global_step)
     told = {"forked_from": origin["forked_from"] if origin else None}
@@ -69,13 +73,13 @@ def train(
     for warning in position.warnings:
         writer.emit("warning", {"text": warning})
     stop = Stop(stop_requested)
-    context = Context(recipe, run_dir, device, writer, stop.requested, rank=dist.rank(), attempt=attempt)
+    context = Context(recipe, run_dir, device, writer, stop.requested, rank=dist.rank(), attempt=attempt, echo=echo)
     if origin is not None:
         context.lineage = origin["lineage"]
         tell_taken(context, origin, position)
     if cache is not None:
         context.cache = StageCache(cache, recipe, device_words(device), context.told(), forked=origin is not None)
-        if dist.rank() == 0 and not tell_data(context):
+        if dist.rank() == 0 and not tell_data(context, trained_on(recipe, run_dir, position)):
             return "stopped"
     offset = 0
     for name, total in recipe.stages():
@@ -90,6 +94,18 @@ def train(
         offset += total
     writer.at("", 0, offset)
     return "succeeded"
+
+
+def _check_what_is_left(recipe: Recipe, run_dir: Path) -> None:
+    """Refuse what could not be trained here, before any stage trains; what is finished may have been trained anywhere.
+
+    Raises:
+        RecipeError: see ``check_shares`` and ``check_batch``.
+    """
+    missing = [name for name, _ in recipe.stages() if checkpoint.final_checkpoint(run_dir, name) is None]
+    check_shares(recipe, missing)
+    if "segment" in missing:
+        check_batch(recipe)
 
 
 def tell_taken(context: Context, origin: Mapping[str, Any], position: Position) -> None:
@@ -109,14 +125,29 @@ def tell_taken(context: Context, origin: Mapping[str, Any], position: Position) 
         offset += total
 
 
-def tell_data(context: Context) -> bool:
-    """Report what identifies the data; False if the run was asked to leave. Checksums are remembered by the cache."""
+def tell_data(context: Context, before: str) -> bool:
+    """Report what identifies the data; False if the run was asked to leave. Checksums are remembered by the cache.
+
+    Args:
+        before: what identified the data that the run was trained on so far, "" = not known.
+    """
     assert context.cache is not None
     try:
-        context.writer.emit("data", {"fingerprint": context.cache.data_fingerprint()})
+        context.data_digest = context.cache.data_fingerprint()
     except StopRequestedError:
         return False
+    context.writer.emit("data", {"fingerprint": context.data_digest})
+    if before not in ("", context.data_digest):
+        context.warn("the data set is not the one that this run was trained on (images, labels or keys of data)")
     return True
+
+
+def trained_on(recipe: Recipe, run_dir: Path, position: Position) -> str:
+    """What identified the data of what a run goes on from; "" if that is not known, or a fork has taken it over."""
+    finals = [checkpoint.final_checkpoint(run_dir, name) for name, _ in recipe.stages()]
+    newest = [path for path in finals if path is not None][-1:]
+    meta = position.found.meta() if position.found is not None else checkpoint.read_meta(newest[0]) if newest else {}
+    return "" if forking.TRAINED_WITH in meta else str(meta.get("data", ""))
 
 
 def take_over(context: Context, name: str, total: int, offset: int, echo: Echo) -> bool:
@@ -160,7 +191,9 @@ class Stop:
         return self._agreed, due
 
 
-def _agreed_position(recipe: Recipe, run_dir: Path, fork: tuple[Path, int | None] | None = None) -> Position:
+def _agreed_position(
+    recipe: Recipe, run_dir: Path, device: torch.device, fork: tuple[Path, int | None] | None
+) -> Position:
     """Where to go on. Rank 0 tidies the directory first; the others find it as it left it."""
     if dist.rank() == 0:
         checkpoint.clean(run_dir)
@@ -169,11 +202,11 @@ def _agreed_position(recipe: Recipe, run_dir: Path, fork: tuple[Path, int | None
             forking.take(recipe, (parent, str(parent), step), run_dir, class_names(recipe.data))
         elif forking.read_origin(run_dir) is not None:
             check_classes(recipe, run_dir)
-        position = find_position(recipe, run_dir)
+        position = find_position(recipe, run_dir, device_words(device))
         dist.barrier()
         return position
     dist.barrier()
-    return find_position(recipe, run_dir)
+    return find_position(recipe, run_dir, device_words(device))
 
 
 def check_classes(recipe: Recipe, run_dir: Path) -> None:
@@ -204,6 +237,7 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         if found is not None and stage.optimiser is not None:
             checkpoint.load_step(found, stage.module, stage.optimiser)
             stage.splits = int(found.meta().get("splits", 1))
+            stage.recall(dict(found.meta().get("remembered", {})))
         if found is not None and not found.meta().get("observed", True):
             log(context, start, total, stage.observe(start), echo)
         replay = Replay(context.run_dir, context.attempt, name, start)
@@ -219,7 +253,7 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         if context.rank == 0:
             meta = {**provenance(context), **stage.summary()}
             checkpoint.save_final(context.run_dir, name, stage.output(), meta)
-            _keep(context, name, time.monotonic() - began, inputs)
+            _keep(context, name, time.monotonic() - began, inputs, inexact=stage.splits > 1)
         dist.barrier()
         values = {"replayed": replay.compared, "replayed_equal": replay.equal, "replayed_worst": replay.worst}
         context.writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3), **values})
@@ -233,9 +267,15 @@ def _inputs(context: Context, name: str) -> dict[str, Any]:
     return context.cache.inputs(name)
 
 
-def _keep(context: Context, name: str, seconds: float, inputs: dict[str, Any]) -> None:
-    """Let other runs take over what this stage has trained."""
+def _keep(context: Context, name: str, seconds: float, inputs: dict[str, Any], *, inexact: bool) -> None:
+    """Let other runs take over what this stage has trained, unless it is not what its inputs alone determine."""
     if context.cache is None or not inputs:
+        return
+    if inexact:
+        context.writer.emit(
+            "warning",
+            {"text": f"the output of stage {name} is not shared with other runs: it was computed in portions"},
+        )
         return
     run = os.environ.get("MMTUI_RUN_ID") or str(context.run_dir)
     problem = context.cache.put(context.run_dir, name, run, seconds, inputs)
@@ -322,6 +362,7 @@ def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
         observed: whether ``stage.observe(done)`` has been done; if not, the next attempt does it first.
     """
     assert stage.optimiser is not None
+    remembered = stage.remembered()
     if context.rank > 0:
         dist.barrier()
         return
@@ -332,7 +373,7 @@ def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
         done,
         stage.module,
         stage.optimiser,
-        {**provenance(context), "observed": observed, "splits": stage.splits},
+        {**provenance(context), "observed": observed, "splits": stage.splits, "remembered": remembered},
         keep=context.recipe.runtime.keep_checkpoints,
         keep_every=context.recipe.runtime.keep_every,
     )
@@ -369,7 +410,10 @@ def provenance(context: Context) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "engine": engine.__version__,
         "torch": torch.__version__,
+        "device": device_words(context.device),
+        "data": context.data_digest,
         "threads": torch.get_num_threads(),
+        "opencv": opencv_version(),
         "processes": dist.world_size(),
         "classes": list(class_names(recipe.data)),
     }
@@ -400,7 +444,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": torch.__version__, "engine": engine.__version__}
     if torch.version.cuda and torch.cuda.is_available():
         found |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version()), "driver": _driver()}
-    return found
+    return found | ({"opencv": opencv_version()} if opencv_version() else {})
 
 
 def _driver() -> str:

@@ -15,8 +15,10 @@ import torch
 
 from engine import determinism
 from engine.config.schema import Recipe
+from engine.data.cache import CacheUse
 from engine.errors import EngineError
 from engine.events import SilentWriter
+from engine.models import Backbone
 from engine.stages import Context, build_stage
 from engine.stages.protocols import Member, Predictor
 from engine.stages.segment import build_segmenter
@@ -24,6 +26,24 @@ from engine.stages.segment import build_segmenter
 STEPS = 3
 """The first step also loads kernels and takes its memory; the others are timed."""
 CHILD_SECONDS = 900.0
+
+
+class _Measurement(Context):
+    """A run that only measures: no stage goes on from another.
+
+    It decodes nothing into the data cache: a measurement has little time, and what was decoded until it is killed
+    would be lost.
+    """
+
+    def backbone_before_match(self) -> Backbone:
+        return self.backbone()
+
+    def tell_cached(self, use: CacheUse) -> None:
+        if not use.found:
+            raise EngineError(
+                f"{use.label} images are over runtime.memory_budget_gib and not decoded into {use.folder} yet: "
+                "train the recipe once, which decodes them, or raise runtime.memory_budget_gib to measure without"
+            )
 
 
 def probe(recipe: Recipe, device: torch.device) -> dict[str, Any]:
@@ -35,12 +55,12 @@ def probe(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         process's largest resident size.
 
     Raises:
-        EngineError: bad data, or the memory does not suffice.
+        EngineError: bad data, or data over the budget that no run has decoded yet, or the memory does not suffice.
     """
     determinism.configure(recipe.runtime.threads, recipe.runtime.deterministic)
     stages: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="mmtui-probe-") as folder:
-        context = Context(recipe, Path(folder), device, SilentWriter(), lambda: False)
+        context = _Measurement(recipe, Path(folder), device, SilentWriter(), lambda: False)
         for name, _ in recipe.stages():
             if name == "evaluate":
                 stages[name] = {"seconds": round(_evaluation_seconds(context), 4)}

@@ -8,26 +8,33 @@ from engine.events import attempt_folder, attempt_numbers, read_events
 
 
 class Replay:
-    """Losses that the attempt before this one logged for steps which this one computes again.
+    """Losses that earlier attempts logged for steps which this one computes again.
+
+    Of several for a step the last counts, and where it differs from the one before, the attempts before are another
+    training: nothing that they logged of later steps counts.
 
     Attributes:
-        compared: how many losses both attempts have logged.
+        compared: how many losses have been computed again.
         equal: how many of them are equal to the last bit.
         worst: largest difference, relative to the earlier loss.
     """
 
     def __init__(self, run_dir: Path, attempt: int, stage: str, start: int) -> None:
         self.compared, self.equal, self.worst = 0, 0, 0.0
-        self._before: dict[int, float | None] = {}
-        earlier = [number for number in attempt_numbers(run_dir) if number < attempt]
-        path = attempt_folder(run_dir, earlier[-1]) / "events.jsonl" if earlier else None
-        if path is None or not path.is_file():
-            return
+        self._before: dict[int, float] = {}
+        for number in attempt_numbers(run_dir):
+            path = attempt_folder(run_dir, number) / "events.jsonl"
+            if number < attempt and path.is_file():
+                self._read(path, stage)
+        self._before = {step: loss for step, loss in self._before.items() if step > start}
+
+    def _read(self, path: Path, stage: str) -> None:
         for _, event in read_events(path):
             if event is None or event["kind"] != "metrics" or event.get("stage") != stage:
                 continue
-            if event["step"] > start and "loss" in event["values"]:
-                self._before[event["step"]] = event["values"]["loss"]
+            step, loss = event["step"], event["values"].get("loss")
+            if loss is not None and self._before.setdefault(step, loss) != loss:
+                self._before = {known: value for known, value in self._before.items() if known < step} | {step: loss}
 
     def compare(self, step: int, loss: float) -> str:
         """A sentence at the first loss that differs from the earlier one, else ""."""
@@ -40,6 +47,6 @@ class Replay:
         if self.equal != self.compared - 1 or before == loss:
             return ""
         return (
-            f"the loss of step {step} is {loss:.9g}, the attempt before had {before:.9g}: it is not repeated exactly"
+            f"the loss of step {step} is {loss:.9g}, an earlier attempt had {before:.9g}: it is not repeated exactly"
             " (another device, number of threads or library version?)"
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -12,8 +14,9 @@ from engine import checkpoint, dist
 from engine.checkpoint import Checkpoint
 from engine.config import forking
 from engine.config.determining import determining
-from engine.config.schema import Recipe
+from engine.config.schema import Recipe, stored_recipe
 from engine.errors import CheckpointError
+from engine.mixmatch.window_cutters import opencv_version
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ class Position:
     warnings: tuple[str, ...] = ()
 
 
-def find_position(recipe: Recipe, run_dir: Path) -> Position:
+def find_position(recipe: Recipe, run_dir: Path, device: str = "") -> Position:
     """Where the checkpoints of a run directory let it go on.
+
+    Args:
+        device: what computes now, in words, to be compared with what did; "" = not compared.
 
     Raises:
         CheckpointError: they were made with another recipe, or the output of a finished stage is damaged, or what a
@@ -49,7 +55,7 @@ def find_position(recipe: Recipe, run_dir: Path) -> Position:
         if final is None and name in taken:
             raise CheckpointError(f"the output of stage {name} that this run took over is gone: fork the run again")
         if final is None:
-            position = _within_stage(recipe, run_dir, name, offset)
+            position = _within_stage(recipe, run_dir, name, offset, device)
             if position.found is None and (origin.get("begun") or [""])[0] == name:
                 raise CheckpointError(
                     f"the checkpoint of stage {name} that this run was forked from is damaged or gone: fork it again"
@@ -64,7 +70,7 @@ def find_position(recipe: Recipe, run_dir: Path) -> Position:
     return Position("", 0, offset)
 
 
-def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int) -> Position:
+def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int, device: str) -> Position:
     found, warnings = checkpoint.newest_sound(run_dir, name)
     if found is None:
         if warnings:
@@ -72,13 +78,34 @@ def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int) -> Posi
         return Position(name, 0, offset, None, tuple(warnings))
     check_same_recipe(recipe, found.path, name)
     meta = found.meta()
+    # What a fork began with may have been trained anywhere.
+    others = [] if forking.TRAINED_WITH in meta else _other_circumstances(meta, recipe, device)
+    return Position(name, found.step, offset + found.step, found, (*warnings, *others))
+
+
+def _other_circumstances(meta: Mapping[str, Any], recipe: Recipe, device: str) -> Iterator[str]:
+    """Sentences on what has changed since a checkpoint was made, none of which is in the recipe."""
     threads = meta.get("threads", torch.get_num_threads())
-    if forking.TRAINED_WITH not in meta and threads != torch.get_num_threads():
-        warnings.append(
+    if threads != torch.get_num_threads():
+        yield (
             f"the checkpoint was made with {threads} CPU threads, now there are {torch.get_num_threads()}:"
             f" losses may differ in their last digits; set runtime.threads={threads} to go on exactly"
         )
-    return Position(name, found.step, offset + found.step, found, tuple(warnings))
+    before, now = meta.get("opencv"), opencv_version()
+    if before is not None and before != now and recipe.match is not None:
+        yield (
+            f"the checkpoint was made {f'with OpenCV {before}' if before else 'without OpenCV'}, now there is"
+            f" {now or 'none'}: patches may differ by a hundredth of a grey level"
+        )
+    then = meta.get("torch", torch.__version__)
+    if then != torch.__version__:
+        yield (
+            f"the checkpoint was made with torch {then}, now there is {torch.__version__}: losses may differ in their"
+            f" last digits; install torch {then} to go on exactly"
+        )
+    there = meta.get("device", "")
+    if device and there and there != device:
+        yield f"the checkpoint was made on {there}, now the run is on {device}: losses may differ in their last digits"
 
 
 def check_same_recipe(recipe: Recipe, path: Path, stage: str) -> None:
@@ -89,7 +116,7 @@ def check_same_recipe(recipe: Recipe, path: Path, stage: str) -> None:
     """
     try:
         meta = checkpoint.read_meta(path)
-        made_with = Recipe.model_validate(meta["recipe"])
+        made_with = stored_recipe(meta["recipe"])
     except (KeyError, ValidationError) as error:
         raise CheckpointError(f"{path} holds no recipe that can be read: use another run directory") from error
     processes = meta.get("processes", 1)

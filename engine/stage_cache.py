@@ -28,9 +28,9 @@ from engine.config.determining import REUSED_STAGES, determining
 from engine.config.schema import Recipe
 from engine.data import digests
 from engine.data.dataset import Progress
-from engine.data.fingerprint import fingerprint
-from engine.data.images import list_images
+from engine.data.fingerprint import fingerprint, images_fingerprint
 from engine.files import link
+from engine.mixmatch.window_cutters import opencv_version
 
 FORMAT = 1
 KEY_CHARACTERS = 32
@@ -62,9 +62,9 @@ def stage_inputs(recipe: Recipe, stage: str, device: str, progress: Progress | N
         "recipe": json.loads(json.dumps([list(item) for item in determining(recipe, stage)])),
         "data": fingerprint(recipe.data, progress),
         "weights": digests.file_digest(Path(model.weights)) if model.weights else "",
-        "proxy_images": digests.digest_files(images, list_images(images), progress) if images else [],
+        "proxy_images": images_fingerprint(images, progress) if images else "",
         "engine": source_digest(),
-        "libraries": [torch.__version__, np.__version__, PIL.__version__],
+        "libraries": [torch.__version__, np.__version__, PIL.__version__, opencv_version()],
         "device": device,
         "threads": torch.get_num_threads(),
         "processes": dist.world_size(),

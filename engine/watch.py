@@ -34,7 +34,7 @@ class StepClock:
     def __init__(self, images_per_step: int, peak: float | None = None) -> None:
         """``peak``: FLOP/s that the device can do at most, None = not known."""
         self.images_per_step, self.peak = images_per_step, peak
-        self.flops = 0
+        self.flops: int | None = None
         self._data_seconds = waiting.seconds()
         self._began = 0.0
         self._busy, self._steps = 0.0, 0
@@ -65,7 +65,8 @@ class StepClock:
         self._all_busy, self._all_steps = self._all_busy + self._busy, self._all_steps + self._steps
         self._busy, self._steps = 0.0, 0
         rates = {"seconds_per_step": seconds, "images_per_second": self.images_per_step / max(seconds, 1e-9)}
-        if self.flops:
+        # A process without patches counts none, and must tell the same names as the others.
+        if self.flops is not None:
             rates["data_share"] = share
             rates["tflops"] = self.flops / max(seconds, 1e-9) / 1e12
             if self.peak is not None:
@@ -78,11 +79,15 @@ class StepClock:
 
 
 def published_peak(device: torch.device, precision: str) -> float | None:
-    """FLOP/s of a GPU by its data sheet, None where it is not known here: other cards, other precisions, CPUs."""
-    if device.type != "cuda" or precision != "bf16":
-        return None
-    card = torch.cuda.get_device_name(device)
-    return next((peak for name, peak in PUBLISHED_PEAK.items() if name in card), None)
+    """FLOP/s of a GPU by its data sheet, None where it is not known here: other cards, other precisions, CPUs.
+
+    None as well where it is not known of the GPU of another process. All processes have to call it.
+    """
+    own = 0.0
+    if device.type == "cuda" and precision == "bf16":
+        card = torch.cuda.get_device_name(device)
+        own = next((peak for name, peak in PUBLISHED_PEAK.items() if name in card), 0.0)
+    return own if all(dist.exchange(int(own))) else None
 
 
 class FiniteWatch:
@@ -119,6 +124,19 @@ _SMALLER = {
 }
 
 
+def _halving(recipe: Recipe, device: torch.device) -> str:
+    """What would let the step be computed in halves, if the recipe does not rule that out."""
+    wish = recipe.runtime.halve_on_oom
+    if wish == "never":
+        return ""
+    if dist.active() and recipe.runtime.exchange == "ddp" and device.type == "cuda":
+        keys = "runtime.exchange=retry" + (" and runtime.halve_on_oom=always" if wish == "exact" else "")
+        return f", or set {keys}, with which all processes compute the step again in halves"
+    if wish == "exact":
+        return ", or set runtime.halve_on_oom=always: halves of the batch, each with batch statistics of its own"
+    return ""
+
+
 def out_of_memory(error: RuntimeError, recipe: Recipe, stage: str, device: torch.device) -> EngineError | None:
     """The error as one that says what to write, if it tells of too little memory; else None."""
     lacking = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
@@ -126,6 +144,7 @@ def out_of_memory(error: RuntimeError, recipe: Recipe, stage: str, device: torch
         return None
     where = "the GPU" if device.type == "cuda" else "this machine"
     advice = "" if recipe.runtime.precision == "bf16" or device.type != "cuda" else ", or set runtime.precision=bf16"
-    if dist.active() and recipe.runtime.exchange == "ddp" and device.type == "cuda":
-        advice += ", or set runtime.exchange=retry, with which all processes compute the step again in halves"
+    # What lacks of the host's memory is never computed in halves.
+    if stage != "evaluate" and isinstance(error, torch.OutOfMemoryError):
+        advice += _halving(recipe, device)
     return OutOfMemoryError(f"{where} has too little memory for stage {stage}: lower {_SMALLER[stage]}{advice}")

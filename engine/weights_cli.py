@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError
+from engine.errors import EngineError, disk_full_text
 
 
 def add_parser(commands: Any) -> None:
@@ -17,7 +17,10 @@ def add_parser(commands: Any) -> None:
     inspect = actions.add_parser("inspect", help="which keys of a file would fill which of a backbone")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--backbone", default="vgg16", help="our name of the network (model.backbone)")
-    inspect.add_argument("--input", default="rgb", choices=["rgb", "gray"])
+    inspect.add_argument("--input", default="rgb", choices=["rgb", "rgb255", "gray"], help="model.input")
+    inspect.add_argument("--width", type=float, default=1.0, help="model.width, the channel multiplier")
+    inspect.add_argument("--dilated", action="store_true", help="model.dilated: ResNets of output stride 8")
+    inspect.add_argument("--partial", action="store_true", help="model.weights_partial: a part is enough")
     inspect.set_defaults(command=inspect_command)
     export = actions.add_parser("export", help="write a run's backbone or its whole segmenter to a file")
     export.add_argument("--run-dir", type=Path, required=True)
@@ -28,40 +31,59 @@ def add_parser(commands: Any) -> None:
 
 
 def inspect_command(options: argparse.Namespace) -> int:
-    """Print the report of every key; 1 if the file does not fit."""
+    """Print the report of every key; 1 if training would refuse the file, 2 if there is no such network."""
     from engine.config.schema import ModelConfig
     from engine.models import BUILDERS, build_backbone
-    from engine.models.weights import compare, read_foreign
+    from engine.models.weights import match_weights
 
     if options.backbone not in BUILDERS:
-        sys.stderr.write(f"error: no backbone '{options.backbone}'; write one of {', '.join(BUILDERS)}\n")
-        return 2
-    backbone = build_backbone(ModelConfig(backbone=options.backbone, input=options.input))
+        return _refused(f"no backbone '{options.backbone}'; write one of {', '.join(BUILDERS)}", 2)
+    if not 0 < options.width <= 4:
+        return _refused(f"--width {options.width:g}: write a number above 0, at most 4", 2)
+    names = ("backbone", "input", "width", "dilated")
     try:
-        renamed = read_foreign(backbone, options.backbone, options.file)
+        backbone = build_backbone(ModelConfig(**{name: getattr(options, name) for name in names}))
+        report, _ = match_weights(backbone, options.backbone, options.file, options.input)
     except EngineError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    report = compare(backbone, renamed.tensors, tuple(renamed.left_out), tuple(renamed.notes))
+        return _refused(str(error), error.exit_code)
     sys.stdout.write("\n".join(report.lines()) + "\n")
-    return 0 if not report.mismatched and not report.unexpected and report.loaded else 1
+    if report.fits(partial=options.partial):
+        return 0
+    some = ": --partial and model.weights_partial=true take what fits" if report.fits(partial=True) else ""
+    return _refused(f"training would refuse {options.file}{some}", 1)
+
+
+def _refused(text: str, code: int) -> int:
+    sys.stderr.write(f"error: {text}\n")
+    return code
 
 
 def export_command(options: argparse.Namespace) -> int:
-    """Write the file and say what it holds."""
+    """Write the file and say what it holds; 2 if there is no such folder or side."""
+    problem = _problem(options.out, options.side)
+    if problem:
+        return _refused(problem, 2)
     from engine.models.export import export_backbone, export_segmenter
 
     try:
         if options.format == "torch-export":
-            export_segmenter(options.run_dir, options.out, options.side)
-            sys.stdout.write(f"{options.out}\n")
-            return 0
-        card = export_backbone(options.run_dir, options.out)
+            card = export_segmenter(options.run_dir, options.out, options.side)
+        else:
+            card = export_backbone(options.run_dir, options.out)
     except EngineError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return _refused(str(error), error.exit_code)
     except OSError as error:
-        sys.stderr.write(f"error: {options.out} cannot be written: {error.strerror or error}\n")
-        return 1
+        return _refused(disk_full_text(error, options.out, "the file"), 1)
     sys.stdout.write(f"{options.out}  {card['backbone']} after {card['stage']}  sha256 {card['sha256'][:16]}\n")
     return 0
+
+
+def _problem(out: Path, side: int) -> str:
+    """What is wrong with the options before anything has been computed; "" if nothing is."""
+    if not out.parent.is_dir():
+        return f"--out {out}: there is no folder {out.parent}; make it, or write another"
+    if out.is_dir():
+        return f"--out {out} is a folder: write the name of a file"
+    if side < 1:
+        return f"--side {side}: write how many pixels the side of the input has, at least 1"
+    return ""

@@ -153,14 +153,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): tests of a group run one after the other")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for group in GROUPS:
             if (ROOT / "tests" / group) in item.path.parents:
                 item.add_marker(group)
         if item.get_closest_marker("e2e") is not None:
-            # They start supervisors and trainers and measure time: side by side they would slow each other down.
-            item.add_marker(pytest.mark.xdist_group("e2e"))
+            # They start supervisors and trainers and measure time: side by side they would slow each other down. Those
+            # of SLURM mostly wait.
+            group = "slurm" if item.get_closest_marker("slurm") is not None else "e2e"
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Groups are part of the names by which pytest-xdist hands tests out: some releases of pytest lose them."""
+    grouped = (item for item in session.items if item.get_closest_marker("xdist_group") is not None)
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("pytest and pytest-xdist do not go together: groups of tests would be torn apart")
 
 
 _ran: Counter[str] = Counter()

@@ -55,7 +55,7 @@ def stage_names(recipe: Recipe) -> dict[str, str]:
 _WITHOUT_WEIGHT = {
     "proxy": ("steps", "optim", "max_images", "temperature", "key_momentum", "dense_weight"),
     "match": ("steps", "optim", "margin", "normalizer", "temperature"),
-    "segment": ("steps", "optim", "eval_every"),
+    "segment": ("steps", "optim", "eval_every", "reset_layers"),
     "evaluate": ("save_predictions", "overlays", "show_images"),
 }
 """Keys of a stage that change neither how long a step takes nor how much memory."""

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config.determining import FREE_KEYS, flat
-from engine.config.schema import STAGE_ORDER, Recipe
+from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
 from engine.files import link, sync_folder, write_file
 
@@ -37,10 +37,10 @@ TRAINED_WITH = "trained_with"
 SHAPING_KEYS = frozenset(
     {
         *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
-        *("proxy.tile", "proxy.projection", "proxy.queue"),
+        *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers"),
     }
 )
-"""Keys of a stage that decide which parameters it trains: inside that stage they cannot change."""
+"""Keys of a stage that decide which parameters it trains or begins with: inside that stage they cannot change."""
 _OWN_CLASSES = frozenset({"shapes", "voc", "cityscapes"})
 """Kinds of data whose classes do not depend on files."""
 _STEP = re.compile(r"step_(\d{8,})")
@@ -144,7 +144,7 @@ def _of_stage(folder: Path, stage: str) -> Iterator[Kept]:
 def _read(file: Path, _changed_at: int) -> tuple[Mapping[str, Any], Recipe]:
     """A meta file and its recipe; remembered, as each member of a sweep looks at the same ones."""
     meta = json.loads(file.read_text())
-    return meta, Recipe.model_validate(meta["recipe"])
+    return meta, stored_recipe(meta["recipe"])
 
 
 def make_plan(

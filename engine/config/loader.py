@@ -21,7 +21,7 @@ from engine.config.overrides import (
     nearest_key_hint,
     parse_overrides,
 )
-from engine.config.schema import Recipe
+from engine.config.schema import NO_CACHE, Recipe, stored_recipe
 from engine.config.strict_yaml import Location, StrictYamlError
 
 PATHS = (
@@ -42,13 +42,16 @@ class Document:
     lines: dict[str, Location] = field(default_factory=dict)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), search: Sequence[Path] = ()) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), search: Sequence[Path] = (), *, stored: bool = False
+) -> Recipe:
     """Read, merge with its base, override and validate a recipe.
 
     Args:
         path: YAML file, or the name of a recipe in one of ``search``.
         overrides: ``key.path=value`` texts, applied last.
         search: folders in which recipe names are looked up.
+        stored: it is one that a run has kept; values that would be refused today are read.
 
     Raises:
         RecipeFileError: with a sentence that says what is wrong, where, and what to write.
@@ -61,7 +64,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), search: Sequenc
     if not document.data.get("name"):
         document.data["name"] = file.stem
     _make_paths_absolute(document.data)
-    return _validate(document, file)
+    return _validate(document, file, stored)
 
 
 def find_recipe(path: str | Path, search: Sequence[Path] = ()) -> Path:
@@ -137,18 +140,20 @@ def _make_paths_absolute(data: dict[str, Any]) -> None:
     for section, key in PATHS:
         part = data.get(section)
         value = part.get(key) if isinstance(part, dict) else None
+        if (section, key, value) == ("runtime", "data_cache", NO_CACHE):
+            continue
         if isinstance(value, str) and value:
             part[key] = str(Path(value).expanduser().absolute())  # type: ignore[index]
         elif isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            part[key] = [str(Path(item).expanduser().absolute()) for item in value]  # type: ignore[index]
+            part[key] = [item and str(Path(item).expanduser().absolute()) for item in value]  # type: ignore[index]
 
 
-def _validate(document: Document, file: Path) -> Recipe:
+def _validate(document: Document, file: Path, stored: bool) -> Recipe:
     boolean = find_boolean(document.data)
     if boolean is not None:
         raise RecipeFileError(f"{_where(document, file, boolean[0])}: {boolean[0]}: {boolean[1]}")
     try:
-        return Recipe.model_validate(document.data)
+        return stored_recipe(document.data) if stored else Recipe.model_validate(document.data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key, problem = describe_error(first)

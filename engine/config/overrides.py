@@ -90,6 +90,10 @@ def apply_override(data: dict[str, Any], override: Override) -> None:
     part[last] = override.value
 
 
+ONCE_BOOLEAN = frozenset({"runtime.halve_on_oom"})
+"""Keys whose older values true and false the schema still reads."""
+
+
 def find_boolean(data: Mapping[str, Any]) -> tuple[str, str] | None:
     """(key, problem) of the first true or false that stands where a number belongs: Python would take it as 1 or 0."""
     for info in valid_keys():
@@ -97,7 +101,7 @@ def find_boolean(data: Mapping[str, Any]) -> tuple[str, str] | None:
         for part in info.key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         values = value if isinstance(value, list) else [value]
-        if info.type != BOOLEAN and any(isinstance(item, bool) for item in values):
+        if info.type != BOOLEAN and info.key not in ONCE_BOOLEAN and any(isinstance(item, bool) for item in values):
             return info.key, f"{str(value).lower()} is not allowed; write {info.type}"
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.config.schema import Recipe
 
 STEPS = 2
+UNLABELLED = 16
 
 
 def smoke_overrides(recipe: Recipe) -> list[str]:
@@ -17,6 +18,8 @@ def smoke_overrides(recipe: Recipe) -> list[str]:
         found += ["model.width=0.125", f"model.fc_channels={16 if recipe.model.fc_channels else 0}"]
         found.append(f"model.extra_channels={16 if recipe.model.extra_channels else 0}")
     found += ["data.train=8", "data.val=2"] if recipe.data.kind == "shapes" else ["data.max_train=8", "data.max_val=2"]
+    if recipe.data.kind == "shapes" and recipe.data.unlabelled > UNLABELLED:
+        found.append(f"data.unlabelled={UNLABELLED}")
     if recipe.proxy is not None:
         found += [f"proxy.steps={STEPS}", "proxy.batch_size=4", "proxy.head_channels=16", "proxy.permutations=4"]
         found += [f"proxy.crop={min(recipe.proxy.crop, 96)}", "proxy.tile=32", "proxy.image_side=96"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.schema import DataConfig
+from engine.config.schema import DataConfig, ProxyConfig
+from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
 from engine.data.dataset import VOID, Progress
-from engine.data.digests import file_digest
 from engine.data.fingerprint import fingerprint
 from engine.data.pairs import Listing, load_pair, require_files
 from engine.data.pictures import Bytes
@@ -23,6 +23,8 @@ from engine.errors import DataError
 SPLITS: tuple[Split, ...] = ("train", "val")
 SHOWN_NAMES = 5
 """How many duplicates or orphans a sentence names."""
+SHOWN_SIZES = 10
+"""How many sizes of images a line names."""
 
 
 @dataclass
@@ -55,6 +57,7 @@ class DataReport:
         problems: what stops a training run, one sentence each, all of them.
         warnings: what looks wrong but stops nothing.
         fingerprint: of the whole data set, see ``engine.data.fingerprint``; "" if files are missing.
+        proxy: counts over the folder of the proxy task; None if there is none.
     """
 
     kind: str
@@ -63,6 +66,7 @@ class DataReport:
     problems: list[str]
     warnings: list[str]
     fingerprint: str
+    proxy: ProxySummary | None = None
 
     @property
     def problem_count(self) -> int:
@@ -72,7 +76,7 @@ class DataReport:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One image as it was read: its name, what its content hashes to, and counts of its label map."""
+    """One image as it was read: its name, what its pixels hash to, its size in words, and counts of its label map."""
 
     name: str
     digest: str
@@ -95,15 +99,21 @@ class _Found:
             present += seen.counts > 0
         return SplitSummary(
             images=len(self.seen),
-            sizes=dict(Counter(seen.size for seen in self.seen).most_common(10)),
+            sizes=dict(Counter(seen.size for seen in self.seen).most_common()),
             pixels=pixels[:num_classes].tolist(),
             present=present[:num_classes].tolist(),
             void=int(pixels[VOID]),
         )
 
 
-def summarise(config: DataConfig, progress: Progress | None = None) -> DataReport:
+def summarise(
+    config: DataConfig, progress: Progress | None = None, proxy: ProxyConfig | None = None, seed: int = 0
+) -> DataReport:
     """Read the whole data set, image by image, and list everything that is wrong instead of stopping at the first.
+
+    Args:
+        proxy: the recipe's proxy section, whose images are read, too; None = there is none.
+        seed: the run's, which chooses ``proxy.max_images``.
 
     Raises:
         DataError: the classes file or ``data.root`` cannot be read; without them nothing can be checked.
@@ -113,13 +123,16 @@ def summarise(config: DataConfig, progress: Progress | None = None) -> DataRepor
     splits: dict[str, SplitSummary] = {split: found[split].summary(len(classes)) for split in SPLITS}
     problems = list(dict.fromkeys(text for split in SPLITS for text in found[split].problems))
     warnings = [text for split in SPLITS for text in found[split].warnings]
+    for split in SPLITS:
+        warnings += _void_warnings(split, found[split].seen) + _copy_warnings(split, found[split].seen)
     warnings += _duplicate_warnings(found["train"].seen, found["val"].seen)
     warnings += _class_warnings(classes, splits)
     try:
         whole = fingerprint(config, progress)
     except DataError:
         whole = ""  # what is missing is among the problems
-    return DataReport(config.kind, classes, splits, problems, warnings, whole)
+    images, proxy_problems = summarise_proxy(proxy, seed, progress) if proxy is not None else (None, [])
+    return DataReport(config.kind, classes, splits, problems + proxy_problems, warnings, whole, images)
 
 
 def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> _Found:
@@ -128,6 +141,7 @@ def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> 
         if config.kind in LISTINGS:
             listing = LISTINGS[config.kind](config, split)
             work, count, text = _listed(listing), len(listing.pairs), f"reading {split} images"
+            found.problems += listing.problems
             found.warnings += _orphan_warnings(listing)
         else:
             work, count, text = _drawn(config, split)
@@ -151,8 +165,7 @@ def _listed(listing: Listing) -> _Work:
         pair = listing.pairs[index]
         try:
             require_files([pair], listing.remedy)
-            labels = load_pair(pair, listing.rule, listing.scale)[1]
-            return _look(pair.name, file_digest(pair.image), labels)
+            return _look(pair.name, *load_pair(pair, listing.rule, listing.scale))
         except DataError as error:
             return str(error)
 
@@ -163,15 +176,35 @@ def _drawn(config: DataConfig, split: Split) -> tuple[_Work, int, str]:
     source = BUILDERS[config.kind](config, split)
 
     def read(index: int) -> _Seen | str:
-        picture, labels = source.read(index)
-        return _look(source.names[index], hashlib.sha256(picture.tobytes()).hexdigest(), labels)
+        return _look(source.names[index], *source.read(index))
 
     return read, len(source.names), source.doing
 
 
-def _look(name: str, digest: str, labels: Bytes) -> _Seen:
+def _look(name: str, picture: Bytes, labels: Bytes) -> _Seen:
     counts = np.bincount(labels.ravel(), minlength=256)
-    return _Seen(name, digest, f"{labels.shape[1]}x{labels.shape[0]}", counts)
+    size = f"{labels.shape[1]}x{labels.shape[0]}"
+    # Plane after plane, as pictures of files lie in memory: nothing is copied.
+    planes = np.ascontiguousarray(picture.transpose(2, 0, 1))
+    return _Seen(name, hashlib.sha256(size.encode() + b"\0" + planes.data).hexdigest(), size, counts)
+
+
+def _void_warnings(split: str, seen: list[_Seen]) -> list[str]:
+    """Masks of void alone: nothing is learned from them, and nothing measured."""
+    names = [one.name for one in seen if one.counts[VOID] == one.counts.sum()]
+    if not names:
+        return []
+    verb = "holds" if len(names) == 1 else "hold"
+    return [f"{_count(names, 'mask')} of split {split} {verb} void alone, nothing can be learned from: {_some(names)}."]
+
+
+def _copy_warnings(split: str, seen: list[_Seen]) -> list[str]:
+    """Images that are twice in one split count twice."""
+    first: dict[str, str] = {}
+    copies = [f"{first[one.digest]} = {one.name}" for one in seen if first.setdefault(one.digest, one.name) != one.name]
+    if not copies:
+        return []
+    return [f"{_count(copies, 'image')} of the same content as another within split {split}: {_some(copies)}."]
 
 
 def _duplicate_warnings(train: list[_Seen], val: list[_Seen]) -> list[str]:
@@ -227,8 +260,9 @@ def format_report(report: DataReport) -> str:
     """The report as text: sizes of each split, a table of the classes, then what is wrong."""
     lines = []
     for split, summary in report.splits.items():
-        sizes = ", ".join(f"{size} ({count})" for size, count in summary.sizes.items())
-        lines.append(f"{split}: {summary.images} images, {sizes or 'none readable'}")
+        lines.append(f"{split}: {summary.images} images, {_sizes(summary.sizes) or 'none readable'}")
+    if report.proxy is not None:
+        lines.append(format_proxy(report.proxy))
     lines += _table(report)
     if report.fingerprint:
         lines.append(f"fingerprint: sha256:{report.fingerprint}")
@@ -236,6 +270,17 @@ def format_report(report: DataReport) -> str:
     lines += [f"problem: {text}" for text in report.problems]
     lines.append(f"{report.problem_count or 'no'} problem{'' if report.problem_count == 1 else 's'} found")
     return "\n".join(lines)
+
+
+def _sizes(sizes: dict[str, int]) -> str:
+    shown = ", ".join(f"{size} ({count})" for size, count in list(sizes.items())[:SHOWN_SIZES])
+    rest = list(sizes.values())[SHOWN_SIZES:]
+    if not rest:
+        return shown
+    sizes_words, images_words = (
+        f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(rest), "more size"), (sum(rest), "image"))
+    )
+    return f"{shown} and {sizes_words}, {images_words}"
 
 
 def _table(report: DataReport) -> Iterator[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 from engine.config.schema import DataConfig
 from engine.data.dataset import Progress
 from engine.data.digests import digest_files
+from engine.data.images import list_images
 from engine.data.registry import LISTINGS
 
 
@@ -18,13 +20,26 @@ def fingerprint(config: DataConfig, progress: Progress | None = None) -> str:
     data may move; neither do times. The content of ``shapes`` follows from the data section alone.
 
     Raises:
-        DataError: a file or folder is missing or cannot be read.
+        DataError: a list has a problem, or a file or folder is missing or cannot be read.
     """
     files: dict[str, list[tuple[str, int, str]]] = {}
     for split in ("train", "val"):
         if config.kind in LISTINGS:
             listing = LISTINGS[config.kind](config, split)
+            listing.require_sound()
             paths = [path for pair in listing.pairs for path in (pair.image, pair.mask)]
             files[split] = digest_files(listing.root, [*paths, *listing.extra], progress)
     content = {"data": config.model_dump(mode="json", exclude={"root"}), "files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def images_fingerprint(folder: Path, progress: Progress | None = None) -> str:
+    """What identifies a folder of images: SHA-256, hexadecimal, of path below it, size and content of each.
+
+    Raises:
+        DataError: there is no such folder, or a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for name, size, digest in digest_files(folder, list_images(folder), progress):
+        total.update(f"{name}\0{size}\0{digest}\n".encode(errors="surrogateescape"))
+    return total.hexdigest()

@@ -67,11 +67,12 @@ def list_split(config: FolderData, split: str) -> Listing:
     Whether the masks are there is not looked at.
 
     Raises:
-        DataError: classes file, root or split folder missing, no image, or two images of one name.
+        DataError: classes file, root or split folder missing, or no image. Two images of one name are among the
+            listing's problems.
     """
     rule = label_rule(config)
     image_dir, label_dir = split_folders(config, split)
-    everything = list_images(image_dir)
+    everything, problems = list_images(image_dir)
     images = choose(everything, config.max_train if split == "train" else config.max_val, config.data_seed, split)
     stems = {path.stem for path in everything}
     return Listing(
@@ -83,6 +84,7 @@ def list_split(config: FolderData, split: str) -> Listing:
         remedy=REMEDY,
         extra=(_below(config, "classes", config.classes),),
         orphans=tuple(path for path in sorted(label_dir.glob("[!.]*.png")) if path.stem not in stems),
+        problems=problems,
     )
 
 
@@ -116,21 +118,25 @@ def split_folders(config: FolderData, split: str) -> tuple[Path, Path]:
     return folders[0], folders[1]
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     """Picture files of a folder, by name; hidden files and other suffixes are passed over.
 
+    Returns:
+        the files, and a sentence for each that would share the mask of one before it, which is left out.
+
     Raises:
-        DataError: none there, or two pictures that would share one mask.
+        DataError: none there.
     """
     found = sorted((path for path in folder.iterdir() if is_picture(path)), key=lambda path: path.name)
     if not found:
         raise DataError(f"{folder} holds no image: put {', '.join(IMAGE_SUFFIXES[:3])} files there or set data.images.")
     stems: dict[str, Path] = {}
+    problems = []
     for path in found:
-        if path.stem in stems:
-            raise DataError(f"{stems[path.stem]} and {path.name} would share one mask: rename or remove one of them.")
-        stems[path.stem] = path
-    return found
+        first = stems.setdefault(path.stem, path)
+        if first is not path:
+            problems.append(f"{first} and {path.name} would share one mask: rename or remove one of them.")
+    return list(stems.values()), tuple(problems)
 
 
 def _below(config: FolderData, key: str, relative: str) -> Path:

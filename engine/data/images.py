@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,9 @@ from torch import Tensor
 
 from engine import determinism
 from engine.config.schema import ProxyConfig
+from engine.data.cache import Content, Tell, Warn, map_content, tensor_of
 from engine.data.dataset import VOID, Progress, SegmentationData
+from engine.data.digests import digest_files
 from engine.data.limits import check_budget
 from engine.data.pictures import Bytes, square
 from engine.data.processes import squares_in_processes
@@ -40,32 +44,82 @@ class ProxyImages:
     classes: tuple[str, ...]
 
 
-def load_images(config: ProxyConfig, seed: int, budget: int | None, progress: Progress | None) -> ProxyImages:
+def load_images(
+    config: ProxyConfig,
+    seed: int,
+    budget: int | None,
+    progress: Progress | None,
+    cache: Path | None = None,
+    warn: Warn | None = None,
+    tell: Tell | None = None,
+) -> ProxyImages:
     """Decode the folder ``config.images``: each image resized to ``config.image_side`` and cut to its middle square.
+
+    Args:
+        config: the recipe's proxy section.
+        seed: the run's; chooses ``config.max_images`` of them.
+        budget: bytes that may be held in memory; None = no limit.
+        progress: told what is done, how far it is and how much there is.
+        cache: folder for decoded images that do not fit the budget; None = refuse them.
+        warn: told of a cache that was damaged and is made anew.
+        tell: told of images that are mapped from the cache, before they are decoded or checked.
 
     Raises:
         DataError: no such folder, no images, fewer than two classes where classes are needed, a file that is no
-            image, or more than the budget holds.
+            image, or more than the budget or the cache's disk holds.
     """
     root = Path(config.images).expanduser()
-    files = _choose(list_images(root), config.max_images, seed)
-    side = config.image_side
-    what = f"{root} ({len(files)} images of {side}x{side})"
-    check_budget(what, 3 * len(files) * side**2, budget, "or set proxy.max_images or a smaller proxy.image_side")
-    classes, targets = _classes(root, files) if config.kind == "classification" else ((), None)
-    images = _decode(files, side, progress)
-    void = torch.full((1, 1, 1), VOID, dtype=torch.uint8).expand(len(files), side, side)
-    sizes = torch.full((len(files), 2), side, dtype=torch.int64)
-    names = [str(file.relative_to(root)) for file in files]
-    return ProxyImages(SegmentationData(torch.from_numpy(images), void, sizes, names, ()), targets, classes)
+    files = choose_images(list_images(root), config.max_images, seed)
+    content = _content(root, files, config.image_side)
+    if cache is None:
+        check_budget(content.what, content.nbytes, budget, content.advice)
+    classes, targets = image_classes(root, files) if config.kind == "classification" else ((), None)
+    shape = (len(files), 3, config.image_side, config.image_side)
+    if cache is not None and budget is not None and content.nbytes > budget:
+        images, mapped = tensor_of(map_content(content, cache, progress, warn, tell).reshape(shape)), True
+    else:
+        images, mapped = torch.from_numpy(_decode(files, config.image_side, progress)), False
+    void = torch.full((1, 1, 1), VOID, dtype=torch.uint8).expand(len(files), *shape[2:])
+    sizes = torch.full((len(files), 2), config.image_side, dtype=torch.int64)
+    return ProxyImages(SegmentationData(images, void, sizes, _names(root, files), (), mapped=mapped), targets, classes)
 
 
-def _decode(files: list[Path], side: int, progress: Progress | None) -> Bytes:
-    """Squares of all files, uint8 (N, 3, side, side); of many in processes (``benchmarks/bench_decode.py``)."""
+def _names(root: Path, files: list[Path]) -> list[str]:
+    return [str(file.relative_to(root)) for file in files]
+
+
+def _content(root: Path, files: list[Path], side: int) -> Content:
+    """What an entry of the data cache holds: all squares, and nothing else."""
+    names = hashlib.sha256("\0".join(_names(root, files)).encode(errors="surrogateescape")).hexdigest()
+
+    def digest(progress: Progress | None) -> str:
+        found = digest_files(root, files, progress)
+        return hashlib.sha256(json.dumps([found, names, side]).encode()).hexdigest()
+
+    def fill(content: Bytes, descriptor: int, progress: Progress | None) -> None:
+        _decode(files, side, progress, (content.reshape(len(files), 3, side, side), descriptor))
+
+    return Content(
+        label="proxy",
+        what=f"{root} ({len(files)} images of {side}x{side})",
+        advice="or set proxy.max_images or a smaller proxy.image_side",
+        nbytes=3 * len(files) * side**2,
+        describe={"images": [len(files), 3, side, side], "names": names},
+        digest=digest,
+        fill=fill,
+    )
+
+
+def _decode(files: list[Path], side: int, progress: Progress | None, into: tuple[Bytes, int] | None = None) -> Bytes:
+    """Squares of all files, uint8 (N, 3, side, side); of many in processes (``benchmarks/bench_decode.py``).
+
+    Args:
+        into: what to write, and the descriptor of the file that it maps; None = memory of its own.
+    """
     text = "decoding images of the proxy task"
     if len(files) >= MANY and thread_count() > 1 and hasattr(os, "memfd_create"):  # Linux alone has nameless memory
-        return squares_in_processes(files, side, text, progress)
-    images = np.empty((len(files), 3, side, side), np.uint8)
+        return squares_in_processes(files, side, text, progress, into[1] if into else None)
+    images = into[0] if into else np.empty((len(files), 3, side, side), np.uint8)
 
     def one(index: int) -> None:
         images[index] = square(files[index], side).transpose(2, 0, 1)
@@ -84,7 +138,7 @@ def list_images(root: Path) -> list[Path]:
     return files
 
 
-def _choose(files: list[Path], most: int | None, seed: int) -> list[Path]:
+def choose_images(files: list[Path], most: int | None, seed: int) -> list[Path]:
     """All files, or ``most`` of them, in order of their paths."""
     if most is None or most >= len(files):
         return files
@@ -92,12 +146,13 @@ def _choose(files: list[Path], most: int | None, seed: int) -> list[Path]:
     return [files[index] for index in sorted(order[:most].tolist())]
 
 
-def _classes(root: Path, files: list[Path]) -> tuple[tuple[str, ...], Tensor]:
+def image_classes(root: Path, files: list[Path]) -> tuple[tuple[str, ...], Tensor]:
     """The first folder below the root names an image's class."""
     parts = [file.relative_to(root).parts for file in files]
-    loose = next((file for file, part in zip(files, parts, strict=True) if len(part) < 2), None)
-    if loose is not None:
-        raise DataError(f"{loose} lies in no class folder: classification needs {root}/CLASS/IMAGE.")
+    loose = [file for file, part in zip(files, parts, strict=True) if len(part) < 2]
+    if loose:
+        more = f" ({len(loose)} images do not)" if len(loose) > 1 else ""
+        raise DataError(f"{loose[0]} lies in no class folder{more}: classification needs {root}/CLASS/IMAGE.")
     names = tuple(sorted({part[0] for part in parts}))
     if len(names) < 2:
         raise DataError(f"{root} holds one class only, {names[0]}: classification needs at least two folders.")

@@ -72,6 +72,7 @@ class Listing:
         remedy: what to write if a mask is missing, continuing the sentence "write MASK, ...".
         extra: further files that decide what is read: lists, the classes file.
         orphans: masks without an image.
+        problems: what is wrong with the list itself, one sentence each; ``pairs`` are what is left without that.
     """
 
     root: Path
@@ -82,6 +83,12 @@ class Listing:
     remedy: str
     extra: tuple[Path, ...] = ()
     orphans: tuple[Path, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def require_sound(self) -> None:
+        """Raises DataError with the first problem."""
+        if self.problems:
+            raise DataError(self.problems[0])
 
 
 def choose(items: Sequence[Item], limit: int | None, data_seed: int, split: str) -> list[Item]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine import host
+from engine.config.schema import InputName
 from engine.data.augment import draw_factors, gather_resized, jitter_colours, resized
 from engine.data.dataset import VOID, SegmentationData
 from engine.data.waiting import counted
@@ -18,6 +19,13 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GRAY_MEAN = 0.4488
 """Mean grey value subtracted from gray input: 114.451 / 255 (Larsson et al. 2017, public code)."""
+OUTSIDE = {"rgb": 0.0, "rgb255": 0.0, "gray": -GRAY_MEAN}
+"""Network input outside of images, in crops, patches and evaluations alike. The release puts 0 into the network's data
+there: that is the mean where the data layer subtracts it, and black for the colorization nets, which subtract theirs
+themselves (PAPER 1.2 item 7, 2.1, 2.5)."""
+OUTSIDE_PIXEL = {"rgb": (124, 116, 104), "rgb255": (124, 116, 104), "gray": (0, 0, 0)}
+"""The same as R, G and B of an image, to whole grey levels."""
+BLACK = (0, 0, 0)
 
 
 def epoch_indices(seed: int, step: int, batch_size: int, n: int) -> Tensor:
@@ -35,12 +43,6 @@ def epoch_indices(seed: int, step: int, batch_size: int, n: int) -> Tensor:
         high = min(first + batch_size - epoch * n, n)
         parts.append(_permutation(seed, epoch, n)[low:high])
     return torch.cat(parts)
-
-
-def next_draw(draw: int, per_step: int, own: int, rank: int) -> int:
-    """The draw that follows for a process that computes draws rank * own .. rank * own + own - 1 of each step's."""
-    last = draw % per_step == rank * own + own - 1
-    return draw + 1 + (per_step - own if last else 0)
 
 
 @lru_cache(maxsize=4)
@@ -61,11 +63,12 @@ def sample_crops(
     colour_jitter: float = 0.0,
     label_dtype: torch.dtype = torch.int64,
     channels_last: bool = False,
+    fill: tuple[int, int, int] = BLACK,
 ) -> tuple[Tensor, Tensor]:
     """Random square crops, each mirrored with probability 1/2.
 
     A side longer than ``crop`` is cut at a uniform offset; a shorter one is placed at a uniform offset inside
-    the crop and surrounded by pixels 0 and labels 255 (PAPER: "zero pad + label 255 outside").
+    the crop and surrounded by ``fill`` and labels 255 (PAPER 2.1: "zero pad + label 255 outside").
 
     Args:
         data: images on any device; the result is on ``data.device``.
@@ -77,6 +80,7 @@ def sample_crops(
         colour_jitter: strength of random brightness and contrast. Both draw no random number when they are off.
         label_dtype: of the labels that are returned; uint8 is what the data hold.
         channels_last: how images had best lie in memory, where there is a choice.
+        fill: R, G and B outside of images; what a network is to see there is ``OUTSIDE_PIXEL``.
 
     Returns:
         images uint8 (B, 3, crop, crop) and labels (B, crop, crop).
@@ -96,7 +100,7 @@ def sample_crops(
     flip = (draw[2] < 0.5) if mirror else torch.zeros(len(indices), dtype=torch.bool, device=device)
     steps = torch.arange(crop, device=device)
     if host.on_host(sizes) and new_sizes is sizes and not colour_jitter:
-        images, labels = _copy_windows(data, indices, offsets, flip, crop, channels_last)
+        images, labels = _copy_windows(data, indices, offsets, flip, crop, channels_last, fill)
         return images, labels.to(label_dtype)
     rows = offsets[:, 0:1] + steps
     columns = offsets[:, 1:2] + torch.where(flip[:, None], crop - 1 - steps, steps)
@@ -107,6 +111,9 @@ def sample_crops(
         images, labels = gather_resized(data, indices, rows, columns, sizes, new_sizes, inside)
     if colour_jitter:
         images = jitter_colours(images, inside, colour_jitter, generator)
+    if any(fill):
+        for channel, value in enumerate(fill):
+            images[:, channel].masked_fill_(~inside, value)
     return images, labels.to(label_dtype)
 
 
@@ -140,7 +147,13 @@ def _gather(
 
 
 def _copy_windows(
-    data: SegmentationData, indices: Tensor, offsets: Tensor, flip: Tensor, crop: int, channels_last: bool = False
+    data: SegmentationData,
+    indices: Tensor,
+    offsets: Tensor,
+    flip: Tensor,
+    crop: int,
+    channels_last: bool = False,
+    fill: tuple[int, int, int] = BLACK,
 ) -> tuple[Tensor, Tensor]:
     """The same on a CPU, where a window's lines are copied from where they lie, image by image."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -153,7 +166,7 @@ def _copy_windows(
         y0, y1 = max(top, 0), min(top + crop, height)
         x0, x1 = max(left, 0), min(left + crop, width)
         if (y1 - y0) * (x1 - x0) < crop * crop:
-            targets[0][number], targets[1][number] = 0, VOID
+            targets[0][number], targets[1][number] = np.array(fill, np.uint8)[:, None, None], VOID
         window = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
         planes = zip((*sources[0][index], sources[1][index]), (*targets[0][number], targets[1][number]), strict=True)
         for source, target in planes:
@@ -168,27 +181,30 @@ def _inside(rows: Tensor, columns: Tensor, sizes: Tensor) -> Tensor:
     return row_in[:, :, None] & column_in[:, None, :]
 
 
-def normalise(images: Tensor, input: Literal["rgb", "gray"]) -> Tensor:
+def normalise(images: Tensor, input: InputName) -> Tensor:
     """Pixel values 0..255 to network input, float32.
 
     rgb: (B, 3, H, W), scaled to 0..1, minus the ImageNet mean, divided by the ImageNet standard deviation.
+    rgb255: (B, 3, H, W), minus the ImageNet mean, as the release's colour networks but for the order of channels.
     gray: (B, 1, H, W), mean of R, G and B scaled to 0..1 minus 0.4488, the input of Larsson et al. and of the
     reference release.
     """
     values = images.to(torch.float32)
     if input == "gray":
         return values.mean(dim=1, keepdim=True).div_(255.0).sub_(GRAY_MEAN)
-    mean, scale = rgb_constants(images.device)
+    mean, scale = colour_constants(images.device, input)
     return values.sub_(mean).mul_(scale) if values is not images else (values - mean) * scale
 
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(mode=False)  # training, too, uses what an evaluation has made
-def rgb_constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and reciprocal deviation of pixel values 0..255, float32 (1, 3, 1, 1); once made, nothing is sent for them.
+def colour_constants(device: torch.device, input: InputName) -> tuple[Tensor, Tensor]:
+    """What is subtracted from pixel values 0..255, and then their factor, float32 (1, 3, 1, 1) both.
 
-    Nobody may change them.
+    Once made, nothing is sent for them. Nobody may change them.
     """
     mean = torch.tensor(IMAGENET_MEAN, device=device).mul_(255.0).view(1, 3, 1, 1)
+    if input == "rgb255":
+        return mean, torch.ones_like(mean)
     scale = torch.tensor(IMAGENET_STD, device=device).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
     return mean, scale

@@ -65,8 +65,13 @@ class _Decoder:
         self._process.communicate()
 
 
-def squares_in_processes(files: Sequence[Path], side: int, text: str, progress: Progress | None = None) -> Bytes:
+def squares_in_processes(
+    files: Sequence[Path], side: int, text: str, progress: Progress | None = None, into: int | None = None
+) -> Bytes:
     """``square`` of all files: uint8 (N, 3, side, side), in memory that is shared with nobody any more.
+
+    Args:
+        into: descriptor of an open file of that size that is written instead; None = memory without a name.
 
     Raises:
         DataError: of the first file in order that is no picture.
@@ -74,7 +79,7 @@ def squares_in_processes(files: Sequence[Path], side: int, text: str, progress: 
     from engine.data.threads import in_threads, thread_count
 
     shape = (len(files), 3, side, side)
-    descriptor = os.memfd_create("images")
+    descriptor = os.memfd_create("images") if into is None else into
     decoders: list[_Decoder] = []
     idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
 
@@ -90,7 +95,8 @@ def squares_in_processes(files: Sequence[Path], side: int, text: str, progress: 
             progress(text, min(done * PIECE, len(files)), len(files))
 
     try:
-        os.ftruncate(descriptor, int(np.prod(shape)))
+        if into is None:
+            os.ftruncate(descriptor, int(np.prod(shape)))
         for _ in range(thread_count()):
             decoders.append(_Decoder(descriptor, shape))
             idle.put(decoders[-1])
@@ -99,7 +105,8 @@ def squares_in_processes(files: Sequence[Path], side: int, text: str, progress: 
     finally:
         for decoder in decoders:
             decoder.end()
-        os.close(descriptor)
+        if into is None:
+            os.close(descriptor)
 
 
 def _mapped(descriptor: int, shape: tuple[int, ...]) -> Bytes:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from engine.config.schema import DataConfig
 from engine.data import cityscapes, folder, shapes, voc
-from engine.data.cache import load_cached
+from engine.data.cache import Tell, Warn, load_cached
 from engine.data.dataset import Progress, SegmentationData
 from engine.data.limits import check_budget
 from engine.data.pairs import Listing
@@ -42,7 +42,8 @@ def build_data(
     budget_bytes: int | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
-    warn: Callable[[str], None] | None = None,
+    warn: Warn | None = None,
+    tell: Tell | None = None,
 ) -> SegmentationData:
     """Decode (or draw) one split.
 
@@ -53,15 +54,15 @@ def build_data(
         progress: told what is done, how far it is and how much there is.
         cache: folder for decoded data that do not fit the budget; None = refuse them.
         warn: told of a cache that was damaged and is made anew.
+        tell: told of data that are mapped from the cache, before they are decoded or checked.
 
     Raises:
         DataError: the data cannot be read, or fit neither the budget nor the cache's disk.
     """
     source = BUILDERS[config.kind](config, split)
     if cache is not None and budget_bytes is not None and source.nbytes > budget_bytes:
-        return load_cached(source, cache, progress, warn)
-    advice = f"set runtime.data_cache to a folder for decoded data, {source.advice}"
-    check_budget(source.what, source.nbytes, budget_bytes, advice)
+        return load_cached(source, cache, progress, warn, tell)
+    check_budget(source.what, source.nbytes, budget_bytes, source.advice)
     return load(source, progress)
 
 

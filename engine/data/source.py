@@ -83,8 +83,9 @@ def source_of(listing: Listing) -> Source:
     """Read the sizes of all images of a listing; masks have to be there.
 
     Raises:
-        DataError: a file is missing, or an image's header cannot be read.
+        DataError: the listing has a problem, a file is missing, or an image's header cannot be read.
     """
+    listing.require_sound()
     pairs, rule, scale = listing.pairs, listing.rule, listing.scale
     require_files(pairs, listing.remedy)
     sizes = [scaled_size(read_size(pair.image), scale) for pair in pairs]

@@ -74,14 +74,14 @@ def list_split(config: VocData, split: str) -> Listing:
     looked at.
 
     Raises:
-        DataError: root, list or folder missing, or a line that is neither, or an image listed twice.
+        DataError: root, list or folder missing. A line that is neither, or an image that is listed twice, is among
+            the listing's problems.
     """
     root = _root(config)
     key, relative = ("train_list", config.train_list) if split == "train" else ("val_list", config.val_list)
     path = below_root(root, f"data.{key}", relative)
     masks = ("masks", config.masks) if split == "train" else ("val_masks", config.val_masks)
-    pairs = [_pair(line, f"{path} line {number}", root, masks) for number, line in _lines(path, key)]
-    _refuse_repeats(pairs, path)
+    pairs, problems = _pairs(path, key, root, masks)
     if any(pair.mask.parent == root / masks[1] for pair in pairs):
         require_folder(below_root(root, f"data.{masks[0]}", masks[1]), f"set data.{masks[0]} to what is there")
     limit = config.max_train if split == "train" else config.max_val
@@ -93,6 +93,7 @@ def list_split(config: VocData, split: str) -> Listing:
         scale=config.scale,
         remedy=f"a palette PNG of class indices, or set data.{masks[0]} or data.{key}",
         extra=(path,),
+        problems=problems,
     )
 
 
@@ -124,6 +125,24 @@ def _lines(path: Path, key: str) -> list[tuple[int, str]]:
     return lines
 
 
+def _pairs(path: Path, key: str, root: Path, masks: tuple[str, str]) -> tuple[list[Pair], tuple[str, ...]]:
+    """Pairs of all lines of a list that are right, each image once, and a sentence for each line that is wrong."""
+    pairs: dict[str, tuple[int, Pair]] = {}
+    problems = []
+    for number, line in _lines(path, key):
+        try:
+            pair = _pair(line, f"{path} line {number}", root, masks)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        first, _ = pairs.setdefault(pair.name, (number, pair))
+        if first != number:
+            problems.append(
+                f"{path} names {pair.name} twice (lines {first} and {number}): leave each image there once."
+            )
+    return [pair for _, pair in pairs.values()], tuple(dict.fromkeys(problems))
+
+
 def _pair(line: str, where: str, root: Path, masks: tuple[str, str]) -> Pair:
     parts = line.split()
     if len(parts) == 1 and "/" not in line:
@@ -133,11 +152,3 @@ def _pair(line: str, where: str, root: Path, masks: tuple[str, str]) -> Pair:
         image, mask = (below_root(root, where, part.lstrip("/")) for part in parts)
         return Pair(image.stem, image, mask)
     raise DataError(f"{where} is {line!r}: write the name of an image, or the paths of image and mask below data.root.")
-
-
-def _refuse_repeats(pairs: list[Pair], path: Path) -> None:
-    seen: set[str] = set()
-    for pair in pairs:
-        if pair.name in seen:
-            raise DataError(f"{path} names {pair.name} twice: leave each image there once.")
-        seen.add(pair.name)

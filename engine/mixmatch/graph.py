@@ -64,10 +64,11 @@ def build_match_graph(
 
     Args:
         labels: int64 (N,), class of each node, any values.
-        strategy: ``graph`` (the paper's class-wise connected graph), ``random`` (independent random triplets, the
-            paper's ablation), ``semi_hard`` (of eight rejective edges that ``graph`` might draw, the shortest that is
-            longer than the attractive one; if none is, the longest) or ``balanced`` (rejective edges go to every
-            other class equally often). All but ``random`` have the attractive edges of ``graph``.
+        strategy: ``graph`` (the paper's class-wise connected graph), ``random`` (independent random triplets, our
+            reading of the paper's ablation: there some nodes are never used, here each is an anchor once),
+            ``semi_hard`` (of eight rejective edges that ``graph`` might draw, the shortest that is longer than the
+            attractive one; if none is, the longest) or ``balanced`` (rejective edges go to every other class equally
+            often). All but ``random`` have the attractive edges of ``graph``.
         generator: source of randomness, on the device of ``labels``.
         embeddings: float (N, D), not normalised; ``semi_hard`` alone reads them, and takes no gradient from them.
 

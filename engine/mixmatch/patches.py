@@ -6,7 +6,7 @@ Shapes: B images, H and W their sides in pixels, K candidates per image, P patch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -55,6 +55,10 @@ class Patches:
     def __len__(self) -> int:
         return len(self.image)
 
+    def part(self, rows: slice | Tensor) -> Patches:
+        """Some of them; what the sampling of all came to is left out."""
+        return Patches(self.image[rows], self.cy[rows], self.cx[rows], self.size[rows], self.label[rows])
+
 
 def join(parts: list[Patches], images: int) -> Patches:
     """Patches of several batches of ``images`` images each, as if they were one batch."""
@@ -69,7 +73,7 @@ def join(parts: list[Patches], images: int) -> Patches:
         padding=torch.cat([part.padding for part in parts]),
         overlap_rejections=torch.stack([part.overlap_rejections for part in parts]).sum(),
         topped_up=torch.stack([part.topped_up for part in parts]).sum(),
-        purity=torch.cat([part.purity for part in parts]),
+        purity=torch.cat([part.purity.expand(len(part)) for part in parts]),
     )
 
 
@@ -109,6 +113,7 @@ def sample_patches(
     reference_compat: bool = False,
     centres: str = "uniform",
     candidates: str = "order",
+    purity: bool = True,
 ) -> Patches:
     """Draw ``per_image`` patches from every image that has a labelled pixel.
 
@@ -137,6 +142,7 @@ def sample_patches(
         candidates: ``order``, as published and as they were drawn, or ``pure``, the release's unused switch
             ``by_ovlp``: those whose window has the largest share of its centre's class first. Background patches
             are then the purest of five times as many.
+        purity: measure the patches' ``purity``, for which points all over every window are read.
 
     Raises:
         ValueError: unknown centres or candidates; sizes, counts or shares out of range.
@@ -167,7 +173,11 @@ def sample_patches(
             back = _Candidates(back.cy, back.cx, back.size, torch.zeros_like(back.label))
         parts.append(back.take(_purest_first(label_maps, back)[:, :quota]) if pure else back)
     usable = everything.rows.any(dim=1)
-    return _collect(parts, usable, label_maps, (rejected * usable).sum(), (topped * usable).sum())
+    drawn = _collect(parts, usable, label_maps.shape[1:], (rejected * usable).sum(), (topped * usable).sum())
+    if not purity:
+        return drawn
+    windows = drawn.cy, drawn.cx, drawn.size, drawn.label
+    return replace(drawn, purity=class_share(label_maps, drawn.image, *windows))
 
 
 def _even_sides(size: tuple[int, int]) -> tuple[int, int]:
@@ -192,18 +202,20 @@ def _pools(label_maps: Tensor, background: int | None, ignore_index: int) -> tup
     """Labelled pixels, those of the background and the others."""
 
     def labelled(labels: Tensor) -> Tensor:
-        return labels != ignore_index
-
-    def behind(labels: Tensor) -> Tensor:
-        return (labels == background) & labelled(labels)
-
-    def before(labels: Tensor) -> Tensor:
-        return (labels != background) & labelled(labels)
+        return ~_equals(labels, ignore_index)
 
     rows = label_maps.shape[2] - _row_counts(_equals(label_maps, ignore_index))
     if background is None or background == ignore_index:
-        return _Pool(labelled, rows), _Pool(behind, torch.zeros_like(rows)), _Pool(labelled, rows)
-    rows_behind = _row_counts(_equals(label_maps, background))
+        nothing = _Pool(lambda labels: torch.zeros_like(labels, dtype=torch.bool), torch.zeros_like(rows))
+        return _Pool(labelled, rows), nothing, _Pool(labelled, rows)
+
+    def behind(labels: Tensor) -> Tensor:
+        return _equals(labels, background)
+
+    def before(labels: Tensor) -> Tensor:
+        return ~(_equals(labels, background) | _equals(labels, ignore_index))
+
+    rows_behind = _row_counts(behind(label_maps))
     return _Pool(labelled, rows), _Pool(behind, rows_behind), _Pool(before, rows - rows_behind)
 
 
@@ -256,11 +268,22 @@ def _uniform_pixels(
     pick = torch.minimum((uniform * total).long(), (total - 1).clamp(min=0))
     cy = torch.searchsorted(up_to_row, pick, right=True).clamp(max=label_maps.shape[1] - 1)
     within = pick - (up_to_row.gather(1, cy) - per_row.gather(1, cy))
-    image = torch.arange(len(label_maps), device=label_maps.device)[:, None]
-    lines = label_maps[image, cy]
-    along = torch.where(empty[:, :, None], fallback.member(lines), pool.member(lines)).cumsum(dim=2)
-    cx = torch.searchsorted(along, within[:, :, None], right=True).squeeze(2).clamp(max=label_maps.shape[2] - 1)
+    batch, height, width = label_maps.shape
+    image = torch.arange(batch, device=label_maps.device)[:, None]
+    lines = label_maps.flatten(0, 1).index_select(0, (image * height + cy).flatten()).view(batch, -1, width)
+    # A running count of a line fits 16 bits, as a rule, and takes a third of the time then.
+    count = torch.int16 if width < 2**15 else torch.int64
+    along = _members(pool, fallback, empty, lines).cumsum(dim=2, dtype=count)
+    cx = torch.searchsorted(along, within[:, :, None].to(count), right=True).squeeze(2).clamp(max=width - 1)
     return cy, cx
+
+
+def _members(pool: _Pool, fallback: _Pool, empty: Tensor, lines: Tensor) -> Tensor:
+    """Which pixels of lines (B, K, W) belong to the pool, or to ``fallback`` in images where it is ``empty`` (B, 1)."""
+    own = pool.member(lines)
+    if host.on_host(lines) and not empty.any():
+        return own
+    return torch.where(empty[:, :, None], fallback.member(lines), own)
 
 
 def _balanced_pixels(
@@ -269,10 +292,15 @@ def _balanced_pixels(
     """The same, but every class of the pool is as likely as any other: a pixel weighs 1 / pixels of its class."""
     batch, height, width = label_maps.shape
     image = torch.arange(batch, device=label_maps.device)
-    flat = label_maps.flatten(1).long() + image[:, None] * LABELS
-    counts = torch.bincount(flat.flatten(), minlength=batch * LABELS).view(batch, LABELS)
-    labels = torch.arange(LABELS, device=label_maps.device).expand(batch, LABELS)
-    allowed = torch.where(empty, fallback.member(labels), pool.member(labels)) & (counts > 0)
+    flat = label_maps.flatten(1).long()
+    kinds = LABELS
+    if label_maps.dtype != torch.uint8:
+        # A void label may be no byte: it is counted behind the others, and never drawn.
+        flat, kinds = torch.where((flat >= 0) & (flat < LABELS), flat, LABELS), LABELS + 1
+    flat = flat + image[:, None] * kinds
+    counts = torch.bincount(flat.flatten(), minlength=batch * kinds).view(batch, kinds)
+    labels = torch.arange(kinds, device=label_maps.device).expand(batch, kinds)
+    allowed = torch.where(empty, fallback.member(labels), pool.member(labels)) & (counts > 0) & (labels < LABELS)
     weight = torch.where(allowed, 1.0 / counts.clamp(min=1).double(), 0.0).flatten()
     along = weight[flat].view(batch, height, width).cumsum(dim=2)
     up_to_row = along[:, :, -1].cumsum(dim=1)
@@ -372,10 +400,12 @@ def _cells(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return inside.double(), (stop - start).double()
 
 
-def _collect(parts: list[_Candidates], usable: Tensor, label_maps: Tensor, rejected: Tensor, topped: Tensor) -> Patches:
+def _collect(
+    parts: list[_Candidates], usable: Tensor, bounds: Sequence[int], rejected: Tensor, topped: Tensor
+) -> Patches:
     image = usable.nonzero()
     joined = _Candidates(*(torch.cat(kind, dim=1)[image[:, 0]] for kind in zip(*(p.all() for p in parts), strict=True)))
-    y0, y1, x0, x1 = _window(joined, label_maps.shape[1:])
+    y0, y1, x0, x1 = _window(joined, bounds)
     outside = 1 - ((y1 - y0) * (x1 - x0)).float() / joined.size.float().square()
     return Patches(
         image.expand_as(joined.cy).flatten(),
@@ -386,7 +416,6 @@ def _collect(parts: list[_Candidates], usable: Tensor, label_maps: Tensor, rejec
         outside.flatten(),
         rejected,
         topped,
-        class_share(label_maps, image, *joined.all()).flatten(),
     )
 
 
@@ -411,7 +440,8 @@ def crop_patches(images: Tensor, patches: Patches, output_size: int = 128, fill:
     if host.on_host(images) and not images.requires_grad:
         shape = (len(patches), images.shape[1], output_size, output_size)
         result = torch.empty(shape, dtype=torch.promote_types(dtype, torch.float32))
-        return cut_windows(images, patches, result, fill).to(dtype)
+        outside = torch.full((images.shape[1],), fill, dtype=result.dtype)
+        return cut_windows(images, patches, result, outside).to(dtype)
     return _crop_on_device(images, patches, output_size, fill, dtype)
 
 

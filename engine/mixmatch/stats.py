@@ -1,7 +1,12 @@
-"""What the graph-sampling panel shows: statistics of one match graph, taken at the logging interval only."""
+"""What the graph-sampling panel shows: statistics of match graphs, taken at the logging interval only.
+
+Each graph is counted by itself; what is told of several, or of those of all processes, comes from sums of these counts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,98 +17,212 @@ from engine.mixmatch.loss import normalise, triplet_distances
 from engine.mixmatch.patches import Patches
 
 BINS = 16
-LARGEST_DISTANCE = 4.0
-"""Squared distance of opposite unit vectors."""
+FARTHEST, FARTHEST_POSITIVE = 4.0, 2.0
+"""Squared distance of opposite unit vectors, and of unit vectors without negative numbers, as a ReLU gives them."""
+_FINE = 2 * BINS
+"""Bins of [0, FARTHEST] while graphs are counted: as wide as those of [0, FARTHEST_POSITIVE] that are told."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What is counted of one match graph or several, in this process or all; float64 tensors on the graphs' device.
+
+    ``sums`` of several graphs are added, of ``largest`` the larger counts. Nothing in here was waited for.
+    """
+
+    sums: dict[str, Tensor]
+    largest: dict[str, Tensor]
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            {name: value + other.sums[name] for name, value in self.sums.items()},
+            {name: torch.maximum(value, other.largest[name]) for name, value in self.largest.items()},
+        )
+
+    def __or__(self, other: Tally) -> Tally:
+        """Both of them, which count different things."""
+        return Tally(self.sums | other.sums, self.largest | other.largest)
+
+    def blank(self) -> Tally:
+        """The tally of no graph."""
+        return Tally(
+            {name: torch.zeros_like(value) for name, value in self.sums.items()},
+            {name: torch.full_like(value, -torch.inf) for name, value in self.largest.items()},
+        )
+
+    def changed(self, sums: Callable[[Tensor], Tensor], largest: Callable[[Tensor], Tensor]) -> Tally:
+        """Each part, joined to one tensor, through a function: one message, or one wait, for all of it."""
+        return Tally(_through(self.sums, sums), _through(self.largest, largest))
+
+
+def _through(parts: dict[str, Tensor], function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    joined = function(torch.cat([part.flatten() for part in parts.values()]))
+    pieces = joined.split([part.numel() for part in parts.values()])
+    return {name: piece.view(part.shape) for (name, part), piece in zip(parts.items(), pieces, strict=True)}
 
 
 @torch.no_grad()
-def graph_statistics(
-    labels: Tensor, graph: MatchGraph, embeddings: Tensor, margin: float, patches: Patches, num_classes: int
-) -> dict[str, Any]:
-    """Values of a ``graph`` event (docs/events.md), ready for JSON.
+def tally_graph(labels: Tensor, graph: MatchGraph, embeddings: Tensor, margin: float, num_classes: int) -> Tally:
+    """Nodes, edges and distances of one graph.
 
     Args:
         labels: int64 (N,), class of each node, below ``num_classes``.
         graph: its triplets.
         embeddings: float (N, D), not normalised.
         margin: alpha of the loss.
-        patches: the nodes' windows.
         num_classes: classes of the data set.
     """
-    return {
-        **_structure(labels, graph, num_classes),
-        **_distances(graph, embeddings, margin),
-        **_windows(patches),
-    }
+    return _structure(labels, graph, num_classes) | _distances(graph, embeddings, margin)
 
 
-def _structure(labels: Tensor, graph: MatchGraph, num_classes: int) -> dict[str, Any]:
-    n = len(labels)
+def graph_statistics(
+    labels: Tensor, graph: MatchGraph, embeddings: Tensor, margin: float, patches: Patches, num_classes: int
+) -> dict[str, Any]:
+    """``told`` of one graph, whose nodes are ``patches``; the other arguments are those of ``tally_graph``."""
+    return told(tally_graph(labels, graph, embeddings, margin, num_classes) | tally_windows(patches))
+
+
+def told(tally: Tally) -> dict[str, Any]:
+    """Values of a ``graph`` event (docs/events.md) but ``starved`` and ``empty_graphs``, ready for JSON.
+
+    Args:
+        tally: of graphs and of the windows of their nodes.
+    """
+    values = tally.changed(lambda sums: sums.cpu(), lambda largest: largest.cpu())
+    return {**_told_structure(values), **_told_distances(values), **_told_windows(values)}
+
+
+def _structure(labels: Tensor, graph: MatchGraph, num_classes: int) -> Tally:
     per_class = torch.bincount(labels, minlength=num_classes)
     tied = graph.positive != graph.anchor
-    degree = torch.zeros(n, dtype=torch.int64, device=labels.device)
+    degree = torch.zeros(len(labels) + 1, dtype=torch.int64, device=labels.device)  # one more: it has a largest always
     ends = [graph.anchor[tied], graph.positive[tied]]
     ends += [graph.anchor[graph.has_negative], graph.negative[graph.has_negative]]
     for end in ends:
         degree.scatter_add_(0, end, torch.ones_like(end))
-    return {
-        "nodes": n,
-        "attractive_edges": int(tied.sum()),
-        "rejective_edges": int(graph.has_negative.sum()),
-        "classes_present": int((per_class > 0).sum()),
-        "nodes_per_class": {str(c): k for c, k in enumerate(per_class.tolist()) if k},
-        "components_per_class": {str(c): k for c, k in graph.components(labels).items()},
-        "singletons": int((per_class == 1).sum()),
-        "no_negative": int((~graph.has_negative).sum()),
-        "degree_mean": round(float(degree.double().mean()), 3) if n else 0.0,
-        "degree_max": int(degree.max()) if n else 0,
+    components = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
+    for c, k in graph.components(labels).items():
+        components[c] = k
+    sums = {
+        "graphs": torch.ones((), device=labels.device),
+        "nodes": per_class.sum(),
+        "attractive_edges": tied.sum(),
+        "rejective_edges": graph.has_negative.sum(),
+        "nodes_per_class": per_class,
+        "singletons": (per_class == 1).sum(),
+        "no_negative": (~graph.has_negative).sum(),
+        "degree": degree.sum(),
         "class_pairs": _class_pairs(labels, graph, num_classes),
     }
+    return _tally(sums, {"degree": degree.max(), "components": components})
 
 
-def _class_pairs(labels: Tensor, graph: MatchGraph, num_classes: int) -> list[list[int]]:
-    """Rejective edges by unordered pair of classes: [[smaller class, larger class, edges], ...]."""
+def _tally(sums: dict[str, Tensor], largest: dict[str, Tensor]) -> Tally:
+    both = ({name: value.double() for name, value in part.items()} for part in (sums, largest))
+    return Tally(*both)
+
+
+def _class_pairs(labels: Tensor, graph: MatchGraph, num_classes: int) -> Tensor:
+    """Rejective edges by pair of classes, the smaller one first: int64 (K, K)."""
     here = labels[graph.anchor[graph.has_negative]]
     there = labels[graph.negative[graph.has_negative]]
     key = torch.minimum(here, there) * num_classes + torch.maximum(here, there)
-    counts = torch.bincount(key, minlength=num_classes * num_classes)
-    return [[k // num_classes, k % num_classes, int(counts[k])] for k in torch.nonzero(counts).flatten().tolist()]
+    return torch.bincount(key, minlength=num_classes * num_classes).view(num_classes, num_classes)
 
 
-def _distances(graph: MatchGraph, embeddings: Tensor, margin: float) -> dict[str, Any]:
-    if len(graph) == 0:
-        empty = [0] * BINS
-        nothing = dict.fromkeys(("active_triplets", "d_pos_mean", "d_neg_mean"))
-        return {**nothing, "d_pos_hist": empty, "d_neg_hist": empty}
-    positive, negative = triplet_distances(normalise(embeddings.float()), graph)
+def _told_structure(values: Tally) -> dict[str, Any]:
+    sums, largest = values.sums, values.largest
+    counted = ("graphs", "nodes", "attractive_edges", "rejective_edges", "singletons", "no_negative")
+    per_class = sums["nodes_per_class"].long().tolist()
+    pairs = sums["class_pairs"].long()
+    nodes = int(sums["nodes"])
     return {
-        "active_triplets": round(float((positive - negative + margin > 0).double().mean()), 4),
-        "d_pos_mean": round(float(positive.mean()), 5),
-        "d_neg_mean": round(float(negative.mean()), 5),
-        "d_pos_hist": _histogram(positive),
-        "d_neg_hist": _histogram(negative),
+        **{name: int(sums[name]) for name in counted},
+        "classes_present": sum(k > 0 for k in per_class),
+        "nodes_per_class": {str(c): k for c, k in enumerate(per_class) if k},
+        "components_per_class": {str(c): int(k) for c, k in enumerate(largest["components"].tolist()) if k > 0},
+        "degree_mean": round(float(sums["degree"]) / nodes, 3) if nodes else 0.0,
+        "degree_max": int(largest["degree"]) if nodes else 0,
+        "class_pairs": [[a, b, int(pairs[a, b])] for a, b in torch.nonzero(pairs).tolist()],
     }
 
 
-def _histogram(distances: Tensor) -> list[int]:
-    bins = (distances * (BINS / LARGEST_DISTANCE)).long().clamp_(0, BINS - 1)
-    counts: list[int] = torch.bincount(bins, minlength=BINS).tolist()
-    return counts
+def _distances(graph: MatchGraph, embeddings: Tensor, margin: float) -> Tally:
+    positive, negative = triplet_distances(normalise(embeddings.float()), graph) if len(graph) else (_NONE, _NONE)
+    positive, negative = (distances.to(embeddings.device) for distances in (positive, negative))
+    sums = {
+        "active": (positive - negative + margin > 0).sum(),
+        "d_pos": positive.double().sum(),
+        "d_neg": negative.double().sum(),
+        "d_pos_hist": _histogram(positive),
+        "d_neg_hist": _histogram(negative),
+    }
+    # What is not finite counts as negative: nothing is known of its distances.
+    below = ~(embeddings >= 0).all()
+    return _tally(sums, {"below_zero": below})
 
 
-def _windows(patches: Patches) -> dict[str, Any]:
-    counts = {"overlap_rejections": int(patches.overlap_rejections), "topped_up": int(patches.topped_up)}
-    if len(patches) == 0:
-        names = ("patch_size_mean", "patch_size_min", "patch_size_max", "padding_share", "purity_mean")
-        nothing = dict.fromkeys(names)
-        return {**nothing, **counts}
-    area = patches.size.double().square()
+_NONE = torch.empty(0)
+
+
+def _histogram(distances: Tensor) -> Tensor:
+    bins = (distances * (_FINE / FARTHEST)).long().clamp_(0, _FINE - 1)
+    return torch.bincount(bins, minlength=_FINE)
+
+
+def _told_distances(values: Tally) -> dict[str, Any]:
+    sums, nodes = values.sums, int(values.sums["nodes"])
+    positive_only = not bool(values.largest["below_zero"] > 0)
+    hists: dict[str, Any] = {"d_hist_max": FARTHEST_POSITIVE if positive_only else FARTHEST}
+    hists |= {name: _told_histogram(sums[name].long(), positive_only) for name in ("d_pos_hist", "d_neg_hist")}
+    if not nodes:
+        return {**dict.fromkeys(("active_triplets", "d_pos_mean", "d_neg_mean")), **hists}
     return {
-        "patch_size_mean": round(float(patches.size.double().mean()), 2),
-        "patch_size_min": int(patches.size.min()),
-        "patch_size_max": int(patches.size.max()),
-        "padding_share": round(float((patches.padding.double() * area).sum() / area.sum()), 4),
-        "purity_mean": round(float(patches.purity.double().mean()), 4),
+        "active_triplets": round(float(sums["active"]) / nodes, 4),
+        "d_pos_mean": round(float(sums["d_pos"]) / nodes, 5),
+        "d_neg_mean": round(float(sums["d_neg"]) / nodes, 5),
+        **hists,
+    }
+
+
+def _told_histogram(fine: Tensor, positive_only: bool) -> list[int]:
+    """``BINS`` counts over the range there can be; a distance that rounding puts beyond it falls into the last."""
+    if not positive_only:
+        return [int(count) for count in fine.view(BINS, 2).sum(dim=1).tolist()]
+    counts = fine[:BINS].clone()
+    counts[-1] += fine[BINS:].sum()
+    return [int(count) for count in counts.tolist()]
+
+
+@torch.no_grad()
+def tally_windows(patches: Patches) -> Tally:
+    """Sizes and places of the patches that are nodes."""
+    size = patches.size.double()
+    area, none = size.square(), size.new_full((1,), -torch.inf)
+    sums = {
+        "patches": torch.full((), len(patches), device=size.device),
+        "size": size.sum(),
+        "area": area.sum(),
+        "padding": (patches.padding.double() * area).sum(),
+        "purity": patches.purity.double().expand_as(size).sum(),
+        "overlap_rejections": patches.overlap_rejections,
+        "topped_up": patches.topped_up,
+    }
+    return _tally(sums, {"size": torch.cat([size, none]).max(), "smallness": torch.cat([-size, none]).max()})
+
+
+def _told_windows(values: Tally) -> dict[str, Any]:
+    sums, count = values.sums, int(values.sums["patches"])
+    counts = {name: int(sums[name]) for name in ("overlap_rejections", "topped_up")}
+    if not count:
+        names = ("patch_size_mean", "patch_size_min", "patch_size_max", "padding_share", "purity_mean")
+        return {**dict.fromkeys(names), **counts}
+    return {
+        "patch_size_mean": round(float(sums["size"]) / count, 2),
+        "patch_size_min": -int(values.largest["smallness"]),
+        "patch_size_max": int(values.largest["size"]),
+        "padding_share": round(float(sums["padding"] / sums["area"]), 4),
+        "purity_mean": round(float(sums["purity"]) / count, 4),
         **counts,
     }
 
@@ -111,25 +230,33 @@ def _windows(patches: Patches) -> dict[str, Any]:
 class StarvationCounter:
     """Remembers when each class was last among the nodes. Lives on the device; read only when asked.
 
-    Counting starts with the first update: a run that was resumed does not call classes starved for steps it did
-    not see.
+    Counting starts with the first update, or with what was recalled: a run that goes on from a checkpoint without
+    does not call classes starved for steps it did not see.
+
+    Attributes:
+        last: int64 (K,), the step of which each class last had a node; None before the first update.
     """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self._last: Tensor | None = None
+        self.last: Tensor | None = None
 
     def update(self, labels: Tensor, step: int) -> None:
-        """Note the classes of one step's nodes, int64 (N,); steps count from 1."""
-        if self._last is None:
-            self._last = torch.full((self.num_classes,), step - 1, dtype=torch.int64, device=labels.device)
-        self._last.index_fill_(0, labels, step)
+        """Note the classes of nodes of one step, int64 (N,); steps count from 1, a step may come in several parts."""
+        if self.last is None:
+            self.last = torch.full((self.num_classes,), step - 1, dtype=torch.int64, device=labels.device)
+        self.last.index_fill_(0, labels, step)
+
+    def recall(self, last: Sequence[int], device: torch.device) -> None:
+        """Go on from what ``last`` held; what belongs to other classes is left alone."""
+        if len(last) == self.num_classes:
+            self.last = torch.tensor(last, dtype=torch.int64, device=device)
 
     def starved(self, step: int, patience: int = 20) -> dict[str, int]:
         """Classes that were not sampled for at least ``patience`` steps: {class: steps since}."""
-        if self._last is None:
+        if self.last is None:
             return {}
-        since = (step - self._last).tolist()
+        since = (step - self.last).tolist()
         return {str(c): gap for c, gap in enumerate(since) if gap >= patience}
 
 

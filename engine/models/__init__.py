@@ -10,18 +10,19 @@ import torch
 
 from engine.config.schema import ModelConfig
 from engine.errors import RecipeError
-from engine.models.alexnet import alexnet, alexnet_jigsaw
+from engine.models.alexnet import alexnet, alexnet_jigsaw, alexnet_torchvision
 from engine.models.dense_heads import DenseSegmenter, aspp, fcn, fcn32
 from engine.models.heads import HypercolumnSegmenter
 from engine.models.resnet import resnet18, resnet50
 from engine.models.vgg import Backbone, tiny_vgg, vgg16
-from engine.models.weights import load_weights
+from engine.models.weights import LoadReport, load_weights
 
 BUILDERS: dict[str, Callable[[int, float, torch.Generator | None], Backbone]] = {
     "tiny_vgg": tiny_vgg,
     "vgg16": vgg16,
     "alexnet": alexnet,
     "alexnet_jigsaw": alexnet_jigsaw,
+    "alexnet_torchvision": alexnet_torchvision,
     "resnet18": resnet18,
     "resnet50": resnet50,
 }
@@ -38,12 +39,17 @@ HEADS: dict[str, Callable[[Backbone, int, ModelConfig, torch.Generator | None], 
 }
 
 
-def build_backbone(config: ModelConfig, generator: torch.Generator | None = None) -> Backbone:
+def build_backbone(
+    config: ModelConfig,
+    generator: torch.Generator | None = None,
+    tell: Callable[[LoadReport], None] | None = None,
+) -> Backbone:
     """The backbone of a recipe, with random weights or those of ``config.weights``.
 
     Args:
         config: the recipe's model section.
         generator: source of the random weights; None = torch's global generator.
+        tell: takes what became of the keys of ``config.weights``, if there are such.
 
     Raises:
         RecipeError: a backbone that cannot be dilated is to be.
@@ -54,7 +60,10 @@ def build_backbone(config: ModelConfig, generator: torch.Generator | None = None
         raise RecipeError(f"model.dilated: {config.backbone} has no dilated form; write false, or use a ResNet")
     backbone = builders[config.backbone](1 if config.input == "gray" else 3, config.width, generator)
     if config.weights:
-        load_weights(backbone, config.backbone, Path(config.weights).expanduser(), partial=config.weights_partial)
+        path = Path(config.weights).expanduser()
+        report = load_weights(backbone, config.backbone, path, partial=config.weights_partial, input=config.input)
+        if tell is not None:
+            tell(report)
     return backbone
 
 

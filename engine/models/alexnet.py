@@ -1,4 +1,4 @@
-"""AlexNet as the reference release trains it (PAPER 2.2).
+"""AlexNet as the reference release trains it (PAPER 2.2), and torchvision's, which is another network.
 
 Shapes: B batch, C channels, H and W pixels.
 """
@@ -13,6 +13,8 @@ from engine.models.vgg import Backbone, HyperLayers
 
 SHAPES = ((96, 11, 4, 5, 1), (256, 5, 1, 2, 2), (384, 3, 1, 1, 1), (384, 3, 1, 1, 2), (256, 3, 1, 1, 2))
 """Channels, kernel, stride, padding and groups of conv1 to conv5."""
+TORCHVISION_SHAPES = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
+"""Channels, kernel, stride and padding of torchvision's five convolutions."""
 SCALES = (4, 8, 16, 16, 16)
 WEIGHT_STD = 0.01
 FRACTION = 0.999
@@ -39,12 +41,16 @@ class CaffeBatchNorm(nn.Module):
         """Normalised (B, C, H, W)."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, eps=1e-5)
-        with torch.no_grad():
-            var, mean = torch.var_mean(x.detach().float(), dim=(0, 2, 3))
-            self.weight_sum.mul_(FRACTION).add_(1)
-            self.running_mean.add_((mean - self.running_mean) / self.weight_sum)
-            self.running_var.add_((var - self.running_var) / self.weight_sum)
+        if len(x):  # a match graph may have no nodes: a batch of nothing has no mean
+            self._take_in(x.detach().float())
         return F.batch_norm(x, None, None, training=True, eps=1e-5)
+
+    @torch.no_grad()
+    def _take_in(self, x: Tensor) -> None:
+        var, mean = torch.var_mean(x, dim=(0, 2, 3))
+        self.weight_sum.mul_(FRACTION).add_(1)
+        self.running_mean.add_((mean - self.running_mean) / self.weight_sum)
+        self.running_var.add_((var - self.running_var) / self.weight_sum)
 
 
 def local_response_norm(x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
@@ -92,6 +98,10 @@ class AlexNet(Backbone):
             self.norms.append(CaffeBatchNorm(outputs))
             before = outputs
 
+    def layers(self) -> list[tuple[nn.Module, ...]]:
+        """The five convolutions, each with its normalisation."""
+        return list(zip(self.convs, self.norms, strict=True))
+
     def features(self, x: Tensor) -> tuple[HyperLayers, Tensor]:
         """Every convolution's map after batch normalisation and ReLU, and pool5."""
         layers: HyperLayers = [(x, 1)]
@@ -115,3 +125,50 @@ def alexnet(in_channels: int, width: float, generator: torch.Generator | None = 
 def alexnet_jigsaw(in_channels: int, width: float, generator: torch.Generator | None = None) -> AlexNet:
     """The variant for jigsaw initialisation."""
     return AlexNet(in_channels, width, generator, jigsaw=True)
+
+
+class TorchvisionAlexNet(Backbone):
+    """Five convolutions with ReLU and three pools, without groups, batch or response normalisation; scale 32.
+
+    It computes what torchvision's ``alexnet().features`` computes (Krizhevsky 2014, arXiv 1404.5997), whose weights it
+    is meant for, and takes smaller images too: from 7 pixels a side. A patch of 128 x 128 gives 256 x 3 x 3 features.
+    """
+
+    def __init__(self, in_channels: int, width: float, generator: torch.Generator | None = None) -> None:
+        nn.Module.__init__(self)
+        channels = [max(4, round(shape[0] * width)) for shape in TORCHVISION_SHAPES]
+        self.in_channels = in_channels
+        self.feature_channels = channels[-1]
+        self.feature_scale = 32
+        self.hyper_channels = [in_channels, *channels]
+        self.hyper_scales = [1, *SCALES]
+        self.head_std: float | None = None
+        self.convs = nn.ModuleList()
+        before = in_channels
+        for outputs, (_, kernel, stride, padding) in zip(channels, TORCHVISION_SHAPES, strict=True):
+            conv = nn.Conv2d(before, outputs, kernel, stride, padding)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=generator)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+            self.convs.append(conv)
+            before = outputs
+
+    def layers(self) -> list[tuple[nn.Module, ...]]:
+        """The five convolutions."""
+        return [(conv,) for conv in self.convs]
+
+    def features(self, x: Tensor) -> tuple[HyperLayers, Tensor]:
+        """Every convolution's map after ReLU, and pool5."""
+        layers: HyperLayers = [(x, 1)]
+        for number, conv in enumerate(self.convs):
+            x = F.relu(conv(x))
+            layers.append((x, SCALES[number]))
+            if number in (0, 1, 4):
+                # A map smaller than the window is pooled whole.
+                x = F.max_pool2d(x, [min(3, side) for side in x.shape[2:]], 2)
+        return layers, x
+
+
+def alexnet_torchvision(in_channels: int, width: float, generator: torch.Generator | None = None) -> TorchvisionAlexNet:
+    """torchvision's network, to start from its ImageNet weights."""
+    return TorchvisionAlexNet(in_channels, width, generator)

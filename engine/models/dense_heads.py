@@ -16,6 +16,7 @@ from engine.models.alexnet import CaffeBatchNorm
 from engine.models.vgg import Backbone
 
 ATROUS_RATES = (6, 12, 18)
+"""For maps of scale 16 or more; at scale 8, where cells are half as far apart, twice that (Chen et al. 2017)."""
 FC_STD, FC_BIAS = 0.005, 0.1
 
 
@@ -42,8 +43,10 @@ def upsample(maps: Tensor, height: int, width: int, *, align_corners: bool = Fal
 
     The library's own has no deterministic backward pass on CUDA.
     """
-    rows = _weights(maps.shape[2], height, align_corners).to(maps)
-    columns = _weights(maps.shape[3], width, align_corners).to(maps)
+    # What torch.export makes stands for a value and is none: it must not be kept.
+    weights = _weights.__wrapped__ if torch.compiler.is_compiling() else _weights
+    rows = weights(maps.shape[2], height, align_corners).to(maps)
+    columns = weights(maps.shape[3], width, align_corners).to(maps)
     return rows @ maps @ columns.T
 
 
@@ -116,11 +119,18 @@ class FcnHead(nn.Module):
 class AsppHead(nn.Module):
     """Atrous spatial pyramid: 1x1, three dilated 3x3 and the image's mean, joined, then scores (Chen et al. 2017)."""
 
-    def __init__(self, inputs: int, classes: int, config: ModelConfig, generator: torch.Generator | None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        config: ModelConfig,
+        generator: torch.Generator | None,
+    ) -> None:
         super().__init__()
-        width = config.head_channels
+        inputs, width = backbone.feature_channels, config.head_channels
+        spread = 2 if backbone.feature_scale <= 8 else 1
         self.branches = nn.ModuleList([_block(inputs, width, 1, 1, generator)])
-        self.branches.extend(_block(inputs, width, 3, rate, generator) for rate in ATROUS_RATES)
+        self.branches.extend(_block(inputs, width, 3, spread * rate, generator) for rate in ATROUS_RATES)
         # Without batch normalisation: one value per image and channel is too little to normalise by.
         self.mean = nn.Conv2d(inputs, width, 1)
         nn.init.kaiming_normal_(self.mean.weight, nonlinearity="relu", generator=generator)
@@ -171,5 +181,5 @@ def aspp(
     backbone: Backbone, classes: int, config: ModelConfig, generator: torch.Generator | None = None
 ) -> DenseSegmenter:
     """A head with a wide view, for dilated backbones."""
-    head = AsppHead(backbone.feature_channels, classes, config, generator)
+    head = AsppHead(backbone, classes, config, generator)
     return DenseSegmenter(backbone, classes, head, align_corners=False)

@@ -1,21 +1,27 @@
-"""Taking a trained network elsewhere: the backbone as safetensors with a card, the segmenter by torch.export."""
+"""Taking a trained network elsewhere: the backbone as safetensors, the segmenter by torch.export, each with a card."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from pydantic import ValidationError
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.checkpoint import final_checkpoint, load_module, read_meta
-from engine.config.schema import Recipe
-from engine.data.pipeline import GRAY_MEAN, IMAGENET_MEAN, IMAGENET_STD
-from engine.errors import CheckpointError
-from engine.models import build_backbone, build_head
+from engine.config.schema import ModelConfig, Recipe, stored_recipe
+from engine.errors import CheckpointError, RecipeError
+from engine.files import write_file
+from engine.models import Segmenter, build_backbone, build_head
+from engine.models.heads import HypercolumnSegmenter
+from engine.models.inputs import input_card
 from engine.models.weights import load_backbone
 
 STAGES = ("segment", "match", "proxy")
@@ -32,14 +38,18 @@ def export_backbone(run_dir: Path, out: Path) -> dict[str, Any]:
     """
     stage, folder = _last_stage(run_dir)
     meta = read_meta(folder)
-    recipe = Recipe.model_validate(meta["recipe"])
+    recipe = _recipe_of(folder, meta)
     # What a run started from is of no account: the stage's own weights are read.
     config = recipe.model.model_copy(update={"weights": ""})
     backbone = build_backbone(config)
     load_backbone(backbone, folder / "model.safetensors")
-    save_file({name: value.contiguous() for name, value in backbone.state_dict().items()}, out)
-    card = {
-        "format": "mmtui backbone, schema 1",
+    tensors = {name: value.contiguous() for name, value in backbone.state_dict().items()}
+    content = save(tensors, {"input": config.input})
+    return _write(out, content, {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config)})
+
+
+def _card(run_dir: Path, stage: str, meta: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+    return {
         "backbone": config.backbone,
         "width": config.width,
         "dilated": config.dilated,
@@ -49,54 +59,88 @@ def export_backbone(run_dir: Path, out: Path) -> dict[str, Any]:
         "recipe": meta["recipe"],
         "torch": meta.get("torch"),
         "run": str(run_dir),
-        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
     }
-    Path(f"{out}.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+def _write(out: Path, content: bytes | memoryview, card: dict[str, Any]) -> dict[str, Any]:
+    """Write a file, whole or not at all, and its card; returns the card with the file's SHA-256."""
+    card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
+    for path, part in ((out, content), (Path(f"{out}.json"), json.dumps(card, indent=1).encode() + b"\n")):
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            write_file(beside, part)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     return card
 
 
-def input_card(colour: str) -> dict[str, Any]:
-    """How pixels 0..255 become network input."""
-    if colour == "gray":
-        return {"channels": "mean of R, G, B", "scale": 1 / 255, "mean": [GRAY_MEAN], "std": [1.0]}
-    return {"channels": "RGB", "scale": 1 / 255, "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+def export_segmenter(run_dir: Path, out: Path, side: int = 256) -> dict[str, Any]:
+    """Write the segmentation network as a ``torch.export`` program and its card to ``out`` + ``.json``.
 
+    The program takes (B, C, side, side), any B >= 1, and gives scores (B, K, side, side).
 
-def export_segmenter(run_dir: Path, out: Path, side: int = 256) -> None:
-    """Write the segmentation network as a ``torch.export`` program: (1, C, side, side) to scores (1, K, side, side).
+    Returns:
+        The card: as that of a backbone, with head and side.
 
     Raises:
         CheckpointError: the run has not finished its segment stage.
+        RecipeError: the network cannot compute an input of this side.
     """
     folder = final_checkpoint(run_dir, "segment")
     if folder is None:
         raise CheckpointError(f"{run_dir} has no finished segment stage: there is no segmenter to export yet")
     meta = read_meta(folder)
-    recipe = Recipe.model_validate(meta["recipe"])
+    recipe = _recipe_of(folder, meta)
     config = recipe.model.model_copy(update={"weights": ""})
     model = build_head(build_backbone(config), len(meta["classes"]), config)
     load_module(folder, model)
-    example = torch.zeros(1, 1 if config.input == "gray" else 3, side, side)
-    program = torch.export.export(_Scores(model).eval(), (example,))
-    torch.export.save(program, out)
+    buffer = io.BytesIO()
+    torch.export.save(traced(model.eval(), 1 if config.input == "gray" else 3, side), buffer)
+    card = {**_card(run_dir, "segment", meta, config), "head": config.head, "side": side}
+    return _write(out, buffer.getbuffer(), {"format": "mmtui segmenter, schema 1", **card})
+
+
+def traced(model: Segmenter, channels: int, side: int) -> torch.export.ExportedProgram:
+    """The network as a program for images of one side, any number of them.
+
+    Raises:
+        RecipeError: the network cannot compute an input of this side.
+    """
+    # Of one image torch.export would conclude that there always is one.
+    example = torch.zeros(2, channels, side, side)
+    scores = _Scores(model).eval()
+    try:
+        with torch.no_grad():
+            scores(example[:1])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"--side {side}: the network cannot compute such an image ({reason}); write more") from None
+    return torch.export.export(scores, (example,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
 
 
 class _Scores(nn.Module):
     """Scores of every pixel, as one traceable function."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        if not getattr(self.model, "sparse", False):
-            dense: Tensor = self.model(x)
-            return dense
-        batch, _, height, width = x.shape
-        ys = torch.arange(height).repeat_interleave(width).expand(batch, -1)
-        xs = torch.arange(width).repeat(height).expand(batch, -1)
-        scores: Tensor = self.model(x, ys, xs)
-        return scores.transpose(1, 2).reshape(batch, -1, height, width)
+        scores: Tensor = self.model.dense_scores(x) if isinstance(self.model, HypercolumnSegmenter) else self.model(x)
+        return scores
+
+
+def _recipe_of(folder: Path, meta: Mapping[str, Any]) -> Recipe:
+    """The recipe that a checkpoint was made with.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return stored_recipe(meta["recipe"])
+    except (KeyError, ValidationError):
+        raise CheckpointError(f"{folder} holds no recipe that this version can read: export it with its own") from None
 
 
 def _last_stage(run_dir: Path) -> tuple[str, Path]:

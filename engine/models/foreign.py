@@ -1,4 +1,4 @@
-"""Weights from elsewhere, renamed to ours: torchvision, common self-supervised ResNets, the reference's Caffe models.
+"""State dicts from elsewhere, renamed to ours: torchvision, common self-supervised ResNets.
 
 Every function takes tensors by their foreign names and gives them by ours; what has no place in a backbone is listed.
 """
@@ -12,26 +12,55 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from engine.models.caffemodel import Layer
 from engine.models.vgg import VGG16_STAGES
 
 WRAPPERS = (
-    "module.encoder_q.",
-    "module.base_encoder.",
+    "encoder_q.0.",
     "encoder_q.",
     "base_encoder.",
-    "module.backbone.",
+    "online_encoder.",
     "backbone.",
     "student.",
     "teacher.",
     "module.",
     "encoder.",
+    "net.",
 )
-"""Prefixes that MoCo, DenseCL, DINO and their like put before a ResNet's names; removed again and again."""
+"""Prefixes that MoCo, DenseCL, BYOL, DINO and their like put before a ResNet's names; removed again and again."""
+SECONDS = (
+    "encoder_k.",
+    "momentum_encoder.",
+    "target_encoder.",
+    "momentum_backbone.",
+    "backbone_momentum.",
+)
+"""Prefixes of the second network that such a checkpoint carries: an average of the trained one, which is left out."""
 CONTAINERS = ("state_dict", "model", "teacher", "student", "model_state_dict")
 """Keys under which a training checkpoint keeps its tensors."""
-HEADS = ("fc.", "classifier.", "head.", "heads.", "queue", "predictor.", "projector.", "neck.", "projection_head.")
+HEADS = (
+    "fc.",
+    "classifier.",
+    "head.",
+    "heads.",
+    "queue",
+    "neck.",
+    "encoder_q.1.",
+    "predictor.",
+    "online_predictor.",
+    "prediction_head.",
+    "projector.",
+    "projector_k.",
+    "momentum_projector.",
+    "projection_head.",
+    "projection_head_momentum.",
+    "prototypes.",
+)
+"""Prefixes of what stands on a backbone, and of queues of keys."""
 BN_PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+class ForeignError(ValueError):
+    """A file that cannot be taken; the text goes on after "FILE holds "."""
 
 
 @dataclass
@@ -40,7 +69,7 @@ class Renamed:
 
     Attributes:
         tensors: what fills the backbone.
-        left_out: foreign names that belong to no backbone: classifiers, projection heads, queues.
+        left_out: foreign names that belong to no backbone: classifiers, projection heads, queues, averaged networks.
         notes: what was changed on the way, in words.
     """
 
@@ -56,41 +85,73 @@ def rename(tensors: Mapping[str, Tensor], backbone: str, ours: Sequence[str]) ->
         tensors: as stored.
         backbone: our name of the network, as in ``model.backbone``.
         ours: the network's own names; a file that has them already is taken as it is.
+
+    Raises:
+        ForeignError: two tensors differ and have the same name without their prefixes, or it is another AlexNet.
     """
-    plain = {_unwrapped(name): value for name, value in tensors.items()}
-    own = {name.removeprefix("backbone."): value for name, value in tensors.items()}
-    if len(own.keys() & set(ours)) > len(plain.keys() & set(ours)) // 2 and own.keys() & set(ours):
-        found = Renamed()
-        with_prefix = any(name.startswith("backbone.") for name in tensors)
-        for name, value in tensors.items():
-            if (with_prefix and not name.startswith("backbone.")) or name.removeprefix("backbone.").startswith(HEADS):
-                found.left_out.append(name)
-            else:
-                found.tensors[name.removeprefix("backbone.")] = value
-        return found
-    if backbone == "vgg16" and "features.0.weight" in plain:
-        return _vgg(plain)
-    if backbone.startswith("alexnet") and "features.0.weight" in plain:
-        return _alexnet(plain)
-    return _straight(plain)
-
-
-def _unwrapped(name: str) -> str:
-    while True:
-        prefix = next((prefix for prefix in WRAPPERS if name.startswith(prefix)), None)
-        if prefix is None:
-            return name
-        name = name.removeprefix(prefix)
-
-
-def _straight(tensors: Mapping[str, Tensor]) -> Renamed:
-    """ResNets: our names are torchvision's."""
+    names, left_out, notes = _plain_names(tensors)
+    known = set(ours)
+    own = known & {name.removeprefix("backbone.") for name in tensors}
+    if own and len(own) > len(known & names.keys()) // 2:
+        return _own(tensors)
+    plain = {name: _only(tensors, stored) for name, stored in names.items()}
     found = Renamed()
+    if backbone == "vgg16" and "features.0.weight" in plain:
+        found = _vgg(plain)
+    elif backbone == "alexnet_torchvision" and "features.0.weight" in plain:
+        found = _alexnet(plain)
+    elif backbone.startswith("alexnet") and "features.0.weight" in plain:
+        raise ForeignError("torchvision's AlexNet: set model.backbone=alexnet_torchvision")
+    else:
+        # ResNets: our names are torchvision's.
+        found.tensors = plain
+    repeated = [name for stored in names.values() for name in stored[1:]]
+    return Renamed(found.tensors, [*left_out, *found.left_out, *repeated], [*notes, *found.notes])
+
+
+def _plain_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, list[str]], list[str], list[str]]:
+    """Stored names by what is left of them without prefixes; names of what is no backbone; notes on these."""
+    seconds: tuple[str, ...] = SECONDS
+    if any(name.removeprefix("module.").startswith("teacher.") for name in tensors):
+        # DINO and its like: what they evaluate is the teacher.
+        seconds = (*SECONDS, "student.")
+    names: dict[str, list[str]] = {}
+    left_out: list[str] = []
+    averaged: dict[str, int] = {}
+    for stored in tensors:
+        name = stored
+        while not name.startswith((*seconds, *HEADS)):
+            prefix = next((prefix for prefix in WRAPPERS if name.startswith(prefix)), None)
+            if prefix is None:
+                names.setdefault(name, []).append(stored)
+                break
+            name = name.removeprefix(prefix)
+        else:
+            left_out.append(stored)
+            for prefix in (prefix for prefix in seconds if name.startswith(prefix)):
+                averaged[prefix] = averaged.get(prefix, 0) + 1
+    notes = [f"the second network {prefix}* was left out ({count} tensors)" for prefix, count in averaged.items()]
+    return names, left_out, notes
+
+
+def _only(tensors: Mapping[str, Tensor], stored: Sequence[str]) -> Tensor:
+    """The tensor that is stored by these names, once or more often."""
+    first = tensors[stored[0]]
+    for other in stored[1:]:
+        if not torch.equal(first, tensors[other]):
+            raise ForeignError(f"two networks ({stored[0]} and {other}): save the state_dict of one alone")
+    return first
+
+
+def _own(tensors: Mapping[str, Tensor]) -> Renamed:
+    """A file with our names, of a backbone or of a model with keys under ``backbone.``."""
+    found = Renamed()
+    with_prefix = any(name.startswith("backbone.") for name in tensors)
     for name, value in tensors.items():
-        if name.startswith(HEADS):
+        if (with_prefix and not name.startswith("backbone.")) or name.removeprefix("backbone.").startswith(HEADS):
             found.left_out.append(name)
         else:
-            found.tensors[name] = value
+            found.tensors[name.removeprefix("backbone.")] = value
     return found
 
 
@@ -124,7 +185,6 @@ def _vgg(tensors: Mapping[str, Tensor]) -> Renamed:
         if normalised
         else "a network without batch normalisation: each bias became a shift, and statistics start at 0 and 1"
     )
-    found.left_out += [name for name in tensors if name.startswith(("classifier.", "avgpool"))]
     return found
 
 
@@ -135,69 +195,10 @@ def _take_norm(found: Renamed, tensors: Mapping[str, Tensor], theirs: str, ours:
 
 
 def _alexnet(tensors: Mapping[str, Tensor]) -> Renamed:
-    """torchvision's AlexNet is another network (64 channels first, no groups): names are mapped, shapes then tell."""
+    """torchvision's AlexNet; what stands at other numbers keeps its name and is unexpected."""
     found = Renamed()
-    convs = [number for number in (0, 3, 6, 8, 10) if f"features.{number}.weight" in tensors]
-    for index, number in enumerate(convs):
-        for part in ("weight", "bias"):
-            found.tensors[f"convs.{index}.{part}"] = tensors[f"features.{number}.{part}"]
-    found.left_out += [name for name in tensors if name.startswith("classifier.")]
-    found.notes.append("torchvision's AlexNet differs from the published one in channels and groups")
+    convs = {f"features.{number}": f"convs.{index}" for index, number in enumerate((0, 3, 6, 8, 10))}
+    for name, value in tensors.items():
+        layer, _, part = name.rpartition(".")
+        found.tensors[f"{convs.get(layer, layer)}.{part}"] = value
     return found
-
-
-def rename_caffe(layers: Sequence[Layer], backbone: str) -> Renamed:
-    """Layers of a Caffe model by our names. Convolutions are matched in order, normalisations by the one they follow.
-
-    Caffe's networks see BGR, ours RGB: the first convolution's input channels are reversed where there are three.
-    """
-    found = Renamed()
-    if backbone == "vgg16":
-        convs = [f"stages.{stage}.{index}" for stage, blocks in enumerate(VGG16_STAGES) for index in range(len(blocks))]
-        conv_name, norm_name = "{}.conv", "{}.bn"
-    else:
-        convs = [str(number) for number in range(5)]
-        conv_name, norm_name = "convs.{}", "norms.{}"
-    position = -1
-    for layer in layers:
-        shapes = [blob.ndim for blob in layer.blobs]
-        if shapes[0] == 4 and position + 1 < len(convs) and layer.name.startswith("conv"):
-            position += 1
-            _take_conv(found, layer, conv_name.format(convs[position]), first=position == 0)
-        elif position >= 0 and len(layer.blobs) in (3, 4) and max(shapes) <= 4 and _is_norm(layer, found, position):
-            _take_caffe_norm(found, layer, norm_name.format(convs[position]))
-        else:
-            found.left_out.append(layer.name)
-    return found
-
-
-def _take_conv(found: Renamed, layer: Layer, name: str, *, first: bool) -> None:
-    weight = layer.blobs[0]
-    if first and weight.shape[1] == 3:
-        weight = weight.flip(1)
-        found.notes.append("input channels of the first convolution were reversed: BGR became RGB")
-    found.tensors[f"{name}.weight"] = weight.contiguous()
-    if len(layer.blobs) > 1 and name.startswith("convs."):
-        found.tensors[f"{name}.bias"] = layer.blobs[1].flatten()
-    elif len(layer.blobs) > 1 and layer.blobs[1].abs().max() > 0:
-        found.notes.append(f"the bias of {layer.name} was left out: batch normalisation follows")
-
-
-def _is_norm(layer: Layer, found: Renamed, position: int) -> bool:
-    """Vectors of one length, or Caffe's mean, variance and scale factor."""
-    sizes = [blob.numel() for blob in layer.blobs]
-    return sizes[0] == sizes[1] and (len(set(sizes)) == 1 or sizes[-1] == 1)
-
-
-def _take_caffe_norm(found: Renamed, layer: Layer, name: str) -> None:
-    blobs = [blob.flatten() for blob in layer.blobs]
-    if len(blobs) == 3:
-        # Caffe's BatchNorm: sums of statistics and the sum of their weights.
-        factor = float(blobs[2][0])
-        mean, variance = (blob / factor if factor else blob for blob in blobs[:2])
-        found.tensors[f"{name}.running_mean"], found.tensors[f"{name}.running_var"] = mean, variance
-        found.tensors[f"{name}.weight_sum"] = torch.tensor(factor)
-        return
-    # The BN layer of the release's Caffe: scale, shift, mean, variance.
-    for part, blob in zip(BN_PARTS, blobs, strict=True):
-        found.tensors[f"{name}.{part}"] = blob

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -120,23 +121,40 @@ class HypercolumnSegmenter(nn.Module):
         cells = sum(channels / scale**2 for channels, scale in layers)
         return max(1, int(MAPS_BYTES / (4 * cells * height * width)))
 
+    def dense_scores(self, x: Tensor) -> Tensor:
+        """Class scores (B, K, H, W) of every pixel: ``dense_logits`` of stride 1 without its loop over images.
+
+        For ``torch.export``, which writes down what is done for one size of image and any number of them; memory grows
+        with their number.
+        """
+        layers = self.layers(x)
+        portion = self._rows_at_once(x.shape[3])
+        return torch.cat([scores for _, scores in self._projected(layers, 1, x.shape[2], portion)], dim=2)
+
+    def _rows_at_once(self, columns: int) -> int:
+        """How many rows' hidden units of one image fit HIDDEN_BYTES; at least one."""
+        return max(1, HIDDEN_BYTES // (4 * self.hidden.out_features * columns))
+
     def _fill(self, grid: Tensor, layers: HyperLayers, stride: int) -> None:
         """Scores of one image into grid (K, rows, columns), a few rows at a time."""
-        portion = max(1, HIDDEN_BYTES // (4 * self.hidden.out_features * grid.shape[2]))
+        portion = self._rows_at_once(grid.shape[2])
         if stride & (stride - 1) == 0:
-            self._fill_projected(grid, layers, stride, portion)
+            for low, scores in self._projected(layers, stride, grid.shape[1], portion):
+                grid[:, low : low + scores.shape[2]] = scores[0]
         else:
             step = max(1, portion * self.hidden.out_features // self.column_channels)
             self._fill_sampled(grid, layers, stride, step)
 
-    def _fill_projected(self, grid: Tensor, layers: HyperLayers, stride: int, portion: int) -> None:
-        """By projecting each map at its own resolution; the stride is a power of two."""
+    def _projected(self, layers: HyperLayers, stride: int, rows: int, portion: int) -> Iterator[tuple[int, Tensor]]:
+        """First row and scores (B, K, <= portion, columns), by projecting each map at its own resolution.
+
+        The stride is a power of two.
+        """
         levels = build_levels(layers, self.hidden.weight, stride)
         kernel = self.classifier.weight[:, :, None, None]
-        for low in range(0, grid.shape[1], portion):
-            high = min(low + portion, grid.shape[1])
-            hidden = project_rows(levels, low, high).add_(self.hidden.bias[:, None, None]).relu_()
-            grid[:, low:high] = F.conv2d(hidden, kernel, self.classifier.bias)[0]
+        for low in range(0, rows, portion):
+            hidden = project_rows(levels, low, min(low + portion, rows)).add_(self.hidden.bias[:, None, None]).relu_()
+            yield low, F.conv2d(hidden, kernel, self.classifier.bias)
 
     def _fill_sampled(self, grid: Tensor, layers: HyperLayers, stride: int, portion: int) -> None:
         """By sampling, for any stride."""

@@ -16,14 +16,19 @@ EMBED_SIDE = 4
 
 
 class Residual(nn.Module):
-    """A block of two 3x3 convolutions (``wide`` 1), or of 1x1, 3x3, 1x1 (``wide`` 4)."""
+    """A block of two 3x3 convolutions (``wide`` 1), or of 1x1, 3x3, 1x1 (``wide`` 4).
 
-    def __init__(self, inputs: int, channels: int, wide: int, stride: int, dilation: int) -> None:
+    Args:
+        dilation: spacing of the cells that its first 3x3 convolution reads.
+        after: spacing of the cells behind that, which the second one of a block with two reads.
+    """
+
+    def __init__(self, inputs: int, channels: int, wide: int, stride: int, dilation: int, after: int) -> None:
         super().__init__()
         outputs = channels * wide
         if wide == 1:
             self.conv1 = _conv(inputs, channels, 3, stride, dilation)
-            self.conv2 = _conv(channels, outputs, 3, 1, dilation)
+            self.conv2 = _conv(channels, outputs, 3, 1, after)
         else:
             self.conv1 = _conv(inputs, channels, 1)
             self.conv2 = _conv(channels, channels, 3, stride, dilation)
@@ -89,10 +94,16 @@ class ResNet(Backbone):
             for index in range(count):
                 # The first block of a dilated layer still sees its input at the old spacing.
                 spacing = max(dilation // 2, 1) if index == 0 and dilation > 1 else dilation
-                layer.append(Residual(inputs, base * 2**number, wide, stride if index == 0 else 1, spacing))
+                own = stride if index == 0 else 1
+                layer.append(Residual(inputs, base * 2**number, wide, own, spacing, dilation))
                 inputs = base * 2**number * wide
             self.add_module(f"layer{number + 1}", layer)
         _he_init(self, generator)
+
+    def layers(self) -> list[tuple[nn.Module, ...]]:
+        """The stem, and every residual block."""
+        blocks = (block for number in range(4) for block in self.get_submodule(f"layer{number + 1}").children())
+        return [(self.conv1, self.bn1), *((block,) for block in blocks)]
 
     def features(self, x: Tensor) -> tuple[HyperLayers, Tensor]:
         """The stem's map, each layer's output, and the last of these again."""

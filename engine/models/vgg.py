@@ -101,6 +101,10 @@ class Backbone(nn.Module):
                 scale *= 2
         return layers, x
 
+    def layers(self) -> list[tuple[nn.Module, ...]]:
+        """What has weights, from the input to the last map: a convolution and its normalisation are one layer."""
+        return [(block,) for blocks in self.stages for block in blocks.children()]
+
     def forward(self, x: Tensor) -> Tensor:
         """Last pooled map (B, feature_channels, h, w) of an input (B, in_channels, H, W)."""
         return self.features(x)[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from engine.config.schema import InputName
 from engine.errors import CheckpointError
+from engine.models.caffe_hdf5 import read_caffe_hdf5
+from engine.models.caffe_import import rename_caffe
 from engine.models.caffemodel import read_caffemodel
-from engine.models.foreign import CONTAINERS, Renamed, rename, rename_caffe
+from engine.models.foreign import CONTAINERS, ForeignError, Renamed, rename
+from engine.models.inputs import input_of, take_input
 
 PREFIX = "backbone."
-COUNTER = "num_batches_tracked"
+COUNTERS = ("num_batches_tracked", "weight_sum")
+"""Ends of names that are no weights: numbers of batches, which older files lack."""
 SHOWN = 4
+PARTS = ("missing", "unexpected", "mismatched", "left_out")
+HDF5 = (".h5", ".hdf5")
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 
 
@@ -47,6 +54,10 @@ class LoadReport:
         """Whether every key of the network was filled and none was left over."""
         return not (self.missing or self.unexpected or self.mismatched)
 
+    def fits(self, *, partial: bool = False) -> bool:
+        """Whether training takes the file: all of it, or with ``partial`` if it fills any weight."""
+        return self.complete or (partial and any(not key.endswith(COUNTERS) for key in self.loaded))
+
     def problems(self) -> str:
         """One line that names the keys that do not fit."""
         parts = []
@@ -60,10 +71,21 @@ class LoadReport:
     def lines(self) -> list[str]:
         """The whole report, one fact a line."""
         found = [f"{len(self.loaded)} keys loaded"]
-        for text in ("missing", "unexpected", "mismatched", "left_out"):
+        for text in PARTS:
             keys = getattr(self, text)
             found += [f"{len(keys)} {text.replace('_', ' ')}: {', '.join(keys)}"] if keys else []
         return [*found, *(f"note: {note}" for note in self.notes)]
+
+    def counts(self) -> str:
+        """One line of numbers."""
+        more = [f"{len(keys)} {text.replace('_', ' ')}" for text in PARTS if (keys := getattr(self, text))]
+        return ", ".join([f"{len(self.loaded)} keys loaded", *more])
+
+    def values(self) -> dict[str, Any]:
+        """Numbers, the first names behind each, and notes, as the event ``weights`` has them."""
+        names = {text: getattr(self, text) for text in ("loaded", *PARTS)}
+        first = {text: list(keys[:SHOWN]) for text, keys in names.items() if keys}
+        return {**{text: len(keys) for text, keys in names.items()}, "first": first, "notes": list(self.notes)}
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> LoadReport:
@@ -86,45 +108,58 @@ def load_backbone(backbone: nn.Module, path: Path) -> LoadReport:
     return report
 
 
-def load_weights(backbone: nn.Module, name: str, path: Path, *, partial: bool = False) -> LoadReport:
-    """Fill a backbone from any file we can read: ours, torchvision's, a self-supervised ResNet's, a ``.caffemodel``.
+def load_weights(
+    backbone: nn.Module, name: str, path: Path, *, partial: bool = False, input: InputName = "rgb"
+) -> LoadReport:
+    """Fill a backbone from any file we can read: ours, torchvision's, a self-supervised ResNet's, Caffe's.
 
     Nothing is changed unless everything fits, or ``partial`` is set and something does.
 
     Args:
         name: our name of the backbone, as in ``model.backbone``.
         partial: accept a file that fills only some of the network; the rest keeps its random weights.
+        input: what the backbone reads, as in ``model.input``; the first convolution is rewritten for it.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit.
     """
-    renamed = read_foreign(backbone, name, path)
-    # Counters of batches are no weights; older files lack them.
+    report, tensors = match_weights(backbone, name, path, input)
+    if not report.fits(partial=partial):
+        raise _does_not_fit(path, report, some=report.fits(partial=True))
     state = backbone.state_dict()
-    tensors = dict(renamed.tensors)
-    for key, value in state.items():
-        if key.endswith((COUNTER, "weight_sum")) and key not in tensors:
-            tensors[key] = value
-    report = compare(backbone, tensors, tuple(renamed.left_out), tuple(renamed.notes))
-    filled = [key for key in report.loaded if not key.endswith((COUNTER, "weight_sum"))]
-    if not report.complete and not (partial and filled):
-        raise _does_not_fit(path, report)
     backbone.load_state_dict({**state, **{key: tensors[key].to(state[key].dtype) for key in report.loaded}})
     return report
 
 
-def read_foreign(backbone: nn.Module, name: str, path: Path) -> Renamed:
-    """Tensors of any readable file by the names of our backbone.
+def match_weights(
+    backbone: nn.Module, name: str, path: Path, input: InputName = "rgb"
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """What a file would fill of a backbone, and its tensors by our names; the backbone is not changed.
 
     Raises:
         CheckpointError: the file cannot be read.
     """
-    if path.suffix == ".caffemodel" or path.name.endswith(".caffemodel.h5"):
-        if path.suffix == ".h5":
-            raise CheckpointError(f"{path} is an HDF5 file: convert it to .caffemodel or safetensors first.")
-        return rename_caffe(read_caffemodel(path), name)
+    renamed = read_foreign(backbone, name, path, input)
+    report = compare(backbone, renamed.tensors, tuple(renamed.left_out), tuple(renamed.notes))
+    missing = tuple(key for key in report.missing if not key.endswith(COUNTERS))
+    return replace(report, missing=missing), renamed.tensors
+
+
+def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = "rgb") -> Renamed:
+    """Tensors of any readable file by the names of our backbone, which reads ``input``.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds another network or two.
+    """
+    if path.suffix in (".caffemodel", *HDF5):
+        return rename_caffe((read_caffe_hdf5 if path.suffix in HDF5 else read_caffemodel)(path), name, input)
     tensors = read_pickled(path) if path.suffix in PICKLED else read_tensors(path)
-    return rename(tensors, name, list(backbone.state_dict()))
+    try:
+        found = rename(tensors, name, list(backbone.state_dict()))
+    except ForeignError as error:
+        raise CheckpointError(f"{path} holds {error}.") from None
+    take_input(found, backbone, input_of(path), input)
+    return found
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
@@ -189,8 +224,9 @@ def compare(
     )
 
 
-def _does_not_fit(path: Path, report: LoadReport) -> CheckpointError:
+def _does_not_fit(path: Path, report: LoadReport, *, some: bool = False) -> CheckpointError:
+    otherwise = ", or model.weights_partial=true to take what fits" if some else ""
     return CheckpointError(
         f"{path} does not fit the backbone ({report.problems()}): "
-        "set model.backbone, model.width and model.input to those it was trained with."
+        f"set model.backbone, model.width and model.input to those it was trained with{otherwise}."
     )

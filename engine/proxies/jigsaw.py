@@ -52,9 +52,10 @@ def permutation_set(count: int, tiles: int = TILES) -> NDArray[np.int64]:
 class Jigsaw(Task):
     """Nine tiles through one shared backbone, a layer for each tile, a layer for all, scores of the permutations.
 
-    A crop is divided into 3 x 3 cells; a tile lies at a random place of its cell, so that between neighbours there
-    is a gap, and edges that continue give nothing away. Each tile is normalised by its own mean and deviation, so that
-    light and colour drifts do not either. Tiles are resized to ``proxy.tile``.
+    A crop is divided into 3 x 3 cells. A tile is ``proxy.gap`` pixels smaller than its cell (at most half a cell) and
+    lies at a random place of it. The gap between neighbours is therefore ``proxy.gap`` on average, from none to twice
+    that, so that edges seldom continue and give little away. Each tile is normalised by its own mean and deviation, so
+    that light and colour drifts give nothing away. Tiles are resized to ``proxy.tile``.
     """
 
     def __init__(

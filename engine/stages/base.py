@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
+from engine.checkpoint import read_meta
+from engine.config.forking import TRAINED_WITH
 from engine.config.schema import Recipe
+from engine.data.cache import CacheUse, cache_folder
 from engine.data.dataset import SegmentationData
+from engine.data.limits import GIB
 from engine.data.pipeline import epoch_indices
 from engine.data.progress import Paced
 from engine.data.registry import Split, build_data
-from engine.errors import RecipeError
 from engine.events import EventWriter
 from engine.models import Backbone, build_backbone
-from engine.models.weights import load_backbone
+from engine.models.weights import LoadReport, load_backbone
 from engine.stage_cache import StageCache
 
 
@@ -42,6 +45,7 @@ class Context:
         attempt: number of this process life of the run, from 1.
         cache: outputs of stages that other runs have trained; None = every stage is trained here.
         lineage: checkpoints that this run and its forebears were forked from, oldest first.
+        echo: takes plain lines for who looks at the trainer's output.
     """
 
     recipe: Recipe
@@ -53,17 +57,22 @@ class Context:
     attempt: int = 1
     cache: StageCache | None = None
     lineage: Sequence[dict[str, Any]] = ()
+    data_digest: str = ""
+    echo: Callable[[str], None] = lambda _line: None
     _data: dict[str, SegmentationData] = field(default_factory=dict)
 
     def data(self, split: Split) -> SegmentationData:
-        """A split, decoded once and kept on the device; or served from ``runtime.data_cache`` if it is too large."""
+        """A split, decoded once and kept on the device; or mapped from ``runtime.data_cache`` if it is too large."""
         if split not in self._data:
-            runtime = self.recipe.runtime
-            budget = int(runtime.memory_budget_gib * 2**30)
-            cache = Path(runtime.data_cache) if runtime.data_cache else None
-            loaded = build_data(self.recipe.data, split, budget, self.told(), cache, self._warn)
+            cache = cache_folder(self.recipe.runtime.data_cache)
+            loaded = build_data(self.recipe.data, split, self.budget, self.told(), cache, self.warn, self.tell_cached)
             self._data[split] = loaded.to(self.device)
         return self._data[split]
+
+    @property
+    def budget(self) -> int:
+        """Bytes of decoded data that may be held in memory."""
+        return int(self.recipe.runtime.memory_budget_gib * GIB)
 
     def told(self) -> Paced:
         """Where work that is not training steps reports how far it is; it leaves if asked to."""
@@ -78,8 +87,19 @@ class Context:
         eta = {} if left is None else {"eta_seconds": round(left, 1)}
         self.writer.emit("progress", {"text": text, "done": done, "total": total, **eta})
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Say what is not as it should be, and does no harm."""
         self.writer.emit("warning", {"text": text})
+
+    def tell_cached(self, use: CacheUse) -> None:
+        """Say that data do not fit the budget, how large they are and where they lie."""
+        values = {"label": use.label, "folder": str(use.folder), "bytes": use.nbytes, "found": use.found}
+        self.writer.emit("data_cache", values)
+        how = "read from" if use.found else "decoded into"
+        self.echo(
+            f"{use.label} images: {use.nbytes / GIB:.2f} GiB, over runtime.memory_budget_gib = "
+            f"{self.recipe.runtime.memory_budget_gib:g}: {how} {use.folder} (runtime.data_cache)"
+        )
 
     def leave_if_asked(self) -> None:
         """Raises StopRequestedError if the run was asked to leave: only for work that can be done again."""
@@ -91,41 +111,56 @@ class Context:
 
         Its random weights depend on the seed alone, so runs that differ in their stages start alike.
         """
-        backbone = build_backbone(self.recipe.model, determinism.generator(self.recipe.seed, "init/backbone"))
-        before = self.output_of_last_stage()
+        before, config = self.output_of_last_stage(), self.recipe.model
+        if before is not None:
+            config = config.model_copy(update={"weights": ""})
+        backbone = build_backbone(config, determinism.generator(self.recipe.seed, "init/backbone"), self._tell_weights)
         if before is not None:
             load_backbone(backbone, before)
         return backbone
+
+    def backbone_before_match(self) -> Backbone:
+        """The backbone as it was before it was matched, on the CPU: after the proxy task, else as it began."""
+        tuned = read_meta(self._output("match").parent) if self._output("match").is_file() else {}
+        # A fork may have taken over what was trained with another seed.
+        seed = tuned.get(TRAINED_WITH, tuned.get("recipe", {})).get("seed", self.recipe.seed)
+        proxy = self._output("proxy") if self.recipe.proxy is not None else None
+        config = self.recipe.model if proxy is None else self.recipe.model.model_copy(update={"weights": ""})
+        backbone = build_backbone(config, determinism.generator(seed, "init/backbone"))
+        if proxy is not None:
+            load_backbone(backbone, proxy)
+        return backbone
+
+    def _tell_weights(self, report: LoadReport) -> None:
+        """Say what the recipe's weight file has filled; what it has not is worth a warning."""
+        file, partial = self.recipe.model.weights, not report.complete
+        self.writer.emit("weights", {"file": file, "partial": partial, **report.values()})
+        self.echo(f"{self.writer.stage} weights of {file}: {report.counts()}")
+        if partial:
+            total = len(report.loaded) + len(report.missing) + len(report.mismatched)
+            text = f"{file} fills {len(report.loaded)} of {total} keys of the backbone ({report.problems()})"
+            self.warn(f"{text}; the others keep their random weights")
 
     def output_of_last_stage(self) -> Path | None:
         """Weights of the last training stage that has finished."""
         found = None
         for name, _ in self.recipe.stages():
-            file = self.run_dir / "checkpoints" / name / "final" / "model.safetensors"
-            if file.is_file():
-                found = file
+            if self._output(name).is_file():
+                found = self._output(name)
         return found
 
-    def indices(self, order_seed: int, draw: int, batch_size: int, count: int) -> Tensor:
-        """This process's share of the images of one draw, int64; all shares together are what one process would see.
+    def _output(self, stage: str) -> Path:
+        return self.run_dir / "checkpoints" / stage / "final" / "model.safetensors"
 
-        Raises:
-            RecipeError: the batch cannot be shared out evenly.
-        """
-        share = self.share_of(batch_size, "a batch")
+    def indices(self, order_seed: int, draw: int, batch_size: int, count: int) -> Tensor:
+        """This process's share of the images of one draw, int64; all shares together are what one process would see."""
+        share = self.share_of(batch_size)
         joined = epoch_indices(order_seed, draw, batch_size, count)
         return joined[self.rank * share : (self.rank + 1) * share]
 
-    def share_of(self, total: int, what: str) -> int:
-        """``total`` divided by the number of processes.
-
-        Raises:
-            RecipeError: it cannot be divided; ``what`` names it.
-        """
-        world = dist.world_size()
-        if total % world:
-            raise RecipeError(f"{what} of {total} cannot be shared out over {world} processes: make it a multiple")
-        return total // world
+    def share_of(self, total: int) -> int:
+        """``total`` divided by the number of processes: ``engine.stages.sharing.check_shares`` found that it can be."""
+        return total // dist.world_size()
 
     def distribute(self, module: nn.Module) -> DistributedDataParallel:
         """The module to call in training, where PyTorch averages the gradients over the processes.
@@ -178,6 +213,12 @@ class Stage(Protocol):
 
         May raise StopRequestedError; the next attempt then calls it again before it goes on.
         """
+
+    def remembered(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside weights and optimiser, ready for JSON; all processes call it together."""
+
+    def recall(self, remembered: dict[str, Any]) -> None:
+        """Take back what ``remembered`` gave, before the first step; {} from a checkpoint that kept nothing."""
 
     def output(self) -> nn.Module | None:
         """The module whose weights the stage hands on, None if it trains nothing."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.checkpoint import final_checkpoint, load_module, read_meta
-from engine.config.schema import Recipe
+from engine.config.schema import Recipe, stored_recipe
 from engine.data.registry import class_names
 from engine.errors import RecipeError
 from engine.stages.base import Context
@@ -35,6 +35,8 @@ def check_evaluation(recipe: Recipe) -> None:
         return
     check_protocol(recipe.evaluate)
     for text in recipe.evaluate.ensemble:
+        if not text:
+            raise RecipeError("evaluate.ensemble names no run: write the directory of a run, or [] for none")
         run_dir = Path(text).expanduser()
         if not run_dir.is_dir():
             raise RecipeError(f"evaluate.ensemble names {text}, which is no folder: write the directory of a run")
@@ -78,7 +80,7 @@ def _recipe_of(text: str, final: Path, ours: Recipe) -> Recipe:
     """
     meta = read_meta(final)
     try:
-        recipe = Recipe.model_validate(meta["recipe"])
+        recipe = stored_recipe(meta["recipe"])
     except (KeyError, ValidationError):
         raise RecipeError(f"evaluate.ensemble names {text}, whose recipe cannot be read: leave it out") from None
     classes, expected = [str(name) for name in meta.get("classes", ())], list(class_names(ours.data))

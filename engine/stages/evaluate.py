@@ -162,6 +162,12 @@ class EvaluateStage:
             self.context.writer.emit(kind, values)
         return {}
 
+    def remembered(self) -> dict[str, Any]:
+        return {}
+
+    def recall(self, remembered: dict[str, Any]) -> None:
+        return None
+
     def output(self) -> None:
         return None
 

@@ -10,25 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from engine import determinism, dist
-from engine.config.schema import MatchConfig
-from engine.data.pipeline import epoch_indices, next_draw, sample_crops
+from engine.config.checks import background_problem
+from engine.config.schema import MatchConfig, Recipe
+from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, sample_crops
+from engine.data.registry import class_names
 from engine.errors import RecipeError
 from engine.host import one_thread
 from engine.mixmatch.bank import Bank
-from engine.mixmatch.graph import MatchGraph, build_match_graph
+from engine.mixmatch.graph import build_match_graph
 from engine.mixmatch.loss import contrast_loss, triplet_loss
 from engine.mixmatch.patches import Patches, join, sample_patches
-from engine.mixmatch.stats import StarvationCounter, graph_statistics, project_2d
+from engine.mixmatch.stats import project_2d
 from engine.models import Backbone
 from engine.stages.ahead import Ahead
 from engine.stages.base import Context
 from engine.stages.match_pictures import save_match_pictures
+from engine.stages.match_report import GraphReport, Matched
 from engine.stages.memory import InPortions, MemoryGuard
 from engine.stages.patch_inputs import Buffer, patch_inputs
+from engine.stages.sharing import Share
 from engine.stages.training import Updater, backward
 
 PROJECTIONS = 8
 """How many 2-D projections of the embeddings a stage reports, beside the one of its first step."""
+
+
+def check_background(recipe: Recipe) -> None:
+    """Raises RecipeError if the background class is none of the data set's: found out before anything is trained."""
+    if recipe.match is not None:
+        for problem in background_problem(recipe.match, len(class_names(recipe.data))):
+            raise RecipeError(problem)
 
 
 class Embedder(nn.Module):
@@ -58,8 +69,11 @@ class MatchStage(InPortions):
     def __init__(self, context: Context, config: MatchConfig) -> None:
         self.context, self.config = context, config
         self.compat = context.recipe.reference_compat
+        self.outside = OUTSIDE_PIXEL[context.recipe.model.input]
         self.total_steps, self.images_per_step = config.steps, config.images * config.graphs
-        self.graphs = context.share_of(config.graphs, "match.graphs")
+        self.share = Share.of(config.graphs)
+        # Embeddings of several processes are gathered.
+        self.gathers = config.graph_scope == "global" or not self.share.whole
         self.data = context.data("train")
         self.images_per_epoch = len(self.data)
         self.embedder = Embedder(context.backbone())
@@ -68,26 +82,22 @@ class MatchStage(InPortions):
         self.module = self.trained if self.bank is None else Remembering(self.embedder, self.bank)
         self.updater = Updater(self.trained, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        self.guard = MemoryGuard(context, self.trained, self.name, config.images * config.patches_per_image)
+        nodes = config.images * config.patches_per_image
+        nodes = nodes if self.share.whole else nodes // self.share.world
+        self.guard = MemoryGuard(context, self.trained, self.name, nodes)
         self.network = self.guard.network
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
-        self.starvation = StarvationCounter(self.data.num_classes)
+        self.report = GraphReport(context, config, self.data.num_classes, self.share)
         self.ahead = Ahead(context.device)
-        self.buffers = [Buffer() for _ in range(self.graphs)]
+        self.buffers = [Buffer() for _ in range(self.share.count)]
         self.seen: list[tuple[Tensor, Tensor]] = []
-        self.last: tuple[Patches, Tensor, MatchGraph, Tensor] | None = None
+        self.matched: list[Matched] = []
 
     def _new_bank(self) -> Bank | None:
-        """An empty memory, if the recipe wants one.
-
-        Raises:
-            RecipeError: processes would have memories of their own, of which a checkpoint holds one.
-        """
+        """An empty memory, if the recipe wants one."""
         config, context = self.config, self.context
         if not config.memory:
             return None
-        if dist.active() and config.graph_scope == "local":
-            raise RecipeError("match.memory on several processes needs match.graph_scope=global, or set match.memory=0")
         channels = 1 if context.recipe.model.input == "gray" else 3
         picture = torch.zeros((1, channels, config.output_size, config.output_size), device=context.device)
         with torch.no_grad():
@@ -100,8 +110,7 @@ class MatchStage(InPortions):
         lr = self.updater.begin(step)
         loss = self.guard.run(step, lambda: self._loss_and_gradients(step))
         self.updater.apply()
-        assert self.last is not None
-        self.starvation.update(self.last[1], step + 1)
+        self.report.note(self.matched, step + 1)
         if self.bank is not None:
             for embeddings, labels in self.seen:
                 self.bank.store(embeddings, labels)
@@ -109,8 +118,8 @@ class MatchStage(InPortions):
 
     def _loss_and_gradients(self, step: int) -> Tensor:
         """The step's loss without gradient; gradients are left in the parameters."""
-        draws, self.seen = self._draws(step), []
-        if self.config.graph_scope == "global":
+        draws, self.seen, self.matched = self.share.draws(step), [], []
+        if self.gathers:
             return self._joined(step, draws)
         losses = []
         for draw in draws:
@@ -118,29 +127,32 @@ class MatchStage(InPortions):
             with self.guard.quiet(draw != draws[-1]):
                 losses.append(self._tune(patches, pixels, draw, last=draw == draws[-1]))
             self._mix_next(draw)
-        return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
-
-    def _draws(self, step: int) -> list[int]:
-        """Numbers of the batches of images that this process mixes in one step."""
-        first = step * self.config.graphs + self.context.rank * self.graphs
-        return list(range(first, first + self.graphs))
+        return _mean(losses)
 
     def _tune(self, patches: Patches, pixels: Tensor, draw: int, *, last: bool) -> Tensor:
         """One graph: embed its patches, tie them, pull and push; its gradients count one share of all graphs'."""
         embeddings = self._embed_all([pixels])
         loss = self._loss(patches, patches.label, embeddings, draw)
-        self._differentiate(loss, 1 / self.graphs, [pixels], embeddings, last=last)
+        self._differentiate(loss, 1 / self.share.count, [pixels], embeddings, last=last)
         return loss.detach()
 
-    def _joined(self, step: int, draws: list[int]) -> Tensor:
-        """One graph over the batches of all processes: rows are gathered, each process differentiates its own."""
+    def _joined(self, step: int, draws: range) -> Tensor:
+        """Graphs over what several processes embed: rows are gathered, each process differentiates its own."""
         mixed = [self._mix(draw) for draw in draws]
-        batches = [pixels for _, pixels in mixed]
+        batches, patches = [pixels for _, pixels in mixed], [patches for patches, _ in mixed]
         own = self._embed_all(batches)
-        patches = join([patches for patches, _ in mixed], self.config.images)
-        capacity = self.graphs * self.config.images * self.config.patches_per_image
-        labels, embeddings = dist.gather_rows([patches.label, own], capacity, self.guard.meet)
-        loss = self._loss(patches, labels, embeddings, step)
+        labels = torch.cat([part.label[self.share.rows(len(part))] for part in patches])
+        # A process has one row more than its part of a batch where that does not come out even.
+        capacity = self.share.count * (self.guard.size + 1)
+        labels, embeddings = dist.gather_rows([labels, own], capacity, self.guard.meet)
+        order = self.share.order([len(part) for part in patches], labels.device)
+        if order is not None:
+            labels, embeddings = labels[order], embeddings[order]
+        if self.config.graph_scope == "global":
+            loss = self._loss(join(patches, self.config.images), labels, embeddings, step)
+        else:
+            each = zip(patches, embeddings.split([len(part) for part in patches]), draws, strict=True)
+            loss = _mean([self._loss(part, part.label, rows, draw) for part, rows, draw in each])
         # The mean over processes that follows is of gradients that add up.
         self._differentiate(loss, dist.world_size(), batches, own, last=True)
         self._mix_next(draws[-1])
@@ -199,7 +211,7 @@ class MatchStage(InPortions):
             generator=self.context.generator("match/graph", draw, rank=0),
             embeddings=embeddings,
         )
-        self.last = (patches, labels, graph, embeddings.detach())
+        self.matched.append(Matched(patches, labels, graph, embeddings.detach()))
         normalizer = "reference" if self.compat else config.normalizer
         if self.bank is None:
             if config.loss == "supcon":
@@ -221,19 +233,27 @@ class MatchStage(InPortions):
 
     def _mix_next(self, draw: int) -> None:
         """Prepare what this process mixes after ``draw``, where that is worth while."""
-        following = next_draw(draw, self.config.graphs, self.graphs, self.context.rank)
+        following = self.share.following(draw)
         if self.ahead.active and following < self.total_steps * self.config.graphs:
             self.ahead.prepare(following, self._mix_now)
 
     def _mix_now(self, draw: int) -> tuple[Patches, Tensor]:
-        """Patches of one batch of images and their pixels (N, C, output_size, output_size)."""
+        """Patches of one batch of images, and the pixels (n, C, output_size, output_size) of this process's part."""
         config, generator = self.config, partial(self.context.generator, step=draw, rank=0)
         indices = epoch_indices(self.order_seed, draw, config.images, len(self.data))
         crops = generator("match/crop")
+        jitter = True, config.scale_jitter, config.colour_jitter
         images, labels = sample_crops(
-            self.data, indices, config.crop, crops, label_dtype=torch.uint8, channels_last=True
+            self.data,
+            indices,
+            config.crop,
+            crops,
+            *jitter,
+            label_dtype=torch.uint8,
+            channels_last=True,
+            fill=self.outside,
         )
-        following = next_draw(draw, config.graphs, self.graphs, self.context.rank)
+        following = self.share.following(draw)
         self.data.expect(lambda: epoch_indices(self.order_seed, following, config.images, len(self.data)))
         with one_thread():  # many operations on little data
             patches = sample_patches(
@@ -247,25 +267,36 @@ class MatchStage(InPortions):
                 reference_compat=self.compat,
                 centres=config.centres,
                 candidates=config.candidates,
+                purity=self._told(draw // config.graphs + 1),
             )
-        # Only a graph over all batches of a step needs the patches of several at once.
-        into = self.buffers[draw % self.graphs if config.graph_scope == "global" else 0]
-        return patches, patch_inputs(images, patches, config.output_size, self.context.recipe.model.input, into)
+        # Only where embeddings are gathered are the patches of several batches needed at once.
+        into = self.buffers[draw % self.share.count if self.gathers else 0]
+        own = patches if self.share.whole else patches.part(self.share.rows(len(patches)))
+        return patches, patch_inputs(images, own, config.output_size, self.context.recipe.model.input, into)
+
+    def _told(self, done: int) -> bool:
+        """Whether there is a graph event after that many steps."""
+        return done % self.context.recipe.runtime.graph_every == 0 or done == self.total_steps
 
     def observe(self, done: int) -> dict[str, float]:
-        if self.last is None:
+        if not self.matched:
             return {}
-        patches, labels, graph, embeddings = self.last
-        if done % self.context.recipe.runtime.graph_every == 0 or done == self.total_steps:
-            statistics = graph_statistics(labels, graph, embeddings, self.config.margin, patches, self.data.num_classes)
-            statistics["starved"] = self.starvation.starved(done)
-            self.context.writer.emit("graph", statistics)
+        if self._told(done):
+            self.report.tell(self.matched, done)
         if done == 1 or done % max(1, self.total_steps // PROJECTIONS) == 0:
-            self._report_projection(labels, graph, embeddings)
+            self._report_projection(self.matched[-1])
         save_match_pictures(self, done)
         return {}
 
-    def _report_projection(self, labels: Tensor, graph: MatchGraph, embeddings: Tensor) -> None:
+    def remembered(self) -> dict[str, Any]:
+        return self.report.remembered()
+
+    def recall(self, remembered: dict[str, Any]) -> None:
+        self.report.recall(remembered)
+
+    def _report_projection(self, matched: Matched) -> None:
+        """Of one graph: nodes of several would not have edges to each other."""
+        labels, graph, embeddings = matched.labels, matched.graph, matched.embeddings
         with torch.no_grad():
             points = project_2d(embeddings.float()).cpu()
         values = {
@@ -283,3 +314,7 @@ class MatchStage(InPortions):
 
     def summary(self) -> dict[str, Any]:
         return {"strategy": self.config.strategy, "margin": self.config.margin}
+
+
+def _mean(losses: list[Tensor]) -> Tensor:
+    return torch.stack(losses).mean() if len(losses) > 1 else losses[0]

@@ -44,9 +44,10 @@ def save_match_pictures(stage: MatchStage, done: int) -> None:
         OSError: the disk does not take them.
     """
     context = stage.context
-    if stage.last is None or context.rank > 0 or not due(done, stage.total_steps):
+    if not stage.matched or context.rank > 0 or not due(done, stage.total_steps):
         return
-    patches, labels, graph, _ = stage.last
+    last = stage.matched[-1]
+    patches, labels, graph = last.patches, last.labels, last.graph
     images = _crops(stage, done)
     own = _of_first_images(patches, len(images))
     classes, folder = stage.data.classes, context.run_dir / "images"
@@ -65,18 +66,18 @@ def save_match_pictures(stage: MatchStage, done: int) -> None:
 def _crops(stage: MatchStage, done: int) -> Tensor:
     """The images of the draw that the last graph's first patches come from, uint8 (B, 3, crop, crop)."""
     config = stage.config
-    first = (done - 1) * config.graphs + stage.context.rank * stage.graphs
-    draw = first if config.graph_scope == "global" else first + stage.graphs - 1
+    draws = stage.share.draws(done - 1)
+    draw = draws[0] if config.graph_scope == "global" else draws[-1]
     indices = epoch_indices(stage.order_seed, draw, config.images, len(stage.data))
     generator = stage.context.generator("match/crop", draw, rank=0)
-    images, _ = sample_crops(stage.data, indices, config.crop, generator)
+    jitter = True, config.scale_jitter, config.colour_jitter
+    images, _ = sample_crops(stage.data, indices, config.crop, generator, *jitter, fill=stage.outside)
     return images
 
 
 def _of_first_images(patches: Patches, count: int) -> Patches:
     """The patches of images 0 .. count - 1."""
-    own = patches.image < count
-    return Patches(patches.image[own], patches.cy[own], patches.cx[own], patches.size[own], patches.label[own])
+    return patches.part(patches.image < count)
 
 
 def _cut(images: Tensor, patches: Patches, side: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Out of memory on a GPU: the batch is computed in halves, and in halves of those, from then on.
 
-Batch normalisation sees smaller batches then, so this ends where statistics would become poor, and it is never silent:
-an event says what happened, and a checkpoint remembers it, so that a resumed run goes on in the same portions.
+Where a network normalises over its batch, portions have statistics of their own: that is another computation, done only
+if the recipe says ``runtime.halve_on_oom: always``, and it ends where statistics would become poor. Halving is never
+silent: an event says what happened, and a checkpoint remembers it, so that a resumed run goes on in the same portions.
 
 Several processes do it together, whichever of them lacks memory. The rule that keeps them from waiting for each other:
 before anything is exchanged in a step they *meet*, where each says that it has come so far, and nothing needs memory
@@ -13,13 +14,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
+from engine.models.alexnet import CaffeBatchNorm
 from engine.stages.base import Context
 from engine.stages.exchange import GradientMean
 
@@ -48,7 +50,8 @@ class MemoryGuard:
         self.splits = 1
         # A process that fails inside DistributedDataParallel's exchange cannot finish it: the error is reported then.
         library = dist.active() and context.recipe.runtime.exchange == "ddp"
-        self.enabled = context.recipe.runtime.halve_on_oom and not library
+        wish = context.recipe.runtime.halve_on_oom
+        self.enabled = not library and (wish == "always" or (wish == "exact" and not normalises_batches(module)))
         self.network = context.distribute(module) if library else module
         self._mean = GradientMean(module) if dist.active() and not library else None
         # What is not in training mode, such as a key network and its queues, is not changed by a pass.
@@ -65,7 +68,8 @@ class MemoryGuard:
         alone and change nothing else. Gradients are the means over all processes afterwards.
 
         Raises:
-            torch.OutOfMemoryError: smaller portions would leave batch normalisation too few values; in all processes.
+            torch.OutOfMemoryError: smaller portions would be another computation, or leave batch normalisation too few
+                values; in all processes.
         """
         _copy(self._live, self._before)
         while True:
@@ -87,6 +91,18 @@ class MemoryGuard:
             if here:
                 self._tell()
             self._halve(step)
+
+    def go_on_in(self, splits: int) -> None:
+        """Cut batches as the checkpoint says that a run goes on from: it would compute something else otherwise."""
+        self.splits = splits
+        wish = self.context.recipe.runtime.halve_on_oom
+        if splits > 1 and (wish == "never" or (wish == "exact" and normalises_batches(self.module))):
+            text = (
+                f"the checkpoint of stage {self.stage} was made in {splits} portions a batch for lack of memory, and"
+                f" the stage goes on in them although runtime.halve_on_oom is {wish} now: train the stage anew to"
+                " have whole batches"
+            )
+            self.context.writer.emit("warning", {"text": text, "splits": splits})
 
     def meet(self, number: int = 0) -> list[int]:
         """Wait for the other processes before something is exchanged; the numbers of all of them, in rank order.
@@ -148,8 +164,9 @@ class MemoryGuard:
             torch.cuda.empty_cache()
         text = (
             f"{self._whose()} did not suffice for stage {self.stage}: batches are computed in {self.splits} portions"
-            " from here on, each with batch statistics of its own"
+            " from here on"
         )
+        text += ", each with batch statistics of its own" if normalises_batches(self.module) else ""
         self.context.writer.emit("warning", {"text": text, "splits": self.splits})
 
     def _whose(self) -> str:
@@ -157,6 +174,12 @@ class MemoryGuard:
             return "the GPU's memory"
         ranks = " and ".join(str(rank) for rank in self._lacking)
         return f"the memory of the GPU of process {ranks} (of {dist.world_size()})"
+
+
+def normalises_batches(module: nn.Module) -> bool:
+    """Whether what a network computes of one image depends on the others of its batch."""
+    norms = (nn.modules.batchnorm._BatchNorm, CaffeBatchNorm)
+    return any(isinstance(part, norms) and part.training for part in module.modules())
 
 
 class InPortions:
@@ -171,7 +194,14 @@ class InPortions:
 
     @splits.setter
     def splits(self, value: int) -> None:
-        self.guard.splits = value
+        self.guard.go_on_in(value)
+
+    def remembered(self) -> dict[str, Any]:
+        """Nothing, unless a stage has something."""
+        return {}
+
+    def recall(self, remembered: dict[str, Any]) -> None:
+        """Takes back what ``remembered`` gave."""
 
 
 @torch.no_grad()

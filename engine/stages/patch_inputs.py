@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from engine import host
-from engine.data.pipeline import GRAY_MEAN, normalise, rgb_constants
+from engine.config.schema import InputName
+from engine.data.pipeline import GRAY_MEAN, OUTSIDE, colour_constants, normalise
 from engine.mixmatch.host_crops import cut_windows
 from engine.mixmatch.patches import Patches, crop_patches
 
 
-def patch_inputs(images: Tensor, patches: Patches, side: int, input: Literal["rgb", "gray"], into: Buffer) -> Tensor:
-    """``crop_patches(normalise(images, input), patches, side)``, of which a CPU computes only what is asked for.
+def patch_inputs(images: Tensor, patches: Patches, side: int, input: InputName, into: Buffer) -> Tensor:
+    """``crop_patches(normalise(images, input), patches, side, OUTSIDE[input])``; a CPU computes no more than that.
 
     Args:
         images: uint8 (B, 3, H, W).
@@ -24,13 +23,13 @@ def patch_inputs(images: Tensor, patches: Patches, side: int, input: Literal["rg
         into: gives the memory of the result on a CPU; it is used again at the next call with the same buffer.
     """
     if not host.on_host(images):
-        return crop_patches(normalise(images, input), patches, side)
+        return crop_patches(normalise(images, input), patches, side, OUTSIDE[input])
     if input == "gray":
         total = images.to(torch.int16).sum(dim=1, keepdim=True, dtype=torch.int16)
         out, affine = into.take((len(patches), 1, side, side)), (torch.tensor([1 / 765.0]), torch.tensor([-GRAY_MEAN]))
-        return cut_windows(total, patches, out, affine=affine)
-    mean, scale = (constant.flatten() for constant in rgb_constants(images.device))
-    return cut_windows(images, patches, into.take((len(patches), 3, side, side)), affine=(scale, -mean * scale))
+        return cut_windows(total, patches, out, torch.zeros(1), affine)
+    mean, scale = (constant.flatten() for constant in colour_constants(images.device, input))
+    return cut_windows(images, patches, into.take((len(patches), 3, side, side)), mean, (scale, -mean * scale))
 
 
 class Buffer:

@@ -1,7 +1,8 @@
 """Evaluation protocols: what a network sees of an image, and how its scores become a class of every pixel (PAPER 2.5).
 
 - ``plain``: the image as it is, beside its padding; scores of every pixel, argmax.
-- ``fit`` (VOC): the image is resized to fit a square, centred in it, and the rest is the mean, 0 after normalisation.
+- ``fit`` (VOC): the image is resized to fit a square and centred in it; the rest is what lies outside of images in
+  training, too (``engine.data.pipeline.OUTSIDE``).
   Scores are taken on a grid of step ``stride`` and the argmax on that grid: at side 512 and stride 2 on 256 x 256, the
   release's ``hyper_downsample_rate 2``. The class map is cut to the grid points on the picture and resized to the
   image's own size by nearest neighbour.
@@ -19,14 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.config.schema import EvaluateConfig
-from engine.data.pipeline import normalise
+from engine.config.schema import EvaluateConfig, InputName
+from engine.data.pipeline import OUTSIDE, OUTSIDE_PIXEL, normalise
 from engine.errors import RecipeError
 from engine.models.hypercolumn import magnify
 
@@ -46,7 +47,7 @@ class Member:
     """A network of an ensemble and the input it was trained on."""
 
     model: Segmenter
-    input: Literal["rgb", "gray"]
+    input: InputName
 
 
 def check_protocol(config: EvaluateConfig) -> None:
@@ -97,7 +98,8 @@ class Predictor:
             sizes: each image's own size.
         """
         if self.config.protocol == "plain" and self._one_view:
-            return self._scores(self.members[0], normalise(images, self.members[0].input)).argmax(dim=1)
+            member = self.members[0]
+            return self._scores(member, normalise(surrounded(images, sizes, member.input), member.input)).argmax(dim=1)
         if self.config.protocol == "fit":
             found = self._fitted(images, sizes)
         else:
@@ -137,7 +139,10 @@ class Predictor:
         for scale in self.config.scales:
             for mirrored in self._mirrorings:
                 as_it_is = scale == 1.0 and not mirrored
-                x = normalise(canvas, member.input) if as_it_is else resize(alone, scaled(size, scale))
+                if as_it_is:
+                    x = normalise(surrounded(canvas, [size], member.input), member.input)
+                else:
+                    x = resize(alone, scaled(size, scale))
                 part = self._scores(member, x, mirrored).float().softmax(dim=1)
                 part = part[:, :, :height, :width] if as_it_is else resize(part, size)
                 total = part[0] if total is None else total.add_(part[0])
@@ -157,9 +162,10 @@ class Predictor:
         return total
 
     def _window_mean(self, member: Member, picture: Tensor) -> Tensor:
-        """Probabilities (K, h, w) of one picture (1, C, h, w), whose missing pixels are the mean (0)."""
+        """Probabilities (K, h, w) of one picture (1, C, h, w), whose missing pixels are what lies outside of images."""
         side, (height, width) = self.config.side, picture.shape[2:]
-        padded = F.pad(picture, (0, max(0, side - width), 0, max(0, side - height)))
+        missing = (0, max(0, side - width), 0, max(0, side - height))
+        padded = F.pad(picture, missing, value=OUTSIDE[member.input])
         corners = window_corners((height, width), side, self.config.window_stride)
         covered = padded.new_zeros(padded.shape[2:])
         total: Tensor | None = None
@@ -206,7 +212,12 @@ class Predictor:
                 places = [fit_place(size, side) for size in sizes]
                 squares = torch.cat(
                     [
-                        fit(normalise(images[i : i + 1, :, :height, :width], member.input), place, side)
+                        fit(
+                            normalise(images[i : i + 1, :, :height, :width], member.input),
+                            place,
+                            side,
+                            OUTSIDE[member.input],
+                        )
                         for i, ((height, width), place) in enumerate(zip(sizes, places, strict=True))
                     ]
                 )
@@ -233,9 +244,22 @@ def fit_place(size: Size, side: int) -> Place:
     return Place((side - height) // 2, (side - width) // 2, height, width)
 
 
-def fit(picture: Tensor, place: Place, side: int) -> Tensor:
-    """The picture (1, C, h, w) resized into a square (1, C, side, side) of zeros."""
-    square = picture.new_zeros((*picture.shape[:2], side, side))
+def surrounded(images: Tensor, sizes: Sequence[Size], input: InputName) -> Tensor:
+    """Images uint8 (B, 3, H, W) of these sizes, with beside them what lies outside of images in training, too."""
+    colour, bounds = OUTSIDE_PIXEL[input], tuple(images.shape[2:])
+    if all(tuple(size) == bounds for size in sizes):
+        return images
+    images = images.clone()
+    for image, (height, width) in zip(images, sizes, strict=True):
+        for plane, value in zip(image, colour, strict=True):
+            plane[height:] = value
+            plane[:, width:] = value
+    return images
+
+
+def fit(picture: Tensor, place: Place, side: int, fill: float) -> Tensor:
+    """The picture (1, C, h, w) resized into a square (1, C, side, side) of ``fill``."""
+    square = picture.new_full((*picture.shape[:2], side, side), fill)
     resized = resize(picture, (place.height, place.width))
     square[:, :, place.top : place.top + place.height, place.left : place.left + place.width] = resized
     return square

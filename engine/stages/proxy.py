@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from engine import determinism
 from engine.config.schema import ProxyConfig
+from engine.data.cache import cache_folder
 from engine.data.dataset import SegmentationData
 from engine.data.images import load_images
 from engine.data.pipeline import epoch_indices, sample_crops
@@ -40,7 +41,7 @@ class ProxyStage(InPortions):
         self.task.begin(self._first_images)
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
-        share = context.share_of(config.batch_size, "a batch")
+        share = context.share_of(config.batch_size)
         self.guard = MemoryGuard(context, self.module, self.name, share)
         self.network = self.guard.network
 
@@ -55,7 +56,8 @@ class ProxyStage(InPortions):
         """The step's loss and metrics without gradient; gradients are left in the parameters."""
         indices = self.context.indices(self.order_seed, step, self.config.batch_size, len(self.data))
         generator = self.context.generator("proxy", step)
-        images, _ = sample_crops(self.data, indices, self.config.crop, generator)
+        jitter = True, self.config.scale_jitter, self.config.colour_jitter
+        images, _ = sample_crops(self.data, indices, self.config.crop, generator, *jitter)
         self.data.expect(
             lambda: self.context.indices(self.order_seed, step + 1, self.config.batch_size, len(self.data))
         )
@@ -96,7 +98,7 @@ def proxy_images(context: Context, config: ProxyConfig) -> tuple[SegmentationDat
 
     Raises:
         RecipeError: a supervised task without a folder of its own.
-        DataError: the folder cannot be read.
+        DataError: the folder cannot be read, or its images fit neither the budget nor the cache's disk.
     """
     if not config.images:
         if config.kind == "classification":
@@ -104,7 +106,7 @@ def proxy_images(context: Context, config: ProxyConfig) -> tuple[SegmentationDat
                 "proxy.kind classification needs proxy.images: a folder with one folder of images a class"
             )
         return context.data("train").proxy_view(), None, ()
-    budget = int(context.recipe.runtime.memory_budget_gib * 2**30)
-    found = load_images(config, context.recipe.seed, budget, context.progress)
+    seed, cache = context.recipe.seed, cache_folder(context.recipe.runtime.data_cache)
+    found = load_images(config, seed, context.budget, context.told(), cache, context.warn, context.tell_cached)
     targets = None if found.targets is None else found.targets.to(context.device)
     return found.data.to(context.device), targets, found.classes

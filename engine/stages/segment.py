@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,20 +10,50 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import determinism, dist
-from engine.config.schema import SegmentConfig
+from engine.config.schema import Recipe, SegmentConfig
 from engine.data.dataset import VOID
-from engine.data.pipeline import epoch_indices, next_draw, normalise, sample_crops
-from engine.models import Segmenter, build_head
+from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
+from engine.errors import RecipeError
+from engine.models import Segmenter, build_backbone, build_head
+from engine.models.norms import fewest_values
+from engine.models.reset import reset_layers
 from engine.stages.base import Context
 from engine.stages.evaluate import evaluate
 from engine.stages.memory import InPortions, MemoryGuard
+from engine.stages.sharing import Share
 from engine.stages.training import Updater, backward
+
+SURELY_ENOUGH = 128
+"""Side of a crop of which every network's last map has several cells, pixels."""
 
 
 def build_segmenter(context: Context, num_classes: int) -> Segmenter:
     """Backbone of the stage before and a fresh head, which depends on the seed alone."""
     init = determinism.generator(context.recipe.seed, "init/head")
     return build_head(context.backbone(), num_classes, context.recipe.model, init)
+
+
+def check_batch(recipe: Recipe) -> None:
+    """Refuse single images so small that batch normalisation sees one value a channel, before any stage has trained.
+
+    Raises:
+        RecipeError: so it would be.
+    """
+    config = recipe.segment
+    if config is None or config.crop > SURELY_ENOUGH:
+        return
+    world = dist.world_size()
+    images = config.batch_size if config.accumulate % world == 0 else config.batch_size // world
+    if images != 1:
+        return
+    model = recipe.model.model_copy(update={"weights": ""})
+    with torch.random.fork_rng(devices=[]):
+        network = build_head(build_backbone(model), 2, model)
+    if fewest_values(network, config.crop) == 1:
+        raise RecipeError(
+            f"segment.batch_size {config.batch_size} leaves a process one image at a time, and of segment.crop"
+            f" {config.crop} batch normalisation sees one value a channel: write a larger batch, or a larger crop"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,16 +88,15 @@ class SegmentStage(InPortions):
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/segment", 0)
-        # Whole batches for each process where that goes, so that they are the batches that one process would see.
-        self.whole = config.accumulate % dist.world_size() == 0
-        self.passes = config.accumulate // dist.world_size() if self.whole else config.accumulate
-        size = config.batch_size
-        if not self.whole:
-            size = context.share_of(size, "segment.batch_size or segment.accumulate")
-        self.guard = MemoryGuard(context, self.module, self.name, size)
+        self.share = Share.of(config.accumulate)
+        self.passes = self.share.count
+        own = self.share.rows(config.batch_size)
+        self.guard = MemoryGuard(context, self.module, self.name, own.stop - own.start)
         self.network = self.guard.network
 
     def step(self, step: int) -> dict[str, Tensor | float]:
+        if step == 0 and self.config.reset_layers:
+            reset_layers(self.model.backbone, self.context.backbone_before_match(), self.config.reset_layers)
         lr = self.updater.begin(step)
         loss = self.guard.run(step, lambda: self._loss_and_gradients(step))
         self.updater.apply()
@@ -76,9 +104,7 @@ class SegmentStage(InPortions):
 
     def _loss_and_gradients(self, step: int) -> Tensor:
         """The step's loss without gradient; gradients are left in the parameters."""
-        first = step * self.config.accumulate + (self.context.rank * self.passes if self.whole else 0)
-        draws = range(first, first + self.passes)
-        batches = (self._prepared(draw) for draw in draws) if self.whole else self._shared(draws)
+        batches = map(self._prepared, self.share.draws(step))
         total: Tensor | None = None
         for number, batch in enumerate(batches, 1):
             loss = self._pass(batch, last=number == self.passes) / self.passes
@@ -87,20 +113,15 @@ class SegmentStage(InPortions):
         return total
 
     def _prepared(self, draw: int) -> Batch:
+        """The part of a batch that this process computes; its losses count as in the whole one."""
         images, labels, generator = self._batch(draw)
         where, target = self._supervision(labels, generator)
-        return Batch(images, where, target, (target != VOID).sum())
-
-    def _shared(self, draws: Iterable[int]) -> list[Batch]:
-        """This process's shares of batches. Their losses count as if one process had the whole ones.
-
-        All at once, so that nothing is exchanged once a pass has begun.
-        """
-        batches = [self._prepared(draw) for draw in draws]
-        valid = torch.stack([batch.valid for batch in batches]).double()
-        self.guard.meet()
-        dist.all_reduce_sum(valid).div_(dist.world_size())
-        return [replace(batch, valid=count) for batch, count in zip(batches, valid, strict=True)]
+        valid = (target != VOID).sum().clamp(min=1)
+        if self.share.whole:
+            return Batch(images, where, target, valid)
+        own = self.share.rows(len(images))
+        # The mean over processes that follows is of gradients that add up.
+        return Batch(images[own], tuple(part[own] for part in where), target[own], valid / self.share.world)
 
     def _pass(self, batch: Batch, *, last: bool) -> Tensor:
         """Forward and backward of one batch; its loss without gradient.
@@ -132,20 +153,19 @@ class SegmentStage(InPortions):
         return (ys, xs), labels[torch.arange(len(labels), device=labels.device)[:, None], ys, xs]
 
     def _batch(self, draw: int) -> tuple[Tensor, Tensor, torch.Generator]:
-        """Crops of one draw, or this process's share of them, and the generator for what is drawn next."""
+        """Crops of one draw, the same in every process that draws it, and the generator for what is drawn next."""
         config = self.config
-        generator = self.context.generator("segment", draw, rank=0 if self.whole else None)
+        generator = self.context.generator("segment", draw, rank=0)
         indices, jitter = self._indices(draw), (config.scale_jitter, config.colour_jitter)
-        images, labels = sample_crops(self.data, indices, config.crop, generator, True, *jitter)
-        following = next_draw(draw, config.accumulate, self.passes, self.context.rank)
+        outside = OUTSIDE_PIXEL[self.context.recipe.model.input]
+        images, labels = sample_crops(self.data, indices, config.crop, generator, True, *jitter, fill=outside)
+        following = self.share.following(draw)
         self.data.expect(lambda: self._indices(following))
         return images, labels, generator
 
     def _indices(self, draw: int) -> Tensor:
-        """Which images this process sees in one draw."""
-        if self.whole:
-            return epoch_indices(self.order_seed, draw, self.config.batch_size, len(self.data))
-        return self.context.indices(self.order_seed, draw, self.config.batch_size, len(self.data))
+        """Which images one draw holds."""
+        return epoch_indices(self.order_seed, draw, self.config.batch_size, len(self.data))
 
     def _portion(self, images: Tensor, where: tuple[Tensor, ...], target: Tensor, valid: Tensor) -> Tensor:
         with self.context.autocast():
@@ -182,8 +202,7 @@ def pixel_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> T
     Args:
         logits: (B, P, K), float32.
         target: int64 (B, P), 255 = void.
-        valid: number of pixels to divide by, scalar; None = those of ``target`` that are not void.
+        valid: number of pixels to divide by, scalar, above 0; None = those of ``target`` that are not void, at least 1.
     """
     losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=VOID, reduction="sum")
-    count = (target != VOID).sum() if valid is None else valid
-    return losses / count.clamp(min=1)
+    return losses / ((target != VOID).sum().clamp(min=1) if valid is None else valid)

@@ -168,7 +168,7 @@ def wait(
 
 
 def demo() -> int:
-    """Train the built-in shapes with and without mix-and-match tuning, and compare them (about a minute)."""
+    """Train the built-in shapes without tuning, with mix-and-match and with its contrast; compare (a minute or two)."""
     from mmtui.cli.screen import on_terminal, open_screen
     from mmtui.services import demo as service
     from mmtui.services import supervisors
@@ -176,10 +176,10 @@ def demo() -> int:
     home = Home.from_environment()
     served_before = supervisors.status(home).running
     ids = service.start(home)
-    say(f"queued runs {' and '.join(ids)} in {home.root}")
+    say(f"queued runs {', '.join(ids[:-1])} and {ids[-1]} in {home.root}")
     if on_terminal() and os.environ.get("TERM", "dumb") != "dumb":
         code = open_screen(home, ids[0])
-        say(f"the runs go on without the screen; compare them with: mmtui classes {ids[1]} --vs {ids[0]}")
+        say(f"the runs go on without the screen; compare them with: mmtui compare {' '.join(ids)}")
         return code
     try:
         for text in service.follow(home, ids):
@@ -204,7 +204,7 @@ def _demo_report(home: Home, ids: list[str]) -> int:
     if failed or len(tables) < len(ids):
         return int(ExitCode.FAILED)
     render.line()
-    render.class_comparison([d.row.name for d in found], tables, ("elapsed", *[_took(d) for d in found], "", ""))
+    render.class_comparison([d.row.name for d in found], tables, ("elapsed", *[_took(d) for d in found]))
     render.line("One seed each and a tiny data set: small differences mean nothing.")
     return int(ExitCode.OK)
 

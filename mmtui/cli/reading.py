@@ -87,10 +87,15 @@ def _children(found: RunDetail) -> str:
 
 
 def _terms(found: RunDetail) -> str:
-    """What is out of the ordinary: places, time limit."""
+    """What is out of the ordinary: places, time limit, what it begins after."""
     gpus, limit = found.terms.get("gpus", 1.0), found.terms.get("time_limit_seconds")
+    after, begin = found.terms.get("after"), found.terms.get("not_before")
     parts = [f"{gpus:g} GPUs or CPU slots"] if gpus != 1 else []
-    return ", ".join([*parts, *([f"time limit {duration(limit)}"] if limit else [])])
+    parts += [f"time limit {duration(limit)}"] if limit else []
+    parts += [f"after run {', '.join(after)}"] if after else []
+    return ", ".join(
+        [*parts, *([f"not before {time.strftime('%Y-%m-%d %H:%M', time.localtime(begin))}"] if begin else [])]
+    )
 
 
 def _commit(found: RunDetail) -> str:

@@ -229,23 +229,29 @@ def class_table(found: ClassTable) -> None:
 
 
 def class_comparison(names: Sequence[str], tables: Sequence[ClassTable], last_row: Sequence[str] = ()) -> None:
-    """Per-class IoU of two runs side by side, with the difference of the second to the first.
+    """Per-class IoU of runs side by side: of two with the difference of the second to the first, of more with a row of
+    the differences of means.
 
     Args:
-        last_row: a row below that of the means, in the same columns.
+        last_row: a row below that of the means, one cell for the row's name and one for each run.
     """
-    first, second = tables
+    two = len(tables) == 2
     # By index and name: two classes of one data set may share a name.
-    other = {(c.index, c.name): c for c in second.classes}
+    found = [{(c.index, c.name): c for c in part.classes} for part in tables]
     rows: list[tuple[str, ...]] = []
-    for c in first.classes:
-        match = other.pop((c.index, c.name), None)
-        against = match.iou if match else None
-        rows.append((c.name, percent(c.iou), percent(against), _difference(c.iou, against), str(c.pixels)))
-    rows += [(c.name, "-", percent(c.iou), "-", str(c.pixels)) for c in other.values()]
-    rows.append(("mean IoU", percent(first.miou), percent(second.miou), _difference(first.miou, second.miou), ""))
-    rows += [tuple(last_row)] if last_row else []
-    table(("class (IoU %)", *names, "difference", "pixels"), rows, right=(1, 2, 3, 4))
+    for key in dict.fromkeys(key for part in found for key in part):
+        here = [part.get(key) for part in found]
+        ious = [c.iou if c else None for c in here]
+        pixels = next(str(c.pixels) for c in here if c)
+        rows.append((key[1], *map(percent, ious), *([_difference(*ious)] if two else []), pixels))
+    means = [part.miou for part in tables]
+    rows.append(("mean IoU", *map(percent, means), *([_difference(*means)] if two else []), ""))
+    if not two:
+        rows.append(("difference", "", *(_difference(means[0], mean) for mean in means[1:]), ""))
+    if last_row:
+        rows.append((*last_row, *[""] * (len(rows[0]) - len(last_row))))
+    columns = ("class (IoU %)", *names, *(["difference"] if two else []), "pixels")
+    table(columns, rows, right=tuple(range(1, len(columns))))
 
 
 def _difference(before: float | None, after: float | None) -> str:

@@ -34,15 +34,15 @@ def report(
     if as_json:
         render.document({"rows": [{name: getattr(row, name) for name in row.__slots__} for row in rows]})
         return
-    header = ("", "published", "measured", "sd", "runs", "recipe")
+    header = ("", "published", "(test)", "measured", "sd", "runs", "recipe")
     for number, (title, _) in reports.TABLES.items():
         render.line(f"{'### ' if as_markdown else ''}Table {number}: {title}" if number.isdigit() else title)
         if as_markdown:
             render.line("")
         body = [_cells(row) for row in rows if row.table == number]
-        render.markdown_table(header, body) if as_markdown else render.table(header, body, right=(1, 2, 3, 4))
+        render.markdown_table(header, body) if as_markdown else render.table(header, body, right=(1, 2, 3, 4, 5))
         render.line("")
-    missing = next((row for row in rows if not row.runs), None)
+    missing = next((row for row in rows if row.recipe and not row.runs), None)
     if missing is not None:
         say(f"rows with 0 runs have not been run; run one with: mmtui run {missing.recipe} data.root=FOLDER")
 
@@ -84,8 +84,8 @@ def _runs(selectors: list[str], as_latex: bool, html: str) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    numbers = (_percent(value) for value in (row.published, row.measured, row.spread))
-    return (row.label, *numbers, str(row.runs), row.recipe)
+    numbers = (_percent(value) for value in (row.published, row.published_test, row.measured, row.spread))
+    return (row.label, *numbers, str(row.runs) if row.recipe else "-", row.recipe or "-")
 
 
 def _percent(value: float | None) -> str:

@@ -105,7 +105,9 @@ class RunDetail:
     versions: dict[str, str] = field(default_factory=dict)  # of Python, torch, CUDA, driver, engine
     data_fingerprint: str = ""  # SHA-256 of the data set, "" before it was computed
     replay: str = ""  # whether losses after a resume repeated those before it, in words
-    terms: dict[str, Any] = field(default_factory=dict)  # gpus wanted, time limit in seconds, launcher
+    terms: dict[str, Any] = field(
+        default_factory=dict
+    )  # GPUs, time limit in seconds, launcher, runs and time it waits for
     note: str = ""  # what the user wrote
     parent: ForkView | None = None  # the run it was forked from
     children: tuple[ForkView, ...] = ()  # runs that were forked from it, oldest first

@@ -42,10 +42,10 @@ def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """A recipe with the defaults of keys that did not exist when its run was queued: they are no difference."""
     from pydantic import ValidationError
 
-    from engine.config import Recipe
+    from engine.config.schema import stored_recipe
 
     try:
-        return Recipe.model_validate(config).model_dump(mode="json")
+        return stored_recipe(config).model_dump(mode="json")
     except ValidationError:
         return config  # of a newer or a foreign schema
 

@@ -60,6 +60,11 @@ def describe(event: dict[str, Any]) -> str:
         text = f"{kind}: {values.get('text', '')}"
     elif kind == "stage_started":
         text = f"begins, {values.get('total_steps', '?')} steps"
+    elif kind == "data_cache":
+        done = "read from" if values.get("found") else "decoded into"
+        text = f"{values.get('label', '')} images, {values.get('bytes', '?')} bytes, {done} {values.get('folder', '?')}"
+    elif kind == "weights":
+        text = f"weights of {values.get('file', '?')}: {values.get('loaded', '?')} keys loaded"
     elif kind == "progress":
         text = f"{values.get('text', '')} {values.get('done', '')}/{values.get('total', '')}"
     else:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmtui.errors import UsageError
+from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from engine.config import Recipe
+    from mmtui.paths import Home
 
-_HOLDS = {
-    "folder": "images, labels and classes.txt",
-    "voc": "JPEGImages, SegmentationClass and ImageSets",
-    "cityscapes": "leftImg8bit and gtFine",
-}
-"""What stands in ``data.root``, by kind of data."""
 PATIENCE = 0.5
 """Seconds in which a file system has to say whether there is a file; a mount that hangs must not hold up a screen."""
 _silent: set[str] = set()
@@ -41,24 +38,63 @@ def refuse_lacking(recipe: Recipe, *, later: bool = False, taken: Collection[str
         raise UsageError(text, "" if final else "queue it with --hold if it comes later")
 
 
+def refuse_release(home: Home, run_id: str) -> None:
+    """Refuse to let a held run start that could start at once and would not find what it reads.
+
+    Raises:
+        UsageError: names the first thing that lacks.
+        NotFoundError: there is no such run.
+    """
+    from engine.config.schema import stored_recipe
+    from mmtui.services import runs
+
+    found = runs.get_run(home, run_id)
+    if found.row.state != RunState.HELD:
+        return  # it will be refused for that
+    try:
+        recipe = stored_recipe(found.config)
+    except ValueError:
+        return  # damaged or of another version: the run will say
+    later = bool(found.terms.get("launcher")) or (found.terms.get("not_before") or 0.0) > time.time()
+    later = later or any(not _over(home, other) for other in found.terms.get("after") or ())
+    taken = [stage.name for stage in found.stages if stage.status == "finished"]
+    for text, _ in _problems(recipe, later, taken):
+        raise UsageError(text, "" if found.row.attempt else f"or change what it reads: mmtui edit {run_id} KEY=VALUE")
+
+
+def _over(home: Home, run_id: str) -> bool:
+    from mmtui.services import runs
+
+    try:
+        return RunState(runs.get_run(home, run_id).row.state) in FINAL_STATES
+    except NotFoundError:
+        return True
+
+
 def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[tuple[str, bool]]:
     """Sentences, each with whether it holds wherever and whenever the run starts."""
+    from engine.config.needs import HOLDS, unnamed  # loads the schema, which whoever has a recipe has loaded
+
     data, weights = recipe.data, recipe.model.weights
+    if {"proxy", "match"} & set(taken) and not (recipe.segment is not None and recipe.segment.reset_layers):
+        weights = ""  # what follows begins with what that stage has made
     proxy = None if "proxy" in taken else recipe.proxy
-    if data.kind != "shapes" and not data.root:
-        yield f"data.root is empty: add data.root=FOLDER, the one that holds {_HOLDS[data.kind]}", True
-    if proxy is not None and proxy.kind == "classification" and not proxy.images:
-        yield "proxy.images is empty: add proxy.images=FOLDER, with one folder of images a class", True
+    for key, meaning in unnamed(recipe):
+        if key != "proxy.images" or proxy is not None:
+            yield f"{key} is empty: add {key}=FOLDER, {meaning}", True
+    members = recipe.evaluate.ensemble if recipe.evaluate is not None else ()
+    if "" in members:
+        yield "evaluate.ensemble names no run: add evaluate.ensemble=[FOLDER], that of a finished run", True
     if later:
         return
     if data.kind != "shapes" and data.root and not _stands(data.root, folder=True):
-        yield f"data.root {data.root} is no folder: write the one that holds {_HOLDS[data.kind]}", False
+        yield f"data.root {data.root} is no folder: write the one that holds {HOLDS[data.kind]}", False
     if proxy is not None and proxy.images and not _stands(proxy.images, folder=True):
         yield f"proxy.images {proxy.images} is no folder: write one of images", False
     if weights and not _stands(weights, folder=False):
         yield f"model.weights {weights} is no file: write one of weights, or model.weights= for random ones", False
-    for run_dir in recipe.evaluate.ensemble if recipe.evaluate is not None else ():
-        if not _stands(run_dir, folder=True):
+    for run_dir in members:
+        if run_dir and not _stands(run_dir, folder=True):
             yield f"evaluate.ensemble {run_dir} is no folder: write the folder of a finished run", False
 
 

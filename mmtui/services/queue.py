@@ -431,12 +431,17 @@ def wish(home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None
     """Do what is asked of a run that has no trainer; of one that has, leave a wish for the supervisor.
 
     Raises:
+        UsageError: a run that is to be released would not find what it reads.
         RefusedError: not possible in this state.
         NotFoundError: there is no such run.
     """
     from mmtui.store.db import Database
     from mmtui.store.runs import add_wish, apply_verb, read_run
 
+    if verb == "release":
+        from mmtui.services import inputs
+
+        inputs.refuse_release(home, run_id)
     database = Database(home)
     try:
         with database.write(durable=True) as session:

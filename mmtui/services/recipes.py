@@ -51,7 +51,7 @@ def load(file: Path) -> tuple[RecipeView, Recipe | None]:
     from engine.config import RecipeFileError, load_recipe
 
     try:
-        recipe = load_recipe(file, (), [file.parent])
+        recipe = load_recipe(file, (), [file.parent, *recipe_dirs()])
     except RecipeFileError as error:
         return RecipeView(file.stem, str(file), "", "", (), None, str(error)), None
     view = RecipeView(

@@ -68,7 +68,7 @@ def register(database: Database, home: Home, folder: Path) -> str:
     """
     paths = RunPaths(folder)
     manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
-    recipe = load_recipe(paths.recipe)
+    recipe = load_recipe(paths.recipe, stored=True)
     created = paths.manifest.stat().st_mtime
     origin = _origin(manifest)
     new = NewRun(
@@ -115,7 +115,7 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
     """
     paths = home.run(str(run_id))
     manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
-    recipe = load_recipe(paths.recipe)
+    recipe = load_recipe(paths.recipe, stored=True)
     table = class_table(home, str(run_id))
     return {
         "name": str(manifest["name"]),

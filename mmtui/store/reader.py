@@ -183,7 +183,8 @@ class Reader:
 
     def run(self, run_id: int) -> RunDetail | None:
         """Everything about one run."""
-        columns = f"{_RUN_COLUMNS}, config, overrides, code, wanted, time_limit, launcher, note, parent, origin"
+        terms = "wanted, time_limit, launcher, after, not_before"
+        columns = f"{_RUN_COLUMNS}, config, overrides, code, {terms}, note, parent, origin"
         rows = self.query(f"SELECT {columns} FROM runs WHERE id = ?", [run_id])
         if not rows:
             return None
@@ -217,6 +218,8 @@ class Reader:
                 "gpus": row["wanted"],
                 "time_limit_seconds": row["time_limit"] or None,
                 "launcher": cells.mapped(row["launcher"]) or None,
+                "after": list(cells.texts(row["after"])),
+                "not_before": row["not_before"] or None,
             },
             note=cells.text(row["note"]),
             parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 import sys
 import termios
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 
@@ -19,8 +21,59 @@ USUAL_CELL = (10, 20)
 """Pixels of a cell where the terminal does not say."""
 
 
+class Output:
+    """The terminal as a file that takes everything, also when there is no terminal any more.
+
+    Textual writes in a thread behind a queue of 30 texts. Should a write fail, the thread ends, and the program waits
+    for ever for room in the queue, on its way out above all, which takes some 25 texts.
+
+    Args:
+        file: what the terminal is written to.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.gone = False
+        """The terminal has been hung up; what is written from now on is thrown away."""
+
+    def write(self, text: str) -> int:
+        """Write text; returns how many characters were taken, all of them."""
+        self._try(lambda: self._file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        self._try(self._file.flush)
+
+    def _try(self, send: Callable[[], object]) -> None:
+        if self.gone:
+            return
+        try:
+            send()
+        except BlockingIOError:
+            # Somebody who shares the terminal has left it so that it takes what it has room for: wait for it again.
+            os.set_blocking(self.fileno(), True)
+        except OSError:
+            self.gone = True
+
+    def fileno(self) -> int:
+        """File number of the terminal."""
+        return self._file.fileno()
+
+    def isatty(self) -> bool:
+        """Whether it was a terminal."""
+        return self._file.isatty()
+
+
 class Driver(LinuxDriver):
-    """Takes pictures from the screen before it is given back: at the end, after an error, and while suspended."""
+    """Outlives its terminal, and takes pictures away before the terminal is given back.
+
+    The latter at the end, after an error, and while the program is suspended.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._file = cast("Any", Output(cast("IO[str]", self._file)))
 
     def stop_application_mode(self) -> None:
         """Give the terminal back."""

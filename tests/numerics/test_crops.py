@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engine import host
 from engine.data.pipeline import normalise
+from engine.mixmatch.host_crops import cut_windows
 from engine.mixmatch.patches import Patches, crop_patches, sample_patches
+from engine.mixmatch.window_cutters import Cutter, opencv, opencv_cutter, torch_cutter
 from engine.stages.patch_inputs import Buffer, patch_inputs
 
 
@@ -29,8 +32,26 @@ def by_tensors(images: Tensor, patches: Patches, output_size: int = 128, fill: f
     return cut.detach()
 
 
+def window_by_window(cutter: Callable[[Tensor, Tensor, Tensor], Cutter], layout: torch.memory_format) -> Cut:
+    def cut_all(images: Tensor, patches: Patches, output_size: int = 128, fill: float = 0) -> Tensor:
+        if cutter is opencv_cutter and opencv() is None:
+            pytest.skip("OpenCV is not installed")
+        dtype = images.dtype if images.is_floating_point() else torch.float32
+        out = torch.empty((len(patches), images.shape[1], output_size, output_size), memory_format=layout)
+        out = out.to(torch.promote_types(dtype, torch.float32))
+        outside = torch.full((images.shape[1],), float(fill))
+        return cut_windows(images.contiguous(memory_format=layout), patches, out, outside, cutter=cutter).to(dtype)
+
+    return cut_all
+
+
 Cut = Callable[..., Tensor]
-WAYS = pytest.mark.parametrize("cut_all", [crop_patches, by_tensors])
+EVERY_WAY = {"as it comes": crop_patches, "tensors": by_tensors} | {
+    f"{name}, {layout}": window_by_window(cutter, getattr(torch, layout))
+    for name, cutter in (("torch", torch_cutter), ("OpenCV", opencv_cutter))
+    for layout in ("contiguous_format", "channels_last")
+}
+WAYS = pytest.mark.parametrize("cut_all", EVERY_WAY.values(), ids=EVERY_WAY.keys())
 
 
 def pictures(batch: int, channels: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -100,8 +121,11 @@ def windows(draw: st.DrawFn) -> tuple[Tensor, Patches, int, float]:
 def test_crop_patches_any_windows_equal_a_naive_bilinear_resize(case: tuple[Tensor, Patches, int, float]) -> None:
     images, patches, side, fill = case
     expected = naive_crops(images, patches, side, fill)
-    for cut_all in (crop_patches, by_tensors):
-        torch.testing.assert_close(cut_all(images, patches, side, fill), expected, rtol=1e-9, atol=1e-9)
+    for name, cut_all in EVERY_WAY.items():
+        if "OpenCV" in name and (opencv() is None or side == 1):
+            continue
+        if "OpenCV" not in name:
+            torch.testing.assert_close(cut_all(images, patches, side, fill), expected, rtol=1e-9, atol=1e-9)
         single = cut_all(images.float(), patches, side, fill)
         assert single.dtype == torch.float32
         torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
@@ -191,8 +215,17 @@ def test_crop_patches_windows_inside_equal_opencv(cut_all: Cut) -> None:
         torch.testing.assert_close(cut[k], expected, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("input", ["rgb", "gray"])
-def test_patch_inputs_equal_patches_of_images_normalised_first(input: Literal["rgb", "gray"]) -> None:
+@pytest.mark.parametrize(("side", "grey_levels"), [(128, 1e-4), (96, 0.02), (227, 0.02)])
+def test_opencv_and_torch_cut_uint8_to_the_same_numbers(side: int, grey_levels: float) -> None:
+    """To the rounding of weights, which powers of two do not have."""
+    images = torch.randint(0, 256, (2, 3, 256, 256), generator=generator(), dtype=torch.uint8)
+    patches = sample_patches(torch.ones((2, 256, 256), dtype=torch.uint8), 30, size=(30, 240), generator=generator())
+    ways = [EVERY_WAY[f"{name}, channels_last"](images, patches, side) for name in ("torch", "OpenCV")]
+    torch.testing.assert_close(*ways, rtol=0, atol=grey_levels)
+
+
+@pytest.mark.parametrize("input", ["rgb", "rgb255", "gray"])
+def test_patch_inputs_equal_patches_of_images_normalised_first(input: Literal["rgb", "rgb255", "gray"]) -> None:
     """To the rounding of positions to float32, which is less than a hundredth of a grey level."""
     images = torch.randint(0, 256, (3, 3, 40, 50), generator=generator(), dtype=torch.uint8)
     into = Buffer()
@@ -200,11 +233,53 @@ def test_patch_inputs_equal_patches_of_images_normalised_first(input: Literal["r
         patches = sample_patches(torch.ones(3, 40, 50, dtype=torch.uint8), 8, size=(4, 70), generator=generator(seed))
         assert {True, False} == set((patches.padding > 0).tolist())
         found = patch_inputs(images, patches, side, input, into)
-        expected = by_tensors(normalise(images, input).double(), patches, side).float()
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        # PAPER 1.2: outside there is the mean for rgb, and black for gray.
+        fill = -0.4488 if input == "gray" else 0.0
+        expected = by_tensors(normalise(images, input).double() - fill, patches, side).float() + fill
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.01 if input == "rgb255" else 1e-4)
 
 
-def test_patch_inputs_far_outside_are_exactly_zero() -> None:
+@pytest.mark.parametrize("on_host", [True, False])
+def test_patch_inputs_of_gray_are_those_of_images_on_a_black_table(
+    on_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of an image lies black, by the rule of the release's colorization nets, on a CPU and on a GPU."""
+    monkeypatch.setattr(host, "on_host", lambda _: on_host)
+    images = torch.randint(0, 256, (2, 3, 40, 50), generator=generator(), dtype=torch.uint8)
+    table = torch.zeros((2, 3, 240, 250), dtype=torch.uint8)
+    table[:, :, 100:140, 100:150] = images
+    patches = sample_patches(torch.ones(2, 40, 50, dtype=torch.uint8), 8, size=(4, 70), generator=generator())
+    moved = Patches(patches.image, patches.cy + 100, patches.cx + 100, patches.size, patches.label)
+    found = patch_inputs(images, patches, 16, "gray", Buffer())
+    expected = by_tensors(normalise(table, "gray").double(), moved, 16).float()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert float(found.min()) == pytest.approx(-0.4488, abs=1e-6)
+
+
+@pytest.mark.parametrize("cutter", [torch_cutter, opencv_cutter])
+def test_windows_hold_a_colour_outside_of_images(cutter: Callable[[Tensor, Tensor, Tensor], Cutter]) -> None:
+    if cutter is opencv_cutter and opencv() is None:
+        pytest.skip("OpenCV is not installed")
+    images, colour = torch.full((1, 3, 20, 20), 200, dtype=torch.uint8), torch.tensor([10.5, 20.25, 30.0])
+    for layout in (torch.contiguous_format, torch.channels_last):
+        source, out = images.contiguous(memory_format=layout), torch.empty((8, 3, 16, 16), memory_format=layout)
+        # Over each corner, with a side that is outside as well, beside the image altogether, and around it.
+        corners = (0, 0, 0, 16), (0, 20, 0, 16), (0, 0, 20, 16), (0, 20, 20, 16)
+        windows = boxes(*corners, (0, 60, 10, 16), (0, 10, 10, 48), (0, -38, 10, 16), (0, 10, -60, 16))
+        cut = cut_windows(source, windows, out, colour, cutter=cutter) - colour.view(1, 3, 1, 1)
+        inside = (cut - (200 - colour.view(1, 3, 1, 1))).abs() < 1e-4
+        outside = cut.abs() < 1e-4
+        assert inside[0, :, 8:, 8:].all() and outside[0, :, :8].all() and outside[0, :, :, :8].all()
+        assert inside[1, :, :8, 8:].all() and outside[1, :, 8:].all() and outside[1, :, :, :8].all()
+        assert inside[2, :, 8:, :8].all() and outside[2, :, :8].all() and outside[2, :, :, 8:].all()
+        assert inside[3, :, :8, :8].all() and outside[3, :, 8:].all() and outside[3, :, :, 8:].all()
+        assert outside[4].all() and outside[6:].all()
+        assert outside[5, :, :4].all() and inside[5, :, 6:10, 6:10].all() and outside[5, :, :, 12:].all()
+
+
+def test_patch_inputs_far_outside_are_zero() -> None:
     images = torch.full((1, 3, 20, 20), 200, dtype=torch.uint8)
     found = patch_inputs(images, boxes((0, 0, 0, 16)), 16, "rgb", Buffer())
-    assert not found[:, :, :8].any() and not found[:, :, :, :8].any() and bool((found[:, :, 8:, 8:] > 1).all())
+    assert bool((found[:, :, 8:, 8:] > 1).all())
+    found[:, :, 8:, 8:] = 0
+    assert float(found.abs().max()) < 1e-6

@@ -372,6 +372,22 @@ def test_sample_patches_bytes_and_int64_labels_give_equal_patches(
         assert first.dtype == second.dtype and torch.equal(first, second), field.name
 
 
+@pytest.mark.parametrize("centres", ["uniform", "balanced"])
+@pytest.mark.parametrize("ignore_index", [-1, 256, 300])
+def test_sample_patches_void_may_be_no_byte(centres: str, ignore_index: int) -> None:
+    labels = label_maps(6, 40, 48, 3)
+    assert (labels == VOID).any()
+    other = torch.where(labels == VOID, ignore_index, labels)
+
+    def draw(maps: Tensor, void: int) -> Patches:
+        return sample_patches(maps, 7, (4, 20), 0, ignore_index=void, centres=centres, generator=generator(5))
+
+    expected, found = draw(labels, VOID), draw(other, ignore_index)
+    assert len(found) and int(found.label.max()) < 9
+    for field in fields(Patches):
+        assert torch.equal(getattr(found, field.name), getattr(expected, field.name)), field.name
+
+
 def test_sample_patches_does_not_touch_the_global_random_state() -> None:
     before = torch.get_rng_state()
     Case(label_maps(2, 16, 16, 1), 4, (4, 8), 0, 0.1, 0.6, seed=1).draw()

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from engine.mixmatch.graph import MatchGraph, build_match_graph
 from engine.mixmatch.patches import Patches, sample_patches
-from engine.mixmatch.stats import StarvationCounter, graph_statistics, project_2d
+from engine.mixmatch.stats import (
+    StarvationCounter,
+    graph_statistics,
+    project_2d,
+    tally_graph,
+    tally_windows,
+    told,
+)
 
 CLASSES = 6
 
@@ -49,7 +56,7 @@ def statistics(margin: float = 2.1) -> dict[str, Any]:
 def test_graph_statistics_have_every_key_of_the_event_and_are_json(repository: Path) -> None:
     text = (repository / "docs" / "events.md").read_text(encoding="utf-8")
     section = text[text.index("`graph` values:") :]
-    documented = {key for key in re.findall(r"`(\w+)`", section) if key not in ("graph", "starved")}
+    documented = {key for key in re.findall(r"`(\w+)`", section) if key not in ("graph", "starved", "empty_graphs")}
     values = statistics()
     assert set(values) == documented
     assert json.loads(json.dumps(values, allow_nan=False)) == values
@@ -139,6 +146,100 @@ def test_graph_statistics_no_nodes_are_json_too() -> None:
     json.dumps(values, allow_nan=False)
 
 
+def naive_edges(labels: list[int], graph: MatchGraph) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Attractive and rejective edges of one graph, as pairs of nodes."""
+    attractive = [(i, p) for i, p in enumerate(graph.positive.tolist()) if p != i]
+    return attractive, [(i, n) for i, n in enumerate(graph.negative.tolist()) if graph.has_negative[i]]
+
+
+def squared(x: list[float], y: list[float]) -> float:
+    return sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+
+
+def test_statistics_of_several_graphs_are_those_of_all_their_nodes_and_edges() -> None:
+    """Of graphs of 20, 3 and 0 nodes, with one class in the second; the last has nothing to add."""
+    patches, graph, features = batch()
+    few = torch.tensor([2, 2, 2])
+    none = torch.zeros(0, dtype=torch.int64)
+    parts = [
+        (patches, graph, features),
+        (Patches(few, few + 20, few + 5, few * 10, few), build_match_graph(few, "graph", generator(3)), features[:3]),
+        (Patches(none, none, none, none, none), build_match_graph(none), features[:0]),
+    ]
+    tallies = [
+        tally_graph(nodes.label, ties, rows, 0.05, CLASSES) | tally_windows(nodes) for nodes, ties, rows in parts
+    ]
+    values = told(tallies[0] + tallies[1] + tallies[2])
+    labels, degrees, pairs, near, far, active = [], [], Counter[tuple[int, int]](), [], [], 0
+    edges = [0, 0]
+    for nodes, ties, rows in parts:
+        own, unit = nodes.label.tolist(), [(row / row.norm()).tolist() for row in rows]
+        attractive, rejective = naive_edges(own, ties)
+        degree = Counter(end for edge in attractive + rejective for end in edge)
+        labels += own
+        degrees += [degree[node] for node in range(len(own))]
+        pairs.update(tuple(sorted((own[a], own[b]))) for a, b in rejective)
+        edges = [edges[0] + len(attractive), edges[1] + len(rejective)]
+        for i, (p, n) in enumerate(zip(ties.positive.tolist(), ties.negative.tolist(), strict=True)):
+            near.append(squared(unit[i], unit[p]))
+            far.append(squared(unit[i], unit[n]) if ties.has_negative[i] else 1.0)
+            active += near[-1] - far[-1] + 0.05 > 0
+    assert (values["graphs"], values["nodes"]) == (3, 23)
+    assert [values["attractive_edges"], values["rejective_edges"]] == edges
+    assert values["nodes_per_class"] == {str(c): k for c, k in sorted(Counter(labels).items())}
+    assert values["components_per_class"] == {str(c): 1 for c in sorted(set(labels))}
+    assert (values["singletons"], values["no_negative"]) == (1, 3)
+    assert values["degree_mean"] == pytest.approx(sum(degrees) / 23, abs=1e-3)
+    assert values["degree_max"] == max(degrees)
+    assert values["class_pairs"] == [[a, b, n] for (a, b), n in sorted(pairs.items())]
+    assert values["active_triplets"] == pytest.approx(active / 23, abs=1e-4)
+    assert values["d_pos_mean"] == pytest.approx(sum(near) / 23, abs=1e-4)
+    assert values["d_neg_mean"] == pytest.approx(sum(far) / 23, abs=1e-4)
+    assert [sum(values[name]) for name in ("d_pos_hist", "d_neg_hist")] == [23, 23]
+    sides = [*patches.size.tolist(), 20, 20, 20]
+    assert values["patch_size_mean"] == pytest.approx(sum(sides) / 23, abs=0.01)
+    assert (values["patch_size_min"], values["patch_size_max"]) == (min(sides), max(sides))
+    padded = sum(float(share) * side**2 for share, side in zip(patches.padding, patches.size.tolist(), strict=True))
+    assert values["padding_share"] == pytest.approx(padded / sum(side**2 for side in sides), abs=1e-4)
+
+
+def test_components_of_several_graphs_are_those_of_the_worst() -> None:
+    labels = torch.tensor([0, 0, 0, 0])
+    apart, chain = torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 1, 2])
+    nodes, has_negative = torch.arange(4), torch.zeros(4, dtype=torch.bool)
+    tallies = [
+        tally_graph(labels, MatchGraph(nodes, positive, nodes, has_negative, nodes), torch.eye(4), 2.1, CLASSES)
+        for positive in (chain, apart, chain)
+    ]
+    values = told(
+        (tallies[0] + tallies[1] + tallies[2]) | tally_windows(Patches(labels, labels, labels, nodes, labels))
+    )
+    assert values["components_per_class"] == {"0": 2}
+
+
+@pytest.mark.parametrize("positive_only", [True, False])
+def test_histograms_reach_as_far_as_distances_can_be(positive_only: bool) -> None:
+    """Features after a ReLU are at most 2 apart: no bin stays empty for ever. The event says how far they reach."""
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [0.6, 0.8 if positive_only else -0.8]])
+    graph = MatchGraph(
+        torch.arange(4),
+        torch.tensor([1, 3, 0, 2]),
+        torch.tensor([2, 0, 1, 1]),
+        torch.ones(4, dtype=torch.bool),
+        torch.arange(4),
+    )
+    labels = torch.zeros(4, dtype=torch.int64)
+    values = graph_statistics(labels, graph, features, 2.1, Patches(labels, labels, labels, labels, labels), CLASSES)
+    largest = 2.0 if positive_only else 4.0
+    assert values["d_hist_max"] == largest
+    for name, ends in (("d_pos_hist", graph.positive), ("d_neg_hist", graph.negative)):
+        expected = [0] * 16
+        for i, end in enumerate(ends.tolist()):
+            expected[min(int(squared(features[i].tolist(), features[end].tolist()) / largest * 16), 15)] += 1
+        assert values[name] == expected
+    assert values["d_pos_hist"][15] == positive_only, "orthogonal features lie in the last bin"
+
+
 def test_starvation_counter_names_classes_not_sampled_for_long() -> None:
     counter = StarvationCounter(3)
     assert counter.starved(50) == {}
@@ -155,6 +256,26 @@ def test_starvation_counter_after_a_resume_counts_from_there() -> None:
     counter.update(torch.tensor([0]), 1001)
     assert counter.starved(1001, patience=1) == {"1": 1}
     assert counter.starved(1020, patience=20) == {"1": 20}
+
+
+def test_starvation_counter_takes_the_nodes_of_a_step_in_parts_and_goes_on_from_what_it_held() -> None:
+    counter, parts, again = StarvationCounter(3), StarvationCounter(3), StarvationCounter(3)
+    for step in range(1, 26):
+        counter.update(torch.tensor([0, 2]), step)
+        parts.update(torch.tensor([2]), step)
+        parts.update(torch.tensor([0]), step)
+        if step == 12:
+            assert parts.last is not None
+            again.recall(parts.last.tolist(), torch.device("cpu"))
+        if step > 12:
+            again.update(torch.tensor([2, 0]), step)
+    assert counter.starved(25) == parts.starved(25) == again.starved(25) == {"1": 25}
+
+
+def test_starvation_counter_does_not_recall_what_other_classes_had() -> None:
+    counter = StarvationCounter(3)
+    counter.recall([5, 5], torch.device("cpu"))
+    assert counter.last is None
 
 
 @pytest.mark.parametrize(("n", "d"), [(30, 8), (8, 30), (12, 12), (2, 5), (3, 2)])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from typing import Any
 
 import pytest
 
 from mmtui.domain.states import RunEvent
+from mmtui.domain.views import GraphStats
 from mmtui.paths import Home
 from mmtui.services import run_history, runs
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.pages import graph
 from mmtui.tui.pages.panes import Focus
+from mmtui.tui.widgets.panels import graph as panel
 from tests.tui.seed import CLASSES, NOW, components, seed_run, seed_three
 from tests.tui.test_pages import plain, ready, shown, until
 
@@ -139,3 +142,39 @@ def test_distance_map_is_darkest_where_most_pairs_are(home: Home) -> None:
     marks = [lines[first + 7 - row].ljust(118)[117] for row in range(8)]
     wanted = [" ░▒▓█"[sum(share > limit for limit in (0, 0.05, 0.15, 0.3))] for share in shares]
     assert marks == wanted
+
+
+def told(reach: float | None, counts: list[int], step: int, **more: Any) -> GraphStats:
+    values = {"d_pos_hist": counts, "d_neg_hist": counts, **more}
+    return GraphStats("1", step, 0.0, values if reach is None else {**values, "d_hist_max": reach})
+
+
+@pytest.mark.parametrize(("reach", "words"), [(None, "0-4"), (2.0, "0-2"), (4.0, "0-4")])
+def test_panel_says_how_far_the_histograms_reach(reach: float | None, words: str) -> None:
+    lines = plain(panel(told(reach, [1] * 16, 5), ("a",), 60, 20, True)).splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith(("d+ 9", "d- 9"))] == [words, words]
+
+
+def test_panel_says_of_how_many_graphs_the_nodes_are() -> None:
+    several, one, old = (
+        plain(panel(told(2.0, [1] * 16, 5, nodes=32, **more), ("a",), 60, 20, True)).splitlines()[0]
+        for more in ({"graphs": 4}, {"graphs": 1}, {})
+    )
+    assert "nodes 32 in 4 graphs  classes" in several
+    assert "nodes 32  classes" in one and one == old
+
+
+def test_distance_map_reads_how_far_each_histogram_reaches() -> None:
+    """A run that an older engine began and a newer one went on with: the same distances stand in the same row."""
+    near = [0] * 16
+    near[0] = 4  # 0 to 1/4, or 0 to 1/8
+    old, new = told(None, near, 1), told(2.0, near, 2)
+    far = [0] * 16
+    far[7] = 1  # of [0, 4]: 1.75 to 2; of [0, 2]: 7/8 to 1
+    assert graph._binned(old, "d_pos_hist", 8, 4.0) == graph._binned(new, "d_pos_hist", 8, 4.0) == [1.0, *[0.0] * 7]
+    assert graph._binned(told(None, far, 1), "d_pos_hist", 8, 4.0).index(1.0) == 3
+    assert graph._binned(told(2.0, far, 1), "d_pos_hist", 8, 4.0).index(1.0) == 1
+    assert graph._binned(told(2.0, far, 1), "d_pos_hist", 16, 2.0).index(1.0) == 7
+    assert graph._reach([new, None]) == 2.0 and graph._reach([old, new]) == 4.0 and graph._reach([None]) == 4.0
+    labels = [line[0][0][3:].strip() for line in graph._map("d+", [[0.0] * 8], 2.0, "good", False)]
+    assert labels == ["2", "", "", "1", "", "", "", "0"]

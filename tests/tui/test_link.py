@@ -117,7 +117,7 @@ class SlowTerminal:
         return step[0] if step else "", re.search(r"\d  log ", self.text()) is not None
 
 
-@pytest.mark.parametrize(("columns", "rows", "screen"), [(80, 24, ""), (160, 48, ""), (160, 48, "2")])
+@pytest.mark.parametrize(("columns", "rows", "screen"), [(160, 48, "2")])
 def test_line_of_2_kib_a_second_gets_no_backlog_answers_keys_and_is_told_of(
     home: Home, columns: int, rows: int, screen: str
 ) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -169,6 +170,38 @@ async def test_line_and_form_are_views_of_the_same_overrides(home: Home) -> None
         assert typed.value == "", "the recipe's own value needs no override"
 
 
+async def test_line_that_is_pasted_is_checked_a_few_times_and_at_its_end(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(home) as (pilot, dialog):
+        typed = dialog.query_one("#overrides", Input)
+        typed.focus()
+        await pilot.pause()
+        checks: list[str] = []
+        check = NewRunDialog.check
+        monkeypatch.setattr(NewRunDialog, "check", lambda self: checks.append(typed.value) or check(self))
+        text = "segment.batch_size=4 segment.crop=32 match.crop=32 match.patch_size=[8,16] segment.steps=77"
+        for letter in text:
+            pilot.app.post_message(Key(letter, letter))  # as they come from a terminal: none waits for the one before
+        await until(lambda: "segment 77 steps" in verdict(dialog))
+        assert typed.value == text
+        assert checks[-1] == text and len(checks) < len(text) / 3, f"{len(checks)} checks of {len(text)} letters"
+
+
+async def test_letters_and_ctrl_g_in_one_piece_queue_what_the_letters_say(home: Home) -> None:
+    async with opened(home) as (pilot, dialog):
+        typed = dialog.query_one("#overrides", Input)
+        typed.focus()
+        await pilot.pause()
+        for letter in "segment.steps=77":
+            pilot.app.post_message(Key(letter, letter))
+        pilot.app.post_message(Key("ctrl+g", None))
+        await until(lambda: not isinstance(pilot.app.screen, NewRunDialog))
+        await until(lambda: bool(runs.list_runs(home)))
+    (row,) = runs.list_runs(home)
+    assert runs.get_run(home, row.id).overrides == ("segment.steps=77",)
+
+
 async def test_escape_undoes_an_edit_and_asks_before_changes_are_lost(home: Home) -> None:
     async with opened(home) as (pilot, dialog):
         await choose(pilot)
@@ -224,13 +257,14 @@ async def test_letters_search_and_j_and_k_move_until_a_search_begins(home: Home)
         await pilot.press("k", "up", "home")
         assert form.key == "schema_version"
         await pilot.press("slash", *"jitter")
-        assert [form.items[number].key for number in form.found] == ["segment.scale_jitter", "segment.colour_jitter"]
+        found = [form.items[number].key for number in form.found]
+        assert found == [f"{stage}.{what}_jitter" for stage in ("match", "segment") for what in ("scale", "colour")]
         await pilot.press("j")
         assert form.sought == "jitter", "a letter that nothing has is dropped"
         await pilot.press("down")
-        assert form.key == "segment.colour_jitter"
+        assert form.key == found[1]
         await pilot.press("escape")
-        assert form.key == "segment.colour_jitter" and len(form.found) == len(form.items)
+        assert form.key == found[1] and len(form.found) == len(form.items)
         await pilot.press(*"gradient norm")
         assert form.key == "match.optim.clip_norm", "the help is searched too"
 
@@ -240,10 +274,10 @@ async def test_recipes_are_found_by_letters_and_no_line_wraps(home: Home, size: 
     async with opened(home, size) as (pilot, dialog):
         await pilot.press("home", *"_mixm")
         assert dialog.recipe is not None and dialog.recipe.name == "camvid_mixmatch"
-        await pilot.press(*["backspace"] * 5, *"shapes_s")
+        await pilot.press(*["backspace"] * 5, *"shapes_sm")
         assert dialog.recipe.name == "shapes_smoke"
         await pilot.press("z")
-        assert dialog.recipe.name == "shapes_smoke" and dialog.recipe_list.sought == "shapes_s"
+        assert dialog.recipe.name == "shapes_smoke" and dialog.recipe_list.sought == "shapes_sm"
         await pilot.press("escape", "end")
         for panel in (dialog.recipe_list, dialog.preview):
             room = panel.size.width

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
 import signal
+import struct
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import IO, cast
 
 import pexpect
 import pyte
 import pytest
+from textual.drivers._writer_thread import WriterThread
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.tui.link import QUESTION
+from mmtui.tui.terminal import Output
 from tests.tui.seed import seed_run
 
 NOW = 1_790_000_000.0
@@ -171,3 +180,83 @@ def test_terminal_dumb_is_refused_with_a_hint(start: Start) -> None:
     terminal.wait_for("mmtui watch")
     terminal.child.wait()
     assert terminal.child.exitstatus == 2
+
+
+def test_writing_to_a_terminal_that_was_hung_up_neither_fails_nor_waits() -> None:
+    far, near = os.openpty()
+    with os.fdopen(near, "w") as file:
+        output = Output(file)
+        thread = WriterThread(cast("IO[str]", output))
+        thread.start()
+        thread.write("seen")
+        assert os.read(far, 100) == b"seen"
+        os.close(far)
+
+        def leave() -> None:
+            for _ in range(100):  # more than the queue takes
+                thread.write("x" * 100)
+            thread.stop()
+
+        leaving = threading.Thread(target=leave, daemon=True)
+        leaving.start()
+        leaving.join(10)
+        assert not leaving.is_alive(), "it waits for room in a queue that nobody empties"
+        assert output.gone
+        with suppress(OSError):  # what was not sent is sent once more when the file is closed
+            file.close()
+
+
+def test_terminal_that_somebody_left_without_waiting_is_waited_for() -> None:
+    far, near = os.openpty()
+    with os.fdopen(near, "w") as file:
+        output = Output(cast("IO[str]", file))
+        os.set_blocking(near, False)
+        for _ in range(2000):  # more than the terminal takes at once
+            output.write("x" * 100)
+            if os.get_blocking(near):
+                break
+        assert os.get_blocking(near) and not output.gone
+        os.set_blocking(far, False)
+        with suppress(BlockingIOError):
+            while os.read(far, 65536):
+                pass
+        output.write("seen")
+        output.flush()
+        assert os.read(far, 65536).endswith(b"seen") and not output.gone
+    os.close(far)
+
+
+BUSY = """
+import sys
+from pathlib import Path
+from mmtui.paths import Home
+from mmtui.tui.app import MmtuiApp
+
+class Busy(MmtuiApp):
+    def exit(self, *answer):
+        for _ in range(40):
+            self._driver.write("as many pictures as a slow machine still draws")
+        super().exit(*answer)
+
+Busy(Home(Path(sys.argv[1]))).run()
+"""
+
+
+def test_program_ends_with_its_terminal_however_much_waits_to_be_written(home: Home) -> None:
+    pid, far = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", BUSY, str(home.root)])
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    got, deadline = b"", time.monotonic() + 30
+    while b"q quit" not in got:
+        assert select.select([far], [], [], max(deadline - time.monotonic(), 0))[0], got
+        got += os.read(far, 65536)
+    os.close(far)
+    try:
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            assert time.monotonic() < deadline, "it outlives its terminal"
+            time.sleep(0.05)
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise

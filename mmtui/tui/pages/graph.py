@@ -16,7 +16,7 @@ from mmtui.services import run_history, runs
 from mmtui.tui.pages.compose import joined, wrapped
 from mmtui.tui.pages.panes import FIRST_PANE, Drawer, Focus, Laid, Pane, lay
 from mmtui.tui.widgets.forest import ROOT, draw_forest, forest
-from mmtui.tui.widgets.panels import Line, fit, glyph_of, strategy_of, style_of
+from mmtui.tui.widgets.panels import FARTHEST, Line, fit, glyph_of, histogram_reach, strategy_of, style_of
 from mmtui.tui.widgets.panels import graph as panel
 from mmtui.tui.widgets.plot import spark
 
@@ -259,8 +259,9 @@ def _distances(
     columns = [by_column.get(cell * count // room) for cell in range(room)]
     bins = 16 if height >= 40 else 8
     lines: list[Line] = [[("distances over time", "title"), ("  ", "dim"), *_key(ascii_only)]]
+    reach = _reach(columns)
     for name, key, style in (("d+", "d_pos_hist", "good"), ("d-", "d_neg_hist", "red")):
-        lines += _map(name, [_binned(stats, key, bins) for stats in columns], style, ascii_only)
+        lines += _map(name, [_binned(stats, key, bins, reach) for stats in columns], reach, style, ascii_only)
     shares = [_active(stats) for stats in columns]
     lines.append([("activ ", "dim"), (spark(shares, ascii_only, top=1.0).rstrip(), "cyan")])
     return [*lines, [(f"step  0{'share of active triplets':^{room - 7}}{total:>6}", "dim")]]
@@ -277,18 +278,29 @@ def _active(stats: GraphStats | None) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _binned(stats: GraphStats | None, key: str, bins: int) -> list[float]:
-    """A histogram as shares, in ``bins`` bins; [] where there is none."""
+def _reach(columns: Sequence[GraphStats | None]) -> float:
+    """How far the map goes: as far as the widest of its histograms."""
+    return max((histogram_reach(stats.values) for stats in columns if stats is not None), default=FARTHEST)
+
+
+def _binned(stats: GraphStats | None, key: str, bins: int, reach: float) -> list[float]:
+    """A histogram as shares, in ``bins`` bins of [0, reach], no narrower than its own; [] where there is none."""
     counts = [n for n in (stats.values.get(key) or ()) if isinstance(n, int | float)] if stats is not None else []
-    total, each = sum(counts), max(len(counts) // bins, 1)
-    return [sum(counts[first : first + each]) / total for first in range(0, len(counts), each)] if total else []
+    total = sum(counts)
+    if stats is None or not total:
+        return []
+    sums, width = [0.0] * bins, histogram_reach(stats.values) / len(counts)
+    for number, count in enumerate(counts):
+        sums[min(int((number + 0.5) * width / reach * bins), bins - 1)] += count
+    return [share / total for share in sums]
 
 
-def _map(name: str, columns: Sequence[Sequence[float]], style: str, ascii_only: bool) -> list[Line]:
+def _map(name: str, columns: Sequence[Sequence[float]], reach: float, style: str, ascii_only: bool) -> list[Line]:
     shades, bins = SHADES[1 if ascii_only else 0], max(map(len, columns), default=0)
     lines: list[Line] = []
     for row in reversed(range(bins)):
-        label = "4" if row == bins - 1 else "2" if row == bins // 2 else "0" if row == 0 else ""
+        at = {bins - 1: f"{reach:g}", bins // 2: f"{reach / 2:g}", 0: "0"}
+        label = at.get(row, "")
         cells = "".join(
             shades[sum(column[row] > share for share in SHARES) if row < len(column) else 0] for column in columns
         )

@@ -108,7 +108,7 @@ class NewRunDialog(Dialog):
     BINDINGS: ClassVar = [
         Binding("tab", "turn(1)", "next field", show=False, priority=True),
         Binding("shift+tab", "turn(-1)", "previous field", show=False, priority=True),
-        Binding("ctrl+g", "queue", "queue it", show=False, priority=True),
+        Binding("ctrl+g", "queue_soon", "queue it", show=False, priority=True),
     ]
 
     def __init__(self, home: Home, like: NewRun | None = None, title: str = "New run", at: str = FIRST) -> None:
@@ -124,6 +124,8 @@ class NewRunDialog(Dialog):
         self.costs: forecast.Costs | None = None
         self.form: Form | None = None
         self.ready = False
+        self.checked: NewRun | None = None
+        """What was entered when it was last checked."""
         self.pane, self.left = "recipes", "recipes"
         self.asked_about: tuple[str, ...] | None = None
         """The overrides of which was said that they will be lost."""
@@ -221,6 +223,7 @@ class NewRunDialog(Dialog):
             return self._tell("no recipes are installed", "problem")
         if not self.ready:
             return False
+        self.checked = wanted
         try:
             self.form = recipe_form.build(wanted.recipe, wanted.overrides, self.home)
             self.form_list.set_fields(self.form.fields)
@@ -423,8 +426,14 @@ class NewRunDialog(Dialog):
             self._end_edit(keep=True)
 
     @on(Input.Changed, "#overrides, #options")
-    def _on_change(self) -> None:
-        self.check()
+    def _on_change(self, event: Input.Changed) -> None:
+        # Behind the keys that wait already: of a line that is pasted, or typed faster than it is checked, the last
+        # state counts.
+        event.input.call_later(self._check_again)
+
+    def _check_again(self) -> None:
+        if self.is_current and self.is_attached and self.entered() != self.checked:
+            self.check()
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -433,6 +442,10 @@ class NewRunDialog(Dialog):
         """Queue what was entered, if it is right."""
         if self.check(MOST_CHECKED_AT_LAST):
             self.dismiss(self.entered())
+
+    def action_queue_soon(self) -> None:
+        """The same, behind the letters that wait for the field that has the focus."""
+        (self.focused or self).call_later(self.action_queue)
 
     def on_key(self, event: Key) -> None:
         """Enter on the resolved recipe queues it."""

@@ -18,6 +18,8 @@ from mmtui.services.grouping import Group
 from mmtui.tui.widgets.plot import Span, bar, spark
 
 Line = list[Span]
+FARTHEST = 4.0
+"""Squared distance of opposite unit vectors."""
 
 
 def fit(text: str, width: int, ascii_only: bool = False) -> str:
@@ -196,8 +198,9 @@ def graph(
     if stats is None:
         return [[("no match graph yet: only the match stage samples one", "dim")]]
     v = stats.values
+    reach = f"  0-{histogram_reach(v):g}"
     lines: list[Line] = [
-        [(f"step {stats.step}  nodes {v.get('nodes')}  classes {v.get('classes_present')}/{len(names) or '?'}", "")],
+        [(f"step {stats.step}  {_nodes(v)}  classes {v.get('classes_present')}/{len(names) or '?'}", "")],
         [
             ("attractive ", "dim"),
             (f"{v.get('attractive_edges')}  ", "good"),
@@ -210,12 +213,24 @@ def graph(
             (f"active triplets {_share(v.get('active_triplets'))}  ", ""),
             (f"d+ {number(v.get('d_pos_mean'), 3)}  d- {number(v.get('d_neg_mean'), 3)}", ""),
         ],
-        [("d+ ", "good"), (spark(v.get("d_pos_hist") or [], ascii_only), "good"), ("  0-4", "dim")],
-        [("d- ", "red"), (spark(v.get("d_neg_hist") or [], ascii_only), "red"), ("  0-4", "dim")],
+        [("d+ ", "good"), (spark(v.get("d_pos_hist") or [], ascii_only), "good"), (reach, "dim")],
+        [("d- ", "red"), (spark(v.get("d_neg_hist") or [], ascii_only), "red"), (reach, "dim")],
         *_patches(v, width),
         _starved(v, names),
     ]
     return lines + _nodes_per_class(v, names, width, max(height - len(lines), 0), ascii_only, letters)
+
+
+def histogram_reach(v: dict[str, Any]) -> float:
+    """The distance at which the last bin ends; trainers that did not tell it counted up to 4."""
+    told = v.get("d_hist_max")
+    return float(told) if isinstance(told, int | float) and 0 < told <= FARTHEST else FARTHEST
+
+
+def _nodes(v: dict[str, Any]) -> str:
+    graphs = v.get("graphs")
+    of_several = f" in {graphs} graphs" if isinstance(graphs, int) and graphs > 1 else ""
+    return f"nodes {v.get('nodes')}{of_several}"
 
 
 def _patches(v: dict[str, Any], width: int) -> list[Line]:
@@ -250,7 +265,7 @@ def components(v: dict[str, Any], names: Sequence[str], ascii_only: bool, strate
         return [("+ " if ascii_only else "✓ ", "good"), ("one component per class", "")]
     worst = ", ".join(f"{_name(names, c)} {n}" for c, n in sorted(several.items(), key=lambda item: -item[1])[:2])
     count = f"{len(several)} {'class' if len(several) == 1 else 'classes'}"
-    if strategy == "random":  # the paper's ablation: nothing ties a class together
+    if strategy == "random":  # the ablation: nothing ties a class together
         return [(f"random: {count} not connected, {worst}", "dim")]
     return [("! ALARM ", "bad"), (f"{count} not connected: {worst}", "warn")]
 

@@ -67,6 +67,7 @@ def test_cache_verify_finds_a_changed_file(trained: Home, mmtui_: Invoke) -> Non
 
 def test_purge_leaves_stages_alone_unless_told_and_keeps_those_used_lately(trained: Home, mmtui_: Invoke) -> None:
     folder = entry(trained)
+    (trained.stage_cache / "digests.json").write_text("{}")
     mmtui_("purge", "--yes")
     assert folder.exists()
     assert "match" in mmtui_("purge", "--stages").out

@@ -43,7 +43,7 @@ def test_demo_on_a_terminal_opens_the_screen_and_leaving_it_leaves_the_runs(home
     child.expect("queued runs 1 and 2")
     child.expect("loss")
     child.send("q")
-    child.expect("mmtui classes 2 --vs 1")
+    child.expect("mmtui compare 1 2")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0

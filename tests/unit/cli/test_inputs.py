@@ -25,6 +25,7 @@ FOLDER = "camvid_tiny_baseline"
         (("shapes_baseline", "model.weights=/no/such.pth"), "model.weights /no/such.pth is no file"),
         (("shapes_colorization_mixmatch", "proxy.images=/no/such"), "proxy.images /no/such is no folder"),
         (("shapes_colorization_mixmatch", "proxy.kind=classification"), "proxy.images is empty"),
+        (("voc_vgg16_ensemble", "data.root=/"), "evaluate.ensemble names no run: add evaluate.ensemble=[FOLDER]"),
     ],
 )
 def test_run_that_could_not_read_its_data_is_refused(
@@ -51,6 +52,7 @@ def test_what_comes_later_may_be_missing_but_not_what_is_never_right(home: Home,
     assert mmtui_("run", "shapes_baseline", "model.weights=/made/by/the/first.pth", *later).code == 0
     assert mmtui_("run", FOLDER, *later).code == 2
     assert mmtui_("run", FOLDER, "--hold", "-q").code == 0
+    assert mmtui_("run", "shapes_baseline", "evaluate.ensemble=['']", *later).code == 2
 
 
 def test_recipes_say_what_they_lack(home: Home) -> None:
@@ -59,12 +61,42 @@ def test_recipes_say_what_they_lack(home: Home) -> None:
     assert views["shapes_mixmatch"].lacks == ""
 
 
+def test_recipes_of_the_user_may_have_a_shipped_base(home: Home) -> None:
+    own = home.root / "recipes" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("base: shapes_baseline\ndescription: mine\nseed: 3\n")
+    views = {view.name: view for view in recipes.list_recipes(home)}
+    assert (views["mine"].error, views["mine"].data) == ("", "shapes")
+    assert {view.error for view in views.values()} == {""}
+
+
 def test_edit_of_a_waiting_run_is_held_to_the_same(home: Home, mmtui_: Invoke) -> None:
     waiting, held = queue.enqueue(home, "shapes_baseline"), queue.enqueue(home, "shapes_baseline", hold=True)
     refused = mmtui_("edit", waiting, "model.weights=/no/such.pth")
     assert refused.code == 2 and "/no/such.pth is no file" in refused.err
     assert runs.get_run(home, waiting).config["model"]["weights"] == ""
     assert mmtui_("edit", held, "model.weights=/no/such.pth").code == 0
+
+
+def test_held_run_is_released_when_what_it_reads_is_there(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    weights = tmp_path / "later.pth"
+    held = queue.enqueue(home, "shapes_baseline", [f"model.weights={weights}"], hold=True)
+    (after,) = queue.enqueue_all(
+        home, "shapes_baseline", [[f"model.weights={weights}"]], queue.Terms(hold=True, after=(held,))
+    )
+    refused = mmtui_("release", held)
+    assert refused.code == 2 and f"model.weights {weights} is no file" in refused.err
+    assert f"mmtui edit {held} KEY=VALUE" in refused.err
+    assert runs.get_run(home, held).row.state == "held", "nothing has happened"
+    assert mmtui_("release", after).code == 0, "the file may come before it starts"
+    assert mmtui_("hold", after).code == 0
+    assert mmtui_("cancel", held).code == 0
+    assert mmtui_("release", after).code == 2, "nothing is waited for any more: it would start at once"
+    weights.touch()
+    assert mmtui_("release", after).code == 0
+    held = queue.enqueue(home, "shapes_baseline", [f"model.weights={weights}"], hold=True)
+    assert mmtui_("release", held).code == 0
+    assert runs.get_run(home, held).row.state == "queued"
 
 
 def test_dry_run_says_nothing_of_what_may_come_later(home: Home, mmtui_: Invoke) -> None:

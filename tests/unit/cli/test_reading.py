@@ -191,6 +191,18 @@ def test_watch_foreign_event_file_and_run_directory(populated: Home, mmtui_: Inv
         assert found.out.endswith("finished: succeeded\n")
 
 
+def test_watch_says_what_weights_a_run_begins_with(tmp_path: Path, mmtui_: Invoke) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(
+        '{"seq":1,"t":1,"kind":"weights","stage":"match","values":{"file":"w.pth","loaded":78}}\n'
+        '{"seq":2,"t":1,"kind":"weights","stage":"match","values":{}}\n'
+        '{"seq":3,"t":1,"kind":"run_finished","values":{"status":"succeeded"}}\n'
+    )
+    found = mmtui_("watch", str(file))
+    assert "weights of w.pth: 78 keys loaded" in found.out
+    assert found.code == 0
+
+
 def test_watch_hostile_event_lines_are_skipped_or_escaped(tmp_path: Path, mmtui_: Invoke) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text(

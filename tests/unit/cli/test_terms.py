@@ -36,7 +36,14 @@ def test_run_terms_are_stored_and_shown(home: Home, mmtui_: Invoke) -> None:
     shown = mmtui_("show", run_id)
     assert "0.5 GPUs or CPU slots, time limit 1h30m" in shown.out
     terms = mmtui_("show", run_id, "--json").json()["terms"]
-    assert terms == {"gpus": 0.5, "time_limit_seconds": 5400.0, "launcher": None}
+    alone = {"launcher": None, "after": [], "not_before": None}
+    assert terms == {"gpus": 0.5, "time_limit_seconds": 5400.0, **alone}
+
+    later = mmtui_("run", "shapes_baseline", "--after", run_id, "--delay", "2h", "--hold", "-q").out.strip()
+    shown = mmtui_("show", later)
+    assert f"after run {run_id}, not before 20" in shown.out
+    terms = mmtui_("show", later, "--json").json()["terms"]
+    assert terms["after"] == [run_id] and terms["not_before"].endswith("Z")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.config import Recipe, RecipeFileError, dump_recipe, load_recipe
+from engine.config.checks import CLASS_COUNTS, SMALLEST_SIDE
+from engine.config.schema import BackboneName, ModelConfig
 
 Write = Callable[..., Path]
 
@@ -50,6 +53,28 @@ def test_load_recipe_minimal_file_takes_defaults_and_file_name(write: Write) -> 
         ("segment: {}\ndata: {height: 64}\n", 2, ["data.kind", "kind: shapes or kind: folder"]),
         ("segment: {}\ndata: {kind: shape}\n", 2, ["kind: shapes or kind: folder"]),
         ("segment: {}\nmatch:\n  patch_size: [48, 16]\n", 3, ["match.patch_size", "smaller side first"]),
+        ("segment: {}\nmatch:\n  patch_size: [3, 3]\n", 3, ["match.patch_size 3, 3", "write 4, 4"]),
+        ("segment: {}\nmatch:\n  background: -1\n", 3, ["match.background -1 is no class", "0 to 8"]),
+        ("segment: {}\nmatch:\n  background: 300\n", 3, ["match.background 300 is no class", "0 to 8"]),
+        ("segment: {}\nmatch:\n  background: 9\n", 3, ["match.background 9 is no class", "0 to 8"]),
+        ("data: {kind: voc}\nmatch:\n  background: 21\nevaluate: null\n", 3, ["match.background", "0 to 20"]),
+        ("segment:\n  crop: 32\n  pixel_margin: 16\n", 3, ["segment.pixel_margin 16", "write at most 15"]),
+        ("segment:\n  scale_jitter: [1, 1000]\n", 2, ["segment.scale_jitter 1, 1000", "at most 16"]),
+        ("segment:\n  optim:\n    milestones: [24000]\n", 3, ["segment.optim.milestones 24000", "0 to 1"]),
+        ("segment:\n  optim:\n    milestones: [-1]\n", 3, ["segment.optim.milestones -1", "0 to 1"]),
+        ("segment:\n  optim:\n    milestones: [0.9, 0.1]\n", 3, ["segment.optim.milestones 0.9, 0.1", "rising"]),
+        ("segment:\n  optim:\n    milestones: [0.5, 0.5]\n", 3, ["segment.optim.milestones", "rising"]),
+        ("segment: {}\ndata:\n  kind: shapes\n  objects: [-3, 2]\n", 4, ["data.objects -3, 2", "at least 0"]),
+        ("segment: {}\nevaluate:\n  scales: [1, 1e9]\n", 3, ["evaluate.scales holds 1e+09", "at most 16"]),
+        ("segment: {}\nruntime:\n  threads: 100000\n", 3, ["runtime.threads", "100000 is not allowed"]),
+        ("segment: {}\nruntime:\n  memory_budget_gib: 1e300\n", 3, ["runtime.memory_budget_gib", "not allowed"]),
+        ("segment: {}\nreference:\n  per_class: {cat: 640}\n", 3, ["reference.per_class cat is 640", "percent"]),
+        ("segment:\n  crop: 16\nmodel: {backbone: alexnet}\n", 2, ["segment.crop 16 is too small", "at least 29"]),
+        (
+            "segment:\n  crop: 32\n  batch_size: 1\nmodel: {backbone: resnet18, head: fcn}\n",
+            2,
+            ["segment.crop 32", "segment.batch_size 2"],
+        ),
         ("segment: {}\nsegment: {}\n", 2, ["'segment' stands twice", "line 1"]),
         ("segment: {}\n1: 2\n", 2, ["plain name"]),
         ("segment: {}\n? [a]\n: 2\n", 2, ["plain name"]),
@@ -174,6 +199,12 @@ def test_load_recipe_empty_paths_stay_empty(write: Write) -> None:
     assert recipe.data.kind == "folder" and (recipe.data.root, recipe.model.weights) == ("", "")
 
 
+def test_load_recipe_empty_path_in_a_list_stays_empty(write: Write) -> None:
+    """A recipe that leaves a folder to be named must not mean the current one."""
+    recipe = load_recipe(write("segment: {}\nevaluate: {ensemble: ['', /runs/3]}\n"))
+    assert recipe.evaluate is not None and recipe.evaluate.ensemble == ("", "/runs/3")
+
+
 @pytest.mark.parametrize("name", ["yes", "1e-3", "0x10", "12", "null", "a: b", "# c", "é", "- x", "1:30", "~"])
 def test_dump_recipe_loads_again_as_an_equal_recipe(write: Write, name: str) -> None:
     recipe = Recipe.model_validate({"segment": {"steps": 3, "optim": {"lr": 1e-7}}, "name": name, "evaluate": None})
@@ -185,3 +216,39 @@ def test_load_recipe_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").mkdir()
     with pytest.raises(RecipeFileError, match="no file called"):
         load_recipe(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("kind", ["shapes", "voc", "cityscapes"])
+def test_class_counts_known_without_files_are_those_of_the_data_sets(kind: str) -> None:
+    from engine.data.registry import class_names
+
+    assert CLASS_COUNTS[kind] == len(class_names(Recipe.model_validate({"segment": {}, "data": {"kind": kind}}).data))
+
+
+@pytest.mark.parametrize("name", ["alexnet", "alexnet_jigsaw", "vgg16", "resnet18", "tiny_vgg"])
+def test_smallest_sides_are_those_that_leave_something_of_the_last_map(name: BackboneName) -> None:
+    import torch
+
+    from engine.models import build_backbone
+
+    backbone = build_backbone(ModelConfig(backbone=name, width=0.125)).eval()
+    least = SMALLEST_SIDE.get(name, 1)
+    assert backbone.embed(torch.zeros(1, 3, least, least)).numel() > 0
+    if least > 1:
+        with pytest.raises(RuntimeError, match="too small"):
+            backbone.embed(torch.zeros(1, 3, least - 1, least - 1))
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"segment": {"crop": 32, "pixel_margin": 15}},
+        {"segment": {"optim": {"milestones": [0.0, 0.5, 1.0]}}},
+        {"segment": {"optim": {"milestones": []}}},
+        {"segment": {}, "match": {"patch_size": [3, 4], "background": 8}},
+        {"segment": {}, "match": {"background": None}, "data": {"kind": "shapes", "objects": [0, 0]}},
+        {"segment": {"crop": 29}, "model": {"backbone": "alexnet", "head": "fcn32"}},
+    ],
+)
+def test_recipes_at_the_very_limits_are_taken(good: dict[str, Any]) -> None:
+    Recipe.model_validate(good)

@@ -21,7 +21,7 @@ from engine.data import registry
 from engine.data.cache import load_cached
 from engine.data.dataset import SegmentationData
 from engine.data.feed import Feed
-from engine.data.pipeline import epoch_indices, next_draw, sample_crops
+from engine.data.pipeline import epoch_indices, sample_crops
 from engine.data.registry import build_data
 from engine.data.source import Source
 from engine.errors import DataError
@@ -140,14 +140,6 @@ def test_cached_data_on_a_gpu_give_the_batches_of_data_in_its_memory(folder: Fol
     assert all(torch.equal(a, b.cpu()) for a, b in zip(cpu, batches(fed, **jitter), strict=True))
 
 
-def test_next_draw_follows_the_draws_of_every_process() -> None:
-    for per_step, own, ranks in ((1, 1, 1), (6, 6, 1), (6, 2, 3), (4, 1, 4), (4, 4, 2)):
-        for rank in range(ranks):
-            first = rank * own if own < per_step else 0
-            draws = [step * per_step + first + number for step in range(4) for number in range(own)]
-            assert [next_draw(draw, per_step, own, rank) for draw in draws[:-1]] == draws[1:]
-
-
 Damage = Callable[[Path, Path], object]
 
 
@@ -255,7 +247,7 @@ def test_run_that_leaves_while_decoding_leaves_nothing_half_done(folder: FolderD
 
     with pytest.raises(LeaveError):
         build_data(folder, "train", 1, leave, tmp_path / "cache")
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert {path.suffix for path in (tmp_path / "cache").iterdir() if path.name != "digests"} == {".lock"}
     assert same(from_cache(folder, tmp_path / "cache"), build_data(folder, "train"))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from engine.__main__ import main
 from engine.config.schema import FolderData, ShapesData
+from engine.data import digests
 from engine.data.check import format_report, summarise
 from engine.data.digests import digest_files, file_digest
 from engine.data.fingerprint import fingerprint
@@ -86,6 +90,27 @@ def test_file_digest_is_remembered_until_the_file_changes(tmp_path: Path, monkey
     path.write_bytes(b"two")
     os.utime(path, ns=(5, 5))
     assert file_digest(path) == real(b"two").hexdigest() and len(hashed) == 1
+
+
+def test_digests_are_written_down_while_other_threads_read_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {f"/old/{number}": ((1, 1, 1, 1), "x" * 64) for number in range(20_000)}
+    monkeypatch.setattr(digests, "_known", dict(known))
+    files = [tmp_path / f"{number}.bin" for number in range(400)]
+    for file in files:
+        file.write_bytes(b"content")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(lambda: [file_digest(file) for file in files])
+            while not reading.done():
+                digests.remember(tmp_path / "digests")
+    finally:
+        sys.setswitchinterval(interval)
+    stored = json.loads((tmp_path / "digests").read_text())
+    assert set(known) <= set(stored) and len(digests._known) == 20_400
 
 
 def test_summarise_names_copies_orphans_and_every_problem(config: FolderData) -> None:

@@ -98,6 +98,19 @@ def test_sample_crops_smaller_image_is_placed_everywhere() -> None:
     assert places == {(y, x) for y in range(3) for x in range(3)}
 
 
+@pytest.mark.parametrize("way", ["copied", "gathered", "resized"])
+def test_sample_crops_outside_is_what_was_asked_for(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, indices = numbered(SIZES), torch.arange(5).repeat(4)
+    monkeypatch.setattr(pipeline.host, "on_host", lambda _: way == "copied")
+    scale = (0.5, 0.9) if way == "resized" else (1.0, 1.0)
+    black, labels = sample_crops(data, indices, 9, generator(), scale_jitter=scale)
+    images, same = sample_crops(data, indices, 9, generator(), scale_jitter=scale, fill=(30, 20, 10))
+    outside = labels == 255
+    assert torch.equal(labels, same) and outside.any() and not outside.all()
+    expected = torch.where(outside[:, None], torch.tensor([30, 20, 10], dtype=torch.uint8)[:, None, None], black)
+    assert torch.equal(images, expected)
+
+
 def test_sample_crops_mirror_off_never_mirrors_and_keeps_offsets() -> None:
     data = numbered([(9, 12)])
     indices = torch.zeros(50, dtype=torch.int64)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import pickle
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.__main__ import main
@@ -20,7 +19,8 @@ from engine.config.schema import ModelConfig
 from engine.errors import CheckpointError
 from engine.models import build_backbone
 from engine.models.caffemodel import read_caffemodel
-from tests.unit.engine_run.conftest import Runner, tiny_recipe
+from engine.models.weights import load_weights
+from tests.unit.engine_models.caffe_files import field, layer
 
 WIDTH = 0.0625
 
@@ -119,6 +119,46 @@ def test_self_supervised_resnets_fill_every_key(tmp_path: Path, wrap: str | None
     assert all(torch.equal(found[name], value) for name, value in own.items())
 
 
+FULL_CHECKPOINTS = {
+    "MoCo v2": ("module.encoder_q.", ["module.encoder_k."], ["module.queue", "module.queue_ptr"]),
+    "MoCo v3": ("module.base_encoder.", ["module.momentum_encoder."], ["module.predictor.0.weight"]),
+    "BYOL": ("online_encoder.net.", ["target_encoder.net."], ["online_predictor.net.0.weight"]),
+    "DINO": ("teacher.backbone.", ["student.module.backbone."], ["teacher.head.mlp.0.weight", "student.head.x"]),
+    "DenseCL": ("backbone.", ["encoder_q.0.", "encoder_k.0."], ["encoder_q.1.fc.weight", "encoder_k.1.x", "queue2"]),
+    "OpenSelfSup": ("encoder_q.0.", ["encoder_k.0."], ["encoder_q.1.mlp.0.weight", "queue"]),
+    "PixPro": ("module.encoder.", ["module.encoder_k."], ["module.projector_k.linear1.weight", "module.projector.x"]),
+    "solo-learn": ("backbone.", ["momentum_backbone."], ["momentum_projector.0.weight", "classifier.weight"]),
+    "Lightly": ("backbone.", ["backbone_momentum."], ["projection_head_momentum.layers.0.weight"]),
+}
+
+
+@pytest.mark.parametrize("kind", FULL_CHECKPOINTS)
+@pytest.mark.parametrize("other_first", [False, True])
+def test_full_checkpoints_give_the_trained_network_and_name_the_rest(
+    tmp_path: Path, kind: str, other_first: bool
+) -> None:
+    prefix, others, heads = FULL_CHECKPOINTS[kind]
+    own = random_like(build_backbone(ModelConfig(backbone="resnet18", width=WIDTH), generator()).state_dict())
+    trained = {f"{prefix}{name}": value for name, value in own.items()}
+    averaged = {f"{other}{name}": value + 1 for other in others for name, value in own.items()}
+    rest = {name: torch.zeros(3, 3) for name in heads}
+    tensors = {**averaged, **rest, **trained} if other_first else {**trained, **averaged, **rest}
+    torch.save({"state_dict": tensors, "epoch": 7}, tmp_path / "full.pth")
+    backbone = build_backbone(ModelConfig(backbone="resnet18", width=WIDTH), generator(1))
+    report = load_weights(backbone, "resnet18", tmp_path / "full.pth")
+    found = backbone.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in own.items())
+    assert set(report.left_out) == {*averaged, *rest}
+
+
+def test_two_networks_that_nothing_tells_apart_are_not_mixed(tmp_path: Path) -> None:
+    own = random_like(build_backbone(ModelConfig(backbone="resnet18", width=WIDTH), generator()).state_dict())
+    tensors = {f"{prefix}{name}": own[name] + n for n, prefix in enumerate(("module.", "net.")) for name in own}
+    torch.save(tensors, tmp_path / "two.pth")
+    with pytest.raises(CheckpointError, match=r"module\.conv1\.weight and net\.conv1\.weight"):
+        backbone_of("resnet18", tmp_path / "two.pth")
+
+
 def test_files_that_fill_a_part_are_refused_unless_told(tmp_path: Path) -> None:
     own = build_backbone(ModelConfig(backbone="resnet18", width=WIDTH), generator()).state_dict()
     part = {name: value + 1 for name, value in own.items() if name.startswith("layer1.") and value.is_floating_point()}
@@ -146,47 +186,17 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     assert not Path("/tmp/mmtui-evil").exists()
 
 
-# --- Caffe: the wire format written out, as protobuf's own documentation describes it.
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def field(number: int, payload: bytes | int) -> bytes:
-    if isinstance(payload, int):
-        return varint(number << 3) + varint(payload)
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
-
-
-def blob(values: Tensor, old: bool) -> bytes:
-    data = field(5, struct.pack(f"<{values.numel()}f", *values.flatten().tolist()))
-    if old:
-        sides = [1] * (4 - values.ndim) + list(values.shape)
-        return b"".join(field(number, side) for number, side in zip((1, 2, 3, 4), sides, strict=True)) + data
-    return data + field(7, field(1, b"".join(varint(side) for side in values.shape)))
-
-
-def layer(name: str, kind: str, blobs: list[Tensor], old: bool = False) -> bytes:
-    if old:
-        body = field(4, name.encode()) + field(5, 4) + b"".join(field(6, blob(values, True)) for values in blobs)
-        return field(2, body)
-    body = field(1, name.encode()) + field(2, kind.encode()) + field(10, 1)
-    return field(100, body + b"".join(field(7, blob(values, False)) for values in blobs))
+# --- Caffe.
 
 
 def caffe_alexnet(old: bool = False) -> tuple[bytes, dict[str, Tensor]]:
-    """A file with AlexNet's layers, and what should come of it."""
-    own = random_like(build_backbone(ModelConfig(backbone="alexnet", width=WIDTH), generator()).state_dict())
+    """A file with AlexNet's layers for grey input, and what should come of it."""
+    config = ModelConfig(backbone="alexnet", width=WIDTH, input="gray")
+    own = random_like(build_backbone(config, generator()).state_dict())
     content = field(1, b"AlexNet")
     for number in range(5):
-        weight = own[f"convs.{number}.weight"]
-        stored = weight.flip(1) if number == 0 else weight
-        content += layer(f"conv{number + 1}", "Convolution", [stored, own[f"convs.{number}.bias"]], old)
+        parts = [own[f"convs.{number}.{part}"] for part in ("weight", "bias")]
+        content += layer(f"conv{number + 1}", "Convolution", parts, old)
         factor = torch.tensor([2.0])
         own[f"norms.{number}.weight_sum"] = factor[0]
         sums = [own[f"norms.{number}.{part}"] * 2 for part in ("running_mean", "running_var")]
@@ -199,7 +209,7 @@ def caffe_alexnet(old: bool = False) -> tuple[bytes, dict[str, Tensor]]:
 def test_caffemodel_of_alexnet_fills_every_key(tmp_path: Path, old: bool) -> None:
     content, own = caffe_alexnet(old)
     (tmp_path / "net.caffemodel").write_bytes(content)
-    found = backbone_of("alexnet", tmp_path / "net.caffemodel").state_dict()
+    found = backbone_of("alexnet", tmp_path / "net.caffemodel", input="gray").state_dict()
     assert found.keys() == own.keys()
     for name, value in own.items():
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7, msg=name)
@@ -224,7 +234,7 @@ def test_caffemodel_cut_anywhere_is_refused_in_one_sentence(tmp_path: Path) -> N
     for end in range(1, len(content), 997):
         path.write_bytes(content[:end])
         with pytest.raises(CheckpointError):
-            backbone_of("alexnet", path)
+            backbone_of("alexnet", path, input="gray")
 
 
 @settings(max_examples=150, deadline=None)
@@ -238,47 +248,38 @@ def test_caffemodel_of_random_bytes_never_does_anything_but_refuse(tmp_path_fact
         assert str(path) in str(error)
 
 
-# --- Out of a run, and back.
+# --- Looking into a file: the answer is what training would do.
 
 
-def test_export_and_back_gives_the_same_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runner = Runner(tmp_path / "run")
-    recipe = tiny_recipe(proxy=None, match=None, segment__steps=2, segment__eval_every=0)
-    runner.train(recipe)
-    out = tmp_path / "net.safetensors"
-    assert main(["weights", "export", "--run-dir", str(runner.run_dir), "--out", str(out)]) == 0
-    card = json.loads(Path(f"{out}.json").read_text())
-    assert (card["backbone"], card["stage"], card["classes"][0]) == ("tiny_vgg", "segment", "background")
-    final = load_file(runner.run_dir / "checkpoints" / "segment" / "final" / "model.safetensors")
-    found = build_backbone(recipe.model.model_copy(update={"weights": str(out)})).state_dict()
-    assert all(torch.equal(value, final[f"backbone.{name}"]) for name, value in found.items())
-    capsys.readouterr()
-    assert main(["weights", "inspect", str(out), "--backbone", "vgg16"]) == 1
-    assert "36 missing" in capsys.readouterr().out
+def test_inspect_decides_as_training_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = build_backbone(ModelConfig(backbone="resnet18", width=WIDTH), generator()).state_dict()
+    save_file(own, tmp_path / "all.safetensors")
+    save_file({name: own[name] for name in own if name.startswith("layer1.")}, tmp_path / "part.safetensors")
+    save_file({name: own[name] for name in own if not name.endswith("tracked")}, tmp_path / "old.safetensors")
+    save_file({"nothing": torch.zeros(1)}, tmp_path / "none.safetensors")
+    for name, partial in itertools.product(("all", "part", "old", "none"), (False, True)):
+        file = tmp_path / f"{name}.safetensors"
+        try:
+            backbone_of("resnet18", file, weights_partial=partial)
+            expected = 0
+        except CheckpointError:
+            expected = 1
+        words = ["weights", "inspect", str(file), "--backbone", "resnet18", "--width", str(WIDTH)]
+        assert main([*words, *["--partial"][: int(partial)]]) == expected, (name, partial)
+        out, err = capsys.readouterr()
+        assert "keys loaded" in out
+        assert ("training would refuse" in err) == bool(expected)
+        assert ("model.weights_partial=true" in err) == ((name, partial) == ("part", False))
 
 
-def test_export_of_the_segmenter_computes_the_same_scores(tmp_path: Path) -> None:
-    runner = Runner(tmp_path / "run")
-    runner.train(tiny_recipe(proxy=None, match=None, segment__steps=2, segment__eval_every=0))
-    out = tmp_path / "net.pt2"
-    words = ["weights", "export", "--run-dir", str(runner.run_dir), "--out", str(out), "--format", "torch-export"]
-    assert main([*words, "--side", "32"]) == 0
-    program = torch.export.load(out).module()
-    from engine.checkpoint import load_module
-    from engine.config.schema import Recipe
-    from engine.models import build_head
-
-    folder = runner.run_dir / "checkpoints" / "segment" / "final"
-    meta = json.loads((folder / "meta.json").read_text())
-    config = Recipe.model_validate(meta["recipe"]).model
-    net = build_head(build_backbone(config), len(meta["classes"]), config)
-    load_module(folder, net)
-    x = torch.rand(1, 3, 32, 32, generator=generator())
-    torch.testing.assert_close(program(x), net.eval().dense_logits(x), rtol=1e-4, atol=1e-5)
-
-
-def test_export_of_an_unfinished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for kind in ("safetensors", "torch-export"):
-        words = ["weights", "export", "--run-dir", str(tmp_path), "--out", str(tmp_path / "x"), "--format", kind]
-        assert main(words) == 1
-        assert "to export yet" in capsys.readouterr().err
+def test_inspect_of_other_networks_answers_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = build_backbone(ModelConfig(backbone="resnet18", width=WIDTH), generator()).state_dict()
+    file = tmp_path / "all.safetensors"
+    save_file(own, file)
+    words = ["weights", "inspect", str(file), "--width", str(WIDTH)]
+    assert main([*words, "--backbone", "resnet18", "--dilated"]) == 0
+    assert main([*words, "--backbone", "vgg16", "--dilated"]) == 2
+    assert "no dilated form" in capsys.readouterr().err
+    for width in ("0", "-1", "5", "nan"):
+        assert main(["weights", "inspect", str(file), "--backbone", "resnet18", "--width", width]) == 2
+        assert capsys.readouterr().err.startswith("error: --width")

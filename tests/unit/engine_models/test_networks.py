@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config.schema import ModelConfig
-from engine.data.pipeline import normalise, rgb_constants
+from engine.data.pipeline import colour_constants, normalise
 from engine.errors import RecipeError
 from engine.models import build_backbone, build_head
 from engine.models.alexnet import CaffeBatchNorm, local_response_norm
@@ -65,6 +65,14 @@ def test_caffe_batch_norm_statistics_are_those_of_decaying_sums() -> None:
     torch.testing.assert_close(norm.running_var, variances / weights)
 
 
+def test_caffe_batch_norm_learns_nothing_from_a_batch_of_nothing() -> None:
+    norm = CaffeBatchNorm(3)
+    norm(torch.randn(4, 3, 5, 5, generator=generator()))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    assert norm(torch.zeros(0, 3, 5, 5)).shape == (0, 3, 5, 5)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
 def test_local_response_norm_equals_the_librarys_and_its_gradient() -> None:
     x = torch.randn(2, 7, 3, 3, generator=generator(), dtype=torch.float64, requires_grad=True)
     expected = F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0)
@@ -92,8 +100,88 @@ def test_resnet_dilated_keeps_an_eighth_and_the_same_names(name: str) -> None:
     assert dilated.embed(x).shape == (1, dilated.feature_channels * 16)
     averaged = dilated(x).reshape(1, -1, 4, 2, 4, 2).mean(dim=(3, 5)).flatten(1)
     torch.testing.assert_close(dilated.embed(x), averaged)
-    # Read at every fourth pixel of an input that is constant there, the dilated net is the plain one before layer3.
-    assert torch.equal(plain.hyper(x)[3][0], dilated.hyper(x)[3][0])
+
+
+def unsettle(net: nn.Module, seed: int = 5) -> None:
+    """To float64, with random normalisation, biases and classifier, so that none of them goes unseen."""
+    source = generator(seed)
+    with torch.no_grad():
+        for name, value in net.double().state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 2.0, generator=source)
+            elif value.is_floating_point() and (value.ndim == 1 or not value.any()):
+                value.normal_(0.5, 0.5, generator=source)
+
+
+def naive_convolution(x: Tensor, conv: nn.Conv2d, padding: int = 0, dilation: int = 1) -> Tensor:
+    """A convolution as a sum over the taps of its kernel, each a product of matrices on a shifted map."""
+    side = conv.weight.shape[2]
+    around = torch.zeros(*x.shape[:2], *(size + 2 * padding for size in x.shape[2:]), dtype=x.dtype)
+    around[:, :, padding : padding + x.shape[2], padding : padding + x.shape[3]] = x
+    height, width = (size - dilation * (side - 1) for size in around.shape[2:])
+    total = torch.zeros(len(x), len(conv.weight), height, width, dtype=x.dtype)
+    for row in range(side):
+        for column in range(side):
+            y, z = dilation * row, dilation * column
+            seen = around[:, :, y : y + height, z : z + width]
+            total += torch.einsum("oc,bchw->bohw", conv.weight[:, :, row, column], seen)
+    if conv.bias is not None:
+        total += conv.bias[:, None, None]
+    return total
+
+
+# A dilated layer takes no stride. Its first 3x3 convolution still sees what the layer before made, at that layer's
+# spacing; all that follow see cells as far apart as the strides that were left out would have made them.
+SPACINGS = {
+    "resnet18": {
+        "layer3": {"0.conv1": 1, "0.conv2": 2, "1.conv1": 2, "1.conv2": 2},
+        "layer4": {"0.conv1": 2, "0.conv2": 4, "1.conv1": 4, "1.conv2": 4},
+    },
+    "resnet50": {
+        "layer3": {"0.conv2": 1, "1.conv2": 2, "2.conv2": 2, "3.conv2": 2, "4.conv2": 2, "5.conv2": 2},
+        "layer4": {"0.conv2": 2, "1.conv2": 4, "2.conv2": 4},
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnet_dilated_convolutions_equal_those_written_out(name: str) -> None:
+    config = ModelConfig(backbone=name, width=0.0625, dilated=True)
+    net = build_backbone(config, generator()).eval()
+    unsettle(net)
+    wide = {
+        path: part
+        for path, part in net.named_modules()
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3) and path.startswith(("layer3", "layer4"))
+    }
+    spacings = {f"{layer}.{path}": far for layer, own in SPACINGS[name].items() for path, far in own.items()}
+    assert set(wide) == set(spacings)
+    for path, spacing in spacings.items():
+        conv = wide[path]
+        assert (conv.stride, conv.dilation, conv.padding) == ((1, 1), (spacing, spacing), (spacing, spacing)), path
+        x = torch.randn(1, conv.in_channels, 11, 10, generator=generator(1), dtype=torch.float64)
+        torch.testing.assert_close(conv(x), naive_convolution(x, conv, padding=spacing, dilation=spacing), msg=path)
+    for path in ("layer3.0.downsample.0", "layer4.0.downsample.0"):
+        beside = net.get_submodule(path)
+        assert isinstance(beside, nn.Conv2d) and beside.stride == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnet_dilated_read_at_the_strides_it_left_out_is_the_plain_one(name: str) -> None:
+    """Dilation instead of stride adds cells between those of the plain network, and leaves these as they are."""
+    plain, dilated = (
+        build_backbone(ModelConfig(backbone=name, width=0.0625, dilated=flag), generator()).eval()
+        for flag in (False, True)
+    )
+    for net in (plain, dilated):
+        unsettle(net)
+    x = torch.randn(1, 3, 64, 128, generator=generator(), dtype=torch.float64)
+    with torch.no_grad():
+        coarse, fine = ([maps for maps, _ in net.hyper(x)] for net in (plain, dilated))
+    assert all(torch.equal(one, other) for one, other in zip(coarse[:4], fine[:4], strict=True))
+    for number, step in ((4, 2), (5, 4)):
+        assert fine[number].shape[2:] == (8, 16)
+        torch.testing.assert_close(fine[number][:, :, ::step, ::step], coarse[number], rtol=1e-9, atol=1e-9)
 
 
 def test_resnet_block_equals_the_block_written_out() -> None:
@@ -149,8 +237,147 @@ def test_dense_heads_start_undecided_and_learn_one_image_by_heart(backbone: str,
         losses.append(loss.item())
     assert losses[0] == pytest.approx(1.0986, abs=1e-3) and losses[-1] < 0.7 * losses[0]
     assert net.eval().dense_logits(x).shape == (2, 3, 64, 64)
-    dead = [name for name, p in net.named_parameters() if p.grad is None]
-    assert dead == []
+    # Batch normalisation takes away what these add: their gradient is what rounding leaves.
+    without_effect = {f"backbone.convs.{number}.bias" for number in range(5)} | {"head.fc6.bias", "head.fc7.bias"}
+    sizes = {name: 0.0 if p.grad is None else float(p.grad.abs().max()) for name, p in net.named_parameters()}
+    assert [name for name, size in sizes.items() if size < 1e-7 and name not in without_effect] == []
+
+
+def naive_norm(x: Tensor, norm: nn.Module, training: bool) -> Tensor:
+    """Batch normalisation by the statistics of the batch, or by those that are kept; learned scale, if there is one."""
+    mean, var = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
+    if not training:
+        mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    y = (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+    if isinstance(norm, nn.BatchNorm2d):
+        y = y * norm.weight[:, None, None] + norm.bias[:, None, None]
+    return y
+
+
+def naive_block(x: Tensor, block: nn.Module, side: int, dilation: int, training: bool) -> Tensor:
+    """Convolution of a kernel of ``side`` that keeps the map's size, batch normalisation, ReLU."""
+    conv, norm, _ = block.children()
+    assert isinstance(conv, nn.Conv2d) and conv.bias is None and conv.kernel_size == (side, side)
+    return naive_norm(naive_convolution(x, conv, dilation * (side // 2), dilation), norm, training).clamp(min=0)
+
+
+def naive_fcn32(head: nn.Module, x: Tensor, training: bool) -> Tensor:
+    """fc6 reads windows of 6 x 6, fc7 and fc8 cells: layers that are fully connected, at every place of a map."""
+    height, width = x.shape[2:]
+    for name, side, padding in (("6", 6, 3), ("7", 1, 0)):
+        fc = head.get_submodule(f"fc{name}")
+        assert isinstance(fc, nn.Conv2d) and fc.bias is not None
+        windows = F.unfold(x, side, padding=padding)
+        x = (fc.weight.flatten(1) @ windows + fc.bias[:, None]).unflatten(
+            2, (height + 2 * padding - side + 1, width + 2 * padding - side + 1)
+        )
+        height, width = x.shape[2:]
+        x = F.dropout(naive_norm(x, head.get_submodule(f"norm{name}"), training).clamp(min=0), 0.5, training)
+    scores = head.get_submodule("fc8")
+    assert isinstance(scores, nn.Conv2d)
+    return naive_convolution(x, scores)
+
+
+def naive_fcn(head: nn.Module, x: Tensor, training: bool) -> Tensor:
+    y = naive_block(x, head.get_submodule("block"), 3, 1, training)
+    scores = head.get_submodule("output")
+    assert isinstance(scores, nn.Conv2d)
+    return naive_convolution(F.dropout(y, 0.5, training), scores)
+
+
+def naive_aspp(head: nn.Module, x: Tensor, training: bool) -> Tensor:
+    """What each branch sees: the cell, cells 6, 12 and 18 away, and the mean of the map."""
+    parts = [
+        naive_block(x, head.get_submodule(f"branches.{number}"), side, rate, training)
+        for number, (side, rate) in enumerate(((1, 1), (3, 6), (3, 12), (3, 18)))
+    ]
+    mean, scores = head.get_submodule("mean"), head.get_submodule("output")
+    assert isinstance(mean, nn.Conv2d) and isinstance(scores, nn.Conv2d)
+    whole = naive_convolution(x.flatten(2).mean(2)[:, :, None, None], mean).clamp(min=0)
+    joined = torch.cat([*parts, whole.repeat(1, 1, *x.shape[2:])], dim=1)
+    y = naive_block(joined, head.get_submodule("join"), 1, 1, training)
+    return naive_convolution(F.dropout(y, 0.5, training), scores)
+
+
+def naive_enlarged(maps: Tensor, height: int, width: int, corner_to_corner: bool) -> Tensor:
+    """Bilinear, pixel by pixel: corners on corners, or pixels as areas."""
+
+    def taps(at: int, size: int, target: int) -> tuple[int, int, float]:
+        place = at * (size - 1) / (target - 1) if corner_to_corner else max((at + 0.5) * size / target - 0.5, 0.0)
+        low = min(int(place), size - 1)
+        return low, min(low + 1, size - 1), place - low
+
+    out = torch.empty(*maps.shape[:2], height, width, dtype=maps.dtype)
+    for row in range(height):
+        top, bottom, down = taps(row, maps.shape[2], height)
+        line = maps[:, :, top] * (1 - down) + maps[:, :, bottom] * down
+        for column in range(width):
+            left, right, along = taps(column, maps.shape[3], width)
+            out[:, :, row, column] = line[:, :, left] * (1 - along) + line[:, :, right] * along
+    return out
+
+
+@pytest.mark.parametrize(("dilated", "rates"), [(False, [6, 12, 18]), (True, [12, 24, 36])])
+def test_aspp_looks_twice_as_many_cells_away_on_maps_of_scale_8(dilated: bool, rates: list[int]) -> None:
+    config = ModelConfig(backbone="resnet18", dilated=dilated, width=0.0625, head="aspp", head_channels=8)
+    head = build_head(build_backbone(config), 3, config).head
+    convs = [part for part in head.modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3)]
+    assert [conv.dilation[0] for conv in convs] == [conv.padding[0] for conv in convs] == rates
+
+
+ORACLES = {"fcn32": (naive_fcn32, True), "fcn": (naive_fcn, False), "aspp": (naive_aspp, False)}
+"""Each head written out, and whether its scores are enlarged corner to corner."""
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("head", ORACLES)
+def test_dense_head_equals_the_head_written_out(head: str, training: bool) -> None:
+    """On a map wide enough for the farthest tap; dropout falls on the same units when it draws the same numbers."""
+    config = ModelConfig(backbone="tiny_vgg", head=head, width=0.25, head_channels=8, fc_channels=8)
+    backbone = build_backbone(config, generator())
+    net = build_head(backbone, 3, config, generator(1)).train(training)
+    assert isinstance(net, DenseSegmenter)
+    unsettle(net)
+    x = torch.randn(2, backbone.feature_channels, 21, 23, generator=generator(2), dtype=torch.float64)
+    oracle, corner_to_corner = ORACLES[head]
+    with torch.no_grad():
+        torch.manual_seed(3)
+        found = net.head(x)
+        torch.manual_seed(3)
+        expected = oracle(net.head, x, training)
+        grown = int(head == "fcn32")
+        assert found.shape == (2, 3, 21 + grown, 23 + grown) and float(found.std()) > 0.1
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        if not training:
+            pixels = torch.randn(1, 3, 45, 62, generator=generator(4), dtype=torch.float64)
+            scores = naive_enlarged(oracle(net.head, backbone(pixels), False), 45, 62, corner_to_corner)
+            torch.testing.assert_close(net(pixels).double(), scores, rtol=1e-5, atol=1e-5)
+            assert torch.equal(net.dense_logits(pixels), net(pixels))
+
+
+@pytest.mark.parametrize(("backbone", "last", "scores"), [("alexnet", 16, 17), ("alexnet_jigsaw", 17, 18)])
+def test_alexnet_with_its_head_has_the_published_maps_of_a_crop_of_512(backbone: str, last: int, scores: int) -> None:
+    """PAPER 2.2: 16 x 16 pool5 and 17 x 17 scores; with padded pools 17 x 17 and 18 x 18."""
+    config = ModelConfig(backbone=backbone, head="fcn32", width=0.0625, fc_channels=8)
+    net = build_head(build_backbone(config, generator()), 21, config, generator(1)).eval()
+    assert isinstance(net, DenseSegmenter)
+    with torch.no_grad():
+        x = torch.randn(1, 3, 512, 512, generator=generator())
+        pool5 = net.backbone(x)
+        assert pool5.shape[2:] == (last, last) and net.head(pool5).shape == (1, 21, scores, scores)
+        assert net(x).shape == (1, 21, 512, 512)
+
+
+def test_fcn32_head_starts_with_the_published_fillers() -> None:
+    """PAPER 2.2: a gaussian of 0.005, biases 0.1. Its scores start at zero, which is our own choice."""
+    config = ModelConfig(backbone="alexnet", head="fcn32", width=0.25, fc_channels=256)
+    net = build_head(build_backbone(config, generator()), 21, config, generator(1)).requires_grad_(False)
+    head = net.get_submodule("head")
+    for name in ("fc6", "fc7"):
+        values = dict(head.get_submodule(name).named_parameters())
+        assert float(values["weight"].std()) == pytest.approx(0.005, rel=0.02)
+        assert abs(float(values["weight"].mean())) < 1e-4 and values["bias"].unique().tolist() == pytest.approx([0.1])
+    assert not any(bool(value.any()) for value in head.get_submodule("fc8").parameters())
 
 
 def test_heads_and_backbones_that_do_not_go_together_are_refused() -> None:
@@ -174,7 +401,7 @@ def test_upsample_trains_after_an_evaluation_of_the_same_size() -> None:
 
 
 def test_constants_of_the_input_made_in_an_evaluation_are_plain_tensors() -> None:
-    rgb_constants.cache_clear()
+    colour_constants.cache_clear()
     with torch.inference_mode():
         normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), "rgb")
-    assert not any(constant.is_inference() for constant in rgb_constants(torch.device("cpu")))
+    assert not any(constant.is_inference() for constant in colour_constants(torch.device("cpu"), "rgb"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import torch
 
 from engine.config import Recipe, dump_recipe
 from engine.events import EventWriter, attempt_folder, attempt_numbers, read_events
+from tests.unit.engine_run.processes import Engine
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICE = os.environ.get("MMTUI_TEST_DEVICE", "cpu")
@@ -69,31 +68,22 @@ class Runner:
         finally:
             writer.close()
 
-    def start(self, recipe: Recipe, *options: str) -> subprocess.Popen[str]:
+    def start(self, recipe: Recipe, *options: str) -> Engine:
         """One attempt as a process of its own."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         file = self.run_dir / "recipe.yaml"
         file.write_text(dump_recipe(recipe))
-        command = [sys.executable, "-m", "engine", "train", "--recipe", str(file), "--run-dir", str(self.run_dir)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(
-            [*command, *options],
-            cwd=self.run_dir,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Engine(["train", "--recipe", str(file), "--run-dir", str(self.run_dir), *options], self.run_dir)
 
     def finish(self, recipe: Recipe, *options: str) -> tuple[int, str, str]:
         """One attempt as a process of its own, to its end: (exit code, stdout, stderr)."""
         process = self.start(recipe, *options)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
+        out, err = process.communicate()
+        return process.code, out, err
 
-    def kill_at(self, recipe: Recipe, number: signal.Signals, stage: str, step: int) -> int:
+    def kill_at(self, recipe: Recipe, number: signal.Signals, stage: str, step: int, *options: str) -> int:
         """Start an attempt, send it a signal once it has logged that step, and return its exit status."""
-        process = self.start(recipe)
+        process = self.start(recipe, *options)
         attempt = None
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -103,8 +93,8 @@ class Runner:
                 break
             time.sleep(0.005)
         process.send_signal(number)
-        process.communicate(timeout=60)
-        return process.returncode
+        process.communicate()
+        return process.code
 
     def events(self, attempt: int | None = None) -> list[dict[str, Any]]:
         """Events of one attempt, or of all in order; every line must be readable."""

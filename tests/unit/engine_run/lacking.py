@@ -3,8 +3,9 @@
 HOW is JSON: ``{"stages": {NAME: most images or patches}, "ranks": [1], "where": "forward", "frozen": true}``. Batches
 of more than the most fail in the network, in the processes of ``ranks``, in its ``forward`` or ``backward`` pass; or
 the first batch of ``data`` fails, or every ``update``. ``frozen`` takes the batch out of batch normalisation, so that
-portions compute what the whole does. Every process writes ``rank_R.txt`` into its working directory: after each step
-the stage, the step, its portions and a checksum of all parameters.
+portions compute what the whole does. ``patches``, if it is there, is how many patches are drawn of a batch at most.
+Every process writes ``rank_R.txt`` into its working directory: after each step the stage, the step, its portions and a
+checksum of all parameters.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ STAGES: dict[str, type[Any]] = {
     "match": match.MatchStage,
     "segment": segment.SegmentStage,
 }
-RANK = int(os.environ.get("RANK", "0"))
+
+
+def own_rank() -> int:
+    return int(os.environ.get("RANK", "0"))
 
 
 def fixed(self: nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -80,29 +84,37 @@ def change(name: str, most: int, ranks: list[int], where: str) -> None:
 
     def patched(self: Any, *arguments: Any) -> None:
         build(self, *arguments)
-        if RANK in ranks and where in ("forward", "backward"):
+        if own_rank() in ranks and where in ("forward", "backward"):
             limit(self.network, most, where)
-        if RANK in ranks and where == "data":
+        if own_rank() in ranks and where == "data":
             fail_once(self, {"match": "_mix_now", "segment": "_batch"}[name])
-        if RANK in ranks and where == "update":
+        if own_rank() in ranks and where == "update":
             Updater.apply = lambda _: fail(where)  # type: ignore[method-assign]
 
     def told(self: Any, number: int) -> Any:
         values = step(self, number)
         parameters = torch.cat([value.detach().flatten() for value in self.network.parameters()])
         digest = hashlib.sha256(parameters.numpy().tobytes()).hexdigest()[:16]
-        with Path(f"rank_{RANK}.txt").open("a") as file:
+        with Path(f"rank_{own_rank()}.txt").open("a") as file:
             file.write(f"{name} {number} {self.splits} {digest}\n")
         return values
 
     cls.__init__, cls.step = patched, told
 
 
-if __name__ == "__main__":
-    how = json.loads(sys.argv[1])
+def apply(text: str) -> None:
+    """Change this process for good as HOW says."""
+    how = json.loads(text)
     exchange.FIRST_BYTES = exchange.BUCKET_BYTES = 1  # a message for each parameter: many are on their way
     if how["frozen"]:
         nn.BatchNorm2d.forward = fixed  # type: ignore[method-assign]
+    if "patches" in how:
+        draw, most_patches = match.sample_patches, int(how["patches"])
+        match.sample_patches = lambda *words, **more: draw(*words, **more).part(slice(0, most_patches))  # type: ignore[assignment]
     for stage, most in how["stages"].items():
         change(stage, most, how["ranks"], how["where"])
+
+
+if __name__ == "__main__":
+    apply(sys.argv[1])
     sys.exit(main(sys.argv[2:]))

@@ -80,7 +80,8 @@ def test_memory_is_stored_once_when_a_step_is_computed_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_recipe: Make
 ) -> None:
     limit_memory(monkeypatch, "match", 8)
-    stage = stage_of(make_recipe(**{**ALONE, "match__images": 4}), tmp_path)
+    recipe = make_recipe(**{**ALONE, "match__images": 4}, runtime__halve_on_oom="always")
+    stage = stage_of(recipe, tmp_path)
     for step in range(2):
         stage.step(step)
     assert stage.splits == 2 and stage.bank is not None

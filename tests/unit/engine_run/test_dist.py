@@ -20,6 +20,7 @@ torch.distributed.init_process_group("gloo", init_method="file://" + file, rank=
 assert (dist.rank(), dist.world_size(), dist.active()) == (rank, 2, True)
 big = torch.tensor([2**53 + rank, rank], dtype=torch.int64)
 assert dist.all_reduce_sum(big).tolist() == [2**54 + 1, 1]
+assert dist.all_reduce_max(torch.tensor([rank, -rank, 7])).tolist() == [1, 0, 7]
 own = torch.full((2, 3), float(rank))
 assert dist.all_gather(own).tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
 matrix = ConfusionMatrix(2)
@@ -34,7 +35,8 @@ assert not dist.active()
 def test_collectives_alone_return_their_input() -> None:
     tensor = torch.arange(3)
     assert (dist.rank(), dist.world_size(), dist.active()) == (0, 1, False)
-    assert dist.all_reduce_sum(tensor) is tensor and dist.all_gather(tensor) is tensor
+    assert dist.all_reduce_sum(tensor) is tensor and dist.all_reduce_max(tensor) is tensor
+    assert dist.all_gather(tensor) is tensor
     assert tensor.tolist() == [0, 1, 2]
     dist.barrier()
 

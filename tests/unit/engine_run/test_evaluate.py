@@ -230,6 +230,7 @@ def test_ensemble_of_a_folder_that_is_not_there_is_refused_before_any_training(
     runner: Runner, make_recipe: Make
 ) -> None:
     refused(runner, make_recipe(**SEGMENT, evaluate__ensemble=["/nowhere/run"]), "/nowhere/run, which is no folder")
+    refused(runner, make_recipe(**SEGMENT, evaluate__ensemble=[""]), "names no run: write the directory of a run")
     assert runner.kind("metrics") == []
 
 

@@ -10,12 +10,15 @@ from typing import Any, Protocol
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from engine.config import Recipe
-from engine.errors import DataError, EngineError
+from engine.errors import CheckpointError, DataError, EngineError, RecipeError
 from engine.metrics import ConfusionMatrix
+from engine.models import build_backbone
+from engine.stages import segment
 from engine.stages.segment import pixel_loss, sample_pixels
+from engine.stages.training import Updater
 from engine.watch import StepClock
 
 Make = Callable[..., Recipe]
@@ -141,6 +144,89 @@ def test_train_tells_how_many_images_make_a_step_and_an_epoch(runner: Runner, ma
     }
 
 
+def weight_file(recipe: Recipe, path: Path, part: str = "") -> tuple[Path, dict[str, torch.Tensor]]:
+    """Weights for the recipe's backbone, none of them random; of those whose names begin with ``part``."""
+    state = build_backbone(recipe.model).state_dict()
+    tensors = {name: torch.full_like(value, 0.25) for name, value in state.items() if value.is_floating_point()}
+    save_file({name: value for name, value in tensors.items() if name.startswith(part)}, path)
+    return path, tensors
+
+
+def test_train_tells_once_what_the_weight_file_has_filled(runner: Runner, make_recipe: Make, tmp_path: Path) -> None:
+    plain = make_recipe(proxy=None, match__steps=2, segment__steps=2)
+    path, tensors = weight_file(plain, tmp_path / "w.safetensors")
+    runner.train(make_recipe(proxy=None, match__steps=2, segment__steps=2, model__weights=str(path)))
+    (event,) = runner.kind("weights")
+    assert event["stage"] == "match"
+    assert event["values"] == {
+        "file": str(path),
+        "partial": False,
+        "loaded": len(tensors),
+        "left_out": 0,
+        "missing": 0,
+        "unexpected": 0,
+        "mismatched": 0,
+        "first": {"loaded": sorted(tensors)[:4]},
+        "notes": [],
+    }
+    assert runner.kind("warning") == []
+
+
+def test_train_on_a_part_of_the_weights_is_warned_of(
+    runner: Runner, another_runner: Runner, make_recipe: Make, tmp_path: Path
+) -> None:
+    keys: dict[str, Any] = {"proxy": None, "match": None, "segment__steps": 2}
+    path, tensors = weight_file(make_recipe(**keys), tmp_path / "w.safetensors", "stages.1.")
+    runner.train(make_recipe(**keys, model__weights=str(path), model__weights_partial=True))
+    (event,) = runner.kind("weights")
+    lacking = [name for name in sorted(tensors) if not name.startswith("stages.1.")]
+    assert (event["values"]["partial"], event["values"]["missing"]) == (True, len(lacking))
+    assert event["values"]["first"]["missing"] == lacking[:4]
+    (warning,) = runner.kind("warning")
+    assert f"{path} fills 5 of {len(tensors)}" in warning["values"]["text"]
+    assert lacking[0] in warning["values"]["text"]
+    with pytest.raises(CheckpointError, match=r"model\.weights_partial"):
+        another_runner.train(make_recipe(**keys, model__weights=str(path)))
+
+
+def test_stage_after_the_first_does_not_read_the_weight_file(runner: Runner, make_recipe: Make, tmp_path: Path) -> None:
+    """The backbone is that of the stage before: a file that has gone meanwhile is of no account."""
+    keys: dict[str, Any] = {"proxy": None, "match__steps": 2, "segment__steps": 2}
+    path, _ = weight_file(make_recipe(**keys), tmp_path / "w.safetensors")
+    recipe = make_recipe(**keys, model__weights=str(path))
+    assert runner.train(recipe, stop=lambda events: events[-1]["kind"] == "stage_finished") == "stopped"
+    path.unlink()
+    assert runner.train(recipe) == "succeeded"
+    assert len(runner.kind("weights")) == 1
+
+
+SINGLE: list[tuple[dict[str, Any], bool]] = [
+    ({"backbone": "resnet18", "width": 0.0625, "head": "aspp", "dilated": True}, True),
+    ({"backbone": "alexnet_torchvision", "width": 0.0625, "head": "fcn"}, False),
+    ({"backbone": "alexnet", "width": 0.0625, "head": "fcn"}, False),
+    ({"backbone": "alexnet_torchvision", "width": 0.0625, "head": "fcn32"}, True),
+    ({"backbone": "tiny_vgg", "width": 0.25, "head": "hypercolumn"}, True),
+]
+
+
+@pytest.mark.parametrize(("model", "fine"), SINGLE)
+def test_train_on_single_images_whose_maps_are_single_cells_is_refused_before_it_begins(
+    runner: Runner, make_recipe: Make, model: dict[str, Any], fine: bool
+) -> None:
+    """Batch normalisation has nothing to normalise by where a channel has one value."""
+    keys = {"segment__batch_size": 1, "segment__crop": 32, "segment__steps": 2, "segment__eval_every": 0}
+    model = {**model, "head_channels": 8, "fc_channels": 8, "extra_channels": 0}
+    recipe = make_recipe(proxy=None, match=None, evaluate=None, model=model, **keys)
+    if fine:
+        assert runner.train(recipe) == "succeeded"
+        return
+    with pytest.raises(RecipeError, match=r"segment\.batch_size 1 .* segment\.crop 32"):
+        runner.train(recipe)
+    assert runner.kind("stage_started") == [], "not after hours of match either"
+    keys["segment__batch_size"] = 2
+    assert runner.train(make_recipe(proxy=None, match=None, evaluate=None, model=model, **keys)) == "succeeded"
+
+
 def test_train_image_events_name_small_png_files_that_exist(runner: Runner, make_recipe: Make) -> None:
     runner.train(make_recipe(proxy=None, match=None, evaluate__show_images=2))
     last = {e["values"]["index"]: e["values"] for e in runner.kind("image", "evaluate")}
@@ -220,11 +306,99 @@ def test_train_evaluating_on_the_way_does_not_change_the_losses(
     assert runner.weights("segment") == another_runner.weights("segment")
 
 
-def test_train_accumulated_batches_are_different_images_of_one_step(runner: Runner, make_recipe: Make) -> None:
-    runner.train(make_recipe(proxy=None, match=None, evaluate=None, segment__accumulate=3))
-    assert len(runner.losses()) == 6
+Place = tuple[int, int, int, bool]
+"""Of a crop: image, top, left, mirrored."""
+
+
+def find_crop(crop: torch.Tensor, images: torch.Tensor) -> Place:
+    """Where a crop (3, s, s) comes from, by comparison with every window of every image, as it is and mirrored."""
+    side, found = crop.shape[2], []
+    for mirrored in (False, True):
+        wanted = crop.flip(2) if mirrored else crop
+        windows = images.unfold(2, side, 1).unfold(3, side, 1)
+        same = (windows == wanted[:, None, None]).flatten(4).all(4).all(1)
+        found += [(image, top, left, mirrored) for image, top, left in same.nonzero().tolist()]
+    (place,) = found
+    return place
+
+
+Portion = tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]
+
+
+def watch_portions(
+    monkeypatch: pytest.MonkeyPatch, note: Callable[[segment.SegmentStage, Portion, torch.Tensor], None]
+) -> None:
+    """Have ``note`` told of everything that the segment stage differentiates: what it is given, and its loss."""
+    portion = segment.SegmentStage._portion
+
+    def watched(stage: segment.SegmentStage, *given: Any) -> torch.Tensor:
+        loss = portion(stage, *given)
+        note(stage, given, loss)  # type: ignore[arg-type]
+        return loss
+
+    monkeypatch.setattr(segment.SegmentStage, "_portion", watched)
+
+
+def test_train_accumulated_batches_are_different_images_of_one_step(
+    runner: Runner, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batches of two out of five images: an epoch ends within a step, and within a batch."""
+    seen: list[tuple[list[Place], torch.Tensor]] = []
+    losses: list[float] = []
+
+    def note(stage: segment.SegmentStage, given: Portion, loss: torch.Tensor) -> None:
+        images, where, target, _ = given
+        found = [find_crop(crop, stage.data.images.cpu()) for crop in images.cpu()]
+        for (image, top, left, mirrored), ys, xs, classes in zip(found, *where, target, strict=True):
+            labels = stage.data.labels[image, top : top + 24, left : left + 24]
+            labels = labels.flip(1) if mirrored else labels
+            assert torch.equal(labels[ys, xs].long(), classes), "labels are cut as the image is"
+        seen.append((found, torch.stack(where).cpu()))
+        losses.append(float(loss.detach()))
+
+    watch_portions(monkeypatch, note)
+    runner.train(make_recipe(proxy=None, match=None, evaluate=None, segment__accumulate=3, segment__crop=24))
+    assert [len(found) for found, _ in seen] == [2] * 18 and len(runner.losses()) == 6
+    order = [place[0] for found, _ in seen for place in found]
+    epochs = [order[first : first + 5] for first in range(0, 35, 5)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs), "each image once before any comes again"
+    assert len({tuple(epoch) for epoch in epochs}) > 1, "in an order of its own"
+    for step in range(6):
+        own = seen[3 * step : 3 * step + 3]
+        assert len({tuple(place[1:] for place in found) for found, _ in own}) == 3, "cut at other places"
+        assert len({tuple(pixels.flatten().tolist()) for _, pixels in own}) == 3, "read at other pixels"
+        told = runner.losses()[("segment", step + 1)]
+        assert told == pytest.approx(sum(losses[3 * step : 3 * step + 3]) / 3, rel=1e-5)
     values = runner.kind("metrics", "segment")[0]["values"]
     assert values["images_per_second"] == pytest.approx(6 / values["seconds_per_step"], rel=1e-3)
+
+
+def test_train_accumulated_gradient_is_the_mean_of_those_of_its_batches(
+    runner: Runner, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every pass's own loss, computed once more without the passes beside it."""
+    apart: list[dict[str, torch.Tensor]] = []
+    apply, compared = Updater.apply, []
+
+    def note(stage: segment.SegmentStage, _: Portion, loss: torch.Tensor) -> None:
+        parameters = dict(stage.module.named_parameters())
+        gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+        apart.append({name: g for name, g in zip(parameters, gradients, strict=True) if g is not None})
+
+    def checked(updater: Updater) -> None:
+        for name, parameter in updater.module.named_parameters():
+            expected = sum(own[name] for own in apart) / len(apart)
+            assert parameter.grad is not None
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6, msg=name)
+        compared.append(len(apart))
+        apart.clear()
+        apply(updater)
+
+    watch_portions(monkeypatch, note)
+    monkeypatch.setattr(Updater, "apply", checked)
+    changes: dict[str, Any] = {"segment__accumulate": 3, "segment__steps": 3, "model__dropout": 0.0}
+    runner.train(make_recipe(proxy=None, match=None, evaluate=None, **changes))
+    assert compared == [3, 3, 3]
 
 
 def test_train_bf16_computes_finite_losses_that_differ_from_fp32(
@@ -282,7 +456,7 @@ def test_train_data_that_cannot_be_read_raise_a_data_error(runner: Runner, make_
 
 def test_train_data_larger_than_the_budget_are_refused(runner: Runner, make_recipe: Make) -> None:
     with pytest.raises(DataError, match="memory_budget_gib"):
-        runner.train(make_recipe(runtime__memory_budget_gib=1e-9))
+        runner.train(make_recipe(runtime__memory_budget_gib=1e-9, runtime__data_cache="none"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any, Protocol
 import pytest
 
 from engine.__main__ import main
-from engine.config import Recipe
+from engine.config import Recipe, dump_recipe
 
 Make = Callable[..., Recipe]
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,14 +71,25 @@ def test_main_second_trainer_in_a_directory_leaves_without_a_trace(runner: Runne
         assert err.startswith("error: another process is training in")
         assert not (runner.run_dir / "attempts/002").exists()
     finally:
-        first.kill()
+        first.send_signal(signal.SIGKILL)
         first.communicate()
 
 
-def test_main_progress_goes_to_stdout_and_quiet_silences_it(runner: Runner, make_recipe: Make) -> None:
-    code, out, err = runner.finish(make_recipe(proxy=None, evaluate=None))
-    assert (code, err) == (0, "")
-    assert out.splitlines()[0].startswith("match 1/4  loss ")
+def test_main_progress_goes_to_stdout_and_quiet_silences_it(tmp_path: Path, make_recipe: Make) -> None:
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(make_recipe(proxy=None, evaluate=None)))
+    command = [sys.executable, "-m", "engine", "train", "--recipe", "recipe.yaml", "--run-dir"]
+    for name, options in (("told", []), ("quiet", ["--quiet"])):
+        done = subprocess.run(
+            [*command, name, *options],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        first = done.stdout.splitlines()[:1]
+        assert first == [] if options else first[0].startswith("match 1/4  loss ")
 
 
 @pytest.mark.parametrize("root", ["/dev/null/x", "/proc/x"])

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from engine import determinism
+from engine.config import RecipeFileError, load_recipe
 from engine.errors import EngineError
 from engine.events import SilentWriter
+from engine.models.alexnet import CaffeBatchNorm
 from engine.stages import Context, match, proxy, segment
 from engine.stages.memory import MemoryGuard
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
@@ -39,7 +41,8 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, stage: str, most: int) -> list
 
 def recipe(**changes: Any) -> Any:
     wide = {"proxy__batch_size": 16, "segment__batch_size": 16, "match__images": 4, "data__train": 16}
-    return tiny_recipe(**{**wide, "evaluate": None, "segment__eval_every": 0, **changes})
+    wide |= {"evaluate": None, "segment__eval_every": 0, "runtime__halve_on_oom": "always"}
+    return tiny_recipe(**{**wide, **changes})
 
 
 @pytest.mark.parametrize(("stage", "size"), [("proxy", 16), ("match", 16), ("segment", 16)])
@@ -91,6 +94,20 @@ def test_portions_are_remembered_by_the_checkpoint(
     assert runner.weights("segment") == whole.weights("segment")
 
 
+@pytest.mark.parametrize(("wish", "warned"), [("always", 1), ("exact", 2), ("never", 2)])
+def test_run_that_goes_on_in_portions_against_its_recipe_says_so(
+    monkeypatch: pytest.MonkeyPatch, runner: Runner, wish: str, warned: int
+) -> None:
+    limit_memory(monkeypatch, "segment", 8)
+    changes: dict[str, Any] = {"proxy": None, "match": None, "segment__steps": 6}
+    runner.train(recipe(**changes), stop=lambda events: events[-1]["kind"] == "metrics" and events[-1]["step"] == 3)
+    assert runner.train(recipe(**changes, runtime__halve_on_oom=wish)) == "succeeded"
+    texts = [event["values"]["text"] for event in runner.kind("warning")]
+    assert len(texts) == warned
+    if warned > 1:
+        assert "in 2 portions a batch" in texts[1] and f"runtime.halve_on_oom is {wish} now" in texts[1]
+
+
 def test_too_little_memory_for_any_portion_names_the_keys(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
     limit_memory(monkeypatch, "segment", 1)
     with pytest.raises(EngineError, match=r"too little memory for stage segment: lower segment\.batch_size"):
@@ -118,8 +135,53 @@ def test_a_step_is_computed_again_from_the_same_statistics_gradients_and_random_
     assert float(module.running_mean.mean()) == pytest.approx(0.1 * mean, rel=1e-5)
 
 
-def test_halving_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
+@pytest.mark.parametrize("never", ["never", False])
+def test_halving_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, runner: Runner, never: Any) -> None:
     limit_memory(monkeypatch, "segment", 8)
-    with pytest.raises(EngineError, match="too little memory"):
-        runner.train(recipe(proxy=None, match=None, runtime__halve_on_oom=False))
+    with pytest.raises(EngineError, match="too little memory") as caught:
+        runner.train(recipe(proxy=None, match=None, runtime__halve_on_oom=never))
+    assert "halve_on_oom" not in str(caught.value)
     assert not runner.kind("warning")
+
+
+@pytest.mark.parametrize(
+    ("stage", "keys"),
+    [
+        ("proxy", "proxy.batch_size"),
+        ("match", "match.images, match.patches_per_image"),
+        ("segment", "segment.batch_size (and raise segment.accumulate)"),
+    ],
+)
+def test_exact_changes_no_batch_statistics(
+    monkeypatch: pytest.MonkeyPatch, runner: Runner, stage: str, keys: str
+) -> None:
+    others = dict.fromkeys({"proxy", "match", "segment"} - {stage})
+    wanted = recipe(**others, runtime__halve_on_oom="exact")
+    asked = limit_memory(monkeypatch, stage, 8)
+    with pytest.raises(EngineError) as caught:
+        runner.train(wanted)
+    assert f"lower {keys}" in str(caught.value) and "runtime.halve_on_oom=always" in str(caught.value)
+    assert len(asked) == 1 and not runner.kind("warning")
+
+
+def test_exact_halves_batches_without_batch_statistics(tmp_path: Path) -> None:
+    assert tiny_recipe().runtime.halve_on_oom == "always"
+    context = Context(
+        tiny_recipe(runtime__halve_on_oom="exact"), tmp_path, torch.device("cpu"), SilentWriter(), lambda: False
+    )
+    plain, normed = nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    caffe, still = CaffeBatchNorm(3), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).eval())
+    enabled = [MemoryGuard(context, module, "segment", 16).enabled for module in (plain, normed, caffe, still)]
+    assert enabled == [True, False, False, True]
+
+
+@pytest.mark.parametrize(("written", "meant"), [("true", "always"), ("false", "never"), ("exact", "exact")])
+def test_booleans_of_older_recipes_are_read(tmp_path: Path, written: str, meant: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"segment: {{}}\nruntime:\n  halve_on_oom: {written}\n")
+    assert load_recipe(file).runtime.halve_on_oom == meant
+    file.write_text("segment: {}\n")
+    assert load_recipe(file, [f"runtime.halve_on_oom={written}"]).runtime.halve_on_oom == meant
+    file.write_text("segment: {}\nruntime:\n  halve_on_oom: 1\n")
+    with pytest.raises(RecipeFileError, match="write exact"):
+        load_recipe(file)

@@ -16,13 +16,15 @@ import torch
 
 from engine.config import Recipe, dump_recipe
 from tests.unit.engine_run.conftest import ROOT, tiny_recipe
+from tests.unit.engine_run.processes import Ranks
 from tests.unit.engine_run.test_distributed import SHARED, events, losses, weights
 
-pytestmark = pytest.mark.xdist_group("e2e")
+pytestmark = pytest.mark.xdist_group("torchrun")
 PATIENCE = 100.0
 WIDE: dict[str, Any] = {
     **SHARED,
     "runtime__exchange": "retry",
+    "runtime__halve_on_oom": "always",
     "data__train": 16,
     "proxy__batch_size": 32,
     "match__images": 4,
@@ -37,12 +39,20 @@ TOGETHER = {"match__graph_scope": "global", "match__memory": 2, "segment__accumu
 
 
 def train(recipe: Recipe, run_dir: Path, **how: Any) -> tuple[int, str, Path]:
-    """Exit code, stderr and folder of two processes, one of which has little memory."""
+    """Exit code, stderr and folder of two processes, one of which has little memory; neither ends the other."""
+    try:
+        code, told = Ranks(recipe, run_dir, 2, wanting(**how)).finish(PATIENCE)
+    except TimeoutError:
+        pytest.fail("the processes wait for each other")
+    return code, told, run_dir
+
+
+def train_under_torchrun(recipe: Recipe, run_dir: Path, **how: Any) -> tuple[int, str, Path]:
+    """The same by torchrun, which ends all when one has failed."""
     run_dir.mkdir(parents=True)
     (run_dir / "recipe.yaml").write_text(dump_recipe(recipe))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "tests.unit.engine_run.lacking"]
-    command += [json.dumps({"stages": {}, "ranks": [1], "where": "forward", "frozen": True, **how})]
+    command += ["-m", "tests.unit.engine_run.lacking", wanting(**how)]
     command += ["train", "--recipe", str(run_dir / "recipe.yaml"), "--run-dir", str(run_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -57,6 +67,11 @@ def train(recipe: Recipe, run_dir: Path, **how: Any) -> tuple[int, str, Path]:
             process.kill()
             process.communicate()
     return process.returncode, told, run_dir
+
+
+def wanting(**how: Any) -> str:
+    """What ``lacking`` is told."""
+    return json.dumps({"stages": {}, "ranks": [1], "where": "forward", "frozen": True, **how})
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +99,7 @@ def steps_of(run_dir: Path, rank: int) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ("name", "ranks", "where"),
-    [("apart", [1], "backward"), ("together", [0], "forward"), ("together", [1], "backward")],
+    [("apart", [1], "backward"), ("together", [0], "forward")],
 )
 def test_memory_that_one_process_lacks_makes_both_compute_the_same_in_portions(
     tmp_path: Path, whole: Callable[[str], Path], name: str, ranks: list[int], where: str
@@ -124,7 +139,7 @@ def test_memory_lacking_for_the_data_is_told_before_anything_is_exchanged(
         assert losses(run_dir, stage) == pytest.approx(losses(whole("together"), stage), rel=1e-4), stage
 
 
-@pytest.mark.parametrize(("where", "ranks"), [("forward", [1]), ("backward", [0, 1])])
+@pytest.mark.parametrize(("where", "ranks"), [("backward", [0, 1])])
 def test_proxy_task_goes_on_in_portions_that_both_processes_agree_on(
     tmp_path: Path, where: str, ranks: list[int]
 ) -> None:
@@ -156,7 +171,7 @@ def test_memory_for_no_portion_ends_both_processes_with_the_keys_to_lower(
 def test_memory_lacking_in_the_update_ends_both_processes(tmp_path: Path) -> None:
     """An update that has begun cannot be done again; nobody waits for ever for the process that failed."""
     recipe = tiny_recipe(**{**WIDE, "proxy": None, "match": None})
-    code, told, _ = train(recipe, tmp_path / "run", stages={"segment": 1000}, where="update")
+    code, told, _ = train_under_torchrun(recipe, tmp_path / "run", stages={"segment": 1000}, where="update")
     assert code == 1
     assert "error: this machine has too little memory for stage segment: lower segment.batch_size" in told
 
@@ -164,7 +179,7 @@ def test_memory_lacking_in_the_update_ends_both_processes(tmp_path: Path) -> Non
 def test_memory_under_distributed_data_parallel_ends_the_run(tmp_path: Path) -> None:
     """Its exchange cannot be finished by a process that failed: torchrun ends the others."""
     recipe = tiny_recipe(**{**WIDE, "proxy": None, "match": None, "runtime__exchange": "ddp"})
-    code, told, run_dir = train(recipe, tmp_path / "run", stages={"segment": 1}, where="backward")
+    code, told, run_dir = train_under_torchrun(recipe, tmp_path / "run", stages={"segment": 1}, where="backward")
     assert code == 1
     assert "error: this machine has too little memory for stage segment: lower segment.batch_size" in told
     assert not events(run_dir, "warning"), "nothing was halved"

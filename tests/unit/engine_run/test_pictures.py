@@ -216,9 +216,8 @@ def test_match_pictures_show_what_the_network_saw(tmp_path: Path, make_recipe: M
     stage.step(0)
     match_pictures.save_match_pictures(stage, 1)
     draw = 0 if scope == "global" else 1
-    assert stage.last is not None
     images = match_pictures._crops(stage, 1)
-    own = match_pictures._of_first_images(stage.last[0], len(images))
+    own = match_pictures._of_first_images(stage.matched[-1].patches, len(images))
     seen = crop_patches(normalise(images, "rgb"), own, output_size=32)
     torch.testing.assert_close(seen, stage._mix(draw)[1], rtol=0, atol=1e-5)
     sheet = tmp_path / "images/match_nodes.png"

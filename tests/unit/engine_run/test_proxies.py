@@ -79,19 +79,106 @@ def test_jigsaw_without_gap_cuts_the_image_into_its_nine_cells() -> None:
         torch.testing.assert_close(tiles[image, 3 * row + column], cell, rtol=1e-4, atol=1e-4)
 
 
-def test_jigsaw_tiles_lie_anywhere_in_their_cells_and_never_beyond() -> None:
-    """An image whose value is its column number tells where each tile begins."""
-    ramp = torch.arange(36, dtype=torch.uint8).expand(1, 3, 36, 36).contiguous()
-    task, source, seen = jigsaw(gap=4, tile=8), generator(2), set()
-    raw = normalise(ramp, "rgb")[0, 0, 0]
-    step = float(raw[1] - raw[0])
-    for _ in range(60):
-        draw = source.get_state()
-        task.tiles(ramp, source)
-        source.set_state(draw)
-        shift = (torch.rand((2, 1, 9), generator=source, dtype=torch.float64) * 5).long().clamp(max=4)
-        seen |= set(shift[1].flatten().tolist())
-    assert seen == {0, 1, 2, 3, 4} and step > 0
+def map_of_itself(count: int, side: int) -> torch.Tensor:
+    """Images whose red tells the row, whose green tells the column, and whose blue is the same everywhere."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    image = torch.stack([6 * rows, 6 * columns, torch.full_like(rows, 100)]).to(torch.uint8)
+    return image.expand(count, 3, side, side).contiguous()
+
+
+def places(tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of every pixel of tiles (B, 9, 3, s, s) of ``map_of_itself`` that were not resized.
+
+    A tile is its own values less their mean, over their deviation. Rows are known to be a pixel apart, which gives the
+    deviation, and blue is known, which gives the mean.
+    """
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    red, green, blue = tiles.double().unbind(2)
+    deviation = 6 / 255 / std[0] / (red[..., 1:2, :1] - red[..., :1, :1])
+    level = (100 / 255 - mean[2]) / std[2] - deviation * blue[..., :1, :1]
+    found = [(part * deviation + level) * std[k] + mean[k] for k, part in enumerate((red, green))]
+    rows, columns = (255 * part / 6 for part in found)
+    return rows, columns
+
+
+@pytest.mark.parametrize(("side", "gap", "used"), [(38, 4, 4), (24, 40, 4)])
+def test_jigsaw_tiles_lie_anywhere_in_their_cells_and_never_beyond(side: int, gap: int, used: int) -> None:
+    """What is left over at the end belongs to no cell; a gap never takes more than half of a cell."""
+    cell = side // 3
+    length = cell - used
+    tiles = jigsaw(gap=gap, tile=length).tiles(map_of_itself(300, side), generator(2))
+    assert tiles.shape == (300, 9, 3, length, length)
+    rows, columns = (part.round().long() for part in places(tiles))
+    for found, exact in zip((rows, columns), places(tiles), strict=True):
+        assert float((found - exact).abs().max()) < 0.02, "a pixel of a tile is one of the image"
+    within = torch.arange(length)
+    tops, lefts = rows[:, :, 0, 0], columns[:, :, 0, 0]
+    assert torch.equal(rows, (tops[:, :, None, None] + within[:, None]).expand_as(rows))
+    assert torch.equal(columns, (lefts[:, :, None, None] + within).expand_as(columns))
+
+    number = torch.arange(9)
+    shifts = {"down": tops - cell * (number // 3), "right": lefts - cell * (number % 3)}
+    for shift in shifts.values():
+        counts = torch.stack([torch.bincount(shift[:, tile], minlength=used + 1) for tile in range(9)]).double()
+        assert counts.shape == (9, used + 1) and bool((counts > 0).all()), "every place of a cell, and none beyond it"
+        even = 300 * 9 / (used + 1)
+        # Chi-square, 4 degrees of freedom: p = 1e-6 at 33.4.
+        assert float(((counts.sum(0) - even) ** 2 / even).sum()) < 33.4
+    # Neither do the two directions of a tile hang together, nor do two tiles of an image.
+    every = set(itertools.product(range(used + 1), repeat=2))
+    down, right = shifts["down"], shifts["right"]
+    assert set(zip(down[:, 0].tolist(), right[:, 0].tolist(), strict=True)) == every
+    assert set(zip(down[:, 0].tolist(), down[:, 8].tolist(), strict=True)) == every
+    between = lefts[:, 1:] - lefts[:, :-1] - length
+    between = between[:, number[:8] % 3 < 2]
+    assert (int(between.min()), int(between.max())) == (0, 2 * used)
+    assert float(between.double().mean()) == pytest.approx(used, rel=0.05)
+
+
+def naive_resize(plane: list[list[float]], side: int) -> list[list[float]]:
+    """Bilinear with half-pixel centres and without antialiasing, pixel by pixel."""
+    size = len(plane)
+
+    def taps(at: int) -> tuple[int, int, float]:
+        position = max((at + 0.5) * size / side - 0.5, 0.0)
+        low = int(position)
+        return low, min(low + 1, size - 1), position - low
+
+    out = []
+    for top, bottom, down in map(taps, range(side)):
+        line = []
+        for left, right, along in map(taps, range(side)):
+            upper = plane[top][left] * (1 - along) + plane[top][right] * along
+            lower = plane[bottom][left] * (1 - along) + plane[bottom][right] * along
+            line.append(upper * (1 - down) + lower * down)
+        out.append(line)
+    return out
+
+
+def naive_tile(image: torch.Tensor, top: int, left: int, length: int, side: int) -> torch.Tensor:
+    """A window of an image (C, H, W), resized to ``side`` and normalised by itself."""
+    window = image[:, top : top + length, left : left + length]
+    tile = torch.tensor([naive_resize(plane.tolist(), side) for plane in window])
+    return (tile - tile.mean()) / tile.std(correction=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("tile", [8, 13])
+def test_jigsaw_tiles_are_cut_first_and_then_resized(tile: int, channels: int) -> None:
+    """Cells of 12 less a gap of 1: to 8 they shrink, to 13 they grow."""
+    images = pictures(1)
+    config = ProxyConfig(kind="jigsaw", permutations=6, tile=8, head_channels=8, gap=1)
+    config = config.model_copy(update={"tile": tile})
+    task = build_proxy(config, tiny_vgg(channels, 0.25, generator()), generator(1))
+    assert isinstance(task, Jigsaw)
+    tiles = task.tiles(images, generator(4))
+    assert tiles.shape == (1, 9, channels, tile, tile)
+    values = normalise(images, "gray" if channels == 1 else "rgb")[0].double()
+    for number in range(9):
+        top, left = 12 * (number // 3), 12 * (number % 3)
+        allowed = [naive_tile(values, top + y, left + x, 11, tile) for y in range(2) for x in range(2)]
+        far = [float((tiles[0, number] - one).abs().max()) for one in allowed]
+        assert sum(distance < 1e-4 for distance in far) == 1
 
 
 def test_jigsaw_targets_name_the_permutation_that_was_applied(monkeypatch: pytest.MonkeyPatch) -> None:

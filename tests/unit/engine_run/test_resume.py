@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from engine.config import Recipe
+from engine.events import attempt_folder
 from engine.replay import Replay
 from engine.resume import find_position
+from tests.unit.engine_run.test_proxies import folder_of_classes
 
 Make = Callable[..., Recipe]
 
@@ -33,10 +36,10 @@ def at(stage: str, step: int) -> Callable[[list[dict[str, Any]]], bool]:
     return lambda events: events[-1]["stage"] == stage and events[-1]["step"] >= step
 
 
-def assert_equal_runs(one: Runner, other: Runner) -> None:
+def assert_equal_runs(one: Runner, other: Runner, stages: Sequence[str] = ("proxy", "match", "segment")) -> None:
     """Losses, weights, evaluations and graphs to the last bit."""
     assert one.losses() == other.losses()
-    for stage in ("proxy", "match", "segment"):
+    for stage in stages:
         assert one.weights(stage) == other.weights(stage)
     for kind, key in (("confusion", "matrix"), ("graph", "d_pos_mean"), ("projection", "x")):
         found = [{(e["stage"], e["step"]): e["values"][key] for e in run.kind(kind)} for run in (one, other)]
@@ -67,6 +70,55 @@ def test_stop_then_resume_equals_the_run_that_was_never_stopped(
     assert runner.train(recipe) == "succeeded"
     assert_equal_runs(runner, another_runner)
     assert_no_gap_in_seq(runner)
+
+
+def jitter(*stages: str) -> dict[str, Any]:
+    """Random resizing and colours in these stages."""
+    chosen = ("scale_jitter", [0.5, 2.0]), ("colour_jitter", 0.4)
+    return {f"{stage}__{key}": value for stage in stages for key, value in chosen}
+
+
+# Settings that do not touch each other share a case, which is stopped inside every stage that they change.
+OTHERS: dict[str, tuple[dict[str, Any], tuple[tuple[str, int], ...]]] = {
+    "jigsaw, semi-hard edges, jitter, mapped cache": (
+        {"proxy__kind": "jigsaw", "proxy__tile": 16, "proxy__gap": 2, "proxy__permutations": 4}
+        | {"match__strategy": "semi_hard", "runtime__memory_budget_gib": 1e-9}
+        | jitter("proxy", "match", "segment"),
+        (("proxy", 1), ("match", 2), ("segment", 4)),
+    ),
+    "rotation, contrast, balanced centres, purest candidates": (
+        {"proxy__kind": "rotation", "match__loss": "supcon", "match__centres": "balanced"}
+        | {"match__candidates": "pure", "segment": None, "evaluate": None},
+        (("proxy", 2), ("match", 1)),
+    ),
+    "classification, balanced edges, jitter": (
+        {"proxy__kind": "classification", "proxy__image_side": 32, "match__strategy": "balanced"}
+        | {"segment": None, "evaluate": None, **jitter("proxy", "match")},
+        (("proxy", 1), ("match", 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_run_of_other_settings_stopped_in_every_stage_equals_the_one_that_was_not(
+    runner: Runner, another_runner: Runner, make_recipe: Make, tmp_path: Path, case: str
+) -> None:
+    changes, stops = OTHERS[case]
+    cache = tmp_path / "cache"
+    if "mapped cache" in case:
+        changes = {**changes, "runtime__data_cache": str(cache)}
+    if "classification" in case:
+        root = folder_of_classes(tmp_path / "pictures", {"cat": 3, "ant": 2})
+        changes = {**changes, "proxy__images": str(root)}
+    recipe = make_recipe(**changes)
+    assert another_runner.train(recipe) == "succeeded"
+    for stage, step in stops:
+        assert runner.train(recipe, stop=at(stage, step)) == "stopped"
+        position = find_position(recipe, runner.run_dir)
+        assert (position.stage, position.step) == (stage, step)
+    assert runner.train(recipe) == "succeeded"
+    assert_equal_runs(runner, another_runner, [stage for stage, _ in stops])
+    assert len(list(cache.glob("*.json"))) == (2 if "mapped cache" in case else 0)
 
 
 def test_stop_at_every_step_still_comes_to_the_same_end(
@@ -143,6 +195,26 @@ def test_resume_with_other_threads_warns(runner: Runner, make_recipe: Make) -> N
     assert "set runtime.threads=1 to go on exactly" in runner.kind("warning")[0]["values"]["text"]
 
 
+@pytest.mark.parametrize(
+    ("key", "then", "sentence"),
+    [
+        ("torch", "1.0", "was made with torch 1.0, now there is"),
+        ("device", "NVIDIA H100", "was made on NVIDIA H100, now the run is on"),
+        ("opencv", "0.1", "was made with OpenCV 0.1, now there is"),
+    ],
+)
+def test_resume_elsewhere_warns(runner: Runner, make_recipe: Make, key: str, then: str, sentence: str) -> None:
+    recipe = make_recipe(proxy=None, segment=None, evaluate=None)
+    runner.train(recipe, stop=at("match", 1))
+    (file,) = (runner.run_dir / "checkpoints" / "match").glob("step_*/meta.json")
+    meta = json.loads(file.read_text())
+    assert key in meta
+    file.write_text(json.dumps({**meta, key: then}))
+    runner.train(recipe)
+    (warning,) = runner.kind("warning")
+    assert sentence in warning["values"]["text"]
+
+
 # ---- the proof by replay -------------------------------------------------------------------------------------------
 
 
@@ -153,6 +225,28 @@ def test_replay_compares_with_the_attempt_before(runner: Runner, make_recipe: Ma
     loss = runner.losses()[("match", 3)]
     assert replay.compare(3, loss) == "" and replay.compare(4, 1.0) == ""
     assert (replay.compared, replay.equal) == (1, 1)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_replay_knows_all_earlier_attempts_of_the_same_training(runner: Runner, make_recipe: Make, other: bool) -> None:
+    runner.train(make_recipe(proxy=None, segment=None, evaluate=None), stop=at("match", 3))
+    first = {step: loss for (_, step), loss in runner.losses().items()}
+    second = 7.0 if other else first[2]
+    for number, lines in ((2, []), (3, [(1, first[1]), (2, second)])):
+        folder = attempt_folder(runner.run_dir, number)
+        folder.mkdir()
+        (folder / "events.jsonl").write_text("".join(event_line(step, loss) for step, loss in lines))
+    replay = Replay(runner.run_dir, 4, "match", 1)
+    assert replay.compare(1, 9.0) == "", "the checkpoint is from after it"
+    assert replay.compare(2, second) == ""
+    assert replay.compare(3, first[3]) == ""
+    assert (replay.compared, replay.equal) == ((1, 1) if other else (2, 2)), "attempt 1 was another training"
+
+
+def event_line(step: int, loss: float) -> str:
+    """A line of an event file, as far as it matters here."""
+    event = {"v": 1, "seq": step, "t": 0.0, "kind": "metrics", "stage": "match", "step": step, "global_step": step}
+    return json.dumps({**event, "values": {"loss": loss}}) + "\n"
 
 
 def test_replay_first_difference_is_told_once(runner: Runner, make_recipe: Make) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from engine import checkpoint
 from engine.config import Recipe
 from engine.config.determining import FREE_KEYS, determining, stage_names
 from engine.stage_cache import key_of, stage_inputs
@@ -77,6 +80,8 @@ def another(key: str, value: Any) -> Any:
         return named[key]
     if key.endswith("milestones"):
         return [0.4]
+    if key.endswith("scale_jitter"):
+        return [0.5, 2.0]
     if key.endswith("schedule"):
         return "cosine"
     if isinstance(value, bool):
@@ -89,10 +94,11 @@ def another(key: str, value: Any) -> Any:
 
 @pytest.mark.parametrize(("key", "value"), [item for item in changes() if item[1] != ""])
 def test_stage_inputs_every_determining_key_changes_the_key(key: str, value: Any) -> None:
-    section, _, name = key.partition(".")
-    changed = tiny_recipe(**{"__".join(key.split(".")): value})
-    assert changed != tiny_recipe(), f"{section} {name}"
-    assert key_of(inputs_of(changed)) != key_of(inputs_of(tiny_recipe()))
+    # Only ResNets have a dilated form, and not with the head of the tiny recipe.
+    base = {"model__backbone": "resnet18", "segment": None, "evaluate": None} if key == "model.dilated" else {}
+    plain, changed = tiny_recipe(**base), tiny_recipe(**base, **{"__".join(key.split(".")): value})
+    assert changed != plain, key
+    assert key_of(inputs_of(changed)) != key_of(inputs_of(plain))
 
 
 def test_stage_inputs_what_comes_later_or_only_shows_does_not_count() -> None:
@@ -145,6 +151,21 @@ def test_stage_inputs_one_pixel_of_one_image_counts(photographs: Path) -> None:
     assert inputs_of(folder_recipe(photographs)) != before
 
 
+def test_run_that_goes_on_with_other_data_says_so_and_moved_data_are_the_same(
+    photographs: Path, tmp_path: Path, runner: Runner
+) -> None:
+    cache, recipe = tmp_path / "cache", folder_recipe(photographs, proxy=None, match__steps=3, segment__steps=100_000)
+    assert runner.kill_at(recipe, signal.SIGTERM, "segment", 1, "--stage-cache", str(cache)) == 143
+    moved = photographs.rename(photographs.with_name("moved"))
+    recipe = folder_recipe(moved, proxy=None, match__steps=3, segment__steps=100_000)
+    assert runner.kill_at(recipe, signal.SIGTERM, "segment", 3, "--stage-cache", str(cache)) == 143
+    assert runner.kind("warning") == []
+    Image.new("RGB", (32, 32), (77, 9, 9)).save(moved / "images" / "train" / "1.png")
+    assert runner.kill_at(recipe, signal.SIGTERM, "segment", 5, "--stage-cache", str(cache)) == 143
+    (warning,) = runner.kind("warning")
+    assert warning["values"]["text"].startswith("the data set is not the one that this run was trained on")
+
+
 def test_stage_inputs_data_may_move(photographs: Path) -> None:
     before = inputs_of(folder_recipe(photographs))
     assert inputs_of(folder_recipe(photographs.rename(photographs.with_name("moved")))) == before
@@ -158,8 +179,16 @@ def test_stage_inputs_content_of_weights_and_proxy_images_counts(photographs: Pa
     weights.write_bytes(b"two")
     after = inputs_of(recipe)
     assert after["weights"] != before["weights"]
-    Image.new("RGB", (32, 32), (1, 2, 3)).save(photographs / "images" / "val" / "0.png")
-    assert inputs_of(recipe)["proxy_images"] != after["proxy_images"]
+    images = photographs / "images" / "val"
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(images / "0.png")
+    changed = inputs_of(recipe)["proxy_images"]
+    assert changed != after["proxy_images"]
+    assert len(changed) == 64, "one digest, however many images there are: each kept output stores it"
+    moved = images.rename(photographs / "elsewhere")
+    recipe = tiny_recipe(model__weights=str(weights), proxy__images=str(moved))
+    assert inputs_of(recipe)["proxy_images"] == changed
+    (moved / "0.png").rename(moved / "00.png")
+    assert inputs_of(recipe)["proxy_images"] != changed
 
 
 # ---- whole runs ------------------------------------------------------------------------------------------------------
@@ -198,17 +227,22 @@ def test_second_run_takes_over_and_ends_as_if_it_had_trained(tmp_path: Path, cac
     assert steps == {e["stage"]: e["global_step"] for e in alone.events() if e["kind"] == "stage_finished"}
 
 
-def test_run_of_another_seed_takes_nothing(tmp_path: Path, cache: Path) -> None:
-    first, second = (Runner(tmp_path / name) for name in ("first", "second"))
-    finish(first, tiny_recipe(), cache)
-    finish(second, tiny_recipe(seed=1), cache)
-    assert reused(second) == []
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Runner]:
+    """A cache with the stages of a run that has finished, and the run. Take a copy."""
+    folder = tmp_path_factory.mktemp("filled")
+    first = Runner(folder / "first")
+    finish(first, tiny_recipe(), folder / "cache")
+    return folder / "cache", first
 
 
-def test_reuse_can_be_switched_off(tmp_path: Path, cache: Path) -> None:
-    first, second = (Runner(tmp_path / name) for name in ("first", "second"))
-    finish(first, tiny_recipe(), cache)
-    finish(second, tiny_recipe(runtime__reuse_stages=False), cache)
+@pytest.mark.parametrize("change", [{"seed": 1}, {"runtime__reuse_stages": False}])
+def test_run_of_another_seed_or_with_reuse_switched_off_takes_nothing(
+    tmp_path: Path, cache: Path, filled: tuple[Path, Runner], change: dict[str, Any]
+) -> None:
+    shutil.copytree(filled[0], cache)
+    second = Runner(tmp_path / "second")
+    finish(second, tiny_recipe(**change), cache)
     assert reused(second) == []
 
 
@@ -218,14 +252,16 @@ def entry_of(cache: Path, stage: str) -> Path:
 
 
 @pytest.mark.parametrize("harm", ["weights", "inputs", "meta", "missing"])
-def test_damaged_entry_is_not_taken_and_is_replaced(tmp_path: Path, cache: Path, harm: str) -> None:
-    first, second, third = (Runner(tmp_path / name) for name in ("first", "second", "third"))
-    finish(first, tiny_recipe(), cache)
+def test_damaged_entry_is_not_taken_and_is_replaced(
+    tmp_path: Path, cache: Path, filled: tuple[Path, Runner], harm: str
+) -> None:
+    second, third = (Runner(tmp_path / name) for name in ("second", "third"))
+    shutil.copytree(filled[0], cache)
+    first = filled[1]
     entry = entry_of(cache, "proxy")
     if harm == "weights":
         content = bytearray((entry / "model.safetensors").read_bytes())
         content[-1] ^= 1
-        (entry / "model.safetensors").unlink()  # else the first run's own file, which is linked, changes too
         (entry / "model.safetensors").write_bytes(content)
     elif harm == "inputs":
         meta = json.loads((entry / "meta.json").read_text())
@@ -239,6 +275,9 @@ def test_damaged_entry_is_not_taken_and_is_replaced(tmp_path: Path, cache: Path,
     # The match stage has an entry of its own, which is sound.
     assert reused(second) == ["match"]
     assert second.weights("proxy") == first.weights("proxy")
+    if harm in ("meta", "missing"):
+        assert not checkpoint.damage(entry_of(cache, "proxy"))
+        return
     finish(third, tiny_recipe(), cache)
     assert reused(third) == ([] if harm == "inputs" else ["proxy"]) + ["match"]
 

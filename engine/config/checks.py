@@ -1,0 +1,180 @@
+"""What is wrong with a recipe whose every value is fine by itself: one sentence, that says what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.config.schema import MatchConfig, ModelConfig, OptimConfig, ProxyConfig, Recipe, SegmentConfig
+
+CLASS_COUNTS = {"shapes": 9, "voc": 21, "cityscapes": 19}
+"""Classes of the data sets that need no file to know them."""
+LAYERS = {
+    "tiny_vgg": 7,
+    "vgg16": 13,
+    "alexnet": 5,
+    "alexnet_jigsaw": 5,
+    "alexnet_torchvision": 5,
+    "resnet18": 9,
+    "resnet50": 17,
+}
+"""How many layers can be reset, by backbone."""
+OWN_VIEWS = ("moco", "densecl")
+"""Proxy tasks that draw views of their images, with other sizes and colours, themselves."""
+LARGEST_FACTOR = 16.0
+"""Of resizing: what is larger is a slip, and takes any memory."""
+DILATED = ("resnet18", "resnet50")
+"""Backbones with a dilated form."""
+SMALLEST_SIDE = {"alexnet": 29}
+"""Sides below which a backbone's last pooling has nothing left, pixels; the others take any."""
+ONE_CELL = {"resnet18": 32, "resnet50": 32, "vgg16": 16}
+"""Sides up to which a backbone's last normalised map is one cell: batches of one image have no variance there."""
+
+
+def problems(recipe: Recipe) -> Iterator[str]:
+    """Sentences, the first mistake first."""
+    if recipe.proxy is None and recipe.match is None and recipe.segment is None:
+        yield "the recipe has no training stage: give proxy, match or segment"
+    if recipe.evaluate is not None and recipe.segment is None:
+        yield "evaluate needs segment: add a segment section, or set evaluate to null"
+    if recipe.data.kind == "shapes" and not 0 <= recipe.data.objects[0] <= recipe.data.objects[1]:
+        yield f"data.objects {_pair(recipe.data.objects)}: give the smaller number first, at least 0"
+    yield from _model(recipe)
+    if recipe.match is not None:
+        yield from _match(recipe.match)
+        yield from background_problem(recipe.match, CLASS_COUNTS.get(recipe.data.kind))
+    if recipe.segment is not None:
+        yield from _segment(recipe.segment, recipe.model)
+        yield from _reset(recipe)
+    for name in ("proxy", "match", "segment"):
+        section = getattr(recipe, name)
+        if section is not None:
+            yield from _jitter(name, section.scale_jitter)
+            yield from _milestones(name, section.optim)
+    if recipe.proxy is not None:
+        yield from _proxy(recipe.proxy, recipe.model)
+    largest = max(recipe.evaluate.scales) if recipe.evaluate is not None else 0
+    if largest > LARGEST_FACTOR:
+        yield f"evaluate.scales holds {largest:g}: write resize factors of at most {LARGEST_FACTOR:g}"
+    for name, percent in recipe.reference.per_class.items():
+        if not 0 <= percent <= 100:
+            yield f"reference.per_class {name} is {percent:g}: write percent, 0 to 100"
+    yield from _sizes(recipe)
+
+
+def background_problem(match: MatchConfig, classes: int | None) -> Iterator[str]:
+    """A background class that the data set, of so many classes, does not have; None = not known yet."""
+    background = match.background
+    if background is not None and (background < 0 or (classes is not None and background >= classes)):
+        there = "" if classes is None else f", which has 0 to {classes - 1}"
+        yield (
+            f"match.background {background} is no class of the data set{there}: write the number of one, or null for no"
+            " background class"
+        )
+
+
+def _proxy(task: ProxyConfig, model: ModelConfig) -> Iterator[str]:
+    if task.kind in OWN_VIEWS and (task.scale_jitter != (1.0, 1.0) or task.colour_jitter > 0):
+        yield f"proxy.kind {task.kind} draws views of its own: leave proxy.scale_jitter and proxy.colour_jitter out"
+    if model.input == "rgb255":
+        yield "proxy tasks do not read model.input rgb255: set proxy=null, or write model.input=rgb"
+
+
+def _model(recipe: Recipe) -> Iterator[str]:
+    model = recipe.model
+    if model.dilated and model.backbone not in DILATED:
+        yield f"model.dilated: {model.backbone} has no dilated form; write false, or use a ResNet"
+    if recipe.segment is None:
+        return
+    if model.head == "fcn32" and not model.fc_channels:
+        yield "model.head fcn32 needs fc6 and fc7: set model.fc_channels, for example to 4096"
+    if model.head == "hypercolumn" and model.dilated:
+        yield "model.head hypercolumn needs maps of doubling scale: set model.dilated=false, or model.head=fcn or aspp"
+
+
+def _reset(recipe: Recipe) -> Iterator[str]:
+    """Layers that go back to what they were before they were matched."""
+    count, layers = recipe.segment.reset_layers if recipe.segment is not None else 0, LAYERS[recipe.model.backbone]
+    if count > layers:
+        yield f"segment.reset_layers {count}: {recipe.model.backbone} has {layers} layers, write 0 to {layers}"
+    if count and recipe.match is None:
+        yield f"segment.reset_layers {count} undoes what the match stage did, and there is none: write 0"
+
+
+def _match(match: MatchConfig) -> Iterator[str]:
+    low, high = match.patch_size
+    if low > high or low < 2:
+        yield f"match.patch_size {low}, {high}: give the smaller side first, at least 2"
+    elif low + low % 2 > high:
+        yield f"match.patch_size {low}, {high}: sides are even, write {low + 1}, {low + 1} or a wider range"
+
+
+def _segment(segment: SegmentConfig, model: ModelConfig) -> Iterator[str]:
+    if (model.input, model.head) == ("rgb255", "hypercolumn") and model.backbone != "vgg16":
+        # Their norm is 58 times the usual: only the release's VGG-16, whose head starts near zero, gets on with them.
+        yield (
+            "model.head hypercolumn reads the pixels too, and rgb255 makes them too large for it: write model.head=fcn"
+            " or fcn32, or model.input=rgb"
+        )
+    if 2 * segment.pixel_margin >= segment.crop:
+        yield (
+            f"segment.pixel_margin {segment.pixel_margin} leaves no pixel of a segment.crop of {segment.crop}:"
+            f" write at most {(segment.crop - 1) // 2}"
+        )
+
+
+def _jitter(name: str, factors: tuple[float, float]) -> Iterator[str]:
+    least, most = factors
+    if not 0 < least <= most <= LARGEST_FACTOR:
+        yield (
+            f"{name}.scale_jitter {least:g}, {most:g}: give the smaller factor first, above 0"
+            f" and at most {LARGEST_FACTOR:g}"
+        )
+
+
+def _milestones(name: str, optim: OptimConfig) -> Iterator[str]:
+    rising = all(before < after for before, after in pairwise(optim.milestones))
+    if not rising or any(not 0 <= milestone <= 1 for milestone in optim.milestones):
+        yield (
+            f"{name}.optim.milestones {', '.join(f'{m:g}' for m in optim.milestones)}: write rising fractions of"
+            " the stage, 0 to 1, such as 0.5, 0.75"
+        )
+
+
+def _sizes(recipe: Recipe) -> Iterator[str]:
+    """What a backbone sees must leave something of its last map."""
+    name = recipe.model.backbone
+    least = SMALLEST_SIDE.get(name, 1)
+    for key, side in _sides(recipe):
+        if side < least:
+            yield f"{key} {side} is too small for {name}: write at least {least}"
+    one_cell = 0 if recipe.model.dilated else ONE_CELL.get(name, 0)
+    for stage, section in (("proxy", recipe.proxy), ("segment", recipe.segment)):
+        tiles = stage == "proxy" and recipe.proxy is not None and recipe.proxy.kind == "jigsaw"
+        if section is not None and section.batch_size == 1 and section.crop <= one_cell and not tiles:
+            yield (
+                f"{stage}.crop {section.crop} leaves {name} one value an image, too little to normalise a batch of one:"
+                f" write {stage}.batch_size 2 or more, or a crop above {one_cell}"
+            )
+
+
+def _sides(recipe: Recipe) -> Iterator[tuple[str, int]]:
+    """Keys of what goes through the backbone, and their sides in pixels."""
+    if recipe.proxy is not None:
+        yield _proxy_side(recipe.proxy)
+    if recipe.match is not None:
+        yield "match.output_size", recipe.match.output_size
+    if recipe.segment is not None:
+        yield "segment.crop", recipe.segment.crop
+    if recipe.evaluate is not None and recipe.evaluate.protocol != "plain":
+        yield "evaluate.side", recipe.evaluate.side
+
+
+def _proxy_side(proxy: ProxyConfig) -> tuple[str, int]:
+    return ("proxy.tile", proxy.tile) if proxy.kind == "jigsaw" else ("proxy.crop", proxy.crop)
+
+
+def _pair(values: tuple[int, int]) -> str:
+    return f"{values[0]}, {values[1]}"

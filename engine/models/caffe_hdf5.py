@@ -1,0 +1,98 @@
+"""Reading Caffe's HDF5 files, ``.caffemodel.h5``: /data/<layer>/<index>, as Net::ToHDF5 writes them. Needs h5py.
+
+Such a file lists its layers by name and not in the network's order, so that what normalises a convolution has to be
+told by the numbers in the names: bn1_2, conv1_2_bn and conv1_2/bn belong to conv1_2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.models.caffemodel import Layer
+
+
+def read_caffe_hdf5(path: Path) -> list[Layer]:
+    """The layers that have weights, each convolution before what normalises it; tensors are float32.
+
+    Raises:
+        CheckpointError: no such file, not Caffe's, or h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise CheckpointError(
+            f"{path} is an HDF5 file, which needs h5py: pip install 'mmtui[hdf5]', or convert it to .caffemodel."
+        ) from None
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: set model.weights to a weight file.")
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get("data"), h5py.Group):
+                raise CheckpointError(f"{path} has no group 'data': it is an HDF5 file, but none of Caffe's.")
+            layers = list(_layers(file["data"], "", h5py))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no readable HDF5 file of Caffe's ({error}).") from None
+    if not layers:
+        raise CheckpointError(f"{path} holds no layer with weights.")
+    return _in_order(layers)
+
+
+def _layers(group: Any, name: str, h5py: Any) -> Iterator[Layer]:
+    """Every group below that holds numbered blobs; a layer's name may have slashes, which HDF5 takes for groups."""
+    blobs = {int(key): item for key, item in group.items() if key.isdecimal() and isinstance(item, h5py.Dataset)}
+    if blobs:
+        yield Layer(name, "", tuple(_tensor(blobs[index]) for index in sorted(blobs)))
+    for key, item in group.items():
+        if isinstance(item, h5py.Group):
+            yield from _layers(item, f"{name}/{key}".lstrip("/"), h5py)
+
+
+def _tensor(blob: Any) -> Tensor:
+    return torch.from_numpy(np.asarray(blob, dtype=np.float32))
+
+
+def _in_order(layers: list[Layer]) -> list[Layer]:
+    """Layers with matrices by their names, 2 before 10; behind each what has its numbers, statistics before scales."""
+    owners = sorted((layer for layer in layers if not _is_vector(layer)), key=lambda layer: _natural(layer.name))
+    followers: dict[str, list[Layer]] = {}
+    alone: list[Layer] = []
+    for layer in filter(_is_vector, layers):
+        owner = _owner(layer, owners)
+        followers.setdefault(owner.name, []).append(layer) if owner else alone.append(layer)
+    ordered = []
+    for owner in owners:
+        behind = followers.get(owner.name, [])
+        ordered += [owner, *sorted(behind, key=lambda layer: -len(layer.blobs))]
+    return [*ordered, *alone]
+
+
+def _is_vector(layer: Layer) -> bool:
+    """Whether it holds one number for each channel, be it as a blob of 1 x C x 1 x 1."""
+    first = layer.blobs[0]
+    return first.numel() == max(first.shape, default=1)
+
+
+def _owner(layer: Layer, owners: list[Layer]) -> Layer | None:
+    """The one layer with the same numbers in its name, else the one whose numbers begin with these."""
+    numbers = _numbers(layer.name)
+    for size in (None, len(numbers)):
+        found = [owner for owner in owners if numbers and _numbers(owner.name)[:size] == numbers]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+def _natural(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
