@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from rich.console import RenderableType
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
-from textual.events import CursorPosition, Event
+from textual.events import CursorPosition, Event, Paste
 from textual.events import Key as KeyEvent
 from textual.message import Message
 from textual.screen import Screen
@@ -32,6 +32,7 @@ from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
 from mmtui.tui.graphics import Graphics, refusal
 from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
+from mmtui.tui.key_order import KeyOrder
 from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.output import Difference, Picture
 from mmtui.tui.screens.runs import RunsScreen
@@ -46,8 +47,6 @@ NEWS_SECONDS = 0.3
 """After the first picture: the news must not hold it up."""
 BLANK_SECONDS = 1.0
 """Longest time without a picture, should the data be slow to come."""
-ESCAPE_SECONDS = 0.05
-"""Between an Escape and the key that came in one piece with it."""
 PICTURES_SECONDS = 0.25
 """How often pictures that wait for the terminal look whether it has answered."""
 AWAY_SECONDS = 60.0
@@ -89,7 +88,7 @@ class MmtuiApp(App[int]):
         self.runs_screen = RunsScreen()
         self.link, self.late = Link(), False
         self.unseen, self.picture, self.behind = True, Picture(), False
-        self.late_keys: list[KeyEvent] = []
+        self.keys_in_order = KeyOrder(self, self._handle_key)
         self.commands: list[str] = []
         self.undone: list[tuple[str, Callable[[], Any]]] = []
         self.no_pictures = refusal(pictures, os.environ)
@@ -305,23 +304,20 @@ class MmtuiApp(App[int]):
         self.screen.refresh(layout=True)
 
     async def on_event(self, event: Event) -> None:
-        """Escape and a key that come in one piece, as over a slow link, are two keys: nothing here is bound to Alt."""
-        if not isinstance(event, KeyEvent) or event.is_forwarded:
-            await super().on_event(event)
-        elif self.late_keys:
-            self.late_keys.append(event)
-        elif event.key.startswith("alt+"):
-            self.late_keys.append(KeyEvent(event.key.removeprefix("alt+"), event.character))
-            await super().on_event(KeyEvent("escape", None))
-            # The screen that is open afterwards gets it, and what is typed meanwhile.
-            self.set_timer(ESCAPE_SECONDS, self._send_late_keys)
-        else:
-            await super().on_event(event)
+        """Keys and pasted texts have their turns.
 
-    def _send_late_keys(self) -> None:
-        keys, self.late_keys = self.late_keys, []
-        for key in keys:
-            self.post_message(key)
+        Escape and a key that come in one piece, as over a slow link, are two keys: nothing here is bound to Alt.
+        """
+        if not isinstance(event, KeyEvent | Paste) or event.is_forwarded:
+            await super().on_event(event)
+        elif isinstance(event, KeyEvent) and event.key.startswith("alt+"):
+            self.keys_in_order.take(KeyEvent("escape", None))
+            self.keys_in_order.take(KeyEvent(event.key.removeprefix("alt+"), event.character))
+        else:
+            self.keys_in_order.take(event)
+
+    async def _handle_key(self, event: Event) -> None:
+        await super().on_event(event)
 
     def action_repaint(self) -> None:
         """Send the whole screen, from a dialog too."""

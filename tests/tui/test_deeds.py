@@ -74,7 +74,7 @@ async def test_note_is_written_and_taken_back_on_the_screen_of_a_run(waiting: Ho
 async def change(app: MmtuiApp, pilot: Pilot[int], overrides: str) -> None:
     """Open the form of the run under the cursor, and give it these overrides."""
     await pilot.press("e")
-    await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.ready)
+    await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
     field = app.screen.query_one("#overrides", Input)
     field.value = overrides
     field.focus()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.events import Key
@@ -16,13 +18,18 @@ from textual.widgets import Input, Static
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import queue, recipes, runs
+from mmtui.services.run_check import RunCheck, check_run
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun as StoredRun
 from mmtui.store.runs import begin_attempt, insert_run, transition
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.screens.new_run import NewRun, NewRunDialog, following
+from mmtui.tui.screens import run_checker
+from mmtui.tui.screens.new_run import NewRunDialog
+from mmtui.tui.screens.run_request import NewRun
 from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.widgets.lines import LinesPanel
+from mmtui.tui.widgets.recipe_panes import following
+from tests.tui.conftest import acted
 from tests.tui.test_terminal import Terminal
 
 SIZES = [(80, 24), (160, 48)]
@@ -48,7 +55,7 @@ async def opened(
             await pilot.press("n")
         else:
             await app.push_screen(NewRunDialog(home, like, title or "New run"))
-        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.ready)
+        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
         dialog = app.screen
         assert isinstance(dialog, NewRunDialog)
         await until(lambda: len(dialog.recipe_list.views) == len(dialog.files))
@@ -61,7 +68,7 @@ async def test_recipe_without_its_data_is_told_and_not_queued(home: Home, tmp_pa
         dialog.recipe_list.go_to("camvid_tiny_baseline")
         assert dialog.recipe_list.row("camvid_tiny_baseline", 80)[0][1] == "dim"
         assert dialog.recipe_list.row("shapes_mixmatch", 80)[0][1] == ""
-        dialog.check()
+        await dialog.check()
         assert verdict(dialog).startswith("data.root is empty")
         assert "camvid_tiny_baseline" in dialog.preview.plain_text(), "what lacks hides nothing of the recipe"
         for local in ("--launcher local", "--launcher=local"):
@@ -115,7 +122,7 @@ async def test_field_is_found_changed_refused_when_wrong_swept_and_queued(home: 
         assert "! segment.steps" in line(form, "segment.steps")
         await pilot.press("enter")
         assert dialog.focused is not None and dialog.focused.id == "edit", "a wrong value is not taken"
-        assert not dialog.check()
+        assert not await dialog.check()
 
         await pilot.press("backspace", "backspace", "backspace", "backspace", "5")
         await until(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 5 steps"))
@@ -153,7 +160,7 @@ async def test_line_and_form_are_views_of_the_same_overrides(home: Home) -> None
         typed.value = "match.margin=3 segment.stepz=1"
         await until(lambda: "stepz" in verdict(dialog))
         assert "3.0" in line(dialog.form_list, "match.margin") or dialog.form_list.fields["match.margin"].text == "3"
-        assert not dialog.check()
+        assert not await dialog.check()
         typed.value = "match.margin=3"
         await until(lambda: verdict(dialog).startswith("ok"))
         await find(pilot, "match.margin")
@@ -178,8 +185,12 @@ async def test_line_that_is_pasted_is_checked_a_few_times_and_at_its_end(
         typed.focus()
         await pilot.pause()
         checks: list[str] = []
-        check = NewRunDialog.check
-        monkeypatch.setattr(NewRunDialog, "check", lambda self: checks.append(typed.value) or check(self))
+
+        def check(home: Home, recipe: str, overrides: Sequence[str], *more: Any) -> RunCheck:
+            checks.append(" ".join(overrides))
+            return check_run(home, recipe, overrides, *more)
+
+        monkeypatch.setattr(run_checker, "check_run", check)
         text = "segment.batch_size=4 segment.crop=32 match.crop=32 match.patch_size=[8,16] segment.steps=77"
         for letter in text:
             pilot.app.post_message(Key(letter, letter))  # as they come from a terminal: none waits for the one before
@@ -200,6 +211,80 @@ async def test_letters_and_ctrl_g_in_one_piece_queue_what_the_letters_say(home: 
         await until(lambda: bool(runs.list_runs(home)))
     (row,) = runs.list_runs(home)
     assert runs.get_run(home, row.id).overrides == ("segment.steps=77",)
+
+
+async def test_line_below_never_speaks_of_an_older_text_for_long(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, told = threading.Event(), threading.Event()
+
+    def check(home: Home, recipe: str, overrides: Sequence[str], *more: Any) -> RunCheck:
+        if overrides:
+            told.set()
+            assert held.wait(60)
+        return check_run(home, recipe, overrides, *more)
+
+    async with opened(home) as (_, dialog):
+        monkeypatch.setattr(run_checker, "check_run", check)
+        await until(lambda: verdict(dialog).startswith("ok"))
+        dialog.query_one("#overrides", Input).value = "segment.steps=77"
+        await until(lambda: verdict(dialog) == "checking ...")
+        await until(told.is_set)
+        dialog.query_one("#name", Input).value = "the screen goes on meanwhile"
+        await until(lambda: "goes on" in str(dialog.query_one("#name", Input).render_line(0).text))
+        held.set()
+        await until(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 77 steps"))
+
+
+async def test_what_is_typed_behind_enter_changes_nothing_and_escape_stops_a_slow_check(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = threading.Event()
+
+    def check(*asked: Any) -> RunCheck:
+        assert held.wait(60)
+        return check_run(*asked)
+
+    async with opened(home) as (pilot, dialog):
+        typed = dialog.query_one("#overrides", Input)
+        typed.value = "segment.steps=77"
+        typed.focus()
+        await until(lambda: "segment 77 steps" in verdict(dialog) and typed.has_focus)
+        monkeypatch.setattr(run_checker, "check_run", check)
+        for key in ("enter", "8", "9"):
+            pilot.app.post_message(Key(key, key if len(key) == 1 else None))
+        await until(lambda: verdict(dialog) == "checking ...")
+        assert typed.value == "segment.steps=77", "what comes behind has its turn when the run is queued or refused"
+        pilot.app.post_message(Key("escape", None))
+        await until(lambda: verdict(dialog) == "stopped: nothing was queued")
+        held.set()
+        await acted(pilot.app)
+        assert pilot.app.screen is dialog and typed.value == "segment.steps=77" and not runs.list_runs(home)
+        for key in ("enter", "k"):
+            pilot.app.post_message(Key(key, key if len(key) == 1 else None))
+        await until(lambda: bool(runs.list_runs(home)))
+    assert runs.get_run(home, "1").overrides == ("segment.steps=77",)
+
+
+@pytest.mark.parametrize(
+    ("keys", "overrides", "steps"),
+    [
+        (b"nshapes_sm\rsegment.steps=33 segment.batch_size=2\x07", ("segment.steps=33", "segment.batch_size=2"), 33),
+        (b"nshapes_sm\rsegment.steps=34\r", ("segment.steps=34",), 34),
+        (b"nshapes_sm\t/segment.steps\r\x1b[H\x0b35\r\x07", ("segment.steps=35",), 35),
+        (b"n\tseed\t\t\x1b[200~segment.steps=36\x1b[201~\r", ("segment.steps=36",), 36),
+    ],
+)
+def test_keys_in_one_piece_do_what_they_do_one_by_one(
+    home: Home, keys: bytes, overrides: tuple[str, ...], steps: int
+) -> None:
+    terminal = Terminal(home, 100, 30)
+    try:
+        terminal.wait_for("no runs yet")
+        assert terminal.leave(keys + b"kq") == 0, "what comes behind acts on the screen behind"
+    finally:
+        terminal.child.close()
+    detail = runs.get_run(home, "1")
+    assert (detail.overrides, detail.config["segment"]["steps"]) == (overrides, steps)
+    assert len(runs.list_runs(home)) == 1
 
 
 async def test_escape_undoes_an_edit_and_asks_before_changes_are_lost(home: Home) -> None:
@@ -319,7 +404,7 @@ async def test_recipes_have_data_cost_and_published_number(home: Home) -> None:
         assert line(rows, known.name).split()[2:5] == [known.data, "-", f"{known.reference_miou:.1f}"]
         assert known.reference_source and "published mIoU" in rows.plain_text()
         rows.go_to("shapes_mixmatch")
-        dialog.check()
+        await dialog.check()
         assert verdict(dialog).endswith("; about 3m20s")
 
 
@@ -349,7 +434,7 @@ async def test_like_a_run_prefills_everything(home: Home) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == run_id)
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.ready)
+        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
         dialog = app.screen
         assert isinstance(dialog, NewRunDialog)
         assert dialog.recipe_list.key == "shapes_mixmatch"
@@ -365,7 +450,7 @@ async def test_title_name_and_options_are_taken_over(home: Home) -> None:
     async with opened(home, like=like, title="Fork of run 3 at step 120") as (_, dialog):
         assert dialog.entered() == like
         assert "Fork of run 3 at step 120" in str(dialog.query_one("#tabs", Static).render())
-        assert dialog.check()
+        assert await dialog.check()
 
 
 async def test_options_that_change_the_runs_are_counted(home: Home) -> None:
@@ -391,7 +476,7 @@ async def test_run_of_a_recipe_that_is_no_longer_known_is_repeated_from_its_own(
     async with app.run_test(size=(100, 30)) as pilot:
         await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == run_id)
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.ready)
+        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
         dialog = app.screen
         assert isinstance(dialog, NewRunDialog)
         await until(lambda: verdict(dialog).startswith("ok"))
@@ -405,7 +490,7 @@ async def test_recipe_that_does_not_load_says_why(home: Home) -> None:
     (own / "a_broken.yaml").write_text("segment: {stepz: 1}\n")
     async with opened(home) as (pilot, dialog):
         dialog.recipe_list.go_to("a_broken")
-        assert not dialog.check() and "stepz" in verdict(dialog)
+        assert not await dialog.check() and "stepz" in verdict(dialog)
         assert "stepz" in dialog.recipe_list.plain_text()
         await pilot.press("tab", "enter")
         await pilot.press("ctrl+g")

@@ -22,7 +22,7 @@ from mmtui.services import runs
 from mmtui.tui.screens.common import CommonScreen
 
 if TYPE_CHECKING:
-    from mmtui.tui.screens.new_run import NewRun
+    from mmtui.tui.screens.run_request import NewRun
 
 
 class RunDeeds(CommonScreen):
@@ -58,14 +58,15 @@ class RunDeeds(CommonScreen):
 
     def action_fork_run(self) -> None:
         """Launch a run like this one, but."""
-        from mmtui.tui.screens.new_run import NewRunDialog, like_run
+        from mmtui.tui.screens.new_run import NewRunDialog
+        from mmtui.tui.screens.run_request import like_run
 
         for detail in self.details()[:1]:
             like = like_run(self.program.home, detail)
             self.app.push_screen(NewRunDialog(self.program.home, like), self._launch)
 
     def _launch(self, wanted: object) -> None:
-        from mmtui.tui.screens.new_run import NewRun
+        from mmtui.tui.screens.run_request import NewRun
 
         if isinstance(wanted, NewRun):
             self.program.note_command(f"mmtui {wanted.command()}")
@@ -147,7 +148,8 @@ class RunDeeds(CommonScreen):
 
     def action_edit_run(self) -> None:
         """Change the recipe of a run that has not started."""
-        from mmtui.tui.screens.new_run import NewRunDialog, like_run
+        from mmtui.tui.screens.new_run import NewRunDialog
+        from mmtui.tui.screens.run_request import like_run
 
         for detail in self.details()[:1]:
             if detail.row.state not in (RunState.QUEUED, RunState.HELD):
@@ -158,7 +160,7 @@ class RunDeeds(CommonScreen):
 
     def _edit(self, detail: RunDetail, wanted: object) -> None:
         from mmtui.services import queue, recipes
-        from mmtui.tui.screens.new_run import NewRun, like_run
+        from mmtui.tui.screens.run_request import NewRun, like_run
 
         if not isinstance(wanted, NewRun):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from textual import on, work
@@ -15,22 +15,24 @@ from textual.events import DescendantBlur, DescendantFocus, Key
 from textual.widget import Widget
 from textual.widgets import Input, Label, Static
 
-from mmtui.domain.text import duration, printable
-from mmtui.domain.views import RecipeView, RunDetail
+from mmtui.domain.text import printable
+from mmtui.domain.views import RecipeView
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import forecast, forks, inputs, recipe_form, recipes
+from mmtui.services import forecast, recipe_form, recipes
 from mmtui.services.recipe_form import Field, Form
 from mmtui.services.recipes import Sample
+from mmtui.services.run_check import RunCheck
 from mmtui.tui.screens.dialogs import Dialog
+from mmtui.tui.screens.run_checker import MOST_CHECKED, Pending, RunChecker
+from mmtui.tui.screens.run_request import NewRun, words_of
 from mmtui.tui.widgets.pick_list import PickList
-from mmtui.tui.widgets.recipe_panes import FormList, Preview, RecipeList
+from mmtui.tui.widgets.recipe_panes import Edit, FormList, Preview, RecipeList, following
 
 WIDE = 120
 """From this width on the resolved recipe stands beside the other panes."""
-MOST_CHECKED = 8
-"""Runs of a sweep that are checked while one types; all are when they are queued."""
 MOST_CHECKED_AT_LAST = 64
+"""Runs of a sweep that are checked before they are queued."""
 AT_ONCE = 8
 """Recipes that are read between two pictures."""
 FIRST = "shapes_mixmatch"
@@ -56,59 +58,13 @@ KEYS: dict[str, tuple[str, ...]] = {
 """What keys do where the focus is; as many are told as fit."""
 
 
-@dataclass(frozen=True)
-class NewRun:
-    """What is to be queued."""
-
-    recipe: str
-    overrides: tuple[str, ...]
-    name: str
-    options: tuple[str, ...] = ()
-
-    def command(self) -> str:
-        """The command line that queues it, without ``mmtui``."""
-        name = ("--name", self.name) if self.name else ()
-        return shlex.join(["run", self.recipe, *self.overrides, *name, *self.options])
-
-
-def like_run(home: Home, detail: RunDetail) -> NewRun:
-    """A new run like one there is; a fork begins where that one began.
-
-    Where its recipe is no longer known by name, the one that it was queued with.
-    """
-    tie = detail.parent
-    origin = ("--from", f"{tie.run}@{tie.global_step}") if tie is not None and tie.here else ()
-    if detail.row.recipe in recipes.names(home):
-        return NewRun(detail.row.recipe, detail.overrides, "", origin)
-    return NewRun(detail.paths["recipe"], (), "", origin)
-
-
-class Edit(Input):
-    """The value of one field, where it stands in the form."""
-
-    choices: tuple[str, ...] = ()
-
-    def on_key(self, event: Key) -> None:
-        """Left and right go through the choices, as long as one of them stands there."""
-        if event.key in ("left", "right") and self.value in self.choices:
-            event.stop()
-            event.prevent_default()
-            self.value = following(self.choices, self.value, 1 if event.key == "right" else -1)
-
-
-def following(choices: Sequence[str], now: str, steps: int) -> str:
-    """The choice that comes after another, or before it; round at the ends."""
-    place = choices.index(now) if now in choices else -1 if steps > 0 else 0
-    return choices[(place + steps) % len(choices)]
-
-
 class NewRunDialog(Dialog):
     """Answers with a ``NewRun`` that has been checked, or with None."""
 
     BINDINGS: ClassVar = [
         Binding("tab", "turn(1)", "next field", show=False, priority=True),
         Binding("shift+tab", "turn(-1)", "previous field", show=False, priority=True),
-        Binding("ctrl+g", "queue_soon", "queue it", show=False, priority=True),
+        Binding("ctrl+g", "queue", "queue it", show=False, priority=True),
     ]
 
     def __init__(self, home: Home, like: NewRun | None = None, title: str = "New run", at: str = FIRST) -> None:
@@ -121,11 +77,12 @@ class NewRunDialog(Dialog):
             names.insert(0, like.recipe)
         self.recipe_list, self.form_list, self.preview = RecipeList(names), FormList(), Preview()
         self.at = like.recipe if like is not None else at
-        self.costs: forecast.Costs | None = None
+        self.checker = RunChecker(home, self)
         self.form: Form | None = None
-        self.ready = False
-        self.checked: NewRun | None = None
-        """What was entered when it was last checked."""
+        self.busy = False
+        """Keys wait until what a key has asked for is done; see ``mmtui.tui.key_order``."""
+        self.revealed = ""
+        """The key that the resolved recipe is to show once it is checked."""
         self.pane, self.left = "recipes", "recipes"
         self.asked_about: tuple[str, ...] | None = None
         """The overrides of which was said that they will be lost."""
@@ -160,7 +117,9 @@ class NewRunDialog(Dialog):
         self.recipe_list.go_to(self.at)
         self._show_pane("recipes" if self.like is None else "form")
         self.query_one(f"#{self.pane}").focus()
-        self._tell("reading recipes", "")
+        self.tell("reading recipes", "")
+        if self.pane == "form":
+            self._when_settled(lambda: None)
         self.call_after_refresh(self._load)
 
     # ---- reading recipes, in a thread: the first needs the schema, all together take some tenths of a second --------
@@ -186,8 +145,10 @@ class NewRunDialog(Dialog):
             self.app.call_from_thread(told, value)
 
     def _begin(self, costs: forecast.Costs | None) -> None:
-        self.costs, self.ready = costs, True
-        self.check()
+        self.checker.begin(costs)
+        if self.entered() is None:
+            self.tell("no recipes are installed", "problem")
+        self.look()
 
     # ---- what was entered -------------------------------------------------------------------------------------------
 
@@ -207,72 +168,62 @@ class NewRunDialog(Dialog):
     @property
     def overrides(self) -> tuple[str, ...]:
         """The overrides as they are typed."""
-        return _words(self._input("overrides").value)
+        return words_of(self._input("overrides").value)
 
     def entered(self) -> NewRun | None:
-        """What the fields say, None without a recipe."""
+        """What the fields say, None without a recipe or when they are gone."""
         name = self.recipe_list.key
-        if name is None:
+        if name is None or not self.query("#options"):
             return None
-        return NewRun(name, self.overrides, self._input("name").value.strip(), _words(self._input("options").value))
+        return NewRun(name, self.overrides, self._input("name").value.strip(), words_of(self._input("options").value))
 
-    def check(self, most: int = MOST_CHECKED) -> bool:
-        """Show what would be run and say what it costs, or what is wrong; True if it can be queued."""
+    def write(self, overrides: Sequence[str], key: str) -> None:
+        """Take overrides in which the value of a key was changed."""
+        self._set_overrides(overrides)
+        self.revealed = key
+
+    @work(group="check")
+    async def look(self) -> None:
+        """Check what is entered, in a thread."""
+        await self.checker.look()
+
+    async def check(self, most: int = MOST_CHECKED) -> bool:
+        """Check what is entered now, and show what was found; True if it can be queued."""
         wanted = self.entered()
         if wanted is None:
-            return self._tell("no recipes are installed", "problem")
-        if not self.ready:
-            return False
-        self.checked = wanted
+            return self.tell("no recipes are installed", "problem")
+        return (await self.checker.check(wanted, most)).good
+
+    def show(self, found: RunCheck) -> None:
+        """Show what was found about what is entered."""
+        if not self.query("#verdict"):
+            return
+        if found.form is not None:
+            self.form = found.form
+            self.form_list.set_fields(found.form.fields)
+            if found.sample is not None or found.form.problems:
+                self._show_preview(found.form, found.sample)
+        if self.revealed:
+            self.preview.reveal(self.revealed)
+            self.revealed = ""
+        self.tell(found.verdict, "good" if found.good else "problem")
+
+    def _when_settled(self, deed: Callable[[], None]) -> None:
+        """Do what needs the form of what is entered; the keys behind wait until it is done."""
+        if self.checker.settled:
+            deed()
+        else:
+            self.busy = True
+            self._do_when_settled(deed)
+
+    @work(group="deed")
+    async def _do_when_settled(self, deed: Callable[[], None]) -> None:
         try:
-            self.form = recipe_form.build(wanted.recipe, wanted.overrides, self.home)
-            self.form_list.set_fields(self.form.fields)
-            for problem in self.form.problems.values():
-                self._show_preview(self.form, None)
-                return self._tell(printable(problem), "problem")
-            sample = self._sample(wanted, most)
-            self._show_preview(self.form, sample)
-            self._refuse_lacking(sample, wanted.options)
-            summary = self._summary(sample, forks.named_in(wanted.options))
-        except MmtuiError as error:
-            return self._tell(printable(error.message), "problem")
-        return self._tell(summary, "good")
-
-    def _sample(self, wanted: NewRun, most: int) -> Sample:
-        """Some of the runs that the command line means."""
-        options, overrides = wanted.options, list(wanted.overrides)
-        for number, word in enumerate(options):
-            if word.startswith("--seed"):
-                seed = word.partition("=")[2] or next(iter(options[number + 1 :]), "")
-                overrides.append(f"seed={seed}")
-        zipped, smoke = "--zip" in options, "--smoke" in options
-        return recipes.sample(wanted.recipe, overrides, self.home, most=most, zipped=zipped, smoke=smoke)
-
-    def _refuse_lacking(self, sample: Sample, options: Sequence[str]) -> None:
-        """Raises UsageError if what the runs read is not there, as queueing them does."""
-        words = " ".join(options).replace("=", " ").split()
-        later = bool({"--after", "--delay", "slurm"} & set(words))
-        origin = forks.named_in(options)
-        for one in sample.recipes if "--hold" not in words else ():
-            taken = forks.taken(forks.plan(self.home, forks.parse(self.home, origin), one)) if origin else ()
-            inputs.refuse_lacking(one, later=later, taken=taken)
-
-    def _summary(self, sample: Sample, origin: str) -> str:
-        """Steps and cost; of a fork what is taken over and what is trained.
-
-        Raises:
-            MmtuiError: there is no such checkpoint, or it does not fit the recipe.
-        """
-        first = sample.recipes[0]
-        plan = ", ".join(f"{name} {steps} steps" for name, steps in first.stages() if name != "evaluate")
-        each = "each" if all(one.stages() == first.stages() for one in sample.recipes) else "the first"
-        times = [self.costs.seconds(one) for one in sample.recipes] if self.costs is not None else []
-        known = [seconds for seconds in times if seconds is not None]
-        cost = f"; about {duration(sum(known) * sample.count / len(known))}" if known else ""
-        several = f"{sample.count} runs, {each} {plan}"
-        told = dict.fromkeys(f"; {forks.describe(self.home, origin, one)}" for one in sample.recipes if origin)
-        forked = printable("".join(told))
-        return f"ok: {several if sample.count > 1 else f'{plan}; seed {first.seed}'}{forked or cost}"
+            await self.checker.settle()
+            if self.is_current:
+                deed()
+        finally:
+            self.busy = False
 
     def _show_preview(self, form: Form, sample: Sample | None) -> None:
         head = []
@@ -282,10 +233,11 @@ class NewRunDialog(Dialog):
             head += [f"  {one.key} = {one.values_text}" for one in swept]
         self.preview.set_lines(recipe_form.preview(form), head)
 
-    def _tell(self, text: str, kind: str) -> bool:
-        verdict = self.query_one("#verdict", Static)
-        verdict.update(self.cut(text, 400))
-        verdict.set_classes(kind)
+    def tell(self, text: str, kind: str) -> bool:
+        """Say a line below the fields; True if it is a good one."""
+        for verdict in self.query("#verdict").results(Static):  # none if the dialog is closed
+            verdict.update(self.cut(text, 400))
+            verdict.set_classes(kind)
         return kind == "good"
 
     # ---- panes and the focus ----------------------------------------------------------------------------------------
@@ -318,7 +270,7 @@ class NewRunDialog(Dialog):
     def on_descendant_blur(self, event: DescendantBlur) -> None:
         """Who leaves a field takes what is right and leaves what is not."""
         if event.widget.id == "edit" and self.edited is not None:
-            self._end_edit(keep=self.form is not None and not self._problem())
+            self._when_settled(lambda: self._end_edit(keep=self.form is not None and not self._problem()))
 
     def action_turn(self, steps: int) -> None:
         """The next pane or field."""
@@ -328,13 +280,15 @@ class NewRunDialog(Dialog):
         if name in PANES:
             self._show_pane(name)
         self.query_one(f"#{name}", Widget).focus()
+        if name == "form":
+            self._when_settled(lambda: None)  # letters are for the form of the recipe that was chosen
 
     # ---- the recipe and its form ------------------------------------------------------------------------------------
 
     @on(PickList.Moved)
     def _moved(self, event: PickList.Moved) -> None:
         if event.list is self.recipe_list:
-            self.check()
+            self.look()
         else:
             self.preview.reveal(self.form_list.key or "")
 
@@ -342,7 +296,10 @@ class NewRunDialog(Dialog):
     def _chosen(self, event: PickList.Chosen) -> None:
         if event.list is self.recipe_list:
             self._input("overrides").focus()
-            return
+        else:
+            self._when_settled(self._choose_field)
+
+    def _choose_field(self) -> None:
         one = self.form_list.field
         if one is None or self.form is None:
             return
@@ -354,14 +311,18 @@ class NewRunDialog(Dialog):
     @on(PickList.Turned)
     def _turned(self, event: PickList.Turned) -> None:
         if event.list is self.form_list:
-            self._turn_value(event.steps)
+            self._when_settled(partial(self._turn_value, event.steps))
 
     @on(PickList.Cleared)
     def _cleared(self, event: PickList.Cleared) -> None:
+        if event.list is self.form_list:
+            self._when_settled(self._clear_value)
+
+    def _clear_value(self) -> None:
         one = self.form_list.field
-        if event.list is self.form_list and one is not None:
+        if one is not None:
             self._set_overrides(recipe_form.without(self.overrides, one.key))
-            self.check()
+            self.look()
 
     def _turn_value(self, steps: int) -> None:
         """The next of a field's choices."""
@@ -372,9 +333,8 @@ class NewRunDialog(Dialog):
     def _write(self, one: Field, overrides: tuple[str, ...], text: str) -> None:
         """Give a field a value."""
         if self.form is not None:
-            self._set_overrides(recipe_form.with_value(self.form.recipe, overrides, one.key, text, self.home))
-            self.check()
-            self.preview.reveal(one.key)
+            self.checker.pending = Pending(self.form.recipe, overrides, one.key, text)
+            self.look()
 
     def _set_overrides(self, overrides: Sequence[str]) -> None:
         with self.prevent(Input.Changed):
@@ -410,8 +370,9 @@ class NewRunDialog(Dialog):
         focused = edit.has_focus
         edit.display = False
         if not keep:
+            self.checker.pending = None
             self._set_overrides(before)
-            self.check()
+            self.look()
         if focused:
             self.form_list.focus()
 
@@ -422,30 +383,34 @@ class NewRunDialog(Dialog):
 
     @on(Input.Submitted, "#edit")
     def _edit_submitted(self) -> None:
+        self._when_settled(self._take_edit)
+
+    def _take_edit(self) -> None:
         if not self._problem():
             self._end_edit(keep=True)
 
     @on(Input.Changed, "#overrides, #options")
-    def _on_change(self, event: Input.Changed) -> None:
-        # Behind the keys that wait already: of a line that is pasted, or typed faster than it is checked, the last
-        # state counts.
-        event.input.call_later(self._check_again)
-
-    def _check_again(self) -> None:
-        if self.is_current and self.is_attached and self.entered() != self.checked:
-            self.check()
+    def _on_change(self) -> None:
+        self.look()
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     @on(Input.Submitted, "#overrides, #name, #options")
     def action_queue(self) -> None:
         """Queue what was entered, if it is right."""
-        if self.check(MOST_CHECKED_AT_LAST):
-            self.dismiss(self.entered())
+        if not self.busy:
+            self.busy = True
+            self._queue()
 
-    def action_queue_soon(self) -> None:
-        """The same, behind the letters that wait for the field that has the focus."""
-        (self.focused or self).call_later(self.action_queue)
+    @work(group="deed")
+    async def _queue(self) -> None:
+        try:
+            await self.checker.settle()
+            wanted = self.entered()
+            if await self.check(MOST_CHECKED_AT_LAST) and self.is_current:
+                self.dismiss(wanted)
+        finally:
+            self.busy = False
 
     def on_key(self, event: Key) -> None:
         """Enter on the resolved recipe queues it."""
@@ -455,11 +420,15 @@ class NewRunDialog(Dialog):
 
     def action_dismiss_dialog(self) -> None:
         """Leave the field that is edited, else close without an answer; changes are thrown away at the second time."""
-        if self.edited is not None:
+        if self.busy:
+            self.workers.cancel_group(self, "deed")
+            self.busy = False
+            self.tell("stopped: nothing was queued", "problem")
+        elif self.edited is not None:
             self._end_edit(keep=False)
         elif self.overrides not in (self.asked_about, self.like.overrides if self.like is not None else ()):
             self.asked_about = self.overrides
-            self._tell("esc once more throws the changes away; ctrl+g queues them", "problem")
+            self.tell("esc once more throws the changes away; ctrl+g queues them", "problem")
         else:
             self.dismiss(None)
 
@@ -472,10 +441,3 @@ def _hints(hints: Sequence[str], width: int) -> str:
             break
         text += f"{hint}  "
     return text.rstrip()
-
-
-def _words(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError:
-        return tuple(text.split())

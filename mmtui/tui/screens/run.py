@@ -20,8 +20,9 @@ from mmtui.tui.screens.baseline import BaselineDialog
 from mmtui.tui.screens.charted import ChartedScreen
 from mmtui.tui.screens.commands import SearchDialog
 from mmtui.tui.screens.deeds import RunDeeds
-from mmtui.tui.screens.new_run import NewRunDialog, like_run
+from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.page import PageScreen
+from mmtui.tui.screens.run_request import like_run
 from mmtui.tui.widgets.panels import Line
 
 SLIDER = 24

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from textual.events import Key
+from textual.widgets import Input
 
 from mmtui.domain.text import duration, printable
 from mmtui.domain.views import RecipeView
@@ -155,6 +156,25 @@ class FormList(PickList):
 
 def _shown(text: str) -> str:
     return text or '""'
+
+
+class Edit(Input):
+    """The value of one field, where it stands in the form."""
+
+    choices: tuple[str, ...] = ()
+
+    def on_key(self, event: Key) -> None:
+        """Left and right go through the choices, as long as one of them stands there."""
+        if event.key in ("left", "right") and self.value in self.choices:
+            event.stop()
+            event.prevent_default()
+            self.value = following(self.choices, self.value, 1 if event.key == "right" else -1)
+
+
+def following(choices: Sequence[str], now: str, steps: int) -> str:
+    """The choice that comes after another, or before it; round at the ends."""
+    place = choices.index(now) if now in choices else -1 if steps > 0 else 0
+    return choices[(place + steps) % len(choices)]
 
 
 class Preview(LinesPanel, can_focus=True):

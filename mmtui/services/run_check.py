@@ -1,0 +1,96 @@
+"""What a run that somebody is about to queue would do and cost, or what keeps it from being queued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmtui.domain.text import duration, printable
+from mmtui.errors import MmtuiError
+from mmtui.paths import Home
+from mmtui.services import forecast, forks, inputs, recipe_form, recipes
+from mmtui.services.recipe_form import Form
+from mmtui.services.recipes import Sample
+
+
+@dataclass(frozen=True)
+class RunCheck:
+    """What was found.
+
+    Attributes:
+        form: None if the recipe itself does not load.
+        sample: some of the runs that are meant, None if there is none that could be looked at.
+        verdict: one line: steps and cost, or what is wrong.
+        good: whether it can be queued.
+    """
+
+    form: Form | None
+    sample: Sample | None
+    verdict: str
+    good: bool
+
+
+def check_run(
+    home: Home,
+    recipe: str,
+    overrides: Sequence[str],
+    options: Sequence[str],
+    costs: forecast.Costs | None = None,
+    most: int = 8,
+) -> RunCheck:
+    """Check a run or a sweep. Reads files, so it takes its time: 0.1 s and more.
+
+    Args:
+        options: words of ``mmtui run`` that are no overrides.
+        most: runs of a sweep that are looked at.
+    """
+    form: Form | None = None
+    sample: Sample | None = None
+    try:
+        form = recipe_form.build(recipe, overrides, home)
+        for problem in form.problems.values():
+            return RunCheck(form, None, printable(problem), False)
+        sample = _sample(home, recipe, overrides, options, most)
+        _refuse_lacking(home, sample, options)
+        return RunCheck(form, sample, _summary(home, sample, forks.named_in(options), costs), True)
+    except MmtuiError as error:
+        return RunCheck(form, sample, printable(error.message), False)
+
+
+def _sample(home: Home, recipe: str, overrides: Sequence[str], options: Sequence[str], most: int) -> Sample:
+    """Some of the runs that the command line means."""
+    overrides = list(overrides)
+    for number, word in enumerate(options):
+        if word.startswith("--seed"):
+            seed = word.partition("=")[2] or next(iter(options[number + 1 :]), "")
+            overrides.append(f"seed={seed}")
+    zipped, smoke = "--zip" in options, "--smoke" in options
+    return recipes.sample(recipe, overrides, home, most=most, zipped=zipped, smoke=smoke)
+
+
+def _refuse_lacking(home: Home, sample: Sample, options: Sequence[str]) -> None:
+    """Raises UsageError if what the runs read is not there, as queueing them does."""
+    words = " ".join(options).replace("=", " ").split()
+    later = bool({"--after", "--delay", "slurm"} & set(words))
+    origin = forks.named_in(options)
+    for one in sample.recipes if "--hold" not in words else ():
+        taken = forks.taken(forks.plan(home, forks.parse(home, origin), one)) if origin else ()
+        inputs.refuse_lacking(one, later=later, taken=taken)
+
+
+def _summary(home: Home, sample: Sample, origin: str, costs: forecast.Costs | None) -> str:
+    """Steps and cost; of a fork what is taken over and what is trained.
+
+    Raises:
+        MmtuiError: there is no such checkpoint, or it does not fit the recipe.
+    """
+    first = sample.recipes[0]
+    plan = ", ".join(f"{name} {steps} steps" for name, steps in first.stages() if name != "evaluate")
+    each = "each" if all(one.stages() == first.stages() for one in sample.recipes) else "the first"
+    times = [costs.seconds(one) for one in sample.recipes] if costs is not None else []
+    known = [seconds for seconds in times if seconds is not None]
+    cost = f"; about {duration(sum(known) * sample.count / len(known))}" if known else ""
+    several = f"{sample.count} runs, {each} {plan}"
+    told = dict.fromkeys(f"; {forks.describe(home, origin, one)}" for one in sample.recipes if origin)
+    forked = printable("".join(told))
+    return f"ok: {several if sample.count > 1 else f'{plan}; seed {first.seed}'}{forked or cost}"

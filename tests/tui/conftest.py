@@ -1,0 +1,46 @@
+"""Keys that a test presses have acted when ``press`` comes back, on a machine as busy as it may be."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from textual.pilot import Pilot
+
+from mmtui.tui.app import MmtuiApp
+from mmtui.tui.screens.new_run import NewRunDialog
+
+PATIENCE_SECONDS = 120.0
+
+
+@pytest.fixture(autouse=True)
+def keys_have_acted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textual's own ``press`` waits until the process seems to do nothing, which a busy machine makes it seem early."""
+    press = Pilot.press
+
+    async def press_and_wait(pilot: Pilot[object], *keys: str) -> None:
+        for key in keys:
+            await press(pilot, key)
+            if isinstance(pilot.app, MmtuiApp):
+                await acted(pilot.app)
+
+    monkeypatch.setattr(Pilot, "press", press_and_wait)
+
+
+async def acted(app: MmtuiApp) -> None:
+    """Wait until no key waits, and the dialog for new runs, if it is open, has checked what was entered."""
+    arrived = asyncio.Event()
+    if app.call_later(arrived.set):
+        await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while app.is_running and not (app.keys_in_order.idle and _checked(app)):
+        assert time.monotonic() < deadline, "a key has never been dealt with"
+        await asyncio.sleep(0.01)
+
+
+def _checked(app: MmtuiApp) -> bool:
+    screen = app.screen_stack[-1] if app.screen_stack else None
+    return (
+        not isinstance(screen, NewRunDialog) or not screen.checker.ready or (screen.checker.settled and not screen.busy)
+    )
