@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from mmtui.paths import Home
+from tests import waiting
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("e2e", "tui", "numerics", "slurm")
 """Folders of tests/ whose tests carry the folder's name as a marker."""
 
 _FOREIGN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES")
-_OURS = ("MMTUI_TEST_DATA", "MMTUI_REQUIRE_GROUPS")
+_OURS = ("MMTUI_TEST_DATA", "MMTUI_TEST_PATIENCE", "MMTUI_REQUIRE_GROUPS")
 """Variables that are for the tests themselves; every other MMTUI_ variable is taken away."""
 
 
@@ -147,15 +148,20 @@ def _good_events() -> list[str]:
     ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its limit
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "tui: drives the full-screen program")
     config.addinivalue_line("markers", "numerics: checks a formula against an oracle")
     config.addinivalue_line("markers", "xdist_group(name): tests of a group run one after the other")
+    if config.getoption("timeout", None) is None:
+        config.option.timeout = float(config.getini("timeout")) * waiting.FACTOR
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if waiting.FACTOR != 1 and (limit := item.get_closest_marker("timeout")) is not None:
+            item.add_marker(pytest.mark.timeout(limit.args[0] * waiting.FACTOR), append=False)
         for group in GROUPS:
             if (ROOT / "tests" / group) in item.path.parents:
                 item.add_marker(group)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 from textual.pilot import Pilot
 
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens.new_run import NewRunDialog
-
-PATIENCE_SECONDS = 120.0
+from tests.waiting import until_async
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +30,8 @@ async def acted(app: MmtuiApp) -> None:
     """Wait until no key waits, and the dialog for new runs, if it is open, has checked what was entered."""
     arrived = asyncio.Event()
     if app.call_later(arrived.set):
-        await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while app.is_running and not (app.keys_in_order.idle and _checked(app)):
-        assert time.monotonic() < deadline, "a key has never been dealt with"
-        await asyncio.sleep(0.01)
+        await until_async(arrived.is_set, "a key's arrival")
+    await until_async(lambda: not app.is_running or (app.keys_in_order.idle and _checked(app)), "a key's effects")
 
 
 def _checked(app: MmtuiApp) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from typing import Any
 
 from engine.events import read_events
@@ -19,6 +17,7 @@ from mmtui.services.runs import get_run
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt, transition
 from mmtui.supervisor.launchers import local
+from tests.waiting import until
 
 KILLED_AT, CRASHED_AT = 28, 45
 OVERRIDES = ("segment.steps=100000", "runtime.threads=1")
@@ -41,7 +40,12 @@ def attempt(home: Home, run_id: str, step: int, number: signal.Signals, end: Run
         code = frozen_folder(home, str(get_run(home, run_id).code["digest"]))
         child = local.start(home, int(run_id), tries, ["cpu:0"], code, probe=False)
         events = home.run(run_id).events(tries)
-        until(lambda: events.exists() and reached(home, run_id, tries) >= step, child)
+        until(
+            lambda: child.poll() is not None or (events.exists() and reached(home, run_id, tries) >= step),
+            f"step {step} of the trainer",
+            lambda: events.read_text()[-2000:] if events.exists() else "no event",
+        )
+        assert child.poll() is None, "the trainer has ended"
         os.kill(child.pid, number)
         child.wait()
         ingest_file(database, events, int(run_id), tries, 0)
@@ -51,14 +55,6 @@ def attempt(home: Home, run_id: str, step: int, number: signal.Signals, end: Run
                 transition(session, int(run_id), RunEvent.REQUEUE)
     finally:
         database.close()
-
-
-def until(condition: Callable[[], bool], child: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert child.poll() is None, "the trainer has ended"
-        assert time.monotonic() < deadline, "the trainer never came to it"
-        time.sleep(0.02)
 
 
 def events_of(home: Home, run_id: str, tries: int) -> list[dict[str, Any]]:

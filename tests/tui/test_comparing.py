@@ -20,7 +20,8 @@ from mmtui.tui.pages.panes import Focus
 from mmtui.tui.screens.baseline import BaselineDialog
 from mmtui.tui.screens.run import CompareScreen
 from tests.tui.seed import CLASSES, NOW, seed_run, seed_three
-from tests.tui.test_pages import plain, ready, shown, until
+from tests.tui.test_pages import plain, ready, shown
+from tests.waiting import until_async
 
 
 @pytest.fixture
@@ -66,23 +67,23 @@ async def test_baseline_is_chosen_from_a_list_and_kept(seeded: Home) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(app, pilot)
         await pilot.press("2", "tab", "tab")
-        await until(lambda: "mIoU" in shown(app) and "vs run" not in shown(app))
+        await until_async(lambda: "mIoU" in shown(app) and "vs run" not in shown(app))
         await pilot.press("B")
-        await until(lambda: isinstance(app.screen, BaselineDialog))
+        await until_async(lambda: isinstance(app.screen, BaselineDialog))
         await pilot.press("j", "enter")
         other = runs.class_table(seeded, "3")
         assert other is not None
-        await until(lambda: f"run 3: {100 * (other.miou or 0):.2f}" in shown(app) and "vs run 3" in shown(app))
+        await until_async(lambda: f"run 3: {100 * (other.miou or 0):.2f}" in shown(app) and "vs run 3" in shown(app))
         await pilot.press("tab", "shift+tab")
-        await until(lambda: "vs run 3" in shown(app))
+        await until_async(lambda: "vs run 3" in shown(app))
         await pilot.press("B")
-        await until(lambda: isinstance(app.screen, BaselineDialog))
+        await until_async(lambda: isinstance(app.screen, BaselineDialog))
         await pilot.press("k", "enter")
-        await until(lambda: "[classes]" in shown(app) and "vs run" not in shown(app))
+        await until_async(lambda: "[classes]" in shown(app) and "vs run" not in shown(app))
         await pilot.press("B")
-        await until(lambda: isinstance(app.screen, BaselineDialog))
+        await until_async(lambda: isinstance(app.screen, BaselineDialog))
         await pilot.press("escape")
-        await until(lambda: "[classes]" in shown(app) and "vs run" not in shown(app))
+        await until_async(lambda: "[classes]" in shown(app) and "vs run" not in shown(app))
 
 
 # ---- comparison ----------------------------------------------------------------------------------------------------
@@ -164,14 +165,14 @@ async def test_comparison_has_panels_and_the_cursor_of_its_charts(seeded: Home) 
     async with app.run_test(size=(160, 48)) as pilot:
         await ready(app, pilot)
         app.call_later(lambda: app.push_screen(CompareScreen(["1", "2", "3"])))
-        await until(lambda: "▸ what differs" in shown(app))
+        await until_async(lambda: "▸ what differs" in shown(app))
         await pilot.press(*["m"] * 4)
-        await until(lambda: "▸ loss" in shown(app))
+        await until_async(lambda: "▸ loss" in shown(app))
         await pilot.press("enter")
-        await until(lambda: "what differs" not in shown(app) and "▸ loss  A " in shown(app))
+        await until_async(lambda: "what differs" not in shown(app) and "▸ loss  A " in shown(app))
         await pilot.press("left", "left")
-        await until(lambda: "cursor at step 432" in shown(app))
+        await until_async(lambda: "cursor at step 432" in shown(app))
         values = [f"{value_at(seeded, run_id, 'loss', 432):.5g}" for run_id in ("1", "2", "3")]
-        await until(lambda: f"loss  A {values[0]} B {values[1]} C {values[2]}" in shown(app))
+        await until_async(lambda: f"loss  A {values[0]} B {values[1]} C {values[2]}" in shown(app))
         await pilot.press("O")
-        await until(lambda: "run 2 second (top)" in shown(app))
+        await until_async(lambda: "run 2 second (top)" in shown(app))

@@ -16,7 +16,8 @@ from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.run import RunScreen
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import seed_run
-from tests.tui.test_pages import NOW, ready, until
+from tests.tui.test_pages import NOW, ready
+from tests.waiting import until_async
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def states(home: Home) -> list[str]:
 
 async def answer(app: MmtuiApp, pilot: Pilot[int], key: str, text: str) -> None:
     await pilot.press(key)
-    await until(lambda: isinstance(app.screen, LineDialog))
+    await until_async(lambda: isinstance(app.screen, LineDialog))
     app.screen.query_one(Input).value = text
     await pilot.press("enter")
 
@@ -44,18 +45,18 @@ async def test_range_of_runs_is_marked_tagged_and_the_tags_taken_back(waiting: H
         await pilot.press("v", "j", "v")
         assert set(app.runs_screen.query_one(RunsTable).marked) == {"3", "2"}
         await answer(app, pilot, "T", "paper keep")
-        await until(lambda: runs.get_run(waiting, "2").row.tags == ("paper", "keep"))
+        await until_async(lambda: runs.get_run(waiting, "2").row.tags == ("paper", "keep"))
         assert runs.get_run(waiting, "1").row.tags == ()
-        await until(lambda: app.commands[-1] == "mmtui tag 3 2 --add paper --add keep")
+        await until_async(lambda: app.commands[-1] == "mmtui tag 3 2 --add paper --add keep")
         await answer(app, pilot, "T", "paper")
-        await until(lambda: runs.get_run(waiting, "3").row.tags == ("paper",))
-        await until(lambda: len(app.undone) == 2)
+        await until_async(lambda: runs.get_run(waiting, "3").row.tags == ("paper",))
+        await until_async(lambda: len(app.undone) == 2)
         await pilot.press("z")
-        await until(lambda: set(runs.get_run(waiting, "3").row.tags) == {"paper", "keep"})
+        await until_async(lambda: set(runs.get_run(waiting, "3").row.tags) == {"paper", "keep"})
         await pilot.press("z")
-        await until(lambda: runs.get_run(waiting, "2").row.tags == ())
+        await until_async(lambda: runs.get_run(waiting, "2").row.tags == ())
         await pilot.press("z")
-        await until(lambda: "nothing to undo" in app.runs_screen.said)
+        await until_async(lambda: "nothing to undo" in app.runs_screen.said)
 
 
 async def test_note_is_written_and_taken_back_on_the_screen_of_a_run(waiting: Home) -> None:
@@ -63,18 +64,18 @@ async def test_note_is_written_and_taken_back_on_the_screen_of_a_run(waiting: Ho
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("2")
-        await until(lambda: isinstance(app.screen, RunScreen))
+        await until_async(lambda: isinstance(app.screen, RunScreen))
         await answer(app, pilot, "M", "the [red]best[/] so far")
-        await until(lambda: runs.get_run(waiting, "3").note == "the [red]best[/] so far")
-        await until(lambda: bool(app.undone))
+        await until_async(lambda: runs.get_run(waiting, "3").note == "the [red]best[/] so far")
+        await until_async(lambda: bool(app.undone))
         await pilot.press("z")
-        await until(lambda: runs.get_run(waiting, "3").note == "")
+        await until_async(lambda: runs.get_run(waiting, "3").note == "")
 
 
 async def change(app: MmtuiApp, pilot: Pilot[int], overrides: str) -> None:
     """Open the form of the run under the cursor, and give it these overrides."""
     await pilot.press("e")
-    await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
+    await until_async(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
     field = app.screen.query_one("#overrides", Input)
     field.value = overrides
     field.focus()
@@ -86,17 +87,17 @@ async def test_waiting_run_is_changed_in_its_form_and_changed_back(waiting: Home
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await change(app, pilot, "segment.steps=7 segment.optim.lr=0.5")
-        await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 7)
+        await until_async(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 7)
         assert runs.get_run(waiting, "3").config["segment"]["optim"]["lr"] == 0.5
         assert app.commands[-1] == "mmtui edit 3 segment.steps=7 segment.optim.lr=0.5"
-        await until(lambda: bool(app.undone))
+        await until_async(lambda: bool(app.undone))
         await change(app, pilot, "segment.stepz=7")
         await pilot.pause()
         assert isinstance(app.screen, NewRunDialog), "what is wrong does not close it"
         await pilot.press("escape", "escape")  # the first says that changes will be lost
-        await until(lambda: not isinstance(app.screen, NewRunDialog))
+        await until_async(lambda: not isinstance(app.screen, NewRunDialog))
         await pilot.press("z")
-        await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 2)
+        await until_async(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 2)
 
 
 async def test_override_that_is_taken_out_of_the_form_goes_back_to_the_recipe(waiting: Home) -> None:
@@ -104,7 +105,7 @@ async def test_override_that_is_taken_out_of_the_form_goes_back_to_the_recipe(wa
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await change(app, pilot, "")
-        await until(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 200)
+        await until_async(lambda: runs.get_run(waiting, "3").config["segment"]["steps"] == 200)
 
 
 async def test_run_that_has_begun_is_not_changed(home: Home) -> None:
@@ -113,7 +114,7 @@ async def test_run_that_has_begun_is_not_changed(home: Home) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("e")
-        await until(lambda: "F launches one like it" in app.runs_screen.said)
+        await until_async(lambda: "F launches one like it" in app.runs_screen.said)
 
 
 async def test_runs_are_released_and_held_again(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +122,10 @@ async def test_runs_are_released_and_held_again(waiting: Home, monkeypatch: pyte
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("space", "j", "space", "H")
-        await until(lambda: states(waiting) == ["held", "queued", "queued"])
-        await until(lambda: bool(app.undone))
+        await until_async(lambda: states(waiting) == ["held", "queued", "queued"])
+        await until_async(lambda: bool(app.undone))
         await pilot.press("z")
-        await until(lambda: states(waiting) == ["held", "held", "held"])
+        await until_async(lambda: states(waiting) == ["held", "held", "held"])
 
 
 async def test_several_runs_are_cancelled_with_one_answer(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +135,12 @@ async def test_several_runs_are_cancelled_with_one_answer(waiting: Home, monkeyp
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("space", "j", "space", "x")
-        await until(lambda: isinstance(app.screen, CancelDialog))
+        await until_async(lambda: isinstance(app.screen, CancelDialog))
         await pilot.press("escape", "x")
-        await until(lambda: isinstance(app.screen, CancelDialog))
+        await until_async(lambda: isinstance(app.screen, CancelDialog))
         assert states(waiting) == ["held"] * 3, "closing the question cancels nothing"
         await pilot.press("X")
-        await until(lambda: states(waiting) == ["held", "cancelled", "cancelled"])
+        await until_async(lambda: states(waiting) == ["held", "cancelled", "cancelled"])
         assert app.commands[-1] == "mmtui cancel 3 2 --now"
 
 
@@ -150,14 +151,14 @@ async def test_ended_runs_go_to_the_trash_and_come_back(home: Home) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("D")
-        await until(lambda: "only runs that have ended" in app.runs_screen.said)
+        await until_async(lambda: "only runs that have ended" in app.runs_screen.said)
         await pilot.press("j")
-        await until(lambda: app.runs_screen.acting_ids() == ["1"])
+        await until_async(lambda: app.runs_screen.acting_ids() == ["1"])
         await pilot.press("D")
-        await until(lambda: [row.id for row in runs.list_runs(home)] == ["2"])
-        await until(lambda: bool(app.undone))
+        await until_async(lambda: [row.id for row in runs.list_runs(home)] == ["2"])
+        await until_async(lambda: bool(app.undone))
         await pilot.press("z")
-        await until(lambda: [row.id for row in runs.list_runs(home)] == ["2", "1"])
+        await until_async(lambda: [row.id for row in runs.list_runs(home)] == ["2", "1"])
 
 
 async def test_difference_of_two_marked_runs_is_shown(waiting: Home) -> None:
@@ -165,6 +166,6 @@ async def test_difference_of_two_marked_runs_is_shown(waiting: Home) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("d")
-        await until(lambda: "mark two runs" in app.runs_screen.said)
+        await until_async(lambda: "mark two runs" in app.runs_screen.said)
         await pilot.press("space", "j", "space", "d")
-        await until(lambda: isinstance(app.screen, OutputScreen))
+        await until_async(lambda: isinstance(app.screen, OutputScreen))

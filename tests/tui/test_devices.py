@@ -25,7 +25,8 @@ from mmtui.tui.pages import devices, facts, run_devices
 from mmtui.tui.pages.charts import View
 from mmtui.tui.widgets import panels
 from tests.tui.seed import seed_run
-from tests.tui.test_pages import plain, ready, shown, until
+from tests.tui.test_pages import plain, ready, shown
+from tests.waiting import until_async
 
 NOW = 1_790_000_000.0
 GIB = 2**30
@@ -145,13 +146,13 @@ def test_devices_panel_of_the_runs_screen_counts_what_it_has_no_room_for(home: H
 async def test_devices_screen_is_live_while_nothing_is_stored(home: Home, crowd: None, size: tuple[int, int]) -> None:
     app = MmtuiApp(home)
     async with app.run_test(size=size) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         await pilot.press("5")
-        await until(lambda: "GPU 0" in shown(app) and "SIMULATED" in shown(app))
+        await until_async(lambda: "GPU 0" in shown(app) and "SIMULATED" in shown(app))
         await pilot.press("G")
-        await until(lambda: "history:" in shown(app))
+        await until_async(lambda: "history:" in shown(app))
         await pilot.press("g")
-        await until(lambda: len(app.screen.seen) >= 3, 20)  # type: ignore[attr-defined]
+        await until_async(lambda: len(app.screen.seen) >= 3)  # type: ignore[attr-defined]
 
 
 def record(home: Home, rows: list[tuple[float, str, float]]) -> None:
@@ -288,7 +289,7 @@ async def test_slider_ends_where_a_crashed_run_ended(home: Home) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(app, pilot)
         await pilot.press("2", "comma")
-        await until(lambda: "as of step 98 of 100" in shown(app))
+        await until_async(lambda: "as of step 98 of 100" in shown(app))
 
 
 def test_recording_plays_as_it_is_written() -> None:

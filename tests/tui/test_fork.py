@@ -15,7 +15,8 @@ from mmtui.tui.pages import facts
 from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.run import RunScreen
 from tests.family import trained_parent
-from tests.tui.test_pages import plain, until
+from tests.tui.test_pages import plain
+from tests.waiting import until_async
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +42,29 @@ async def test_fork_at_the_slider_opens_the_dialog_with_its_checkpoint_and_queue
 ) -> None:
     app = MmtuiApp(family)
     async with app.run_test(size=size) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         screen = RunScreen("1")
         app.push_screen(screen)
-        await until(lambda: screen.is_mounted and bool(screen.body))
+        await until_async(lambda: screen.is_mounted and bool(screen.body))
         await pilot.press(*["left"] * 4)
         assert screen.view.moment == 10
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog))
+        await until_async(lambda: isinstance(app.screen, NewRunDialog))
         dialog = app.screen
         title = str(dialog.query_one(".title", Static).render())
         assert title.startswith("Fork run 1 at its checkpoint of step 9 (segment 2)")
         assert dialog.query_one("#options", Input).value == "--from 1@9"
         assert dialog.query_one("#overrides", Input).value == "runtime.keep_every=2 seed=1"
         told = dialog.query_one("#verdict", Static)
-        await until(lambda: "segment goes on at step 2 of 6" in str(told.render()))
+        await until_async(lambda: "segment goes on at step 2 of 6" in str(told.render()))
         dialog.query_one("#overrides", Input).value = "runtime.keep_every=2 seed=1 model.width=0.5"
-        await until(lambda: "model.width is 0.5 here and 0.25 in run 1" in str(told.render()))
+        await until_async(lambda: "model.width is 0.5 here and 0.25 in run 1" in str(told.render()))
         dialog.query_one("#overrides", Input).value = "runtime.keep_every=2 seed=1 segment.optim.lr=0.2"
         dialog.query_one("#options", Input).value = "--from 1@9 --hold"
         dialog.query_one("#options", Input).focus()
         await pilot.press("enter")
-        await until(lambda: len(runs.list_runs(family)) == 2, 30)
-        await until(lambda: screen.said == "queued run 2")
+        await until_async(lambda: len(runs.list_runs(family)) == 2)
+        await until_async(lambda: screen.said == "queued run 2")
         parent = runs.get_run(family, "2").parent
         assert parent is not None and (parent.run, parent.global_step) == ("1", 9)
 
@@ -71,24 +72,24 @@ async def test_fork_at_the_slider_opens_the_dialog_with_its_checkpoint_and_queue
 async def test_fork_without_the_slider_takes_the_newest_checkpoint(family: Home) -> None:
     app = MmtuiApp(family)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         app.push_screen(RunScreen("1", tab=6))
-        await until(lambda: isinstance(app.screen, RunScreen))
+        await until_async(lambda: isinstance(app.screen, RunScreen))
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog))
+        await until_async(lambda: isinstance(app.screen, NewRunDialog))
         assert "step 13 (segment 6)" in str(app.screen.query_one(".title", Static).render())
 
 
 async def test_fork_before_the_first_checkpoint_says_so_and_opens_nothing(family: Home) -> None:
     app = MmtuiApp(family)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         screen = RunScreen("1")
         app.push_screen(screen)
-        await until(lambda: screen.is_mounted and bool(screen.body))
+        await until_async(lambda: screen.is_mounted and bool(screen.body))
         await pilot.press(*["left"] * 13)
         await pilot.press("F")
-        await until(lambda: "no checkpoint at or before step 1" in screen.said)
+        await until_async(lambda: "no checkpoint at or before step 1" in screen.said)
         assert app.screen is screen
 
 
@@ -96,14 +97,14 @@ async def test_fork_of_a_recipe_that_is_not_listed_takes_the_one_of_the_run(fami
     (family.root / "recipes" / "tiny.yaml").rename(tmp_path / "tiny.yaml")
     app = MmtuiApp(family)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         screen = RunScreen("1")
         app.push_screen(screen)
-        await until(lambda: screen.is_mounted and bool(screen.body))
+        await until_async(lambda: screen.is_mounted and bool(screen.body))
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog))
+        await until_async(lambda: isinstance(app.screen, NewRunDialog))
         told = app.screen.query_one("#verdict", Static)
-        await until(lambda: "from run 1 at step 13" in str(told.render()))
+        await until_async(lambda: "from run 1 at step 13" in str(told.render()))
 
 
 @pytest.mark.parametrize("ascii_only", [False, True])

@@ -17,7 +17,8 @@ from mmtui.tui.pages import graph
 from mmtui.tui.pages.panes import Focus
 from mmtui.tui.widgets.panels import graph as panel
 from tests.tui.seed import CLASSES, NOW, components, seed_run, seed_three
-from tests.tui.test_pages import plain, ready, shown, until
+from tests.tui.test_pages import plain, ready, shown
+from tests.waiting import until_async
 
 VOC = ("background", *(f"class_{number:02d}" for number in range(1, 20)), "absent")
 
@@ -73,7 +74,7 @@ async def test_n_goes_to_the_next_class_and_back(seeded: Home) -> None:
     async with app.run_test(size=(160, 48)) as pilot:
         await ready(app, pilot)
         await pilot.press("2", "tab")
-        await until(lambda: "one class" in shown(app))
+        await until_async(lambda: "one class" in shown(app))
         found = graph.classes_of(seeded, "1")
         first = graph.chosen_class(found, None)
         assert found[first] == max(found.values())
@@ -82,13 +83,13 @@ async def test_n_goes_to_the_next_class_and_back(seeded: Home) -> None:
             return f"one class  {graph.glyph_of(index)} {CLASSES[index]}"
 
         order = sorted(found)
-        await until(lambda: title(first) in shown(app))
+        await until_async(lambda: title(first) in shown(app))
         await pilot.press("n")
         following = order[(order.index(first) + 1) % len(order)]
-        await until(lambda: title(following) in shown(app))
+        await until_async(lambda: title(following) in shown(app))
         await pilot.press("N", "N")
         before = order[(order.index(first) - 1) % len(order)]
-        await until(lambda: title(before) in shown(app))
+        await until_async(lambda: title(before) in shown(app))
 
 
 def test_old_trainer_without_edges_is_said_to_be_one(seeded: Home) -> None:

@@ -25,8 +25,9 @@ from mmtui.tui.app import MmtuiApp
 from mmtui.tui.graphics import Graphics, Placed, png, sixel
 from mmtui.tui.screens.dialogs import KeysDialog
 from tests.tui.seed_store import seed_store
-from tests.tui.test_pages import page, ready, until
+from tests.tui.test_pages import page, ready
 from tests.tui.test_terminal import Terminal
+from tests.waiting import until_async
 
 APC = re.compile(rb"\x1b_G([^;\x1b]*)(?:;([^\x1b]*))?\x1b\\")
 DCS = re.compile(rb"\x1b7\x1b\[(\d+);(\d+)H\x1bP([0-9;]*)q(.*?)\x1b\\", re.DOTALL)
@@ -51,20 +52,20 @@ class PixelTerminal(Terminal):
         whole, self.rest = (whole[: unfinished.start()], whole[unfinished.start() :]) if unfinished else (whole, b"")
         self.text_stream.feed(GRAPHICS.sub(b"", whole))
 
-    def until(self, there: Callable[[], bool], seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while not there():
-            assert time.monotonic() < deadline, f"it never came:\n{self.text()}"
-            self.read(0.2)
-
     def kitty(self) -> Kitty:
         return Kitty(self.received)
 
-    def to_predictions(self) -> None:
+    def to_page_before_predictions(self) -> None:
         self.wait_for("any key closes")
-        for key in ("\x1b", "j", "j", "2", "\t", "\t", "\t"):
-            self.child.send(key.encode())
-            self.read(0.3)
+        self.child.send(b"\x1b")
+        self.until(lambda: "any key closes" not in self.text(), "the news closed")
+        for keys, words in (("jj", "loss 0."), ("2", "[charts]"), ("\t", "[graph]"), ("\t", "[classes]")):
+            self.child.send(keys.encode())
+            self.wait_for(words)
+
+    def to_predictions(self) -> None:
+        self.to_page_before_predictions()
+        self.child.send(b"\t")
         self.wait_for("val_0000")
 
 
@@ -177,13 +178,13 @@ def start(home: Home) -> Iterator[Start]:
 
     yield begin
     for terminal in started:
-        terminal.child.close(force=True)
+        terminal.child.close()
 
 
 def test_kitty_pictures_are_those_of_the_files_and_leave_with_the_page(home: Home, start: Start) -> None:
     terminal = start("kitty")
     terminal.to_predictions()
-    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+    terminal.until(lambda: len(terminal.kitty().shown) == 4, "four pictures")
     there, wanted = terminal.kitty(), expected(home)
     assert there.longest <= 4096
     for picture, kind in zip(there.by_place(), ("image", "truth", "prediction", "errors"), strict=True):
@@ -195,14 +196,13 @@ def test_kitty_pictures_are_those_of_the_files_and_leave_with_the_page(home: Hom
         assert all(not line[x : x + columns].strip() for line in terminal.screen.display[y : y + rows])
         assert abs(columns / (2 * rows) - 96 / 64) < 0.1, "proportions"
     terminal.child.send(b"\t")
-    terminal.until(lambda: not terminal.kitty().shown)
+    terminal.until(lambda: not terminal.kitty().shown, "no picture")
     terminal.child.send(b"\x1b[Z")
-    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+    terminal.until(lambda: len(terminal.kitty().shown) == 4, "four pictures")
     assert terminal.kitty().sent == there.sent, "sent once, shown twice"
     terminal.child.send(b"q")
-    terminal.until(lambda: not terminal.kitty().shown)
-    terminal.child.send(b"q")
-    terminal.read(4)
+    terminal.until(lambda: not terminal.kitty().shown, "no picture")
+    terminal.leave(b"q")
     assert not terminal.kitty().images, "nothing is left in the terminal's memory"
     assert terminal.received.rindex(b"a=d,d=I") < terminal.received.rindex(b"\x1b[?1049l")
 
@@ -210,32 +210,34 @@ def test_kitty_pictures_are_those_of_the_files_and_leave_with_the_page(home: Hom
 def test_kitty_pictures_are_not_sent_again_with_every_look_and_follow_a_resize(home: Home, start: Start) -> None:
     terminal = start("kitty")
     terminal.to_predictions()
-    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+    terminal.until(lambda: len(terminal.kitty().shown) == 4, "four pictures")
     sent = terminal.kitty().sent
     for _ in range(3):
         with sqlite3.connect(home.database) as connection:
             connection.execute("UPDATE runs SET priority = priority + 1 WHERE id = 6")
         connection.close()
-        terminal.read(1.3)
+        terminal.read(1.3)  # a look at the store comes every second: it is the looks that must send nothing
     assert terminal.kitty().sent == sent
     before = terminal.kitty().shown
     terminal.screen.resize(30, 90)
     terminal.child.setwinsize(30, 90)
-    terminal.until(lambda: len(terminal.kitty().shown) == 4 and not set(terminal.kitty().shown) & set(before))
+    terminal.until(
+        lambda: len(terminal.kitty().shown) == 4 and not set(terminal.kitty().shown) & set(before), "four new pictures"
+    )
     assert all(x + columns <= 90 and y + rows <= 29 for x, y, columns, rows in terminal.kitty().shown.values())
 
 
 def test_kitty_one_picture_alone_is_larger_and_p_goes_back_to_blocks(start: Start) -> None:
     terminal = start("kitty")
     terminal.to_predictions()
-    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+    terminal.until(lambda: len(terminal.kitty().shown) == 4, "four pictures")
     small = max(columns for _, _, columns, _ in terminal.kitty().shown.values())
     terminal.child.send(b"\r")
-    terminal.until(lambda: len(terminal.kitty().shown) == 1)
+    terminal.until(lambda: len(terminal.kitty().shown) == 1, "one picture")
     ((_, _, columns, _),) = terminal.kitty().shown.values()
     assert columns > 1.3 * small
     terminal.child.send(b"pp")
-    terminal.until(lambda: "▀" in terminal.text())
+    terminal.until(lambda: "▀" in terminal.text(), "blocks")
     assert not terminal.kitty().images
 
 
@@ -243,9 +245,10 @@ def test_kitty_one_picture_alone_is_larger_and_p_goes_back_to_blocks(start: Star
 def test_pictures_are_taken_away_before_a_polite_kill(start: Start, way: str) -> None:
     terminal = start(way)
     terminal.to_predictions()
-    terminal.until(lambda: len(terminal.kitty().shown) + len(DCS.findall(terminal.received)) == 4)
+    drawn = lambda: len(terminal.kitty().shown) + len(DCS.findall(terminal.received))  # noqa: E731
+    terminal.until(lambda: drawn() == 4, "four pictures")
     os.kill(terminal.child.pid, signal.SIGTERM)
-    terminal.read(5)
+    terminal.leave()
     assert not terminal.kitty().images
     assert b"\x1b[?1049l" in terminal.received
 
@@ -253,11 +256,13 @@ def test_pictures_are_taken_away_before_a_polite_kill(start: Start, way: str) ->
 def test_kitty_pictures_are_taken_away_while_suspended(start: Start) -> None:
     terminal = start("kitty")
     terminal.to_predictions()
-    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+    terminal.until(lambda: len(terminal.kitty().shown) == 4, "four pictures")
     os.kill(terminal.child.pid, signal.SIGTSTP)
-    terminal.until(lambda: not terminal.kitty().images and b"\x1b[?1049l" in terminal.received)
+    terminal.until(
+        lambda: not terminal.kitty().images and b"\x1b[?1049l" in terminal.received, "a terminal that is left"
+    )
     os.kill(terminal.child.pid, signal.SIGCONT)
-    terminal.until(lambda: len(terminal.kitty().shown) == 4)
+    terminal.until(lambda: len(terminal.kitty().shown) == 4, "four pictures")
 
 
 async def test_dialog_over_the_page_takes_pictures_away_until_it_is_closed(home: Home) -> None:
@@ -267,25 +272,25 @@ async def test_dialog_over_the_page_takes_pictures_away_until_it_is_closed(home:
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(app, pilot)
         await pilot.press("2", "tab", "tab", "tab")
-        await until(lambda: len(app.graphics.boxes) == 4)
+        await until_async(lambda: len(app.graphics.boxes) == 4)
         app.push_screen(KeysDialog("run"))
-        await until(lambda: not app.graphics.boxes)
+        await until_async(lambda: not app.graphics.boxes)
         await pilot.press("escape")
-        await until(lambda: len(app.graphics.boxes) == 4)
+        await until_async(lambda: len(app.graphics.boxes) == 4)
         await pilot.press("ctrl+l")
-        await until(lambda: len(app.graphics.boxes) == 4)
+        await until_async(lambda: len(app.graphics.boxes) == 4)
         app.next_way()
         app.place_pictures()
         assert app.graphics.way == "sixel" and not app.graphics.boxes, "what was encoded for kitty is no sixel"
         page(app).redraw()
-        await until(lambda: len(app.graphics.boxes) == 4)
+        await until_async(lambda: len(app.graphics.boxes) == 4)
 
 
 def test_sixel_pictures_are_those_of_the_files_and_are_painted_over(home: Home, start: Start) -> None:
     terminal = start("sixel")
     terminal.to_predictions()
-    terminal.until(lambda: len(DCS.findall(terminal.received)) == 4)
-    terminal.read(1.0)
+    terminal.until(lambda: len(DCS.findall(terminal.received)) == 4, "four pictures")
+    terminal.settle()
     found, wanted = DCS.findall(terminal.received), expected(home)
     assert len(found) == 4, "drawn once"
     boxes = []
@@ -306,8 +311,7 @@ def test_sixel_pictures_are_those_of_the_files_and_are_painted_over(home: Home, 
                 terminal.screen.buffer[row][column] = terminal.screen.buffer[row][column]._replace(data="S")
     terminal.child.send(b"q")
     terminal.wait_for("── devices")
-    terminal.read(0.5)
-    assert not any("SS" in line for line in terminal.screen.display)
+    terminal.until(lambda: "SS" not in terminal.text(), "a screen that hides where pictures were")
 
 
 @pytest.mark.parametrize(
@@ -320,19 +324,22 @@ def test_inside_a_multiplexer_there_are_only_blocks_and_it_is_said(
     terminal.to_predictions()
     terminal.wait_for(f"pictures are blocks: {name} does not keep kitty pictures in their place")
     terminal.child.send(b"p")
-    terminal.read(1.5)
+    terminal.settle(1.5)
     assert "▀" in terminal.text()
     assert b"\x1b_G" not in terminal.received and b"\x1bP" not in terminal.received
 
 
 def test_slow_terminal_gets_blocks_again_and_is_told(start: Start) -> None:
     terminal = start("kitty")
-    terminal.to_predictions()
-    terminal.until(lambda: bool(terminal.kitty().sent))
-    # Not read for a while: the answer to the question behind the picture comes late.
-    time.sleep(2.5)
+    terminal.to_page_before_predictions()
+    terminal.settle()
+    terminal.silent = True
+    terminal.child.send(b"\t")
+    terminal.until(lambda: bool(terminal.kitty().sent), "a picture")
+    terminal.read(2.5)  # so late is the answer to the question behind the picture at least: an answer in 1 s is soon
+    terminal.silent = False
     terminal.wait_for("the link is slow")
-    terminal.until(lambda: "▀" in terminal.text())
+    terminal.until(lambda: "▀" in terminal.text(), "blocks")
     assert not terminal.kitty().images and len(terminal.kitty().sent) <= 2
 
 

@@ -19,7 +19,8 @@ from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from mmtui.tui.screens.runs import RunsScreen
 from tests.tui.seed import seed_run
-from tests.tui.test_pages import NOW, ready, until
+from tests.tui.test_pages import NOW, ready
+from tests.waiting import until_async
 
 CLASSES = {
     "runs": RunsScreen,
@@ -81,14 +82,14 @@ async def test_help_lists_every_key_and_searches(seeded: Home, size: tuple[int, 
     async with app.run_test(size=size) as pilot:
         await ready(app, pilot)
         await pilot.press("question_mark")
-        await until(lambda: isinstance(app.screen, KeysDialog))
+        await until_async(lambda: isinstance(app.screen, KeysDialog))
         found = app.screen.query_one(OptionList)
         assert {option.id for option in found.options} == {action.id for action in ACTIONS}
         assert app.screen.query_one(".box").region.height <= size[1]
         await pilot.press(*"cancel")
-        await until(lambda: [option.id for option in found.options][:1] == ["cancel"])
+        await until_async(lambda: [option.id for option in found.options][:1] == ["cancel"])
         await pilot.press(*" zzz")
-        await until(lambda: found.options[0].disabled)
+        await until_async(lambda: found.options[0].disabled)
         await pilot.press("enter")
         assert isinstance(app.screen, KeysDialog), "there is nothing to do"
 
@@ -98,16 +99,16 @@ async def test_palette_does_what_is_chosen_on_every_screen(seeded: Home) -> None
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("ctrl+p")
-        await until(lambda: isinstance(app.screen, KeysDialog))
+        await until_async(lambda: isinstance(app.screen, KeysDialog))
         ids = {option.id for option in app.screen.query_one(OptionList).options}
         assert ids == {action.id for action in actions_of("runs")}
         await pilot.press(*"forecast")
         await pilot.press("enter")
-        await until(lambda: isinstance(app.screen, QueueScreen))
+        await until_async(lambda: isinstance(app.screen, QueueScreen))
         await pilot.press("ctrl+p")
-        await until(lambda: isinstance(app.screen, KeysDialog))
+        await until_async(lambda: isinstance(app.screen, KeysDialog))
         await pilot.press(*"gpu", "enter")
-        await until(lambda: isinstance(app.screen, DevicesScreen))
+        await until_async(lambda: isinstance(app.screen, DevicesScreen))
 
 
 async def test_command_lines_of_keys_are_listed_newest_first_and_copied(seeded: Home) -> None:
@@ -115,17 +116,17 @@ async def test_command_lines_of_keys_are_listed_newest_first_and_copied(seeded: 
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("m", "m", "4")
-        await until(lambda: isinstance(app.screen, QueueScreen))
+        await until_async(lambda: isinstance(app.screen, QueueScreen))
         await pilot.press("at")
-        await until(lambda: isinstance(app.screen, CommandsDialog))
+        await until_async(lambda: isinstance(app.screen, CommandsDialog))
         texts = [str(option.prompt) for option in app.screen.query_one(OptionList).options]
         assert texts == ["mmtui queue", "mmtui metrics 2"]
         await pilot.press("down", "enter")
-        await until(lambda: app.clipboard == "mmtui metrics 2")
+        await until_async(lambda: app.clipboard == "mmtui metrics 2")
         await pilot.press("Y")
-        await until(lambda: app.clipboard == "mmtui queue")
+        await until_async(lambda: app.clipboard == "mmtui queue")
         await pilot.press("y")
-        await until(lambda: app.clipboard == "2")
+        await until_async(lambda: app.clipboard == "2")
 
 
 async def test_any_command_can_be_typed_on_a_page(seeded: Home) -> None:
@@ -133,10 +134,10 @@ async def test_any_command_can_be_typed_on_a_page(seeded: Home) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("2")
-        await until(lambda: isinstance(app.screen, RunScreen))
+        await until_async(lambda: isinstance(app.screen, RunScreen))
         await pilot.press("colon")
-        await until(lambda: bool(app.screen.query(Input)))
+        await until_async(lambda: bool(app.screen.query(Input)))
         app.screen.query_one(Input).value = "note 1 'kept for the paper'"
         await pilot.press("enter")
-        await until(lambda: isinstance(app.screen, OutputScreen))
-        await until(lambda: runs.get_run(seeded, "1").note == "kept for the paper", 20)
+        await until_async(lambda: isinstance(app.screen, OutputScreen))
+        await until_async(lambda: runs.get_run(seeded, "1").note == "kept for the paper")

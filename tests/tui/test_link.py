@@ -9,6 +9,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pexpect
 import pyte
@@ -18,7 +19,9 @@ from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
 from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, UNKNOWN_SECONDS, Link
+from tests.ptys import Program
 from tests.tui.seed import seed_run
+from tests.waiting import until
 
 
 def test_picture_waits_for_the_answer_to_the_one_before() -> None:
@@ -71,14 +74,13 @@ class SlowTerminal:
         self.screen = pyte.Screen(columns, rows)
         self.stream = pyte.ByteStream(self.screen)
         env = {**os.environ, "MMTUI_HOME": str(home.root), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
-        self.child = pexpect.spawn(
-            sys.executable, ["-m", "mmtui"], env=env, dimensions=(rows, columns), timeout=20, encoding=None
-        )
+        self.child = Program(sys.executable, ["-m", "mmtui"], columns, rows, env=env, encoding=None)
 
     def run(self, seconds: float) -> None:
         """Carry bytes for so long; notes the longest backlog."""
-        deadline, before = time.monotonic() + seconds, time.monotonic()
-        while time.monotonic() < deadline:
+        before = time.monotonic()
+        end = before + seconds
+        while time.monotonic() < end:
             try:
                 self.pending += self.child.read_nonblocking(65536, timeout=0.05)
             except (pexpect.TIMEOUT, pexpect.EOF):
@@ -99,17 +101,18 @@ class SlowTerminal:
     def text(self) -> str:
         return "\n".join(self.screen.display)
 
-    def seconds_to_answer(self, key: str) -> float:
-        """Press a key and wait for what it changes; the time until it is seen."""
-        before = self.answer()
-        began = time.monotonic()
+    def until(self, there: Callable[[], object], what: str) -> None:
+        """Carry bytes until something holds."""
+        until(there, what, self.text, lambda: self.run(0.05))
+
+    def bytes_to_answer(self, key: str) -> int:
+        """Press a key and wait for what it changes; how many bytes came before that was seen."""
+        before, sent = self.answer(), self.sent
         self.child.send(key.encode())
-        while self.answer() == before:
-            self.run(0.05)
-            assert time.monotonic() - began < 15, "no answer"
-        seconds = time.monotonic() - began
-        self.run(2.5)
-        return seconds
+        self.until(lambda: self.answer() != before, f"an answer to {key!r}")
+        came = self.sent - sent
+        self.run(2.5)  # pictures come between two keys
+        return came
 
     def answer(self) -> tuple[str, bool]:
         """Where the slider is, and whether the axis is logarithmic."""
@@ -127,29 +130,23 @@ def test_line_of_2_kib_a_second_gets_no_backlog_answers_keys_and_is_told_of(
     thread = threading.Thread(target=train, args=(home, run_id, stop))
     thread.start()
     try:
-        terminal.run(8 if rows < 48 else 10)  # the first picture alone takes some seconds
-        for key in screen:
-            terminal.child.send(key.encode())
-            terminal.run(8)
-        terminal.backlog = len(terminal.pending)
-        asked, told = terminal.asked, False
-        for _ in range(24):
-            terminal.run(0.5)
-            told = told or "slow link" in terminal.screen.display[0]
-        assert terminal.asked > asked and terminal.backlog < 1.2 * RATE, "never more on its way than a second's worth"
-        assert told, "how old the data are is said"
-        times = [terminal.seconds_to_answer(key) for key in (",,,," if screen else "LLLL")]
-        assert statistics.median(times) < 2.0, times
-        terminal.child.send(b"q" if screen else b"?")
-        words = "training one" if screen else "type to search"
-        began = time.monotonic()
-        while words not in terminal.text():
-            terminal.run(0.2)
-            assert time.monotonic() - began < 8, "keys are still heard"
+        terminal.until(lambda: "training one" in terminal.text(), "the runs")
+        terminal.until(lambda: terminal.asked > 2, "a link that is known")  # the first picture alone takes some seconds
+        terminal.child.send(screen.encode())
+        terminal.until(lambda: "[charts]" in terminal.text(), "the charts")
+        terminal.until(lambda: not terminal.pending, "a picture that has come whole")
+        terminal.backlog, asked = 0, terminal.asked
+        terminal.until(lambda: "slow link" in terminal.screen.display[0], "how old the data are")
+        terminal.until(lambda: terminal.asked > asked + 8, "some parts of pictures")
+        assert terminal.backlog < 1.2 * RATE, "never more on its way than a second's worth"
+        came = [terminal.bytes_to_answer(",") for _ in range(4)]
+        assert statistics.median(came) < 2 * RATE, came
+        terminal.child.send(b"q")
+        terminal.until(lambda: "training one" in terminal.text(), "the runs again")
     finally:
         stop.set()
         thread.join()
-        terminal.child.close(force=True)
+        terminal.child.close()
 
 
 def train(home: Home, run_id: str, stop: threading.Event) -> None:

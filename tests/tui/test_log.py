@@ -27,7 +27,8 @@ from mmtui.tui.screens.commands import SearchDialog
 from mmtui.tui.screens.run import RunScreen
 from tests.tui.real import CRASHED_AT, KILLED_AT, crashed_run, events_of
 from tests.tui.seed import seed_run
-from tests.tui.test_pages import page, plain, ready, shown, until
+from tests.tui.test_pages import page, plain, ready, shown
+from tests.waiting import until_async
 
 NOW = 1_790_000_000.0
 
@@ -201,24 +202,24 @@ async def test_search_goes_from_place_to_place(home: Home) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(app, pilot)
         await pilot.press("o")
-        await until(lambda: "line 399" in shown(app) and " end" in shown(app))
+        await until_async(lambda: "line 399" in shown(app) and " end" in shown(app))
         await pilot.press("slash")
-        await until(lambda: isinstance(app.screen, SearchDialog))
+        await until_async(lambda: isinstance(app.screen, SearchDialog))
         app.screen.query_one(Input).value = "WARNING: [bold]"
         await pilot.press("enter")
-        await until(lambda: "line 307 Warning: [bold]slow[/]" in shown(app))
+        await until_async(lambda: "line 307 Warning: [bold]slow[/]" in shown(app))
         assert "4 of 4" in page(app).said
         styles = [style for line in page(app).body for part, style in line if part == "Warning: [bold]"]
         assert styles == ["cursor"] * 4
         for key, line, told in (("N", 207, 3), ("N", 107, 2), ("n", 207, 3), ("n", 307, 4), ("n", 7, 1), ("N", 307, 4)):
             await pilot.press(key)
-            await until(lambda line=line: f"line {line} W" in shown(app))
+            await until_async(lambda line=line: f"line {line} W" in shown(app))
             assert f"{told} of 4" in page(app).said
         await pilot.press("slash")
-        await until(lambda: isinstance(app.screen, SearchDialog))
+        await until_async(lambda: isinstance(app.screen, SearchDialog))
         app.screen.query_one(Input).value = "nothing like it"
         await pilot.press("enter")
-        await until(lambda: "does not occur" in page(app).said)
+        await until_async(lambda: "does not occur" in page(app).said)
 
 
 async def test_output_is_followed_until_one_scrolls_up_and_again_from_its_end(home: Home) -> None:
@@ -229,19 +230,19 @@ async def test_output_is_followed_until_one_scrolls_up_and_again_from_its_end(ho
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(app, pilot)
         await pilot.press("o")
-        await until(lambda: "line 99" in shown(app))
+        await until_async(lambda: "line 99" in shown(app))
         assert isinstance(app.screen, RunScreen)
         append(home, file, "line 100")
-        await until(lambda: "line 100" in shown(app))
+        await until_async(lambda: "line 100" in shown(app))
         await pilot.press("k", "k")
-        await until(lambda: " end" not in shown(app) and "line 98" in shown(app))
+        await until_async(lambda: " end" not in shown(app) and "line 98" in shown(app))
         append(home, file, "line 101")
-        await until(lambda: "/102" in shown(app))
+        await until_async(lambda: "/102" in shown(app))
         assert "line 101" not in shown(app), "what one reads stays where it is"
         await pilot.press("G")
-        await until(lambda: "line 101" in shown(app))
+        await until_async(lambda: "line 101" in shown(app))
         append(home, file, "line 102 " + "y" * 100)
-        await until(lambda: shown(app).splitlines()[-1].startswith("yyyy"))
+        await until_async(lambda: shown(app).splitlines()[-1].startswith("yyyy"))
 
 
 def append(home: Home, file: Path, line: str) -> None:
@@ -261,14 +262,14 @@ async def test_slider_shows_the_output_of_a_crashed_run_as_it_was(crashed: tuple
         await ready(app, pilot)
         await pilot.press("o")
         last = output.read_output(home, run_id).lines[-1][0]
-        await until(lambda: last in shown(app))
+        await until_async(lambda: last in shown(app))
         await pilot.press("left", "left")
-        await until(lambda: "as of step" in shown(app))
+        await until_async(lambda: "as of step" in shown(app))
         step = page(app).view.moment  # type: ignore[attr-defined]
         expected = output.read_output(home, run_id, step).lines[-1][0]
-        await until(lambda: shown(app).splitlines()[-1].strip() == expected.strip())
+        await until_async(lambda: shown(app).splitlines()[-1].strip() == expected.strip())
         await pilot.press("0")
-        await until(lambda: last in shown(app))
+        await until_async(lambda: last in shown(app))
 
 
 def test_output_as_of_a_step_on_the_command_line(

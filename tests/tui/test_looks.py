@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from mmtui.domain.look import GLYPHS
 from tests.tui import visit
 
 SCREENS = Path(__file__).resolve().parents[2] / "docs" / "screens"
-pytestmark = pytest.mark.xdist_group("looks")  # one walk for all of them
+# One walk for all of them, through five programs at once.
+pytestmark = [pytest.mark.xdist_group("looks"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -19,20 +21,25 @@ def visits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, visit.Visit]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERM", "xterm-256color")
         patch.delenv("NO_COLOR", raising=False)
-        return visit.walk(tmp_path_factory.mktemp("looks"))
+        return visit.walk(tmp_path_factory.mktemp("looks"), documented)
+
+
+def documented(name: str, variant: str) -> str:
+    """What a screen is to look like; the gauges and histories of devices are of this machine and this moment."""
+    file = SCREENS / f"{name}-{variant}.txt"
+    return file.read_text(encoding="utf-8") if name != "devices" and file.exists() else ""
 
 
 @pytest.mark.parametrize("variant", [variant.name for variant in visit.VARIANTS])
 def test_every_screen_looks_as_it_is_documented(visits: dict[str, visit.Visit], variant: str) -> None:
-    wrong = {}
-    for name, text in visits[variant].texts.items():
-        kept = (SCREENS / f"{name}-{variant}.txt").read_text(encoding="utf-8")
-        if name == "devices":
-            # Its gauges and histories are of this machine and this moment: what is told must be there.
-            assert all(words in text for words in ("SIMULATED", "GPU 0", "use", "mem", "power", "heat", "host"))
-        elif visit.masked(kept) != visit.masked(text):
-            wrong[name] = (visit.masked(kept), visit.masked(text))
-    assert not wrong, "python docs/make_screens.py, and look at what has changed"
+    texts = visits[variant].texts
+    assert all(words in texts["devices"] for words in ("SIMULATED", "GPU 0", "use", "mem", "power", "heat", "host"))
+    wrong = [
+        "\n".join(unified_diff(kept, now, f"docs/screens/{name}-{variant}.txt", "now", lineterm=""))
+        for name, text in texts.items()
+        if name != "devices" and (kept := visit.masked(documented(name, variant))) != (now := visit.masked(text))
+    ]
+    assert not wrong, "python docs/make_screens.py, and look at what has changed:\n" + "\n".join(wrong)
 
 
 def test_terminal_of_ascii_is_sent_no_other_byte(visits: dict[str, visit.Visit]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,16 +29,9 @@ from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.recipe_panes import following
 from tests.tui.conftest import acted
 from tests.tui.test_terminal import Terminal
+from tests.waiting import PATIENCE, until_async
 
 SIZES = [(80, 24), (160, 48)]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for the screen, fed by a thread, to come to something."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the screen never came to it"
-        await asyncio.sleep(0.03)
 
 
 @asynccontextmanager
@@ -50,15 +41,15 @@ async def opened(
     """The program with the dialog open and all recipes read."""
     app = MmtuiApp(home, ascii_only=ascii_only)
     async with app.run_test(size=size) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         if like is None and not title:
             await pilot.press("n")
         else:
             await app.push_screen(NewRunDialog(home, like, title or "New run"))
-        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
+        await until_async(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
         dialog = app.screen
         assert isinstance(dialog, NewRunDialog)
-        await until(lambda: len(dialog.recipe_list.views) == len(dialog.files))
+        await until_async(lambda: len(dialog.recipe_list.views) == len(dialog.files))
         yield pilot, dialog
 
 
@@ -79,10 +70,10 @@ async def test_recipe_without_its_data_is_told_and_not_queued(home: Home, tmp_pa
         await pilot.press("ctrl+g")
         assert isinstance(pilot.app.screen, NewRunDialog), "it stays open"
         dialog.query_one("#options", Input).value = "--hold"
-        await until(lambda: verdict(dialog).startswith("ok:"))
+        await until_async(lambda: verdict(dialog).startswith("ok:"))
         dialog.query_one("#options", Input).value = ""
         dialog.query_one("#overrides", Input).value = f"data.root={tmp_path}"
-        await until(lambda: verdict(dialog).startswith("ok:"))
+        await until_async(lambda: verdict(dialog).startswith("ok:"))
 
 
 def verdict(dialog: NewRunDialog) -> str:
@@ -118,14 +109,14 @@ async def test_field_is_found_changed_refused_when_wrong_swept_and_queued(home: 
         assert "takes integer >= 1; default 42000; recipe 200" in form.plain_text()
 
         await pilot.press("enter", "end", "x")
-        await until(lambda: "'200x' is not allowed; write int >= 1" in verdict(dialog))
+        await until_async(lambda: "'200x' is not allowed; write int >= 1" in verdict(dialog))
         assert "! segment.steps" in line(form, "segment.steps")
         await pilot.press("enter")
         assert dialog.focused is not None and dialog.focused.id == "edit", "a wrong value is not taken"
         assert not await dialog.check()
 
         await pilot.press("backspace", "backspace", "backspace", "backspace", "5")
-        await until(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 5 steps"))
+        await until_async(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 5 steps"))
         assert dialog.overrides == ("segment.steps=5",)
         await pilot.press("enter")
         assert dialog.focused is form
@@ -133,7 +124,7 @@ async def test_field_is_found_changed_refused_when_wrong_swept_and_queued(home: 
         assert "changed by you" in form.plain_text()
 
         await pilot.press("escape", *"/seed", "enter", "home", "ctrl+k", *"0..1", "enter")
-        await until(lambda: verdict(dialog).startswith("ok: 2 runs, each match 200 steps, segment 5 steps"))
+        await until_async(lambda: verdict(dialog).startswith("ok: 2 runs, each match 200 steps, segment 5 steps"))
         await pilot.press("tab")
         preview = dialog.preview
         assert dialog.focused is preview
@@ -146,7 +137,7 @@ async def test_field_is_found_changed_refused_when_wrong_swept_and_queued(home: 
 
         dialog.query_one("#options", Input).value = "--hold"
         await pilot.press("enter")
-        await until(lambda: len(runs.list_runs(home)) == 2, 30)
+        await until_async(lambda: len(runs.list_runs(home)) == 2, 30)
         configs = [runs.get_run(home, run_id).config for run_id in ("1", "2")]
         assert [config["segment"]["steps"] for config in configs] == [5, 5]
         assert [config["seed"] for config in configs] == [0, 1]
@@ -158,11 +149,11 @@ async def test_line_and_form_are_views_of_the_same_overrides(home: Home) -> None
         await choose(pilot)
         typed = dialog.query_one("#overrides", Input)
         typed.value = "match.margin=3 segment.stepz=1"
-        await until(lambda: "stepz" in verdict(dialog))
+        await until_async(lambda: "stepz" in verdict(dialog))
         assert "3.0" in line(dialog.form_list, "match.margin") or dialog.form_list.fields["match.margin"].text == "3"
         assert not await dialog.check()
         typed.value = "match.margin=3"
-        await until(lambda: verdict(dialog).startswith("ok"))
+        await until_async(lambda: verdict(dialog).startswith("ok"))
         await find(pilot, "match.margin")
         assert "* match.margin" in line(dialog.form_list, "match.margin")
         await pilot.press("delete")
@@ -194,7 +185,7 @@ async def test_line_that_is_pasted_is_checked_a_few_times_and_at_its_end(
         text = "segment.batch_size=4 segment.crop=32 match.crop=32 match.patch_size=[8,16] segment.steps=77"
         for letter in text:
             pilot.app.post_message(Key(letter, letter))  # as they come from a terminal: none waits for the one before
-        await until(lambda: "segment 77 steps" in verdict(dialog))
+        await until_async(lambda: "segment 77 steps" in verdict(dialog))
         assert typed.value == text
         assert checks[-1] == text and len(checks) < len(text) / 3, f"{len(checks)} checks of {len(text)} letters"
 
@@ -207,8 +198,8 @@ async def test_letters_and_ctrl_g_in_one_piece_queue_what_the_letters_say(home: 
         for letter in "segment.steps=77":
             pilot.app.post_message(Key(letter, letter))
         pilot.app.post_message(Key("ctrl+g", None))
-        await until(lambda: not isinstance(pilot.app.screen, NewRunDialog))
-        await until(lambda: bool(runs.list_runs(home)))
+        await until_async(lambda: not isinstance(pilot.app.screen, NewRunDialog))
+        await until_async(lambda: bool(runs.list_runs(home)))
     (row,) = runs.list_runs(home)
     assert runs.get_run(home, row.id).overrides == ("segment.steps=77",)
 
@@ -219,19 +210,19 @@ async def test_line_below_never_speaks_of_an_older_text_for_long(home: Home, mon
     def check(home: Home, recipe: str, overrides: Sequence[str], *more: Any) -> RunCheck:
         if overrides:
             told.set()
-            assert held.wait(60)
+            assert held.wait(PATIENCE)
         return check_run(home, recipe, overrides, *more)
 
     async with opened(home) as (_, dialog):
         monkeypatch.setattr(run_checker, "check_run", check)
-        await until(lambda: verdict(dialog).startswith("ok"))
+        await until_async(lambda: verdict(dialog).startswith("ok"))
         dialog.query_one("#overrides", Input).value = "segment.steps=77"
-        await until(lambda: verdict(dialog) == "checking ...")
-        await until(told.is_set)
+        await until_async(lambda: verdict(dialog) == "checking ...")
+        await until_async(told.is_set)
         dialog.query_one("#name", Input).value = "the screen goes on meanwhile"
-        await until(lambda: "goes on" in str(dialog.query_one("#name", Input).render_line(0).text))
+        await until_async(lambda: "goes on" in str(dialog.query_one("#name", Input).render_line(0).text))
         held.set()
-        await until(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 77 steps"))
+        await until_async(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 77 steps"))
 
 
 async def test_what_is_typed_behind_enter_changes_nothing_and_escape_stops_a_slow_check(
@@ -240,27 +231,27 @@ async def test_what_is_typed_behind_enter_changes_nothing_and_escape_stops_a_slo
     held = threading.Event()
 
     def check(*asked: Any) -> RunCheck:
-        assert held.wait(60)
+        assert held.wait(PATIENCE)
         return check_run(*asked)
 
     async with opened(home) as (pilot, dialog):
         typed = dialog.query_one("#overrides", Input)
         typed.value = "segment.steps=77"
         typed.focus()
-        await until(lambda: "segment 77 steps" in verdict(dialog) and typed.has_focus)
+        await until_async(lambda: "segment 77 steps" in verdict(dialog) and typed.has_focus)
         monkeypatch.setattr(run_checker, "check_run", check)
         for key in ("enter", "8", "9"):
             pilot.app.post_message(Key(key, key if len(key) == 1 else None))
-        await until(lambda: verdict(dialog) == "checking ...")
+        await until_async(lambda: verdict(dialog) == "checking ...")
         assert typed.value == "segment.steps=77", "what comes behind has its turn when the run is queued or refused"
         pilot.app.post_message(Key("escape", None))
-        await until(lambda: verdict(dialog) == "stopped: nothing was queued")
+        await until_async(lambda: verdict(dialog) == "stopped: nothing was queued")
         held.set()
         await acted(pilot.app)
         assert pilot.app.screen is dialog and typed.value == "segment.steps=77" and not runs.list_runs(home)
         for key in ("enter", "k"):
             pilot.app.post_message(Key(key, key if len(key) == 1 else None))
-        await until(lambda: bool(runs.list_runs(home)))
+        await until_async(lambda: bool(runs.list_runs(home)))
     assert runs.get_run(home, "1").overrides == ("segment.steps=77",)
 
 
@@ -292,18 +283,18 @@ async def test_escape_undoes_an_edit_and_asks_before_changes_are_lost(home: Home
         await choose(pilot)
         await find(pilot, "match.margin")
         await pilot.press("enter", "end", "1")
-        await until(lambda: dialog.overrides == ("match.margin=2.11",))
+        await until_async(lambda: dialog.overrides == ("match.margin=2.11",))
         await pilot.press("escape")
         assert dialog.overrides == () and dialog.focused is dialog.form_list
         await pilot.press("enter", "end", "x", "tab")
-        await until(lambda: dialog.overrides == ()), "who leaves a field with a wrong value leaves the value"
+        await until_async(lambda: dialog.overrides == ()), "who leaves a field with a wrong value leaves the value"
         assert dialog.focused is dialog.preview
         await pilot.press("shift+tab", "enter", "end", "1", "tab")
-        await until(lambda: dialog.overrides == ("match.margin=2.11",))
+        await until_async(lambda: dialog.overrides == ("match.margin=2.11",))
         await pilot.press("escape")
         assert "throws the changes away" in verdict(dialog)
         await pilot.press("escape")
-        await until(lambda: isinstance(dialog.app.screen, RunsScreen))
+        await until_async(lambda: isinstance(dialog.app.screen, RunsScreen))
 
 
 async def test_choices_and_stages_are_turned(home: Home) -> None:
@@ -327,7 +318,7 @@ async def test_choices_and_stages_are_turned(home: Home) -> None:
         await find(pilot, "proxy")
         assert dialog.form_list.key == "proxy"
         await pilot.press("enter")
-        await until(lambda: verdict(dialog).startswith("ok: proxy 10000 steps"))
+        await until_async(lambda: verdict(dialog).startswith("ok: proxy 10000 steps"))
         assert "proxy.hue_bins" in dialog.form_list.fields
         await pilot.press("enter")
         assert dialog.overrides == () and "proxy.hue_bins" not in dialog.form_list.fields
@@ -432,17 +423,17 @@ async def test_like_a_run_prefills_everything(home: Home) -> None:
     )
     app = MmtuiApp(home)
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == run_id)
+        await until_async(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == run_id)
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
+        await until_async(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
         dialog = app.screen
         assert isinstance(dialog, NewRunDialog)
         assert dialog.recipe_list.key == "shapes_mixmatch"
         assert dialog.overrides == ("segment.steps=7",)
         assert dialog.focused is dialog.form_list
-        await until(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 7 steps"))
+        await until_async(lambda: verdict(dialog).startswith("ok: match 200 steps, segment 7 steps"))
         await pilot.press("escape")
-        await until(lambda: app.screen is app.runs_screen), "nothing was changed: nothing is lost"
+        await until_async(lambda: app.screen is app.runs_screen), "nothing was changed: nothing is lost"
 
 
 async def test_title_name_and_options_are_taken_over(home: Home) -> None:
@@ -457,14 +448,14 @@ async def test_options_that_change_the_runs_are_counted(home: Home) -> None:
     async with opened(home) as (_, dialog):
         dialog.recipe_list.go_to("shapes_mixmatch")
         dialog.query_one("#overrides", Input).value = "seed=0..2 match.margin=1,2,3"
-        await until(lambda: "9 runs" in verdict(dialog))
+        await until_async(lambda: "9 runs" in verdict(dialog))
         dialog.query_one("#options", Input).value = "--zip"
-        await until(lambda: "3 runs" in verdict(dialog))
+        await until_async(lambda: "3 runs" in verdict(dialog))
         dialog.query_one("#options", Input).value = "--zip --smoke"
-        await until(lambda: "3 runs, each match 2 steps" in verdict(dialog))
+        await until_async(lambda: "3 runs, each match 2 steps" in verdict(dialog))
         dialog.query_one("#overrides", Input).value = "segment.steps=3,4"
         dialog.query_one("#options", Input).value = ""
-        await until(lambda: "2 runs, the first match 200 steps, segment 3 steps" in verdict(dialog))
+        await until_async(lambda: "2 runs, the first match 200 steps, segment 3 steps" in verdict(dialog))
 
 
 async def test_run_of_a_recipe_that_is_no_longer_known_is_repeated_from_its_own(home: Home, tmp_path: Path) -> None:
@@ -474,12 +465,12 @@ async def test_run_of_a_recipe_that_is_no_longer_known_is_repeated_from_its_own(
     own.unlink()
     app = MmtuiApp(home)
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == run_id)
+        await until_async(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == run_id)
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
+        await until_async(lambda: isinstance(app.screen, NewRunDialog) and app.screen.checker.ready)
         dialog = app.screen
         assert isinstance(dialog, NewRunDialog)
-        await until(lambda: verdict(dialog).startswith("ok"))
+        await until_async(lambda: verdict(dialog).startswith("ok"))
         assert dialog.form is not None and dialog.form.resolved.match is not None
         assert (dialog.form.resolved.seed, dialog.form.resolved.match.margin) == (5, 4.0)
 
@@ -501,7 +492,7 @@ async def test_ascii_mode_draws_ascii_alone(home: Home) -> None:
     async with opened(home, (160, 48), ascii_only=True) as (pilot, dialog):
         dialog.query_one("#overrides", Input).value = "description=中文…"
         await choose(pilot)
-        await until(lambda: "description=" in dialog.query_one("#overrides", Input).value)
+        await until_async(lambda: "description=" in dialog.query_one("#overrides", Input).value)
         await find(pilot, "description")
         for panel in (dialog.recipe_list, dialog.form_list, dialog.preview):
             texts = ["".join(part.text for part in panel.render_line(y)) for y in range(panel.size.height)]

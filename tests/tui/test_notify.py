@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,7 @@ from mmtui.tui import notify
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens.dialogs import NewsDialog
 from tests.tui.seed import seed_run
+from tests.waiting import until_async
 
 
 def row(run_id: str = "7", state: str = "succeeded", name: str = "sweep", miou: float | None = 41.239) -> RunRow:
@@ -80,7 +80,8 @@ async def test_screen_announces_a_run_that_ends_and_no_other(home: Home) -> None
     seed_run(home.create(), "one", until=20, seed=1, end=RunEvent.EXIT_OK, now=time.time())
     app = MmtuiApp(home, notify="osc9")
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause(0.8)
+        await until_async(lambda: bool(app.feed.latest.rows))
+        await pilot.pause()
         app._driver = recorder = Recorder(app._driver)  # type: ignore[assignment]
         (first, *_) = app.feed.latest.rows
         app.states = {first.run.id: "running"}
@@ -97,15 +98,12 @@ async def test_screen_tells_what_ended_while_nobody_looked(home: Home, ago: floa
     seed_run(home.create(), "one", until=20, seed=1, end=RunEvent.EXIT_OK, now=time.time())
     if ago is not None:
         news.mark_seen(home, 1.0 if shown else time.time() - ago)
-    app = MmtuiApp(home)
+    app, began = MmtuiApp(home), time.time()
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause(1.0)
+        await until_async(lambda: (news.since(home).since or 0) > began, "a look that is remembered")
+        await pilot.pause()
         assert isinstance(app.screen, NewsDialog) == shown
         if shown:
             await pilot.press("x")
             assert not isinstance(app.screen, NewsDialog), "any key closes it"
             assert app.screen is app.runs_screen, "and does nothing else"
-        deadline = time.monotonic() + 10
-        while news.since(home).since is None or (news.since(home).since or 0) < time.time() - 60:
-            assert time.monotonic() < deadline, "looking is remembered"
-            await asyncio.sleep(0.1)

@@ -144,13 +144,14 @@ def test_screen_after_many_keys_is_what_a_repaint_shows(home: Home) -> None:
         terminal.wait_for("second")
         for keys in ("j", "m", "L", "?", "\x1b", "2", "\t", "\t", "q", "n", "\x1b", "]", "5", "q", "t", "k", "T"):
             terminal.child.send(keys.encode())
-            terminal.read(0.35)
-        terminal.read(1.0)
+            terminal.settle(0.35)
+        terminal.settle()
         before = [dict(terminal.screen.buffer[y]) for y in range(34)]
         text = terminal.text()
         terminal.screen.erase_in_display(2)
         terminal.child.send(b"\x0c")
-        terminal.read(1.5)
+        terminal.until(lambda: terminal.text() == text, f"the screen as it was before it was drawn anew:\n{text}")
+        terminal.settle()
         assert terminal.text() == text
         for y in range(34):
             for x in range(130):
@@ -158,7 +159,7 @@ def test_screen_after_many_keys_is_what_a_repaint_shows(home: Home) -> None:
                 if old is not None and new.data.strip():
                     assert (old.data, old.fg, old.reverse) == (new.data, new.fg, new.reverse), (y, x)
     finally:
-        terminal.child.close(force=True)
+        terminal.child.close()
 
 
 def test_without_colours_no_theme_sends_any(home: Home) -> None:
@@ -172,7 +173,7 @@ def test_without_colours_no_theme_sends_any(home: Home) -> None:
             terminal.child.send(b"n")
             terminal.wait_for("New run")
         finally:
-            terminal.child.close(force=True)
+            terminal.child.close()
         codes = b";".join(re.findall(rb"\x1b\[([0-9;]*)m", terminal.received)).split(b";")
         sent.append({code for code in codes if re.fullmatch(rb"[34][0-8]|9[0-7]|10[0-7]", code)})
     assert not sent[0] and sent[1]

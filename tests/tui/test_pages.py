@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
-
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
@@ -27,6 +23,7 @@ from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import CLASSES, HOSTILE_NAMES, seed_run
+from tests.waiting import until_async
 
 NOW = 1_790_000_000.0
 
@@ -40,13 +37,6 @@ def seeded(home: Home) -> Home:
 
 def plain(lines: list[Line]) -> str:
     return "\n".join("".join(text for text, _ in line) for line in lines)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the screen never came to it"
-        await asyncio.sleep(0.05)
 
 
 def page(app: MmtuiApp) -> PageScreen:
@@ -64,7 +54,7 @@ def shown(app: MmtuiApp) -> str:
 
 
 async def ready(app: MmtuiApp, pilot: Pilot[int]) -> None:
-    await until(lambda: app.feed.latest.detail is not None)
+    await until_async(lambda: app.feed.latest.detail is not None)
     await pilot.pause()
 
 
@@ -90,15 +80,15 @@ async def test_every_tab_of_a_run_is_shown_within_the_screen(
         await ready(app, pilot)
         await pilot.press("2")
         for tab, words in TABS.items():
-            await until(lambda tab=tab: f"[{tab}]" in shown(app))
-            await until(lambda words=words: words in plain(page(app).body))
+            await until_async(lambda tab=tab: f"[{tab}]" in shown(app))
+            await until_async(lambda words=words: words in plain(page(app).body))
             text = shown(app)
             assert all(len(line) <= size[0] for line in text.splitlines()), tab
             assert text.isascii() or not ascii_only, tab
             await pilot.press("tab")
-        await until(lambda: "[charts]" in shown(app))
+        await until_async(lambda: "[charts]" in shown(app))
         await pilot.press("q")
-        await until(lambda: app.screen is app.runs_screen)
+        await until_async(lambda: app.screen is app.runs_screen)
 
 
 async def test_charts_have_a_cursor_zoom_axis_and_overlays(seeded: Home) -> None:
@@ -107,16 +97,16 @@ async def test_charts_have_a_cursor_zoom_axis_and_overlays(seeded: Home) -> None
         await ready(app, pilot)
         await pilot.press("space", "j", "space")
         await pilot.press("2")
-        await until(lambda: "run 2 training one" in shown(app) and "run 1" in shown(app))
+        await until_async(lambda: "run 2 training one" in shown(app) and "run 1" in shown(app))
         before = shown(app)
         await pilot.press("left", "left", "left")
-        await until(lambda: " at " in shown(app) and "as of step" in shown(app))
+        await until_async(lambda: " at " in shown(app) and "as of step" in shown(app))
         await pilot.press("i")
-        await until(lambda: "zoom " in shown(app))
+        await until_async(lambda: "zoom " in shown(app))
         await pilot.press("w")
-        await until(lambda: "epochs, all stages added up" in shown(app) and "epoch" in shown(app))
+        await until_async(lambda: "epochs, all stages added up" in shown(app) and "epoch" in shown(app))
         await pilot.press("0")
-        await until(lambda: shown(app) == before)
+        await until_async(lambda: shown(app) == before)
 
 
 async def test_one_chart_fills_the_screen_and_goes_back(seeded: Home) -> None:
@@ -125,15 +115,15 @@ async def test_one_chart_fills_the_screen_and_goes_back(seeded: Home) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await ready(app, pilot)
         await pilot.press("2")
-        await until(lambda: "loss" in shown(app) and "lr " in shown(app))
+        await until_async(lambda: "loss" in shown(app) and "lr " in shown(app))
         all_of_them = shown(app)
         await pilot.press("enter")
-        await until(lambda: "lr " not in shown(app) and len(shown(app).splitlines()) >= 36)
+        await until_async(lambda: "lr " not in shown(app) and len(shown(app).splitlines()) >= 36)
         await pilot.press("m")
-        await until(lambda: "miou " in shown(app) and "loss" not in shown(app))
+        await until_async(lambda: "miou " in shown(app) and "loss" not in shown(app))
         # Round to the first one again, then all of them.
         await pilot.press(*["m"] * (len(charts.metrics(seeded, "1")) - 1), "enter")
-        await until(lambda: shown(app) == all_of_them)
+        await until_async(lambda: shown(app) == all_of_them)
 
 
 def test_value_at_the_cursor_is_that_of_the_last_point_before_it(seeded: Home) -> None:
@@ -149,23 +139,23 @@ async def test_slider_takes_every_tab_back_to_the_same_step(seeded: Home) -> Non
     async with app.run_test(size=(160, 48)) as pilot:
         await ready(app, pilot)
         await pilot.press("2", "tab")
-        await until(lambda: "newest graph" in shown(app))
+        await until_async(lambda: "newest graph" in shown(app))
         newest = shown(app)
         await pilot.press(*["comma"] * 40)
-        await until(lambda: "as of step 90 of 450" in shown(app) and "match" in shown(app).splitlines()[0])
+        await until_async(lambda: "as of step 90 of 450" in shown(app) and "match" in shown(app).splitlines()[0])
         graphs = [event for event in runs.events_tail(seeded, "1", kind="graph") if event["global_step"] <= 90]
-        await until(lambda: f"step {graphs[-1]['step']}  nodes {graphs[-1]['values']['nodes']} " in shown(app))
+        await until_async(lambda: f"step {graphs[-1]['step']}  nodes {graphs[-1]['values']['nodes']} " in shown(app))
         await pilot.press("tab")
-        await until(lambda: "no evaluation yet" in shown(app))
+        await until_async(lambda: "no evaluation yet" in shown(app))
         await pilot.press(*["full_stop"] * 20)
-        await until(lambda: "as of step 270 of 450" in shown(app) and "mIoU" in shown(app))
+        await until_async(lambda: "as of step 270 of 450" in shown(app) and "mIoU" in shown(app))
         table = runs.class_table(seeded, "1", until=270)
         last = runs.class_table(seeded, "1")
         assert table is not None and last is not None and table.miou is not None and table.step < last.step
         assert f"mIoU {100 * table.miou:.2f}" in shown(app)
         assert table == runs.class_table(seeded, "1", table.step) or table.stage != last.stage
         await pilot.press("0", "shift+tab")
-        await until(lambda: shown(app) == newest)
+        await until_async(lambda: shown(app) == newest)
 
 
 async def test_classes_are_sorted_and_compared_with_a_marked_run(seeded: Home) -> None:
@@ -204,11 +194,11 @@ async def test_two_marked_runs_are_compared(seeded: Home) -> None:
     async with app.run_test(size=(160, 48)) as pilot:
         await ready(app, pilot)
         await pilot.press("3")
-        await until(lambda: "mark two runs" in shown(app), 10)
+        await until_async(lambda: "mark two runs" in shown(app))
         await pilot.press("q", "space", "j", "space")
         assert list(app.runs_screen.query_one(RunsTable).marked) == ["2", "1"]
         await pilot.press("c")
-        await until(lambda: isinstance(app.screen, CompareScreen) and "seed" in shown(app))
+        await until_async(lambda: isinstance(app.screen, CompareScreen) and "seed" in shown(app))
         assert "why, most telling first" in plain(page(app).body)
         assert "classes, IoU %" in plain(page(app).body)
 
@@ -220,24 +210,24 @@ async def test_queue_is_reordered_prioritised_and_undone(home: Home) -> None:
     async with app.run_test(size=(100, 24)) as pilot:
         await ready(app, pilot)
         await pilot.press("4")
-        await until(lambda: "three" in shown(app))
+        await until_async(lambda: "three" in shown(app))
         await pilot.press("j")
-        await until(lambda: page(app).cursor == "2")  # type: ignore[attr-defined]
+        await until_async(lambda: page(app).cursor == "2")  # type: ignore[attr-defined]
         await pilot.press("J")
-        await until(lambda: runs.queue_order(home) == ["1", "3", "2"])
-        await until(lambda: shown(app).index("three") < shown(app).index("two"))
+        await until_async(lambda: runs.queue_order(home) == ["1", "3", "2"])
+        await until_async(lambda: shown(app).index("three") < shown(app).index("two"))
         await pilot.press("K", "K")
-        await until(lambda: runs.queue_order(home)[0] in ("2", "1"))
+        await until_async(lambda: runs.queue_order(home)[0] in ("2", "1"))
         await pilot.press("u")
-        await until(lambda: runs.values(home, ["2"], ["priority"])["2"] == (1,))
-        await until(lambda: "priority 1" in page(app).said)
+        await until_async(lambda: runs.values(home, ["2"], ["priority"])["2"] == (1,))
+        await until_async(lambda: "priority 1" in page(app).said)
         await pilot.press("z")
-        await until(lambda: runs.values(home, ["2"], ["priority"])["2"] == (0,))
+        await until_async(lambda: runs.values(home, ["2"], ["priority"])["2"] == (0,))
         await pilot.press("D")
-        await until(lambda: runs.queue_settings(home).get("closed", "") != "")
-        await until(lambda: "closed" in shown(app))
+        await until_async(lambda: runs.queue_settings(home).get("closed", "") != "")
+        await until_async(lambda: "closed" in shown(app))
         await pilot.press("z")
-        await until(lambda: not runs.queue_settings(home).get("closed"))
+        await until_async(lambda: not runs.queue_settings(home).get("closed"))
         assert isinstance(app.screen, QueueScreen)
 
 
@@ -246,9 +236,9 @@ async def test_run_that_has_ended_cannot_be_moved_and_it_is_said(seeded: Home) -
     async with app.run_test(size=(100, 24)) as pilot:
         await ready(app, pilot)
         await pilot.press("4")
-        await until(lambda: "training one" in shown(app))
+        await until_async(lambda: "training one" in shown(app))
         await pilot.press("J")
-        await until(lambda: "only runs that wait" in page(app).said)
+        await until_async(lambda: "only runs that wait" in page(app).said)
 
 
 async def test_devices_page_shows_now_and_says_when_there_is_no_history(seeded: Home) -> None:
@@ -256,7 +246,7 @@ async def test_devices_page_shows_now_and_says_when_there_is_no_history(seeded: 
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("5")
-        await until(lambda: "CPU" in shown(app) and "history: last" in shown(app))
+        await until_async(lambda: "CPU" in shown(app) and "history: last" in shown(app))
         assert isinstance(app.screen, DevicesScreen)
 
 
@@ -265,24 +255,24 @@ async def test_filter_counts_while_one_types_and_says_what_is_wrong(seeded: Home
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("slash")
-        await until(lambda: isinstance(app.screen, FilterDialog))
+        await until_async(lambda: isinstance(app.screen, FilterDialog))
         field, told = app.screen.query_one(Input), app.screen.query_one("#found", Static)
         field.value = "state = succeeded"
-        await until(lambda: "1 run" in str(told.render()))
+        await until_async(lambda: "1 run" in str(told.render()))
         field.value = "state = = 3"
-        await until(lambda: "!" in str(told.render()))
+        await until_async(lambda: "!" in str(told.render()))
         await pilot.press("enter")
         assert isinstance(app.screen, FilterDialog), "a wrong filter does not close it"
         field.value = "state = succeeded"
         await pilot.press("enter")
         table = app.runs_screen.query_one(RunsTable)
-        await until(lambda: table.total == 1 and "finished one" in table.plain_text())
+        await until_async(lambda: table.total == 1 and "finished one" in table.plain_text())
         assert "filter: state = succeeded" in table.title_text
         await pilot.press("slash")
-        await until(lambda: isinstance(app.screen, FilterDialog))
+        await until_async(lambda: isinstance(app.screen, FilterDialog))
         app.screen.query_one(Input).value = "state = failed"
         await pilot.press("enter")
-        await until(lambda: "no run fits the filter" in table.plain_text())
+        await until_async(lambda: "no run fits the filter" in table.plain_text())
 
 
 async def test_order_of_runs_is_chosen_by_words_or_columns(seeded: Home) -> None:
@@ -292,20 +282,20 @@ async def test_order_of_runs_is_chosen_by_words_or_columns(seeded: Home) -> None
         table = app.runs_screen.query_one(RunsTable)
         best = max(("1", "2"), key=lambda run_id: runs.get_run(seeded, run_id).row.metrics["miou"] or 0)
         await pilot.press("s")
-        await until(lambda: isinstance(app.screen, SortDialog))
+        await until_async(lambda: isinstance(app.screen, SortDialog))
         await pilot.press("down", "enter")
-        await until(lambda: "best mIoU first" in table.title_text and table.rows[0].run.id == best)
+        await until_async(lambda: "best mIoU first" in table.title_text and table.rows[0].run.id == best)
         await pilot.press("s")
-        await until(lambda: isinstance(app.screen, SortDialog))
+        await until_async(lambda: isinstance(app.screen, SortDialog))
         field = app.screen.query_one(Input)
         field.focus()
         field.value = "-nonsense"
-        await until(lambda: "nonsense" in str(app.screen.query_one("#found", Static).render()))
+        await until_async(lambda: "nonsense" in str(app.screen.query_one("#found", Static).render()))
         await pilot.press("enter")
         assert isinstance(app.screen, SortDialog), "a wrong column does not close it"
         field.value = "id"
         await pilot.press("enter")
-        await until(lambda: "by id" in table.title_text and table.rows[0].run.id == "1")
+        await until_async(lambda: "by id" in table.title_text and table.rows[0].run.id == "1")
 
 
 async def test_any_command_is_run_completed_and_shown(seeded: Home) -> None:
@@ -313,19 +303,19 @@ async def test_any_command_is_run_completed_and_shown(seeded: Home) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("colon")
-        await until(lambda: isinstance(app.screen, CommandDialog))
+        await until_async(lambda: isinstance(app.screen, CommandDialog))
         field = app.screen.query_one(Input)
         field.value = "sho"
         await pilot.press("tab")
-        await until(lambda: field.value == "show ")
+        await until_async(lambda: field.value == "show ")
         field.value = "ls --json"
         await pilot.press("enter")
-        await until(lambda: isinstance(app.screen, OutputScreen) and "schema_version" in shown(app))
+        await until_async(lambda: isinstance(app.screen, OutputScreen) and "schema_version" in shown(app))
         await pilot.press("q", "colon")
-        await until(lambda: isinstance(app.screen, CommandDialog))
+        await until_async(lambda: isinstance(app.screen, CommandDialog))
         app.screen.query_one(Input).value = "show 99"
         await pilot.press("enter")
-        await until(lambda: "exit code 4" in shown(app))
+        await until_async(lambda: "exit code 4" in shown(app))
 
 
 async def test_hostile_names_do_no_harm_on_any_page(home: Home) -> None:
@@ -358,26 +348,26 @@ def test_blocks_beside_each_other_keep_their_widths() -> None:
 async def test_sweep_is_counted_priced_and_queued_with_options(home: Home) -> None:
     app = MmtuiApp(home)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         await pilot.press("n")
-        await until(lambda: isinstance(app.screen, NewRunDialog))
+        await until_async(lambda: isinstance(app.screen, NewRunDialog))
         app.screen.query_one("#overrides", Input).value = "segment.steps=2 seed=0..2"
         told = app.screen.query_one("#verdict", Static)
-        await until(lambda: "ok: 3 runs, each" in str(told.render()))
+        await until_async(lambda: "ok: 3 runs, each" in str(told.render()))
         app.screen.query_one("#options", Input).value = "--hold --tag mine"
         app.screen.query_one("#options", Input).focus()
         await pilot.press("enter")
-        await until(lambda: len(runs.list_runs(home)) == 3, 30)
-        await until(lambda: "queued 3 runs, 1 to 3" in app.runs_screen.said)
+        await until_async(lambda: len(runs.list_runs(home)) == 3)
+        await until_async(lambda: "queued 3 runs, 1 to 3" in app.runs_screen.said)
         rows = runs.list_runs(home)
         assert {row.state for row in rows} == {"held"} and {row.tags for row in rows} == {("mine",)}
         await pilot.press("F")
-        await until(lambda: isinstance(app.screen, NewRunDialog))
+        await until_async(lambda: isinstance(app.screen, NewRunDialog))
         assert "segment.steps=2" in app.screen.query_one("#overrides", Input).value
         app.screen.query_one("#options", Input).value = "--gpuss 2"
         app.screen.query_one("#options", Input).focus()
         await pilot.press("enter")
-        await until(lambda: "--gpuss" in app.runs_screen.said, 30)
+        await until_async(lambda: "--gpuss" in app.runs_screen.said)
         assert len(runs.list_runs(home)) == 3
 
 
@@ -390,9 +380,9 @@ async def test_chosen_keys_work_and_old_ones_do_not(seeded: Home, monkeypatch: p
         await pilot.press("4")
         assert app.screen is app.runs_screen
         await pilot.press("Q")
-        await until(lambda: isinstance(app.screen, QueueScreen))
+        await until_async(lambda: isinstance(app.screen, QueueScreen))
         await pilot.press("q", "question_mark")
-        await until(lambda: isinstance(app.screen, FilterDialog))
+        await until_async(lambda: isinstance(app.screen, FilterDialog))
     assert "f1 help" in actions.footer_text("runs", 200)
     assert actions.action_of("runs", "Q") is not None and actions.action_of("runs", "4") is None
 

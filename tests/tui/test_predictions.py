@@ -26,7 +26,8 @@ from mmtui.tui.widgets.lines import style_of
 from mmtui.tui.widgets.panels import Line
 from tests.tui.seed import CLASSES, seed_run
 from tests.tui.seed_store import palette
-from tests.tui.test_pages import page, plain, ready, shown, until
+from tests.tui.test_pages import page, plain, ready, shown
+from tests.waiting import until_async
 
 NOW = 1_790_000_000.0
 VOID = 255
@@ -371,25 +372,25 @@ async def test_keys_choose_image_evaluation_and_one_picture_alone(seeded: Home) 
     async with app.run_test(size=(100, 30)) as pilot:
         await ready(app, pilot)
         await pilot.press("2", "tab", "tab", "tab")
-        await until(lambda: "image 1/2" in shown(app) and "evaluation 2/2" in shown(app))
+        await until_async(lambda: "image 1/2" in shown(app) and "evaluation 2/2" in shown(app))
         await pilot.press("right")
-        await until(lambda: "image 2/2" in shown(app))
+        await until_async(lambda: "image 2/2" in shown(app))
         await pilot.press("comma")
-        await until(lambda: "evaluation 1/2" in shown(app) and "as of step 200" in shown(app))
+        await until_async(lambda: "evaluation 1/2" in shown(app) and "as of step 200" in shown(app))
         await pilot.press("comma")
-        await until(lambda: "evaluation 1/2" in shown(app))
+        await until_async(lambda: "evaluation 1/2" in shown(app))
         await pilot.press("full_stop")
-        await until(lambda: "evaluation 2/2" in shown(app) and "as of" not in shown(app))
+        await until_async(lambda: "evaluation 2/2" in shown(app) and "as of" not in shown(app))
         await pilot.press("enter")
-        await until(lambda: "\nprediction" in plain(page(app).body) and "errors" not in plain(page(app).body))
+        await until_async(lambda: "\nprediction" in plain(page(app).body) and "errors" not in plain(page(app).body))
         seen = []
         for _ in range(5):
             await pilot.press("m")
             before = seen[-1] if seen else "prediction"
-            await until(lambda before=before: caption(app) != before)
+            await until_async(lambda before=before: caption(app) != before)
             seen.append(caption(app))
         assert seen == ["errors", "image and prediction", "image", "truth", "prediction"]
         await pilot.press("enter")
-        await until(lambda: "errors" in plain(page(app).body))
+        await until_async(lambda: "errors" in plain(page(app).body))
         await pilot.press("p")
-        await until(lambda: "pictures: kitty" in page(app).said)
+        await until_async(lambda: "pictures: kitty" in page(app).said)

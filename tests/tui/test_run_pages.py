@@ -22,7 +22,8 @@ from mmtui.tui.pages.panes import Focus, Pane, lay
 from mmtui.tui.screens.run import RunScreen
 from mmtui.tui.widgets.panels import Line
 from tests.tui.seed import NOW, Trace, seed_run, seed_three
-from tests.tui.test_pages import page, plain, ready, shown, until
+from tests.tui.test_pages import page, plain, ready, shown
+from tests.waiting import until_async
 
 
 @pytest.fixture
@@ -224,21 +225,21 @@ async def test_m_moves_over_the_panels_and_enter_shows_one_alone(seeded: Home) -
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(app, pilot)
         await pilot.press("2", "tab")
-        await until(lambda: "▸ newest graph" in shown(app))
+        await until_async(lambda: "▸ newest graph" in shown(app))
         for name in ("one class", "embeddings", "rejective edges", "distances over time"):
             await pilot.press("m")
-            await until(lambda name=name: f"▸ {name}" in shown(app))
+            await until_async(lambda name=name: f"▸ {name}" in shown(app))
         await pilot.press("m")
-        await until(lambda: "▸ newest graph" in shown(app))
+        await until_async(lambda: "▸ newest graph" in shown(app))
         await pilot.press("m", "m", "m", "m", "enter")
-        await until(lambda: "▸ distances over time" in shown(app) and "[graph] " in shown(app).replace("  ", " "))
-        await until(lambda: len(page(app).body) <= 21)
+        await until_async(lambda: "▸ distances over time" in shown(app) and "[graph] " in shown(app).replace("  ", " "))
+        await until_async(lambda: len(page(app).body) <= 21)
         await pilot.press("tab", "m", "m")
-        await until(lambda: "▸ confusion" in shown(app))
+        await until_async(lambda: "▸ confusion" in shown(app))
         await pilot.press("shift+tab")
-        await until(lambda: "▸ distances over time" in shown(app) and len(page(app).body) <= 21)
+        await until_async(lambda: "▸ distances over time" in shown(app) and len(page(app).body) <= 21)
         await pilot.press("enter")
-        await until(lambda: len(page(app).body) > 21)
+        await until_async(lambda: len(page(app).body) > 21)
 
 
 async def test_axis_zoom_pan_follow_and_top_by_keys(seeded: Home) -> None:
@@ -248,29 +249,29 @@ async def test_axis_zoom_pan_follow_and_top_by_keys(seeded: Home) -> None:
         await pilot.press("space", "2")
         screen = app.screen
         assert isinstance(screen, RunScreen)
-        await until(lambda: "x: steps" in shown(app))
+        await until_async(lambda: "x: steps" in shown(app))
         for words in ("epochs, all stages", "time of day", "time since start", "x: steps"):
             await pilot.press("a")
-            await until(lambda words=words: words in shown(app))
+            await until_async(lambda words=words: words in shown(app))
         await pilot.press("greater_than_sign")
-        await until(lambda: "zoom in" in screen.said)
+        await until_async(lambda: "zoom in" in screen.said)
         await pilot.press("i", "i")
-        await until(lambda: screen.view.window == (168.75, 281.25))
+        await until_async(lambda: screen.view.window == (168.75, 281.25))
         await pilot.press("greater_than_sign")
-        await until(lambda: screen.view.window == (196.875, 309.375))
+        await until_async(lambda: screen.view.window == (196.875, 309.375))
         await pilot.press(*["less_than_sign"] * 20)
-        await until(lambda: screen.view.window == (0.0, 112.5))
+        await until_async(lambda: screen.view.window == (0.0, 112.5))
         await pilot.press("left")  # the cursor begins at the newest: what is drawn follows it
-        await until(lambda: screen.view.moment == 448 and screen.view.window == (335.5, 448.0))
+        await until_async(lambda: screen.view.moment == 448 and screen.view.window == (335.5, 448.0))
         await pilot.press("less_than_sign")
         low, high = screen.view.window or (0, 0)
         assert low <= (screen.view.moment or 0) <= high, "the cursor stays in view"
         await pilot.press("f")
-        await until(lambda: screen.view.moment is None and "following" in shown(app))
+        await until_async(lambda: screen.view.moment is None and "following" in shown(app))
         await pilot.press("O")
-        await until(lambda: "one run alone" in screen.said)
+        await until_async(lambda: "one run alone" in screen.said)
         await pilot.press("0")
-        await until(lambda: screen.view == charts.ALL)
+        await until_async(lambda: screen.view == charts.ALL)
 
 
 def test_following_window_ends_at_the_newest_step(home: Home) -> None:

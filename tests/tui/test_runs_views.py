@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
-import time
-from collections.abc import Callable
 
 import pytest
 from textual.pilot import Pilot
@@ -21,6 +18,7 @@ from mmtui.store.runs import NewRun, begin_attempt, insert_run, transition
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens.views import ColumnsDialog, ViewsDialog
 from mmtui.tui.widgets.runs_table import RunsTable
+from tests.waiting import until_async
 
 MIOUS = {"1.0": (50.0, 52.0, 54.0), "2.1": (60.0, 61.0)}
 
@@ -45,19 +43,12 @@ def sweep(home: Home) -> Home:
     return home
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the screen never came to it"
-        await asyncio.sleep(0.05)
-
-
 def table(app: MmtuiApp) -> RunsTable:
     return app.runs_screen.query_one(RunsTable)
 
 
 async def ready(app: MmtuiApp, pilot: Pilot[int]) -> None:
-    await until(lambda: app.feed.latest.detail is not None and table(app).total > 0)
+    await until_async(lambda: app.feed.latest.detail is not None and table(app).total > 0)
     await pilot.pause()
 
 
@@ -72,7 +63,7 @@ async def test_seeds_are_folded_opened_and_closed_again(sweep: Home) -> None:
     async with app.run_test(size=(150, 40)) as pilot:
         await ready(app, pilot)
         await press(pilot, "b")
-        await until(lambda: "n=3" in table(app).plain_text())
+        await until_async(lambda: "n=3" in table(app).plain_text())
         lines = table(app).plain_text().splitlines()
         assert len(lines) == 1 + 3, "a header, two folds and the run on its own"
         mean, sd = statistics.mean(MIOUS["1.0"]), statistics.stdev(MIOUS["1.0"])
@@ -80,11 +71,11 @@ async def test_seeds_are_folded_opened_and_closed_again(sweep: Home) -> None:
         assert f"{mean:.1f}±{sd:.1f} n=3" in fold and "3✓" in fold and "100%" in fold
         assert "alone" in lines[1] and "✗ failed" in lines[1]
         await press(pilot, "j", "l")
-        await until(lambda: len(table(app).plain_text().splitlines()) == 6)
+        await until_async(lambda: len(table(app).plain_text().splitlines()) == 6)
         opened = table(app).plain_text().splitlines()
         assert "▾" in opened[2] and "seed 1  margin 2.1" in opened[3] and "seed 0  margin 2.1" in opened[4]
         await press(pilot, "j", "h")  # from a member: its group is closed
-        await until(lambda: len(table(app).plain_text().splitlines()) == 4)
+        await until_async(lambda: len(table(app).plain_text().splitlines()) == 4)
         assert table(app).run == "5", "the newest of the group is shown by the panels"
         await press(pilot, "space")
         assert list(table(app).marked) == ["5", "4"], "a mark on a fold marks its runs"
@@ -95,11 +86,11 @@ async def test_sweeps_are_folded_by_their_group(sweep: Home) -> None:
     async with app.run_test(size=(150, 40)) as pilot:
         await ready(app, pilot)
         await press(pilot, "b", "b")
-        await until(lambda: "n=5" in table(app).plain_text())
+        await until_async(lambda: "n=5" in table(app).plain_text())
         lines = table(app).plain_text().splitlines()
         assert "margins" in lines[2] and "▸  5" in lines[2] and "5✓" in lines[2]
         await press(pilot, "b")
-        await until(lambda: "n=5" not in table(app).plain_text())
+        await until_async(lambda: "n=5" not in table(app).plain_text())
         assert table(app).total == 6
 
 
@@ -108,9 +99,9 @@ async def test_cursor_stays_on_its_run_when_it_is_folded(sweep: Home) -> None:
     async with app.run_test(size=(150, 40)) as pilot:
         await ready(app, pilot)
         await press(pilot, *"jjj")
-        await until(lambda: table(app).selected == "3")
+        await until_async(lambda: table(app).selected == "3")
         await press(pilot, "b")
-        await until(lambda: table(app).selected == "group 1")
+        await until_async(lambda: table(app).selected == "group 1")
 
 
 async def test_pinned_run_stands_on_top_in_every_order(sweep: Home) -> None:
@@ -118,15 +109,15 @@ async def test_pinned_run_stands_on_top_in_every_order(sweep: Home) -> None:
     async with app.run_test(size=(150, 40)) as pilot:
         await ready(app, pilot)
         await press(pilot, "G")
-        await until(lambda: table(app).selected == "1")
+        await until_async(lambda: table(app).selected == "1")
         await press(pilot, "p")
-        await until(lambda: table(app).plain_text().splitlines()[1].startswith("   1^"))
+        await until_async(lambda: table(app).plain_text().splitlines()[1].startswith("   1^"))
         assert runs.get_run(sweep, "1").row.tags == ("pinned",)
         await press(pilot, "s", "down", "enter")
-        await until(lambda: table(app).plain_text().splitlines()[2].startswith("   5"))
+        await until_async(lambda: table(app).plain_text().splitlines()[2].startswith("   5"))
         assert table(app).plain_text().splitlines()[1].startswith("   1^"), "best first, below the pinned one"
         await press(pilot, "p")
-        await until(lambda: table(app).plain_text().splitlines()[1].startswith("   5"))
+        await until_async(lambda: table(app).plain_text().splitlines()[1].startswith("   5"))
         assert runs.pinned(sweep) == []
 
 
@@ -142,7 +133,7 @@ async def test_chosen_columns_are_shown_and_wrong_ones_refused(sweep: Home) -> N
         assert isinstance(app.screen, ColumnsDialog), "it stays and says what is wrong"
         field.value = "margin, miou, match.margin"
         await press(pilot, "enter")
-        await until(lambda: "margin" in table(app).plain_text().splitlines()[0])
+        await until_async(lambda: "margin" in table(app).plain_text().splitlines()[0])
         lines = table(app).plain_text().splitlines()
         assert lines[0].split()[-3:] == ["margin", "miou", "match.margin"]
         assert lines[1].split()[-3:] == ["9", "-", "9"] and lines[2].split()[-3:] == ["2.1", "61", "2.1"]
@@ -163,7 +154,7 @@ async def test_view_is_kept_taken_and_forgotten(sweep: Home) -> None:
         await press(pilot, "enter")
         assert saved_views.get(sweep, "best") == SavedView(sort=("-miou",))
         await press(pilot, "V", "enter")  # the first of the list: bad
-        await until(lambda: table(app).total == 1)
+        await until_async(lambda: table(app).total == 1)
         assert "filter: state = failed" in table(app).title_text
         await press(pilot, "V", "ctrl+d")
         assert [option.id for option in app.screen.query_one(OptionList).options] == ["best"]
@@ -176,7 +167,7 @@ async def test_click_selects_the_run_under_the_pointer(sweep: Home) -> None:
     async with app.run_test(size=(150, 40)) as pilot:
         await ready(app, pilot)
         await pilot.click(RunsTable, offset=(10, 4))
-        await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "4")
+        await until_async(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "4")
         assert table(app).selected == "4"
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
-
 import pytest
 from rich.cells import cell_len
 
@@ -21,6 +17,7 @@ from mmtui.tui.widgets.chart import ChartPanel
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import HOSTILE_NAMES, seed_run
+from tests.waiting import until_async
 
 NOW = 1_790_000_000.0
 
@@ -32,22 +29,14 @@ def seeded(home: Home) -> Home:
     return home
 
 
-async def until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
-    """Wait for the screen, fed by a thread, to come to something."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the screen never came to it"
-        await asyncio.sleep(0.05)
-
-
 def text(app: MmtuiApp, name: str) -> str:
     return app.runs_screen.query_one(f"#{name}", LinesPanel).plain_text()
 
 
 async def ready(app: MmtuiApp) -> None:
-    await until(lambda: app.runs_screen.is_mounted and "state" in text(app, "runs"))
-    await until(lambda: app.feed.latest.detail is not None)
-    await until(lambda: "│" in text(app, "chart") or "|" in text(app, "chart"))
+    await until_async(lambda: app.runs_screen.is_mounted and "state" in text(app, "runs"))
+    await until_async(lambda: app.feed.latest.detail is not None)
+    await until_async(lambda: "│" in text(app, "chart") or "|" in text(app, "chart"))
 
 
 async def test_wide_screen_shows_every_panel(seeded: Home) -> None:
@@ -62,7 +51,7 @@ async def test_wide_screen_shows_every_panel(seeded: Home) -> None:
         assert "over 8/9 classes" in text(app, "classes")
         assert "absent" in text(app, "classes")
         assert "line 29" in text(app, "log")
-        await until(lambda: "CPU" in text(app, "devices"))
+        await until_async(lambda: "CPU" in text(app, "devices"))
         assert all(app.runs_screen.query_one(f"#{name}").display for name in PANELS)
 
 
@@ -71,11 +60,11 @@ async def test_small_screen_says_beside_the_chart_why_a_run_failed(home: Home) -
     app = MmtuiApp(home)
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(app)
-        await until(lambda: "no room on the disk" in text(app, "chart"))
+        await until_async(lambda: "no room on the disk" in text(app, "chart"))
         assert text(app, "chart").splitlines()[0].startswith("✗ failed")
         await pilot.resize_terminal(160, 48)
-        await until(lambda: "no room on the disk" in text(app, "stages"))
-        await until(lambda: "no room" not in text(app, "chart"))
+        await until_async(lambda: "no room on the disk" in text(app, "stages"))
+        await until_async(lambda: "no room" not in text(app, "chart"))
 
 
 @pytest.mark.parametrize("reason", ["word " * 80, "没有足够的内存" * 30, "x" * 400, "", "short"])
@@ -101,7 +90,7 @@ async def test_empty_store_says_how_to_begin(home: Home) -> None:
     home.create()
     app = MmtuiApp(home)
     async with app.run_test(size=(80, 24)):
-        await until(lambda: app.runs_screen.is_mounted and "press n" in text(app, "runs"))
+        await until_async(lambda: app.runs_screen.is_mounted and "press n" in text(app, "runs"))
         assert "mmtui demo" in text(app, "runs")
 
 
@@ -133,8 +122,8 @@ async def test_cursor_selects_the_other_run(seeded: Home) -> None:
         assert app.feed.latest.detail is not None
         assert app.feed.latest.detail.row.id == "2"
         await pilot.press("j")
-        await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "1")
-        await until(lambda: "finished" in app.runs_screen.query_one("#stages", LinesPanel).title_text)
+        await until_async(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "1")
+        await until_async(lambda: "finished" in app.runs_screen.query_one("#stages", LinesPanel).title_text)
 
 
 async def test_metric_axis_and_smoothing_keys_change_the_chart(seeded: Home) -> None:
@@ -149,7 +138,7 @@ async def test_metric_axis_and_smoothing_keys_change_the_chart(seeded: Home) -> 
         await pilot.press("plus")
         assert "smoothed 0.6" in chart.title_text
         await pilot.press("0", "m")
-        await until(lambda: chart.title_text.startswith("miou"))
+        await until_async(lambda: chart.title_text.startswith("miou"))
 
 
 async def test_chart_moves_when_the_run_goes_on(seeded: Home) -> None:
@@ -158,7 +147,7 @@ async def test_chart_moves_when_the_run_goes_on(seeded: Home) -> None:
         await ready(app)
         before = text(app, "chart")
         new = seed_run(seeded, "newer", until=40, seed=3, end=None, now=NOW)
-        await until(lambda: "newer" in text(app, "runs"))
+        await until_async(lambda: "newer" in text(app, "runs"))
         assert text(app, "chart") == before
         assert new == "3"
 
@@ -177,7 +166,7 @@ async def test_cancel_asks_and_leaves_a_wish(seeded: Home) -> None:
 async def test_cancel_of_a_finished_run_is_refused_in_words(seeded: Home) -> None:
     app = MmtuiApp(seeded, select="1")
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "1")
+        await until_async(lambda: app.feed.latest.detail is not None and app.feed.latest.detail.row.id == "1")
         await pilot.press("x")
         assert "nothing to cancel" in app.runs_screen.said
 
@@ -222,16 +211,16 @@ async def test_damaged_database_is_said_on_screen_and_keeps_trying(home: Home) -
     home.database.write_bytes(b"this is no database, whatever its name says" * 100)
     app = MmtuiApp(home)
     async with app.run_test(size=(120, 30)):
-        await until(lambda: bool(app.feed.latest.problem))
+        await until_async(lambda: bool(app.feed.latest.problem))
         assert "not a readable database" in app.feed.latest.problem
         home.database.unlink()
-        await until(lambda: not app.feed.latest.problem)
+        await until_async(lambda: not app.feed.latest.problem)
 
 
 async def test_tiny_terminal_says_so(seeded: Home) -> None:
     app = MmtuiApp(seeded)
     async with app.run_test(size=(40, 10)):
-        await until(lambda: app.runs_screen.is_mounted)
+        await until_async(lambda: app.runs_screen.is_mounted)
         assert app.runs_screen.has_class("tiny")
         assert app.runs_screen.query_one("#message").display
 

@@ -25,7 +25,9 @@ from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.tui.link import QUESTION
 from mmtui.tui.terminal import Output
+from tests.ptys import Program
 from tests.tui.seed import seed_run
+from tests.waiting import PATIENCE, until
 
 NOW = 1_790_000_000.0
 Start = Callable[..., "Terminal"]
@@ -37,37 +39,56 @@ class Terminal:
     def __init__(self, home: Home, columns: int, rows: int, **environment: str) -> None:
         self.screen = pyte.Screen(columns, rows)
         self.stream = pyte.ByteStream(self.screen)
-        self.received = b""
+        self.received, self.silent = b"", False
+        self._heard, self._owed = b"", 0
         env = {**os.environ, "MMTUI_HOME": str(home.root), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", **environment}
-        self.child = pexpect.spawn(
-            sys.executable, ["-m", "mmtui"], env=env, dimensions=(rows, columns), timeout=20, encoding=None
-        )
+        self.child = Program(sys.executable, ["-m", "mmtui"], columns, rows, env=env, encoding=None)
 
     def read(self, seconds: float) -> bytes:
         """Everything the program sends within a time."""
-        got, deadline = b"", time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
+        got, end = b"", time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
             try:
-                got += self.child.read_nonblocking(65536, timeout=left)
-            except pexpect.TIMEOUT:
+                piece = self.child.read_nonblocking(65536, timeout=left)
+            except (pexpect.TIMEOUT, pexpect.EOF):
                 break
-            except pexpect.EOF:
-                break
+            self._answer(piece)
+            got += piece
         self.received += got
         self.stream.feed(got)
-        for _ in range(got.count(QUESTION.encode())):
+        return got
+
+    def _answer(self, piece: bytes) -> None:
+        """Where the cursor is: at once, since a terminal that is late is sent fewer pictures; not while ``silent``."""
+        self._heard += piece
+        asked = self._heard.split(QUESTION.encode())
+        self._heard, self._owed = asked[-1][-len(QUESTION) :], self._owed + len(asked) - 1
+        while self._owed and not self.silent:
+            self._owed -= 1
             with suppress(OSError):  # it may just have left
                 self.child.send(b"\x1b[2;2R")
-        return got
 
     def text(self) -> str:
         return "\n".join(self.screen.display)
 
-    def wait_for(self, words: str, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while words not in self.text():
-            assert time.monotonic() < deadline, f"{words!r} never came:\n{self.text()}"
-            self.read(0.2)
+    def until(self, there: Callable[[], object], what: str) -> None:
+        """Read until something holds of what was sent."""
+        until(there, what, self.text, lambda: self.read(0.2))
+
+    def wait_for(self, words: str) -> None:
+        self.until(lambda: words in self.text(), repr(words))
+
+    def settle(self, seconds: float = 1.0) -> None:
+        """Read until nothing has come for so long: what is on the screen stands."""
+        until(lambda: not self.read(seconds), f"{seconds:g} s in which nothing is sent", self.text, str)
+
+    def leave(self, key: bytes = b"") -> int | None:
+        """Press a key, if any, and read until the program has left; its exit status."""
+        if key:
+            self.child.send(key)
+        self.until(self.child.has_ended, "the program's end")
+        self.read(0.2)
+        return self.child.until_ended()
 
 
 @pytest.fixture
@@ -81,7 +102,7 @@ def start(home: Home) -> Iterator[Start]:
 
     yield begin
     for terminal in started:
-        terminal.child.close(force=True)
+        terminal.child.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -90,25 +111,23 @@ def test_terminal_is_restored_after_a_polite_kill(start: Start, number: signal.S
     terminal.wait_for("seeded run")
     assert b"\x1b[?1049h" in terminal.received
     os.kill(terminal.child.pid, number)
-    terminal.read(5)
+    assert terminal.leave() == 128 + number
     for left_behind in (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h"):
         assert left_behind in terminal.received
-    terminal.child.wait()
-    assert terminal.child.exitstatus == 128 + number
 
 
 def test_terminal_old_mouse_bytes_do_not_end_the_program(start: Start) -> None:
     terminal = start(160, 48)
     terminal.wait_for("seeded run")
     terminal.child.send(b"\x1b[M \xff\xfe")
-    terminal.read(1.0)
+    terminal.settle()
     terminal.child.send(b"]")
-    terminal.read(1.0)
-    assert terminal.child.isalive()
-    terminal.child.send(b"q")
-    terminal.read(5)
-    terminal.child.wait()
-    assert terminal.child.exitstatus == 0
+    terminal.settle()
+    terminal.child.send(b"?")
+    terminal.wait_for("type to search")
+    terminal.child.send(b"\x1b")
+    terminal.until(lambda: "type to search" not in terminal.text(), "the help closed")
+    assert terminal.leave(b"q") == 0
 
 
 @pytest.mark.parametrize(("key", "words"), [("5", "[devices]"), ("n", "New run"), ("4", "[queue]")])
@@ -127,17 +146,14 @@ def test_terminal_keys_behind_such_an_escape_stay_in_order(start: Start) -> None
     terminal.wait_for("seeded run")
     terminal.child.send(b"?")
     terminal.wait_for("type to search")
-    terminal.child.send(b"\x1b q")  # closes the help, marks, leaves
-    terminal.read(5)
-    terminal.child.wait()
-    assert terminal.child.exitstatus == 0
+    assert terminal.leave(b"\x1b q") == 0, "it closes the help, marks, leaves"
 
 
 def test_terminal_idle_screen_sends_nothing(start: Start) -> None:
     terminal = start(160, 48)
     terminal.wait_for("CPU")
-    terminal.read(2.0)
-    assert terminal.read(4.0) == b""
+    # What a screen sends by itself it sends with a clock of seconds: it would not be quiet for four of them.
+    terminal.settle(4.0)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (160, 48)])
@@ -159,7 +175,7 @@ def test_terminal_without_unicode_gets_ascii(start: Start) -> None:
 def test_terminal_without_colour_shows_states_by_glyph_and_word(start: Start) -> None:
     terminal = start(160, 48, NO_COLOR="1")
     terminal.wait_for("✓ succeeded")
-    terminal.read(1)
+    terminal.settle()
     colours = {cell.fg for line in terminal.screen.buffer.values() for cell in line.values()}
     assert not colours & {"red", "green", "cyan", "yellow"}
 
@@ -177,9 +193,8 @@ def test_terminal_keeps_its_mouse_when_the_settings_say_so(start: Start, home: H
 
 def test_terminal_dumb_is_refused_with_a_hint(start: Start) -> None:
     terminal = start(80, 24, TERM="dumb")
-    terminal.wait_for("mmtui watch")
-    terminal.child.wait()
-    assert terminal.child.exitstatus == 2
+    assert terminal.leave() == 2
+    assert "mmtui watch" in terminal.text()
 
 
 def test_writing_to_a_terminal_that_was_hung_up_neither_fails_nor_waits() -> None:
@@ -199,7 +214,7 @@ def test_writing_to_a_terminal_that_was_hung_up_neither_fails_nor_waits() -> Non
 
         leaving = threading.Thread(target=leave, daemon=True)
         leaving.start()
-        leaving.join(10)
+        leaving.join(PATIENCE)
         assert not leaving.is_alive(), "it waits for room in a queue that nobody empties"
         assert output.gone
         with suppress(OSError):  # what was not sent is sent once more when the file is closed
@@ -247,16 +262,13 @@ def test_program_ends_with_its_terminal_however_much_waits_to_be_written(home: H
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", BUSY, str(home.root)])
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    got, deadline = b"", time.monotonic() + 30
+    got = b""
     while b"q quit" not in got:
-        assert select.select([far], [], [], max(deadline - time.monotonic(), 0))[0], got
+        assert select.select([far], [], [], PATIENCE)[0], got
         got += os.read(far, 65536)
     os.close(far)
     try:
-        while os.waitpid(pid, os.WNOHANG) == (0, 0):
-            assert time.monotonic() < deadline, "it outlives its terminal"
-            time.sleep(0.05)
-    except AssertionError:
-        os.kill(pid, signal.SIGKILL)
+        until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), "its end without its terminal")
+    finally:
+        os.kill(pid, signal.SIGKILL)  # nothing to a zombie
         os.waitpid(pid, 0)
-        raise

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from mmtui.tui import themes
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.widgets.lines import STYLES
 from tests.tui.seed import seed_run
+from tests.waiting import until_async
 
 # Viénot, Brettel, Mollon 1999: what a deuteranope sees of linear RGB.
 DEUTERANOPIA = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
@@ -33,10 +32,7 @@ async def test_theme_key_goes_through_all_of_them_and_back(home: Home) -> None:
     seed_run(home, "one", until=330, seed=1, end=RunEvent.EXIT_OK, now=1_790_000_000.0)
     app, seen, good = MmtuiApp(home), [], set()
     async with app.run_test(size=(120, 40)) as pilot:
-        deadline = time.monotonic() + 10
-        while app.feed.latest.detail is None:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        await until_async(lambda: app.feed.latest.detail is not None)
         for _ in THEMES:
             seen.append(app.theme_name)
             good.add(str(STYLES["good"]))

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mmtui.paths import Home
 from tests.tui.seed_store import seed_store, write_recording
 from tests.tui.test_terminal import Terminal
+from tests.waiting import PATIENCE
 
 UP, ESCAPE, ENTER, TAB, PALETTE = "\x1b[A", "\x1b", "\r", "\t", "\x10"
-STOPS: tuple[tuple[str, str, str], ...] = (
+Stop = tuple[str, str, str]
+STOPS: tuple[Stop, ...] = (
     ("news", "", "any key closes"),
     ("runs", f"{ESCAPE}jj", "loss 0."),
     ("help", "?", "type to search"),
@@ -37,7 +41,7 @@ STOPS: tuple[tuple[str, str, str], ...] = (
     ("new-run-preview", TAB, "[preview]"),
     ("charts", f"{ESCAPE}2", "[charts]"),
     ("chart-alone", ENTER, "[charts]"),
-    ("graph", f"{ENTER}{TAB}", "newest graph"),
+    ("graph", f"{TAB}{ENTER}", "newest graph"),
     ("classes", TAB, "over 8/9 classes"),
     ("baseline", "B", "aseline"),
     ("predictions", f"{ESCAPE}{TAB}", "val_0000"),
@@ -82,19 +86,33 @@ class Visit:
 
 
 def walk(
-    folder: Path, variants: Sequence[Variant] = VARIANTS, stops: Sequence[tuple[str, str, str]] = STOPS
+    folder: Path, known: Callable[[str, str], str] = lambda _name, _variant: "", stops: Sequence[Stop] = STOPS
 ) -> dict[str, Visit]:
-    """Every stop in every variant, all variants at the same time: most of it is waiting."""
+    """Every stop in every variant, all variants at the same time: most of it is waiting.
+
+    Args:
+        known: what a stop in a variant is to look like, "" where that is not known: it is waited for.
+    """
     seed_store(Home(folder / "seeded"), time.time())
+    keep_from_stalling(Home(folder / "seeded"))
     write_recording(folder / "gpus.json")
-    terminals = [_terminal(folder, variant) for variant in variants]
+    terminals = {variant.name: _terminal(folder, variant) for variant in VARIANTS}
     try:
         with ThreadPoolExecutor(len(terminals)) as pool:
-            visits = list(pool.map(lambda terminal: _tour(terminal, stops), terminals))
+            tours = [Tour(terminal, partial(known, variant=name)) for name, terminal in terminals.items()]
+            visits = list(pool.map(lambda tour: tour.visit(stops), tours))
     finally:
-        for terminal in terminals:
-            terminal.child.close(force=True)
-    return {variant.name: visit for variant, visit in zip(variants, visits, strict=True)}
+        for terminal in terminals.values():
+            terminal.child.close()
+    return dict(zip(terminals, visits, strict=True))
+
+
+def keep_from_stalling(home: Home) -> None:
+    """The run that trains has not fallen silent however long the walk takes: its last word is of tomorrow."""
+    connection = sqlite3.connect(home.database)
+    with connection:
+        connection.execute("UPDATE runs SET last_event_at = last_event_at + 86400 WHERE state = 'running'")
+    connection.close()
 
 
 def _terminal(folder: Path, variant: Variant) -> Terminal:
@@ -105,21 +123,51 @@ def _terminal(folder: Path, variant: Variant) -> Terminal:
     return Terminal(Home(root), variant.columns, variant.rows, **environment)
 
 
-def _tour(terminal: Terminal, stops: Sequence[tuple[str, str, str]]) -> Visit:
-    texts = {}
-    for name, keys, words in stops:
-        # Escape alone, a key that opens or closes, and what follows it, must not be read as one.
-        for part in re.findall(r"\x1b\[A|\x1b|[\x10/:q]|[^\x1b\x10/:q]+", keys):
-            terminal.child.send(part.encode())
-            terminal.read(0.25)
-        for one in words.split("|"):
-            terminal.wait_for(one, 40)
-        deadline = time.monotonic() + 40
-        while unread(terminal.text()):
-            assert time.monotonic() < deadline, f"recipes were never read:\n{terminal.text()}"
-            terminal.read(0.2)
-        texts[name] = _settled(terminal)
-    return Visit(texts, terminal.received)
+class Tour:
+    """The way through all stops in one terminal."""
+
+    def __init__(self, terminal: Terminal, known: Callable[[str], str]) -> None:
+        self.terminal, self.known = terminal, known
+        self.patience = PATIENCE
+        """For screens that look otherwise than they are known to: one takes it all, the others are read as they are."""
+
+    def visit(self, stops: Sequence[Stop]) -> Visit:
+        texts = {}
+        for name, keys, words in stops:
+            self._press(keys)
+            for one in words.split("|"):
+                self.terminal.wait_for(one)
+            self.terminal.until(lambda: not unread(self.terminal.text()), "all recipes read")
+            texts[name] = self._known(name) or self._settled()
+        return Visit(texts, self.terminal.received)
+
+    def _press(self, keys: str) -> None:
+        """Each key when the screen that the one before it opens or closes is there: it is for that one."""
+        parts = re.findall(r"\x1b\[A|\x1b|[\x10\r\t/:q]|[^\x1b\x10\r\t/:q]+", keys)
+        for part in parts[:-1]:
+            before = masked(self.terminal.text())
+            self.terminal.child.send(part.encode())
+            self.terminal.until(lambda before=before: masked(self.terminal.text()) != before, f"what {part!r} does")
+            self.terminal.settle(0.25)
+        self.terminal.child.send("".join(parts[-1:]).encode())
+
+    def _known(self, name: str) -> str:
+        """The text once it is the one that is known; "" if that is none, or it never is."""
+        wanted, end = masked(self.known(name)), time.monotonic() + self.patience
+        while wanted and time.monotonic() < end:
+            if masked(self.terminal.text()) == wanted:
+                return stripped(self.terminal.text())
+            self.terminal.read(0.1)
+        self.patience = 0.0 if wanted else self.patience
+        return ""
+
+    def _settled(self) -> str:
+        """The text, when it has stayed the same for a while."""
+        settled, end = "", time.monotonic() + 4  # some screens never rest
+        while settled != self.terminal.text() and time.monotonic() < end:
+            settled = self.terminal.text()
+            self.terminal.read(0.4)
+        return stripped(settled)
 
 
 def unread(text: str) -> list[str]:
@@ -128,13 +176,9 @@ def unread(text: str) -> list[str]:
     return [name for name, data in rows if data not in ("shapes", "folder", "voc", "cityscapes")]
 
 
-def _settled(terminal: Terminal) -> str:
-    """The text, when it has stayed the same for a while."""
-    settled, deadline = "", time.monotonic() + 4
-    while settled != terminal.text() and time.monotonic() < deadline:
-        settled = terminal.text()
-        terminal.read(0.4)
-    return "\n".join(line.rstrip() for line in settled.splitlines()).rstrip() + "\n"
+def stripped(text: str) -> str:
+    """Without blanks at the ends of lines and lines at the end of the text."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
 
 
 _CLOCK = r"(\d{4}-)?\d\d-\d\d \d\d:\d\d(:\d\d)?|\b\d\d:\d\d(:\d\d)?\b"
