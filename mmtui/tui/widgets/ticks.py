@@ -66,13 +66,19 @@ def axis_ticks(kind: str, low: float, high: float, count: int) -> list[Tick]:
     step = nice_step(low, high, count)
     if kind == "step":
         step = max(step, 1.0)
-    digits = max(-math.floor(math.log10(step) + 1e-9), 0)
-    return [(at, _number(at, digits)) for at in multiples(low, high, step)]
+    return _numbers(low, high, step)
 
 
-def _number(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text if len(text) <= LABEL_WIDTH + 1 else tick_text(value)
+def _numbers(low: float, high: float, step: float) -> list[Tick]:
+    """Ticks with as many digits as their distance needs; where these find no room, ticks further apart."""
+    while True:
+        digits = max(-math.floor(math.log10(step) + 1e-9), 0)
+        ticks = [(at, f"{at:.{digits}f}") for at in multiples(low, high, step)]
+        if all(len(text) <= LABEL_WIDTH + 1 for _, text in ticks):
+            return ticks
+        if step > high - low:
+            return [(at, tick_text(at)) for at, _ in ticks[:1]]  # its last digits are left out
+        step = nice_step(0, 2 * step, 1)
 
 
 def _time_step(low: float, high: float, count: int) -> float:
