@@ -178,8 +178,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if (ROOT / "tests" / group) in item.path.parents:
                 item.add_marker(group)
         if item.get_closest_marker("e2e") is not None:
-            # They start supervisors and trainers and measure time: side by side they would slow each other down. Those
-            # of SLURM mostly wait.
+            # They start supervisors and trainers: side by side they would slow each other down. Those of SLURM mostly
+            # wait.
             group = "slurm" if item.get_closest_marker("slurm") is not None else "e2e"
             item.add_marker(pytest.mark.xdist_group(group))
         if _TERMINALS & {*getattr(item, "fixturenames", ()), *_globals_of(item)}:
