@@ -1,5 +1,7 @@
 # make demo    train built-in recipes without and with mix-and-match and compare; a minute or two on a CPU
 # make test    everything that CI checks
+# make quick   units and numerics that start no process; under two minutes on two cores
+# make test-loaded   what starts processes, beside four busy loops and without second tries
 # make lint    the same without the tests (make check is another name of it)
 # make chaos   N faults at random against the whole program (N=100)
 # make docs    write docs/cli.md again from --help, the answers of docs/cookbook.md, docs/screens
@@ -10,7 +12,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BENCHES := benchmarks/engine.py $(filter-out %/bench_graph.py %/bench_engine.py,$(wildcard benchmarks/bench_*.py))
 
-.PHONY: help demo test check lint chaos docs bench clean
+.PHONY: help demo test quick test-loaded check lint chaos docs bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,10 +37,20 @@ lint check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m mmtui.cli.docs --check docs/cli.md
 
-# Tests that start supervisors and trainers measure time: they share one worker (xdist_group, tests/conftest.py). They
-# mostly wait, so there is a worker more than the cores of a small machine.
+# Tests that start supervisors and trainers share one worker (xdist_group, tests/conftest.py): side by side they would
+# slow each other down. They mostly wait, so there is a worker more than the cores of a small machine.
 test: lint
 	$(BIN)/python -m pytest -n 3 --dist loadgroup -rs $(PYTEST)
+
+# What is marked in tests/conftest.py, or in the test, as starting processes is left out.
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not processes and not tui' tests/unit tests/numerics $(PYTEST)
+
+# Each loop ends with the shell that has started it, however that ends.
+test-loaded: $(VENV)/.dev
+	@for _ in 1 2 3 4; do $(BIN)/python -c "while __import__('os').getppid() == $$$$: pass" & done; \
+	MMTUI_SECOND_TRIES=0 MMTUI_TEST_PATIENCE=3 $(BIN)/python -m pytest -n 3 --dist loadgroup -rs \
+		-m 'e2e or slurm or (tui and terminal)' $(PYTEST)
 
 # A campaign of faults as long as one likes: make chaos N=500
 chaos: $(VENV)/.dev

@@ -14,15 +14,23 @@ from pathlib import Path
 import pytest
 
 from mmtui.paths import Home
-from tests import waiting
+from tests import second_tries, waiting
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("e2e", "tui", "numerics", "slurm")
 """Folders of tests/ whose tests carry the folder's name as a marker."""
 
 _FOREIGN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES")
-_OURS = ("MMTUI_TEST_DATA", "MMTUI_TEST_PATIENCE", "MMTUI_REQUIRE_GROUPS")
+_OURS = (
+    "MMTUI_TEST_DATA",
+    "MMTUI_TEST_PATIENCE",
+    "MMTUI_REQUIRE_GROUPS",
+    "MMTUI_SECOND_TRIES",
+    "MMTUI_MOST_SECOND_TRIES",
+)
 """Variables that are for the tests themselves; every other MMTUI_ variable is taken away."""
+_TERMINALS = {"Terminal", "SlowTerminal", "Program", "watched", "visits", "start", "connect", "tmux"}
+"""Fixtures and names of what runs a program in a pseudo-terminal."""
 
 
 @pytest.fixture(autouse=True)
@@ -151,8 +159,12 @@ def _good_events() -> list[str]:
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its limit
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "tui: drives the full-screen program")
+    config.addinivalue_line("markers", "terminal: runs a program in a pseudo-terminal")
+    config.addinivalue_line("markers", "processes: starts processes of its own; the others are make quick")
     config.addinivalue_line("markers", "numerics: checks a formula against an oracle")
     config.addinivalue_line("markers", "xdist_group(name): tests of a group run one after the other")
+    if not config.pluginmanager.has_plugin("tests.second_tries"):
+        config.pluginmanager.register(second_tries, "tests.second_tries")
     if config.getoption("timeout", None) is None:
         config.option.timeout = float(config.getini("timeout")) * waiting.FACTOR
 
@@ -166,10 +178,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if (ROOT / "tests" / group) in item.path.parents:
                 item.add_marker(group)
         if item.get_closest_marker("e2e") is not None:
-            # They start supervisors and trainers and measure time: side by side they would slow each other down. Those
-            # of SLURM mostly wait.
+            # They start supervisors and trainers: side by side they would slow each other down. Those of SLURM mostly
+            # wait.
             group = "slurm" if item.get_closest_marker("slurm") is not None else "e2e"
             item.add_marker(pytest.mark.xdist_group(group))
+        if _TERMINALS & {*getattr(item, "fixturenames", ()), *_globals_of(item)}:
+            item.add_marker("terminal")
+            item.add_marker("processes")
+        if any(item.get_closest_marker(name) is not None for name in ("e2e", "slurm")):
+            item.add_marker("processes")
+
+
+def _globals_of(item: pytest.Item) -> tuple[str, ...]:
+    """Names of what a test's own code uses of its module."""
+    code = getattr(getattr(item, "function", None), "__code__", None)
+    return code.co_names if code is not None else ()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

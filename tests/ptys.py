@@ -16,6 +16,7 @@ class Program(pexpect.spawn):
     """A program in a pseudo-terminal; pexpect's own ``close`` gives a killed one a tenth of a second to be gone."""
 
     def __init__(self, command: str, arguments: list[str], columns: int, rows: int, **more: Any) -> None:
+        self.patience = PATIENCE
         super().__init__(command, arguments, dimensions=(rows, columns), timeout=PATIENCE, **more)
 
     def has_ended(self) -> bool:
@@ -45,7 +46,7 @@ class Program(pexpect.spawn):
         if not self.closed:
             self._tell(signal.SIGTERM, signal.SIGCONT)  # stopped ones hear nothing
             try:
-                until(self.has_ended, "a program's end", meanwhile=self.drain)
+                until(self.has_ended, "a program's end", meanwhile=self.drain, seconds=self.patience)
             except AssertionError:
                 self._tell(signal.SIGKILL)
                 until(self.has_ended, "a killed program's end", meanwhile=self.drain)

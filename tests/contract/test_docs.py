@@ -12,13 +12,14 @@ import pytest
 
 from mmtui.cli import verbs
 from mmtui.settings import Settings
+from tests.waiting import PATIENCE
 
 
 def test_command_reference_is_what_help_says(repository: Path) -> None:
     file = repository / "docs" / "cli.md"
     done = subprocess.run(
         [sys.executable, "-m", "mmtui.cli.docs", "--check", str(file)],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200", "LC_ALL": "C"},
+        capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, "COLUMNS": "200", "LC_ALL": "C"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -13,6 +13,7 @@ import pytest
 from mmtui.cli import jsonform
 from mmtui.errors import ExitCode
 from mmtui.paths import Home
+from tests.waiting import PATIENCE
 
 RUN = {
     "id", "name", "recipe", "state", "reason", "stage", "progress", "created_at", "started_at", "ended_at",
@@ -41,7 +42,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 def document(*argv: str, code: int | None = 0) -> dict[str, Any]:
     """stdout of a command as the one JSON document it must be."""
-    done = run([sys.executable, "-m", "mmtui", *argv], capture_output=True, text=True, timeout=60, check=False)
+    done = run([sys.executable, "-m", "mmtui", *argv], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert code is None or done.returncode == code, done.stderr
     body = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert body["schema_version"] == 1

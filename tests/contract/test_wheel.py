@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 hatchling = pytest.importorskip(
     "hatchling.builders.wheel", reason="hatchling is not installed: pip install -e '.[dev]'"
 )
@@ -68,7 +70,7 @@ def test_wheel_unpacked_elsewhere_runs_and_finds_its_recipes(wheel: Path, tmp_pa
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

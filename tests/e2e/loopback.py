@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from mmtui.paths import Home
-from tests.e2e.support import wait_until
 from tests.e2e.terminals import PROGRAM, Terminal
+from tests.waiting import PATIENCE, until
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 NEEDS_SSH = [
@@ -79,7 +79,7 @@ def serving(tmp_path: Path) -> Iterator[Server]:
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(tmp_path / "config")], stderr=file)
     server = Server(port, tmp_path, process)
     try:
-        wait_until(lambda: process.poll() is not None or b"Server listening" in log.read_bytes(), 10, "sshd listening")
+        until(lambda: process.poll() is not None or b"Server listening" in log.read_bytes(), "sshd listening")
         assert process.poll() is None, log.read_text()
         _check_login(server)
         yield server
@@ -93,7 +93,7 @@ def serving(tmp_path: Path) -> Iterator[Server]:
 
 def _check_login(server: Server) -> None:
     """Skip where this user cannot log in by key at all, such as one whose account is locked."""
-    found = subprocess.run(server.command("true"), capture_output=True, text=True, timeout=20, check=False)
+    found = subprocess.run(server.command("true"), capture_output=True, text=True, timeout=PATIENCE, check=False)
     if found.returncode == 255:
         shell = pwd.getpwuid(os.getuid()).pw_shell
         why = (server.folder / "log").read_text().strip().splitlines()[-1:]

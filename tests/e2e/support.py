@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import psutil
 
 from mmtui.paths import Home
 from mmtui.services import supervisors
+from tests.waiting import PATIENCE
 
 TINY = (
     "data.height=32",
@@ -36,11 +35,17 @@ TINY = (
 """Overrides of shapes_mixmatch that make its steps take milliseconds."""
 
 
-def mmtui(home: Home, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def mmtui(home: Home, *words: str) -> subprocess.CompletedProcess[str]:
     """Run one command line."""
     command = [sys.executable, "-m", "mmtui", *words]
     environment = {**os.environ, "MMTUI_HOME": str(home.root)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def wait_for_end(home: Home, *ids: str) -> None:
+    """Wait until runs have succeeded."""
+    done = mmtui(home, "wait", *ids, "--timeout", f"{PATIENCE - 10:g}")
+    assert done.returncode == 0, (done.stdout, done.stderr)
 
 
 def processes_of(home: Home) -> list[psutil.Process]:
@@ -67,11 +72,3 @@ def kill_everything(home: Home) -> None:
             # As a word of its own: the temporary folders of pytest have it in their names.
             if "pytest" not in process.cmdline():
                 process.kill()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll for something that another process brings about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.1)

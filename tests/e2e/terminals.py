@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pexpect
 import psutil
 import pyte
 
 from mmtui.paths import Home
 from mmtui.services import runs
-from tests.e2e.support import TINY, processes_of, wait_until
+from tests.e2e.support import TINY, processes_of
+from tests.ptys import Program
+from tests.waiting import PATIENCE, until
 
 PROGRAM = Path(sys.executable).with_name("mmtui")
 RECIPE = "shapes_mixmatch"
@@ -31,23 +30,14 @@ def chart_of(screen: str) -> list[str]:
     return rows if drawn else []
 
 
-def wait_for_screen(screen: Callable[[], str], condition: Callable[[str], bool], seconds: float, what: str) -> None:
-    """Wait for something to be seen; says what is seen instead."""
-    try:
-        wait_until(lambda: condition(screen()), seconds, what)
-    except AssertionError as error:
-        raise AssertionError(f"{error}; it shows:\n{screen()}") from None
-
-
-def wait_for_words(screen: Callable[[], str], words: str, seconds: float) -> None:
-    wait_for_screen(screen, lambda text: words in text, seconds, f"{words!r} on the screen")
+def wait_for_words(screen: Callable[[], str], words: str) -> None:
+    until(lambda: words in screen(), f"{words!r} on the screen", screen)
 
 
 def wait_for_moving_chart(screen: Callable[[], str]) -> None:
     """Wait for a curve, and for it to change."""
-    wait_for_screen(screen, lambda text: chart_of(text) != [], 40, "a chart with a curve")
-    first = chart_of(screen())
-    wait_for_screen(screen, lambda text: chart_of(text) not in ([], first), 20, "a change in the curve")
+    first = until(lambda: chart_of(screen()), "a chart with a curve", screen)
+    until(lambda: chart_of(screen()) not in ([], first), "a change in the curve", screen)
 
 
 def progress(home: Home, run_id: str = "1") -> float:
@@ -92,9 +82,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self._screen)
         self._lock = threading.Lock()
         self.received = bytearray()
-        self.child = pexpect.spawn(
-            command[0], list(command[1:]), env=environment, dimensions=(rows, columns), encoding=None, echo=False
-        )
+        self.child = Program(command[0], list(command[1:]), columns, rows, env=environment, encoding=None, echo=False)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -125,12 +113,16 @@ class Terminal:
     def send(self, text: str) -> None:
         os.write(self.child.child_fd, text.encode())
 
-    def wait_for(self, words: str, seconds: float = 30) -> None:
-        wait_for_words(self.screen, words, seconds)
+    def wait_for(self, words: str) -> None:
+        wait_for_words(self.screen, words)
+
+    def until_ended(self) -> int | None:
+        """Wait until the program has left and all that it sent is on the screen; its exit status."""
+        until(self.child.has_ended, "the program's end", self.screen)
+        self._reader.join(PATIENCE)
+        return self.child.until_ended()
 
     def close(self) -> None:
-        """Kill the program, also one that was stopped."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.child.pid, signal.SIGKILL)
-        self.child.close(force=True)
-        self._reader.join(timeout=2)
+        """End the program, also one that was stopped."""
+        self.child.close()
+        self._reader.join(2)  # nothing depends on it

@@ -27,7 +27,8 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import queue, runs, supervisors
-from tests.e2e.support import TINY, kill_everything, wait_until
+from tests.e2e.support import TINY, kill_everything
+from tests.waiting import FACTOR, until
 
 FAULTS = int(os.environ.get("MMTUI_CHAOS", "10"))
 SEED = int(os.environ.get("MMTUI_CHAOS_SEED", "20"))
@@ -141,7 +142,7 @@ class Campaign:
         words = [sys.executable, "-m", "mmtui.supervisor"]
         children = [subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) for _ in range(2)]
         # Both look for the lock once they have started, which takes seconds on a busy machine.
-        wait_until(lambda: sum(child.poll() is None for child in children) <= 1, 30, "one of two supervisors leaving")
+        until(lambda: sum(child.poll() is None for child in children) <= 1, "one of two supervisors leaving")
 
     # ---- looking --------------------------------------------------------------------------------------------------
 
@@ -177,21 +178,28 @@ class Campaign:
 
     def settle(self) -> None:
         """Put back what wishes have stopped, and wait until all promised runs have succeeded."""
-        deadline = time.monotonic() + 120 + 3 * FAULTS
-        while True:
-            self.serve()
-            states = {run_id: runs.get_run(self.home, run_id).row.state for run_id in self.promised}
-            if set(states.values()) == {"succeeded"}:
-                return
-            assert time.monotonic() < deadline, (states, self.home.supervisor_log.read_text()[-3000:])
-            for run_id, state in states.items():
-                verb = {"held": "release", "paused": "resume", "cancelled": "retry", "interrupted": "retry"}.get(state)
-                if verb:
-                    queue.wish(self.home, run_id, verb)
-            assert "failed" not in states.values(), [
-                (i, runs.get_run(self.home, i).error) for i, s in states.items() if s == "failed"
-            ]
-            time.sleep(0.3)
+        until(
+            lambda: set(self.states().values()) == {"succeeded"},
+            "all promised runs",
+            lambda: (self.states(), self.home.supervisor_log.read_text()[-3000:]),
+            self.put_back,
+            seconds=(120 + 3 * FAULTS) * FACTOR,
+        )
+
+    def states(self) -> dict[str, str]:
+        return {run_id: runs.get_run(self.home, run_id).row.state for run_id in self.promised}
+
+    def put_back(self) -> None:
+        """Undo what wishes have stopped."""
+        self.serve()
+        states = self.states()
+        failed = [(i, runs.get_run(self.home, i).error) for i, state in states.items() if state == "failed"]
+        assert not failed
+        for run_id, state in states.items():
+            verb = {"held": "release", "paused": "resume", "cancelled": "retry", "interrupted": "retry"}.get(state)
+            if verb:
+                queue.wish(self.home, run_id, verb)
+        time.sleep(0.3)
 
 
 @pytest.fixture

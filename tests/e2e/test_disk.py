@@ -12,8 +12,9 @@ import pytest
 
 from engine.events import read_events
 from mmtui.paths import Home
-from tests.e2e.support import kill_everything, mmtui, wait_until
+from tests.e2e.support import kill_everything, mmtui
 from tests.e2e.terminals import progress
+from tests.waiting import until
 
 MEBIBYTES = 48
 RUN = ("data.train=8", "data.val=4", "segment.batch_size=2", "segment.steps=100000", "segment.eval_every=0")
@@ -57,9 +58,9 @@ def test_full_disk_stops_the_run_with_the_cause_and_nothing_is_lost(small_home: 
     queued = mmtui(small_home, "run", "shapes_baseline", *RUN, *SETTINGS, "-q")
     assert queued.returncode == 0, queued.stderr
     checkpoints = small_home.run("1").root / "checkpoints" / "segment"
-    wait_until(lambda: any(checkpoints.glob("step_*/meta.json")), 60, "a checkpoint")
+    until(lambda: any(checkpoints.glob("step_*/meta.json")), "a checkpoint")
     fill(tmp_path)
-    wait_until(lambda: shown(small_home)["state"] == "failed", 90, "the run's end")
+    until(lambda: shown(small_home)["state"] == "failed", "the run's end")
     listed = mmtui(small_home, "ls", "--all")
     assert listed.returncode == 0 and "failed" in listed.stdout
     reason = str(shown(small_home)["reason"])
@@ -70,8 +71,8 @@ def test_full_disk_stops_the_run_with_the_cause_and_nothing_is_lost(small_home: 
     before = progress(small_home)
     again = mmtui(small_home, "retry", "1")
     assert again.returncode == 0, again.stderr
-    wait_until(lambda: shown(small_home)["state"] == "running", 40, "the run going on")
-    wait_until(lambda: progress(small_home) > before, 60, "steps beyond those before")
+    until(lambda: shown(small_home)["state"] == "running", "the run going on")
+    until(lambda: progress(small_home) > before, "steps beyond those before")
     events = [event for _, event in read_events(small_home.run("1").events(2)) if event is not None]
     (started,) = [event["values"] for event in events if event["kind"] == "run_started"]
     assert started["resumed_step"] > 0, "it went on from its checkpoint"

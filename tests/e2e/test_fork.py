@@ -12,7 +12,8 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import runs
-from tests.e2e.support import kill_everything, mmtui, wait_until
+from tests.e2e.support import kill_everything, mmtui, wait_for_end
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -32,22 +33,22 @@ def test_fork_of_a_training_run_is_killed_outlives_its_parent_and_ends_as_it_did
     words = ("segment.steps=300", "runtime.threads=1", "runtime.keep_every=50", "runtime.log_every=5")
     assert mmtui(machine, "run", "shapes_smoke", *words, "-q").stdout == "1\n"
     # proxy 10, match 10: 50 steps of segment are done at step 70 of the run.
-    wait_until(lambda: runs.get_run(machine, "1").row.progress > 100 / 321, 60, "step 100 of the parent")
+    until(lambda: runs.get_run(machine, "1").row.progress > 100 / 321, "step 100 of the parent")
     assert runs.get_run(machine, "1").row.state == "running"
     done = mmtui(machine, "run", "--from", "1@75", "-q")
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
     tie = runs.get_run(machine, "2").parent
     assert tie is not None and (tie.stage, tie.step, tie.global_step) == ("segment", 50, 70)
-    assert mmtui(machine, "wait", "1", "--timeout", "120", timeout=130).returncode == 0
+    wait_for_end(machine, "1")
     whole = weights(machine, "1", "segment")
 
-    wait_until(lambda: runs.get_run(machine, "2").row.progress > 0.4, 60, "the child's first steps")
+    until(lambda: runs.get_run(machine, "2").row.progress > 0.4, "the child's first steps")
     connection = sqlite3.connect(machine.database)
     (pid,) = connection.execute("SELECT pid FROM attempts WHERE run_id = 2 ORDER BY number DESC").fetchone()
     connection.close()
     os.kill(pid, signal.SIGKILL)
     assert mmtui(machine, "rm", "1").returncode == 0 and mmtui(machine, "purge", "--yes").returncode == 0
-    assert mmtui(machine, "wait", "2", "--timeout", "120", timeout=130).returncode == 0
+    wait_for_end(machine, "2")
     detail = runs.get_run(machine, "2")
     assert len(detail.attempts) == 2 and detail.parent is not None and not detail.parent.here
     assert weights(machine, "2", "segment") == whole

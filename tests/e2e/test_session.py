@@ -12,7 +12,7 @@ import pytest
 from mmtui.paths import Home
 from mmtui.services import runs
 from tests.e2e import loopback
-from tests.e2e.support import TINY, mmtui, wait_until
+from tests.e2e.support import TINY, mmtui
 from tests.e2e.terminals import (
     ENDLESS,
     PROGRAM,
@@ -21,8 +21,8 @@ from tests.e2e.terminals import (
     progress,
     screens_of,
     wait_for_moving_chart,
-    wait_for_screen,
 )
+from tests.waiting import until
 
 NAMES = ("[red]bold[/red] [/]", "bell\x07 and \x1b[31mred", "🚀 rocket", "中文名字", "x" * 300)
 """Markup, control characters, emoji, wide characters, and 300 of them."""
@@ -55,7 +55,7 @@ def launch(client: Terminal) -> None:
     client.wait_for("shapes_mixmatch")
     unfocused = client.look_of("overrides")
     client.send("\r")
-    wait_until(lambda: client.look_of("overrides") != unfocused, 20, "the focus on the overrides")
+    until(lambda: client.look_of("overrides") != unfocused, "the focus on the overrides")
     client.send(" ".join(ENDLESS))
     client.wait_for("segment 1000000 steps")
     client.send("\r")
@@ -94,21 +94,21 @@ def test_session_of_a_day_over_ssh_in_tmux(waiting: Home, connect: Connect) -> N
     client.wait_for("[queue]")
     order = runs.queue_order(waiting)
     client.send("jJ")
-    wait_until(lambda: runs.queue_order(waiting) != order, 15, "another order")
+    until(lambda: runs.queue_order(waiting) != order, "another order")
     client.send("z")
-    wait_until(lambda: runs.queue_order(waiting) == order, 15, "the order as it was")
+    until(lambda: runs.queue_order(waiting) == order, "the order as it was")
     client.send("q")
 
     (screen,) = screens_of(waiting)
     client.send("\x02d")  # detach
-    wait_until(lambda: not client.child.isalive(), 15, "ssh ending")
+    client.until_ended()
     assert screens_of(waiting) == [screen], "the screen lives on in tmux"
     left_at = progress(waiting, "6")
-    wait_until(lambda: progress(waiting, "6") > left_at, 20, "the run going on")
+    until(lambda: progress(waiting, "6") > left_at, "the run going on")
 
     client = connect(100, 30, command=in_tmux(waiting))  # come back, in a smaller window
     client.wait_for("filter: state = held")
-    wait_for_screen(client.screen, lambda text: "runs 1/5" in text or "runs 2/5" in text, 20, "the table")
+    until(lambda: "runs 1/5" in client.screen() or "runs 2/5" in client.screen(), "the table", client.screen)
     assert screens_of(waiting) == [screen]
     client.send("/")
     client.wait_for("Show runs where")
@@ -124,12 +124,12 @@ def test_session_of_a_day_over_ssh_in_tmux(waiting: Home, connect: Connect) -> N
     client.send("\x1b")
     client.send(" ")
     client.send("q")
-    wait_until(lambda: not client.child.isalive(), 15, "ssh ending")
+    client.until_ended()
     assert screens_of(waiting) == []
     assert kinds_of(waiting) == ["supervisor", "trainer"], "leaving the screen stops nothing"
     assert runs.get_run(waiting, "6").row.state == "running"
     assert mmtui(waiting, "cancel", "6", "--now").returncode == 0
-    wait_until(lambda: runs.get_run(waiting, "6").row.state == "cancelled", 20, "the run's end")
+    until(lambda: runs.get_run(waiting, "6").row.state == "cancelled", "the run's end")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
@@ -143,10 +143,9 @@ def test_session_that_is_killed_gives_the_terminal_back(
     client.wait_for("[queue]")
     (screen,) = screens_of(waiting)
     os.kill(screen, number)
-    wait_until(lambda: not client.child.isalive(), 15, "ssh ending")
+    assert client.until_ended() == code
     for left_behind in (LEAVES_FULL_SCREEN, MOUSE_OFF, CURSOR_ON):
         assert left_behind in bytes(client.received)
-    assert client.child.exitstatus == code
 
 
 def test_session_cancels_what_it_launched(waiting: Home, connect: Connect) -> None:
@@ -158,6 +157,6 @@ def test_session_cancels_what_it_launched(waiting: Home, connect: Connect) -> No
     client.wait_for("Cancel run 6")
     client.send("X")
     client.wait_for("1 cancelled")
-    wait_until(lambda: "trainer" not in kinds_of(waiting), 15, "the trainer's end")
+    until(lambda: "trainer" not in kinds_of(waiting), "the trainer's end")
     client.send("@")
     client.wait_for("mmtui cancel 6 --now")

@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import queue, runs, supervisors
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -68,13 +69,13 @@ class Machine:
             os.kill(pid, signal.SIGKILL)
             self.until(lambda: supervisors.holder(self.home)[0] != pid)
 
-    def until(self, condition: Any, timeout: float = 90) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                rows = [(row.id, row.state, row.stage, row.reason) for row in runs.list_runs(self.home)]
-                pytest.fail(f"not within {timeout} s; {rows}\n{self.home.supervisor_log.read_text()[-3000:]}")
-            time.sleep(0.05)
+    def until(self, condition: Callable[[], Any]) -> None:
+        until(condition, seen=self.seen)
+
+    def seen(self) -> str:
+        """The runs, and the last words of the supervisor."""
+        rows = [(row.id, row.state, row.stage, row.reason) for row in runs.list_runs(self.home)]
+        return f"{rows}\n{self.home.supervisor_log.read_text()[-3000:]}"
 
     def trained(self, run_id: str) -> int:
         """Furthest global step in the database."""

@@ -11,7 +11,7 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import runs
-from tests.e2e.support import mmtui, wait_until
+from tests.e2e.support import mmtui
 from tests.e2e.terminals import (
     ENDLESS,
     PROGRAM,
@@ -22,6 +22,7 @@ from tests.e2e.terminals import (
     wait_for_moving_chart,
     wait_for_words,
 )
+from tests.waiting import PATIENCE, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -42,7 +43,7 @@ class Tmux:
 
     def __call__(self, *words: str) -> str:
         command = ["tmux", "-S", self._socket, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE).stdout
 
     def keys(self, *keys: str) -> None:
         self("send-keys", *keys)
@@ -57,8 +58,8 @@ class Tmux:
         """The rows that have these words, with colours: they change when the focus comes or goes."""
         return [line for line in self("capture-pane", "-e", "-p").splitlines() if words in line]
 
-    def wait_for(self, words: str, seconds: float = 30) -> None:
-        wait_for_words(self.screen, words, seconds)
+    def wait_for(self, words: str) -> None:
+        wait_for_words(self.screen, words)
 
     def wait_for_moving_chart(self) -> None:
         wait_for_moving_chart(self.screen)
@@ -72,7 +73,7 @@ class Tmux:
         self.wait_for("ok: match")
         unfocused = self.look_of("overrides")
         self.keys("Enter")
-        wait_until(lambda: self.look_of("overrides") != unfocused, 20, "the focus on the overrides")
+        until(lambda: self.look_of("overrides") != unfocused, "the focus on the overrides")
         self.type(" ".join(ENDLESS))
         self.wait_for("ok: match 20 steps, segment 1000000 steps")
         self.keys("Enter")
@@ -93,14 +94,14 @@ def test_tmux_run_launched_from_the_screen_goes_on_without_it(tmux: Tmux, short_
 
     tmux.keys("q")
     tmux.wait_for("shell>")
-    wait_until(lambda: screens_of(short_home) == [], 10, "the screen's process ending")
+    until(lambda: screens_of(short_home) == [], "the screen's process ending")
     assert chart_of(tmux.screen()) == [], "the shell has its own screen back"
     tmux.type(f"{PROGRAM} ls\n")
     tmux.wait_for("running")
     (listed,) = json.loads(mmtui(short_home, "ls", "--json").stdout)["runs"]
     assert (listed["id"], listed["state"]) == ("1", "running")
     left_at = progress(short_home)
-    wait_until(lambda: progress(short_home) > left_at, 20, "the run going on without a screen")
+    until(lambda: progress(short_home) > left_at, "the run going on without a screen")
     assert kinds_of(short_home) == ["supervisor", "trainer"]
 
     tmux.type(f"{PROGRAM}\n")
@@ -109,7 +110,7 @@ def test_tmux_run_launched_from_the_screen_goes_on_without_it(tmux: Tmux, short_
     tmux.wait_for("Cancel run 1")
     tmux.keys("X")
     tmux.wait_for("cancelled")
-    wait_until(lambda: kinds_of(short_home).count("trainer") == 0, 10, "the trainer ending")
+    until(lambda: kinds_of(short_home).count("trainer") == 0, "the trainer ending")
 
 
 @pytest.mark.parametrize("tmux", [SIZES["160x48"]], indirect=True, ids=["160x48"])
@@ -127,8 +128,8 @@ def test_tmux_window_shrinks_grows_and_dies_while_a_run_is_shown(tmux: Tmux, sho
     (screen,) = screens_of(short_home)
 
     tmux("kill-server")  # the terminal is gone at once, as when its machine goes down
-    wait_until(lambda: screen not in screens_of(short_home), 15, "the screen ending")
+    until(lambda: screen not in screens_of(short_home), "the screen ending")
     left_at = progress(short_home)
-    wait_until(lambda: progress(short_home) > left_at, 20, "the run going on")
+    until(lambda: progress(short_home) > left_at, "the run going on")
     assert kinds_of(short_home) == ["supervisor", "trainer"]
     assert runs.get_run(short_home, "1").row.attempt == 1, "the same process trains on"

@@ -13,8 +13,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]  # where it is a program of its own
+
+from tests.waiting import PATIENCE, until  # noqa: E402
 
 NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scancel", "sinfo")
 CONF = """ClusterName=mmtui
@@ -112,28 +117,30 @@ class Cluster:
 
     def ask(self, *words: str) -> str:
         """What a SLURM command prints, "" if it fails."""
-        done = subprocess.run(words, env=self.environment(), capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            words, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         return done.stdout if done.returncode == 0 else ""
 
-    def until(self, condition: object, words: str, seconds: float = 40) -> None:
-        """Wait for something."""
-        deadline = time.monotonic() + seconds
-        while not condition():  # type: ignore[operator]
-            if time.monotonic() > deadline:
-                logs = [f"{log.name}: {log.read_text(errors='replace')[-800:]}" for log in self.folder.glob("*.log")]
-                raise AssertionError(f"not within {seconds} s: {words}\n" + "\n".join(logs))
-            time.sleep(0.1)
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something; what the daemons have logged is told if it never comes."""
+        until(condition, what, self.logs)
+
+    def logs(self) -> str:
+        """The last words of each daemon."""
+        logs = self.folder.glob("*.log")
+        return "\n".join(f"{log.name}: {log.read_text(errors='replace')[-800:]}" for log in logs)
 
     def stop(self) -> None:
         """Cancel every job and end the daemons."""
         self.ask("scancel", f"--user={getpass.getuser()}")
-        time.sleep(0.3)
+        time.sleep(0.3)  # jobs that still end then are ended with their daemons
         for child in reversed(self.children):
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, 15)
         for child in self.children:
             try:
-                child.wait(10)
+                child.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, 9)
 

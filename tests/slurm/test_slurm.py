@@ -17,8 +17,9 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import runs, supervisors
-from tests.e2e.support import TINY, kill_everything, mmtui, wait_until
+from tests.e2e.support import TINY, kill_everything, mmtui
 from tests.slurm.cluster import Cluster, missing
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -57,14 +58,16 @@ def state(home: Home, run_id: str) -> str:
     return runs.get_run(home, run_id).row.state
 
 
-def until_state(home: Home, run_id: str, wanted: str, seconds: float = 120) -> None:
-    try:
-        wait_until(lambda: state(home, run_id) == wanted, seconds, f"run {run_id} is {wanted}")
-    except AssertionError as error:
-        row = runs.get_run(home, run_id)
-        log = home.run(run_id).log(max(row.row.attempt, 1))
-        text = log.read_text()[-1500:] if log.exists() else "no output"
-        raise AssertionError(f"{error}; {row.row}\n{text}\n{home.supervisor_log.read_text()[-1500:]}") from None
+def until_state(home: Home, run_id: str, wanted: str) -> None:
+    until(lambda: state(home, run_id) == wanted, f"run {run_id} to be {wanted}", lambda: told(home, run_id))
+
+
+def told(home: Home, run_id: str) -> str:
+    """The run, and the last words of its trainer and of the supervisor."""
+    row = runs.get_run(home, run_id).row
+    log = home.run(run_id).log(max(row.attempt, 1))
+    text = log.read_text()[-1500:] if log.exists() else "no output"
+    return f"{row}\n{text}\n{home.supervisor_log.read_text()[-1500:]}"
 
 
 def query(home: Home, sql: str, *parameters: Any) -> list[Any]:
@@ -112,35 +115,35 @@ def test_run_over_two_nodes_trains_as_two_processes_on_one_machine_do(machine: H
 
 def test_pause_checkpoints_and_gives_the_nodes_back_and_resume_goes_on(machine: Home, cluster: Cluster) -> None:
     run_id = queued(machine, "match.graphs=2", "match.steps=3000", "--slurm", "nodes=2")
-    wait_until(lambda: runs.get_run(machine, run_id).row.progress > 0.004, 120, "some steps")
+    until(lambda: runs.get_run(machine, run_id).row.progress > 0.004, "some steps")
     assert mmtui(machine, "pause", run_id).returncode == 0
-    until_state(machine, run_id, "paused", 60)
+    until_state(machine, run_id, "paused")
     cluster.until(lambda: cluster.ask("squeue", "-h").strip() == "", "the nodes are free")
     assert runs.get_run(machine, run_id).attempts[0].outcome == "stopped"
     assert mmtui(machine, "resume", run_id).returncode == 0
-    wait_until(lambda: len(runs.get_run(machine, run_id).attempts) == 2, 60, "a second job")
-    wait_until(lambda: runs.get_run(machine, run_id).attempts[1].resumed_step > 0, 60, "it goes on where it was")
+    until(lambda: len(runs.get_run(machine, run_id).attempts) == 2, "a second job")
+    until(lambda: runs.get_run(machine, run_id).attempts[1].resumed_step > 0, "it goes on where it was")
     assert mmtui(machine, "cancel", run_id, "--now").returncode == 0
-    until_state(machine, run_id, "cancelled", 60)
+    until_state(machine, run_id, "cancelled")
 
 
 def test_waiting_job_says_why_and_can_be_cancelled(machine: Home, cluster: Cluster) -> None:
     blocker = cluster.ask("sbatch", "--parsable", "-N2", "--exclusive", "-p", "low", "--wrap", "sleep 300").strip()
     cluster.until(lambda: cluster.ask("squeue", "-h", "-j", blocker, "-o", "%T").strip() == "RUNNING", "it blocks")
     run_id = queued(machine)
-    wait_until(lambda: "is pending" in runs.get_run(machine, run_id).row.reason, 30, "the reason")
+    until(lambda: "is pending" in runs.get_run(machine, run_id).row.reason, "the reason")
     assert state(machine, run_id) == "starting"
     assert mmtui(machine, "cancel", run_id).returncode == 0
-    until_state(machine, run_id, "cancelled", 30)
+    until_state(machine, run_id, "cancelled")
     cluster.ask("scancel", blocker)
 
 
 def test_preempted_run_checkpoints_and_is_submitted_again(machine: Home, cluster: Cluster) -> None:
     run_id = queued(machine, "match.steps=400", "--slurm", "partition=low")
-    wait_until(lambda: runs.get_run(machine, run_id).row.progress > 0.05, 120, "some steps")
+    until(lambda: runs.get_run(machine, run_id).row.progress > 0.05, "some steps")
     urgent = cluster.ask("sbatch", "--parsable", "-N2", "--exclusive", "-p", "high", "--wrap", "sleep 4").strip()
     assert urgent
-    until_state(machine, run_id, "succeeded", 180)
+    until_state(machine, run_id, "succeeded")
     attempts = runs.get_run(machine, run_id).attempts
     assert len(attempts) == 2, attempts
     assert attempts[0].outcome == "stopped", "it had time for a checkpoint"
@@ -149,21 +152,21 @@ def test_preempted_run_checkpoints_and_is_submitted_again(machine: Home, cluster
 
 def test_job_that_is_cancelled_outside_is_a_cancelled_run(machine: Home, cluster: Cluster) -> None:
     run_id = queued(machine, "match.steps=3000")
-    wait_until(lambda: state(machine, run_id) == "running", 60, "it runs")
+    until(lambda: state(machine, run_id) == "running", "it runs")
     ((job,),) = query(machine, "SELECT job FROM attempts WHERE run_id = ?", run_id)
     cluster.ask("scancel", job)
-    until_state(machine, run_id, "cancelled", 60)
+    until_state(machine, run_id, "cancelled")
     audit = query(machine, "SELECT reason FROM transitions WHERE run_id = ? AND event = 'cancel'", run_id)
     assert audit == [(f"SLURM job {job} was cancelled outside mmtui",)]
 
 
 def test_supervisor_that_dies_finds_its_job_again_even_without_its_number(machine: Home) -> None:
     run_id = queued(machine, "match.steps=300")
-    wait_until(lambda: state(machine, run_id) == "running", 60, "it runs")
+    until(lambda: state(machine, run_id) == "running", "it runs")
     pid, _ = supervisors.holder(machine)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: supervisors.holder(machine)[0] != pid, 10, "it is gone")
+    until(lambda: supervisors.holder(machine)[0] != pid, "it is gone")
     connection = sqlite3.connect(machine.database)
     connection.execute("UPDATE attempts SET job = ''")
     connection.commit()
@@ -175,7 +178,7 @@ def test_supervisor_that_dies_finds_its_job_again_even_without_its_number(machin
 
 def test_partition_that_does_not_exist_fails_in_one_sentence(machine: Home) -> None:
     run_id = queued(machine, "--slurm", "partition=nosuch")
-    until_state(machine, run_id, "failed", 30)
+    until_state(machine, run_id, "failed")
     assert "Invalid partition" in runs.get_run(machine, run_id).error
 
 

@@ -145,13 +145,14 @@ def test_screen_after_many_keys_is_what_a_repaint_shows(home: Home) -> None:
         for keys in ("j", "m", "L", "?", "\x1b", "2", "\t", "\t", "q", "n", "\x1b", "]", "5", "q", "t", "k", "T"):
             terminal.child.send(keys.encode())
             terminal.settle(0.35)
-        terminal.settle()
+        terminal.wait_for("Tags of run")
+        terminal.settle(0.4)  # the cursor of its field blinks every half second
         before = [dict(terminal.screen.buffer[y]) for y in range(34)]
         text = terminal.text()
         terminal.screen.erase_in_display(2)
         terminal.child.send(b"\x0c")
         terminal.until(lambda: terminal.text() == text, f"the screen as it was before it was drawn anew:\n{text}")
-        terminal.settle()
+        terminal.settle(0.4)
         assert terminal.text() == text
         for y in range(34):
             for x in range(130):

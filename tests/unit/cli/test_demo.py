@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import pexpect
 import pytest
 
 from mmtui.paths import Home
 from mmtui.services import queue, runs, supervisors
+from tests.ptys import Program
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.e2e
 
@@ -34,19 +35,18 @@ def everything_ended(home: Home) -> Iterator[None]:
     for row in runs.list_runs(home, states=["queued", "starting", "running"]):
         queue.cancel(home, row.id, now=True)
     active = [row.id for row in runs.list_runs(home)]
-    runs.wait(home, active, timeout=60)
-    supervisors.stop(home, 30)
+    runs.wait(home, active, timeout=PATIENCE)
+    supervisors.stop(home, PATIENCE)
 
 
 def test_demo_on_a_terminal_opens_the_screen_and_leaving_it_leaves_the_runs(home: Home) -> None:
-    child = pexpect.spawn(sys.executable, ["-c", SMALL_DEMO], dimensions=(40, 160), timeout=60, encoding="utf-8")
+    child = Program(sys.executable, ["-c", SMALL_DEMO], 160, 40, encoding="utf-8")
     child.expect("queued runs 1 and 2")
     child.expect("loss")
     child.send("q")
     child.expect("mmtui compare 1 2")
-    child.expect(pexpect.EOF)
+    assert child.until_ended() == 0
     child.close()
-    assert child.exitstatus == 0
     assert supervisors.status(home).running
     assert {row.state for row in runs.list_runs(home)} <= {"queued", "starting", "running", "succeeded"}
 
@@ -59,7 +59,7 @@ def test_demo_interrupted_says_how_to_cancel_and_leaves_the_runs(home: Home) -> 
     assert process.stdout is not None
     assert "run 1" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "mmtui cancel 1 2" in err
     assert "Traceback" not in err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,11 +166,9 @@ def test_wait_exit_codes(populated: Home, mmtui_: Invoke) -> None:
     found = mmtui_("wait", "1", "2")
     assert (found.code, found.out) == (1, "1 succeeded\n2 failed\n")
     assert mmtui_("wait", "1", "3", "--any").code == 0
-    began = time.monotonic()
     found = mmtui_("wait", "3", "--timeout", "0.3")
     assert found.code == 124
     assert "3 (held)" in found.err
-    assert time.monotonic() - began < 5
     assert mmtui_("wait", "3", "--timeout", "nan").code == 2
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from mmtui.paths import Home
 from mmtui.services.svg import chart, ticks
+from tests.waiting import PATIENCE
 
 Invoke = Callable[..., Any]
 EVIL = '<script>alert(1)</script> & "x" | $y_1$ \\ 100%'
@@ -130,7 +131,7 @@ def test_report_html_in_a_real_browser(pictured: Home, mmtui_: Invoke, tmp_path:
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=900,3600"]
     found = subprocess.run(
         [*command, f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", file.as_uri()],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert picture.exists(), found.stderr[-500:]
     assert "violates" not in found.stderr and "Refused" not in found.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sysconfig
 
-import pexpect
 import pyte
 import pytest
 
@@ -13,19 +12,21 @@ from mmtui.cli import watching
 from mmtui.domain.text import shorten
 from mmtui.paths import Home
 from mmtui.services import runs
+from tests.ptys import Program
 
 
-def watched(home: Home, run: str, size: tuple[int, int], **more: str) -> tuple[list[str], int]:
+def watched(home: Home, run: str, size: tuple[int, int], **more: str) -> tuple[list[str], int | None]:
     """What is left on the terminal, and the exit code."""
     rows, columns = size
     screen = pyte.Screen(columns, rows)
     stream = pyte.ByteStream(screen)
     env = {**os.environ, "MMTUI_HOME": str(home.root), "TERM": "xterm-256color", "PYTHONUTF8": "1", **more}
     program = f"{sysconfig.get_path('scripts')}/mmtui"
-    child = pexpect.spawn(program, ["watch", run], dimensions=size, env=env, timeout=60)
+    child = Program(program, ["watch", run], columns, rows, env=env)
     stream.feed(child.read())
+    status = child.until_ended()
     child.close()
-    return [line.rstrip() for line in screen.display], child.exitstatus
+    return [line.rstrip() for line in screen.display], status
 
 
 @pytest.mark.parametrize("size", [(24, 80), (48, 160), (6, 40)])

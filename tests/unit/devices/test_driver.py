@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,44 +12,61 @@ import pytest
 from mmtui.devices import gpu_answer, gpu_snapshot
 from mmtui.devices.driver import AbsentDriver, PatientDriver, driver
 from mmtui.devices.nvml import NvmlDriver
-from mmtui.devices.protocol import GpuState
+from mmtui.devices.protocol import GpuAnswer, GpuState
 from mmtui.devices.recorded import RecordingError, load_recording
+from tests.waiting import PATIENCE, until
 
 Play = Callable[[str], NvmlDriver]
 
 
-def test_look_hanging_driver_ends_in_time_with_known_gpus_lost(play: Play) -> None:
-    patient = PatientDriver(play("hangs"), patience=0.3)
-    healthy = patient.look()
-    began = time.monotonic()
+class Gate(AbsentDriver):
+    """A driver that answers, and hangs while its gate is shut."""
+
+    def __init__(self, answer: GpuAnswer) -> None:
+        super().__init__("", GpuState.KNOWN)
+        self.answer, self.open, self.asked = answer, threading.Event(), 0
+
+    def look(self) -> GpuAnswer:
+        self.asked += 1
+        assert self.open.wait(PATIENCE)
+        return self.answer
+
+
+@pytest.fixture
+def gate(play: Play) -> Iterator[Gate]:
+    made = Gate(play("healthy4").look())
+    yield made
+    made.open.set()
+
+
+def looked_at_and_shut(gate: Gate) -> PatientDriver:
+    """It has answered once, however long that took; now it hangs, and there is little patience."""
+    gate.open.set()
+    patient = PatientDriver(gate, patience=PATIENCE)
+    assert patient.look() == gate.answer
+    gate.open.clear()
+    patient._patience = 0.05
+    return patient
+
+
+def test_look_hanging_driver_ends_in_time_with_known_gpus_lost(gate: Gate) -> None:
+    patient = looked_at_and_shut(gate)
     silent = patient.look()
-    assert time.monotonic() - began < 0.8
     assert silent.state is GpuState.UNKNOWN and "has not answered" in silent.note
-    assert [(gpu.uuid, gpu.lost) for gpu in silent.gpus] == [(healthy.gpus[0].uuid, True)]
-    time.sleep(1.0)
-    assert patient.look() == healthy, "it is asked again once it is back"
+    assert [(gpu.uuid, gpu.lost) for gpu in silent.gpus] == [(gpu.uuid, True) for gpu in gate.answer.gpus]
+    gate.open.set()
+    until(lambda: patient.look() == gate.answer, "an answer once it is back")
 
 
-def test_look_hanging_driver_is_asked_by_one_thread_alone(play: Play) -> None:
-    inner = play("hangs")
-    asked: list[float] = []
-
-    class Counting(AbsentDriver):
-        def look(self):  # type: ignore[no-untyped-def]
-            asked.append(time.monotonic())
-            return inner.look()
-
-    patient = PatientDriver(Counting("", GpuState.KNOWN), patience=0.05)
-    patient.look()
+def test_look_hanging_driver_is_asked_by_one_thread_alone(gate: Gate) -> None:
+    patient = looked_at_and_shut(gate)
     for _ in range(5):
         patient.look()
-    assert len(asked) == 2, "one look that was answered, one that hangs"
+    assert gate.asked == 2, "one look that was answered, one that hangs"
 
 
-def test_look_first_answer_late_is_unknown_not_a_machine_without_gpus(play: Play) -> None:
-    slow = play("hangs")
-    slow.look()
-    assert PatientDriver(slow, patience=0.05).look().state is GpuState.UNKNOWN
+def test_look_first_answer_late_is_unknown_not_a_machine_without_gpus(gate: Gate) -> None:
+    assert PatientDriver(gate, patience=0.05).look().state is GpuState.UNKNOWN
 
 
 def test_driver_recording_in_the_environment_is_played_and_labelled(

@@ -16,12 +16,13 @@ import pytest
 
 from mmtui.devices.host import CpuMeter, host_snapshot, parent_of, process_identity, process_owner, session_of
 from mmtui.supervisor.launch import identity
+from tests.waiting import until
 
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own, with a child in the same session."""
-    code = "import subprocess, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    code = "import subprocess, time; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
     yield process
     os.killpg(process.pid, 9)
@@ -45,8 +46,7 @@ def test_percent_busy_core_counts_and_first_reading_is_no_zero() -> None:
     code = "while True: pass"
     busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(psutil.cpu_count() or 1)]
     try:
-        time.sleep(0.3)
-        assert CpuMeter().percent() > 60
+        until(lambda: CpuMeter().percent() > 60, "every core busy")
     finally:
         stop.set()
         for process in busy:
@@ -58,7 +58,7 @@ def test_percent_two_readers_by_turns_see_the_same_interval() -> None:
     meter = CpuMeter()
     first = meter.percent()
     assert meter.percent() == first, "an interval of microseconds says nothing, so the last value stays"
-    time.sleep(0.15)
+    time.sleep(0.15)  # an interval, however long
     assert 0 <= meter.percent() <= 100
 
 
@@ -77,9 +77,7 @@ def test_process_identity_is_the_form_that_the_supervisor_stores(sleeper: subpro
 
 def test_process_identity_of_a_zombie_and_of_nobody_is_none() -> None:
     process = subprocess.Popen(["true"])
-    deadline = time.monotonic() + 5
-    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
     assert process_identity(process.pid) is None
     process.wait()
     assert process_identity(process.pid) is None

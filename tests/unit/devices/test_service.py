@@ -19,13 +19,14 @@ from mmtui.paths import Home
 from mmtui.services import devices
 from mmtui.store.db import Database
 from mmtui.store.tables import Attempt, Run
+from tests.waiting import PATIENCE, until
 
 WORKERS = """
 import os, subprocess, sys, time
-same = subprocess.Popen(["sleep", "60"])
-away = subprocess.Popen(["sleep", "60"], start_new_session=True)
+same = subprocess.Popen(["sleep", "600"])
+away = subprocess.Popen(["sleep", "600"], start_new_session=True)
 print(same.pid, away.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -111,16 +112,14 @@ def test_sampler_takes_snapshots_until_it_is_stopped(
     sampler = devices.Sampler(home, interval=0.05, notify=told.set)
     assert sampler.latest() is None
     sampler.start()
-    assert told.wait(5)
-    deadline = time.monotonic() + 5
-    while len(sampler.history()) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert told.wait(PATIENCE)
+    until(lambda: len(sampler.history()) >= 3)
     sampler.stop()
     history = sampler.history()
     assert len(history) >= 3 and sampler.latest() == history[-1]
     assert [taken.time for taken in history] == sorted(taken.time for taken in history)
     assert len(history[-1].gpus) == 4
-    time.sleep(0.2)
+    time.sleep(0.2)  # four intervals: one that has stopped takes none however long that is
     assert len(sampler.history()) == len(history), "no more after stop"
 
 
@@ -131,6 +130,7 @@ def test_sampler_slow_driver_is_asked_less_often(home: Home, tmp_path: Path, mon
     monkeypatch.setenv("MMTUI_NVML_RECORDING", str(path))
     sampler = devices.Sampler(home, interval=0.01)
     sampler.start()
-    time.sleep(1.2)
+    until(lambda: len(sampler.history()) == 2, "two samples")
     sampler.stop()
-    assert len(sampler.history()) == 1, "0.1 s in the driver are 5 % of 2 s"
+    first, second = sampler.history()
+    assert second.time - first.time > 1.5, "0.1 s in the driver are 5 % of 2 s"

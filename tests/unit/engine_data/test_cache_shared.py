@@ -7,7 +7,6 @@ import os
 import pwd
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +27,7 @@ from engine.events import SilentWriter
 from engine.probe import probe
 from engine.stages import Context
 from tests.unit.engine_run.conftest import tiny_recipe
+from tests.waiting import PATIENCE, until
 
 SHAPES = ShapesData(height=40, width=56, train=7, val=3)
 
@@ -129,7 +129,7 @@ def test_cache_that_cannot_be_written_is_read_whatever_was_left_there(tmp_path: 
 
 def test_runs_that_waited_for_the_decoder_check_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both checks of the runs that lost the race must be under way at once; else one never comes to the barrier."""
-    barrier, real = threading.Barrier(2, timeout=10), cache._chunk_digests
+    barrier, real = threading.Barrier(2, timeout=PATIENCE), cache._chunk_digests
     waiting: set[int] = set()
     told: list[CacheUse] = []
 
@@ -152,9 +152,7 @@ def test_runs_that_waited_for_the_decoder_check_side_by_side(tmp_path: Path, mon
     with held(next(tmp_path.glob("*.lock")), fcntl.LOCK_SH):  # all of them see that there is no entry
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 10
-        while len(waiting) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: len(waiting) == 3, "three who wait")
     for thread in threads:
         thread.join()
     assert len(waiting) == 3 and not barrier.broken and len(list(tmp_path.glob("*.bin"))) == 1

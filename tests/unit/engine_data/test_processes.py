@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +19,9 @@ from engine.data.images import load_images
 from engine.data.pictures import square
 from engine.data.processes import squares_in_processes
 from engine.errors import DataError
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 20.0
 
 
 @pytest.fixture
@@ -46,13 +44,6 @@ def left_behind() -> tuple[int, list[str]]:
     """Processes and open files of this one."""
     kept = [os.path.realpath(f"/proc/self/fd/{name}") for name in range(256)]
     return len(psutil.Process().children(recursive=True)), [path for path in kept if "memfd" in path or "pipe" in path]
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_processes_decode_what_threads_decode_and_leave_nothing(files: list[Path]) -> None:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from engine.config import Recipe, dump_recipe
 from engine.events import EventWriter, attempt_folder, attempt_numbers, read_events
 from tests.unit.engine_run.processes import Engine
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICE = os.environ.get("MMTUI_TEST_DEVICE", "cpu")
@@ -84,14 +86,13 @@ class Runner:
     def kill_at(self, recipe: Recipe, number: signal.Signals, stage: str, step: int, *options: str) -> int:
         """Start an attempt, send it a signal once it has logged that step, and return its exit status."""
         process = self.start(recipe, *options)
-        attempt = None
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
+
+        def there() -> bool:
             attempt = (attempt_numbers(self.run_dir) or [0])[-1]
-            here = [e for e in self.events(attempt) if e["stage"] == stage and e["step"] >= step]
-            if here:
-                break
-            time.sleep(0.005)
+            return any(event["stage"] == stage and event["step"] >= step for event in self.events(attempt))
+
+        moment = partial(time.sleep, 0.005)
+        until(lambda: process.poll() is not None or there(), f"step {step} of {stage}", self.events, moment)
         process.send_signal(number)
         process.communicate()
         return process.code

@@ -19,8 +19,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 from engine.config import Recipe, dump_recipe
+from tests.waiting import PATIENCE
 
-PATIENCE = 120.0
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["engine.__main__", "engine.loop", "tests.unit.engine_run.lacking"])
 

@@ -18,6 +18,7 @@ from torch import nn
 from engine import checkpoint
 from engine.config import Recipe
 from engine.errors import CheckpointError
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -172,7 +173,7 @@ def test_save_step_on_a_disk_that_is_full_says_how_much_is_left(tmp_path: Path) 
     if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody mount a small file system in a namespace of one's own")
     command = [sys.executable, "-c", _FULL_DISK, str(tmp_path)]
-    done = subprocess.run([*mount, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*mount, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     error, names, problems = done.stdout.splitlines()
     assert error.startswith("the disk is full: a checkpoint of 0.2 MiB,") and str(tmp_path) in error

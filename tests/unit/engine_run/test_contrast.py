@@ -29,6 +29,7 @@ from engine.stages.proxy import ProxyStage
 from tests.unit.engine_run.conftest import ROOT, Runner, tiny_recipe
 from tests.unit.engine_run.test_memory import freeze_statistics, limit_memory
 from tests.unit.engine_run.test_quiet import Watch
+from tests.waiting import PATIENCE
 
 KINDS = ("moco", "densecl")
 CONTRAST: dict[str, Any] = {"proxy__queue": 7, "proxy__projection": 6, "proxy__key_momentum": 0.9, "proxy__steps": 6}
@@ -263,7 +264,7 @@ def test_two_processes_train_as_one_on_the_joined_views_and_hold_one_queue(tmp_p
             subprocess.Popen([*command, str(rank), str(world), str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE)
             for rank in range(world)
         ]
-        told = [worker.communicate(timeout=120)[1] for worker in workers]
+        told = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
         assert [worker.returncode for worker in workers] == [0] * world, told
     one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1_0", "2_0", "2_1"))
     assert first["losses"] == second["losses"] == pytest.approx(one["losses"], rel=1e-5)

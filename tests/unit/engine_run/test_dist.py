@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from engine import dist
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
@@ -47,5 +48,5 @@ def test_collectives_of_two_processes_sum_and_gather_in_rank_order(tmp_path: Pat
         subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    told = [worker.communicate(timeout=120)[1] for worker in workers]
+    told = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], told

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from engine.config import Recipe, dump_recipe
 from engine.events import attempt_folder, read_events
 from tests.unit.engine_run.conftest import ROOT, TINY, Runner, tiny_recipe
 from tests.unit.engine_run.processes import Ranks
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.xdist_group("torchrun")
 SHARED: dict[str, Any] = {
@@ -44,7 +44,7 @@ def train_by_torchrun(recipe: Recipe, run_dir: Path, processes: int) -> None:
     command += ["-m", "engine", "train", "--recipe", str(run_dir / "recipe.yaml"), "--run-dir", str(run_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=run_dir, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=run_dir, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -105,13 +105,15 @@ def test_two_processes_train_as_one_does_on_the_joined_batch(
 
 def stopped_on_the_way(recipe: Recipe, run_dir: Path, attempt: int, stage: str, step: int) -> None:
     """Two processes that are told to leave once they have logged that step of that stage."""
-    deadline, path = time.monotonic() + 60, attempt_folder(run_dir, attempt) / "events.jsonl"
+    path = attempt_folder(run_dir, attempt) / "events.jsonl"
+
+    def there() -> bool:
+        assert processes.running, f"it did not come to step {step} of {stage}"
+        steps = metrics(run_dir, attempt) if path.exists() else []
+        return any(event["stage"] == stage and event["step"] >= step for event in steps)
+
     with Ranks(recipe, run_dir, 2) as processes:
-        while not path.exists() or not any(
-            e["stage"] == stage and e["step"] >= step for e in metrics(run_dir, attempt)
-        ):
-            assert time.monotonic() < deadline and processes.running, f"it did not come to step {step} of {stage}"
-            time.sleep(0.02)
+        until(there, f"step {step} of {stage}")
         processes.send_signal(signal.SIGTERM)
         processes.finish()
     assert not (run_dir / "checkpoints" / stage / "final").exists(), "it was stopped on the way"

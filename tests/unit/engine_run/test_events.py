@@ -26,6 +26,7 @@ from engine.events import (
     last_seq,
     read_events,
 )
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -177,21 +178,23 @@ def test_read_events_resumes_at_an_offset_and_leaves_the_torn_line(tmp_path: Pat
     assert rest[-1][0] == path.stat().st_size - len(b"{torn")
 
 
-def test_heartbeat_beats_only_in_silence_and_never_after_leaving(tmp_path: Path) -> None:
+def test_heartbeat_beats_only_in_silence_and_never_after_leaving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "e.jsonl"
-    writer = EventWriter(path)
+    writer, looks, busy = EventWriter(path), [], True
+    writer.emit("progress", {})
+    quiet_seconds = writer.quiet_seconds
+    monkeypatch.setattr(writer, "quiet_seconds", lambda: looks.append(1) or (0.0 if busy else quiet_seconds()))
     with Heartbeat(writer, interval=0.1):
-        for _ in range(8):
-            writer.emit("progress", {})
-            time.sleep(0.02)
+        until(lambda: len(looks) > 4)
         assert "heartbeat" not in [event["kind"] for event in events_of(path)]
-        deadline = time.monotonic() + 10
-        while "heartbeat" not in path.read_text() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        busy = False
+        until(lambda: "heartbeat" in path.read_text())
     beats = [event for event in events_of(path) if event["kind"] == "heartbeat"]
     assert beats and beats[0]["values"]["rss"] > 1_000_000
     size = path.stat().st_size
-    time.sleep(0.25)
+    time.sleep(0.25)  # more than two intervals: a thread that has ended stays silent however long that is
     assert path.stat().st_size == size
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.stages import exchange
 from tests.unit.engine_run.conftest import ROOT
+from tests.waiting import PATIENCE
 
 START = """
 import copy, sys, gc, torch, weakref
@@ -124,7 +125,7 @@ def test_two_processes_exchange_gradients(tmp_path: Path, body: str) -> None:
         for rank in range(2)
     ]
     try:
-        told = [worker.communicate(timeout=60)[1] for worker in workers]
+        told = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

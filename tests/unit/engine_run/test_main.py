@@ -15,6 +15,7 @@ import pytest
 
 from engine.__main__ import main
 from engine.config import Recipe, dump_recipe
+from tests.waiting import until
 
 Make = Callable[..., Recipe]
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,13 +34,15 @@ def test_main_check_recipe_prints_the_resolved_recipe(capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["seed"] == 5
 
 
-def test_main_bad_recipe_exits_2_with_one_sentence_before_torch_is_imported() -> None:
+def test_main_bad_recipe_exits_2_with_one_sentence_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from engine.__main__ import main;"
-        "c = main(['train', 'shapes_smoke', '--run-dir', '/nonexistent/x', '--set', 'segment.stepz=1']);"
+        "c = main(['train', 'shapes_smoke', '--run-dir', sys.argv[1], '--set', 'segment.stepz=1']);"
         "sys.exit(c if 'torch' not in sys.modules else 99)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     told = "error: override 'segment.stepz=1': no key 'segment.stepz'; did you mean segment.steps?\n"
     assert (done.stdout, done.stderr) == ("", told)
@@ -51,10 +54,13 @@ def test_main_without_a_recipe_is_a_usage_error(capsys: pytest.CaptureFixture[st
     assert caught.value.code == 2 and "give a recipe" in capsys.readouterr().err
 
 
-def test_main_train_that_fails_tells_stderr_and_the_event_file(runner: Runner, make_recipe: Make) -> None:
-    code, out, err = runner.finish(make_recipe(data={"kind": "folder", "root": "/nonexistent"}))
+def test_main_train_that_fails_tells_stderr_and_the_event_file(
+    runner: Runner, make_recipe: Make, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    code, out, err = runner.finish(make_recipe(data={"kind": "folder", "root": str(nowhere)}))
     assert code == 1 and out == ""
-    assert err.startswith("error: data.root /nonexistent") and err.count("\n") == 1
+    assert err.startswith(f"error: data.root {nowhere}") and err.count("\n") == 1
     assert [e["kind"] for e in runner.events()][-2:] == ["error", "run_finished"]
     error, finished = runner.events()[-2:]
     assert f"error: {error['values']['text']}\n" == err and error["values"]["type"] == "DataError"
@@ -64,8 +70,8 @@ def test_main_train_that_fails_tells_stderr_and_the_event_file(runner: Runner, m
 def test_main_second_trainer_in_a_directory_leaves_without_a_trace(runner: Runner, make_recipe: Make) -> None:
     first = runner.start(make_recipe(match__steps=100_000, runtime__log_every=100_000))
     try:
-        while not (runner.run_dir / "attempts/001/events.jsonl").exists():
-            assert first.poll() is None
+        until(lambda: first.poll() is not None or (runner.run_dir / "attempts/001/events.jsonl").exists())
+        assert first.poll() is None
         code, out, err = runner.finish(make_recipe())
         assert (code, out) == (1, "")
         assert err.startswith("error: another process is training in")

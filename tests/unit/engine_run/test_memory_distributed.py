@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from engine.config import Recipe, dump_recipe
 from tests.unit.engine_run.conftest import ROOT, tiny_recipe
 from tests.unit.engine_run.processes import Ranks
 from tests.unit.engine_run.test_distributed import SHARED, events, losses, weights
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("torchrun")
-PATIENCE = 100.0
 WIDE: dict[str, Any] = {
     **SHARED,
     "runtime__exchange": "retry",
@@ -41,7 +40,7 @@ TOGETHER = {"match__graph_scope": "global", "match__memory": 2, "segment__accumu
 def train(recipe: Recipe, run_dir: Path, **how: Any) -> tuple[int, str, Path]:
     """Exit code, stderr and folder of two processes, one of which has little memory; neither ends the other."""
     try:
-        code, told = Ranks(recipe, run_dir, 2, wanting(**how)).finish(PATIENCE)
+        code, told = Ranks(recipe, run_dir, 2, wanting(**how)).finish()
     except TimeoutError:
         pytest.fail("the processes wait for each other")
     return code, told, run_dir
@@ -159,9 +158,8 @@ def test_memory_for_no_portion_ends_both_processes_with_the_keys_to_lower(
     tmp_path: Path, halve: bool, where: str
 ) -> None:
     recipe = tiny_recipe(**{**WIDE, "proxy": None, "match": None, "runtime__halve_on_oom": halve})
-    began = time.monotonic()
     code, told, run_dir = train(recipe, tmp_path / "run", stages={"segment": 1}, where=where)
-    assert code == 1 and time.monotonic() - began < PATIENCE
+    assert code == 1
     assert told.count("error: this machine has too little memory for stage segment: lower segment.batch_size") == 2
     (error,) = events(run_dir, "error")
     assert error["values"]["type"] == "OutOfMemoryError"

@@ -16,6 +16,7 @@ from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, begin_attempt, insert_run, transition
+from tests.waiting import PATIENCE
 
 STAGES = (("segment", 100), ("evaluate", 1))
 
@@ -111,7 +112,7 @@ def run_together(home: Home) -> Callable[..., list[str]]:
         ]
         outputs = []
         for process in processes:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, err
             outputs.append(out)
         return outputs

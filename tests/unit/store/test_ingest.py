@@ -22,6 +22,7 @@ from mmtui.services import runs
 from mmtui.services.ingest import ingest_file, read_batch
 from mmtui.store.db import Database
 from mmtui.store.ingest import ingest
+from tests.waiting import until
 
 
 def test_ingest_events_fill_run_stages_attempt_and_series(
@@ -286,14 +287,23 @@ def test_ingest_reader_killed_again_and_again_stores_each_event_once(
         assert reader.stdout is not None
         reader.stdout.readline()
         stored = sql("SELECT ingested FROM attempts")[0][0]
-        kill_at, deadline = time.monotonic() + choose.uniform(0.05, 0.25), time.monotonic() + 30
-        # At a random moment, but not before it has stored something: on a busy machine it may not have begun.
-        while time.monotonic() < kill_at or sql("SELECT ingested FROM attempts")[0][0] == stored:
-            assert time.monotonic() < deadline, "nothing was read; the test would prove nothing"
+        kill_at = time.monotonic() + choose.uniform(0.05, 0.25)
+
+        def write() -> None:
+            nonlocal written
             for _ in range(40):
                 written += 1
                 file.emit("metrics" if written % 3 else "note", written, {"loss": float(written)})
             time.sleep(0.002)
+
+        # At a random moment, but not before it has stored something: on a busy machine it may not have begun.
+        until(
+            lambda at=kill_at, before=stored: (
+                time.monotonic() > at and sql("SELECT ingested FROM attempts")[0][0] != before
+            ),
+            "something read; the test would prove nothing",
+            meanwhile=write,
+        )
         reader.send_signal(signal.SIGKILL)
         reader.wait()
         reader.stdout.close()

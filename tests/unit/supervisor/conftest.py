@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mmtui.paths import Home
 from mmtui.services import code, queue, runs, supervisors
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, insert_run
+from tests.waiting import until
 
 # An "engine" that counts: it writes real event files, checkpoints its step, and misbehaves as its recipe says.
 STAND_IN = """
@@ -132,19 +132,19 @@ class Workshop:
     def row(self, run_id: str) -> RunRow:
         return runs.get_run(self.home, run_id).row
 
-    def until_state(self, run_id: str, *states: str, timeout: float = 20) -> RunRow:
+    def until_state(self, run_id: str, *states: str) -> RunRow:
         """Wait until the run is in one of the states."""
-        self.until(lambda: self.row(run_id).state in states, f"run {run_id} is {' or '.join(states)}", timeout)
+        self.until(lambda: self.row(run_id).state in states, f"run {run_id} to be {' or '.join(states)}")
         return self.row(run_id)
 
-    def until(self, condition: Callable[[], Any], words: str, timeout: float = 20) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                rows = [(row.id, row.state, row.reason) for row in runs.list_runs(self.home)]
-                log = self.home.supervisor_log.read_text()[-2000:] if self.home.supervisor_log.exists() else ""
-                pytest.fail(f"not within {timeout} s: {words}; {rows}\n{log}")
-            time.sleep(0.02)
+    def until(self, condition: Callable[[], Any], what: str) -> None:
+        until(condition, what, self.seen)
+
+    def seen(self) -> str:
+        """The runs, and the last words of the supervisor."""
+        rows = [(row.id, row.state, row.reason) for row in runs.list_runs(self.home)]
+        log = self.home.supervisor_log
+        return f"{rows}\n{log.read_text()[-2000:] if log.exists() else ''}"
 
     def sql(self, text: str, *parameters: Any) -> list[Any]:
         connection = sqlite3.connect(self.home.database)

@@ -35,6 +35,7 @@ from mmtui.store.runs import NewRun, begin_attempt, insert_run
 from mmtui.supervisor import outcome
 from mmtui.supervisor.launch import identity
 from mmtui.supervisor.loop import Supervisor
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -201,15 +202,20 @@ class Machine(RuleBasedStateMachine):
             self.model[first] = "starting"
             self.attempts[first] += 1
         wanted = {i: (state, self.attempts[i]) for i, state in self.model.items()}
-        deadline = time.monotonic() + 8
-        while self.seen() != wanted or len(self.living()) != bool(self.at_work()):
-            assert time.monotonic() < deadline, f"wanted {wanted}, seen {self.seen()}, alive {self.living()}"
-            self.supervisor.tick()
-            time.sleep(0.003)
+        until(
+            lambda: self.seen() == wanted and len(self.living()) == bool(self.at_work()),
+            str(wanted),
+            lambda: f"{self.seen()}, alive {self.living()}",
+            self.step,
+        )
         for _ in range(2):
             self.supervisor.tick()  # and it stays so
 
     # ---- hands and eyes -------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        self.supervisor.tick()
+        time.sleep(0.003)
 
     def seen(self) -> dict[str, tuple[str, int]]:
         return {row.id: (row.state, row.attempt) for row in runs.list_runs(self.home)}

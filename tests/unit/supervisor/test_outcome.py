@@ -17,6 +17,7 @@ from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process
 from mmtui.supervisor.launch import identity
 from mmtui.supervisor.outcome import judge
+from tests.waiting import until
 
 
 def ending_of(tmp_path: Path, exit_code: int | None, outcome: str = "", **run: object) -> tuple[RunEvent, float | None]:
@@ -68,7 +69,7 @@ def test_judge_run_that_was_told_to_go_is_not_started_again(tmp_path: Path, stat
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     yield child
     child.kill()
     child.wait()
@@ -103,11 +104,9 @@ def test_is_alive_other_start_or_boot_or_nothing_known_is_another_process(sleepe
 def test_identity_name_with_spaces_and_parentheses_is_read_right(tmp_path: Path) -> None:
     odd = tmp_path / "a) Z 1 (b"
     odd.symlink_to("/bin/sleep")
-    child = subprocess.Popen([str(odd), "60"])
+    child = subprocess.Popen([str(odd), "600"])
     try:
-        deadline = time.monotonic() + 5
-        while "a) Z 1 (b" not in Path(f"/proc/{child.pid}/stat").read_text() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: "a) Z 1 (b" in Path(f"/proc/{child.pid}/stat").read_text())
         known = identity(child.pid)
         assert known is not None
         assert known.split(":")[1].isdigit()

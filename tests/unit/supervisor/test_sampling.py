@@ -202,7 +202,7 @@ def test_absurd_values_of_a_file_are_not_told(home: Home) -> None:
 def test_supervisor_keeps_what_the_devices_did_with_the_attempt(workshop: Workshop) -> None:
     workshop.start(MMTUI_NVML_RECORDING=str(RECORDINGS / "healthy4.json"), MMTUI_GPUS="0")
     run_id = workshop.add(steps=70, seconds_per_step=0.1)
-    row = workshop.until_state(run_id, "succeeded", timeout=40)
+    row = workshop.until_state(run_id, "succeeded")
     assert row.gpus and row.gpus[0].startswith("GPU-")
     workshop.until(lambda: workshop.home.run(run_id).devices(1).exists(), "the samples are kept")
     with Reader(workshop.home) as reader:

@@ -72,7 +72,7 @@ def test_time_limit_ends_in_a_checkpoint_and_can_be_extended(workshop: Workshop)
     assert 5 < step < 400
     queue.extend(workshop.home, run_id, 60)
     queue.retry(workshop.home, run_id)
-    workshop.until_state(run_id, "succeeded", timeout=30)
+    workshop.until_state(run_id, "succeeded")
     told_steps, stored = workshop.steps_told_and_stored(run_id)
     assert told_steps == stored
     assert (2, step + 1) in stored

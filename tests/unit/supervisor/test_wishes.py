@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mmtui.domain.states import RunEvent, RunState, next_state
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     Workshop = Any
@@ -29,7 +29,9 @@ from mmtui.paths import Home
 from mmtui.services import queue
 home, choose = Home.from_environment(), random.Random(int(sys.argv[1]))
 granted, refused, errors = {}, 0, []
-time.sleep(max(GO - time.time(), 0))
+(home.root / f"ready{sys.argv[1]}").touch()
+while len(list(home.root.glob("ready*"))) < PROCESSES:
+    time.sleep(0.005)
 for _ in range(COUNT):
     run_id = str(choose.randint(1, RUNS))
     verb = choose.choice("hold release cancel pause resume retry hold release priority move".split())
@@ -55,7 +57,9 @@ def test_wishes_of_eight_processes_have_exact_winners(workshop: Workshop) -> Non
     for _ in range(RUNS):
         workshop.add(steps=1_000_000, save_every=1_000_000)  # they end by wishes alone
     workshop.start(MMTUI_CPU_SLOTS="2")
-    script = PERSON.replace("GO", repr(time.time() + 3)).replace("COUNT", str(WISHES)).replace("RUNS", str(RUNS))
+    script = PERSON
+    for name, number in (("PROCESSES", PROCESSES), ("COUNT", WISHES), ("RUNS", RUNS)):
+        script = script.replace(name, str(number))
     people = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(number)],
@@ -65,14 +69,14 @@ def test_wishes_of_eight_processes_have_exact_winners(workshop: Workshop) -> Non
         )
         for number in range(PROCESSES)
     ]
-    told = [json.loads(person.communicate(timeout=240)[0]) for person in people]
+    told = [json.loads(person.communicate(timeout=2 * PATIENCE)[0]) for person in people]
     granted = sum((Counter(one[0]) for one in told), Counter())
     refused, errors = sum(one[1] for one in told), [text for one in told for text in one[2]]
     assert errors == []
     assert sum(granted.values()) + refused == PROCESSES * WISHES
     workshop.until(lambda: not workshop.sql("SELECT 1 FROM wishes"), "every wish was taken up")
     going = "SELECT 1 FROM runs WHERE state IN ('starting', 'pausing', 'stopping')"
-    workshop.until(lambda: not workshop.sql(going), "the queue comes to rest", timeout=90)
+    workshop.until(lambda: not workshop.sql(going), "the queue comes to rest")
     audit = workshop.sql('SELECT run_id, event, "before", "after", actor FROM transitions ORDER BY run_id, id')
     for one, following in pairwise(audit):
         assert one[0] != following[0] or one[3] == following[2], "each change began where the one before it ended"
