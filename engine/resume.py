@@ -91,8 +91,8 @@ def _other_circumstances(meta: Mapping[str, Any], recipe: Recipe, device: str) -
             f"the checkpoint was made with {threads} CPU threads, now there are {torch.get_num_threads()}:"
             f" losses may differ in their last digits; set runtime.threads={threads} to go on exactly"
         )
-    before, now = meta.get("opencv"), opencv_version()
-    if before is not None and before != now and recipe.match is not None:
+    before, now = meta.get("opencv", ""), opencv_version()  # those that do not tell are older than its use
+    if before != now and recipe.match is not None:
         yield (
             f"the checkpoint was made {f'with OpenCV {before}' if before else 'without OpenCV'}, now there is"
             f" {now or 'none'}: patches may differ by a hundredth of a grey level"

@@ -282,3 +282,16 @@ def test_process_killed_in_every_stage_and_stopped_once_equals_the_run_that_was_
     replayed = [e["values"] for e in runner.kind("stage_finished") if e["values"]["replayed"]]
     assert replayed and all(v["replayed"] == v["replayed_equal"] for v in replayed)
     assert runner.kind("warning") == []
+
+
+def test_checkpoint_that_tells_of_no_opencv_was_made_without(
+    runner: Runner, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(proxy=None, segment=None, evaluate=None)
+    runner.train(recipe, stop=at("match", 1))
+    (file,) = (runner.run_dir / "checkpoints" / "match").glob("step_*/meta.json")
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "opencv"}))
+    for version, count in (("4.13", 1), ("", 0)):
+        monkeypatch.setattr("engine.resume.opencv_version", lambda version=version: version)
+        found = find_position(recipe, runner.run_dir).warnings
+        assert len([text for text in found if "made without OpenCV, now there is 4.13" in text]) == count
