@@ -44,7 +44,7 @@ test: lint
 
 # What is marked in tests/conftest.py, or in the test, as starting processes is left out.
 quick: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not processes and not tui' tests/unit tests/numerics $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not (processes or tui or slow)' tests/unit tests/numerics $(PYTEST)
 
 # Each loop ends with the shell that has started it, however that ends.
 test-loaded: $(VENV)/.dev

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmtui.paths import Home
-from tests import second_tries, waiting
+from tests import second_tries, starters, waiting
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("e2e", "tui", "numerics", "slurm")
@@ -29,8 +29,6 @@ _OURS = (
     "MMTUI_MOST_SECOND_TRIES",
 )
 """Variables that are for the tests themselves; every other MMTUI_ variable is taken away."""
-_TERMINALS = {"Terminal", "SlowTerminal", "Program", "watched", "visits", "start", "connect", "tmux"}
-"""Fixtures and names of what runs a program in a pseudo-terminal."""
 
 
 @pytest.fixture(autouse=True)
@@ -182,17 +180,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # wait.
             group = "slurm" if item.get_closest_marker("slurm") is not None else "e2e"
             item.add_marker(pytest.mark.xdist_group(group))
-        if _TERMINALS & {*getattr(item, "fixturenames", ()), *_globals_of(item)}:
+        if starters.run_in_a_terminal(item):
             item.add_marker("terminal")
+        if starters.start_processes(item) or any(
+            item.get_closest_marker(name) is not None for name in ("e2e", "slurm")
+        ):
             item.add_marker("processes")
-        if any(item.get_closest_marker(name) is not None for name in ("e2e", "slurm")):
-            item.add_marker("processes")
-
-
-def _globals_of(item: pytest.Item) -> tuple[str, ...]:
-    """Names of what a test's own code uses of its module."""
-    code = getattr(getattr(item, "function", None), "__code__", None)
-    return code.co_names if code is not None else ()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -131,6 +131,7 @@ def count_and_reduce(rank: int, meeting: str, results: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.processes
 def test_confusion_matrix_reduce_sums_over_processes(tmp_path: Path) -> None:
     spawn(count_and_reduce, (str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
     expected = counted([0, 2, 1, 2], [0, 3, 1, 3]).matrix

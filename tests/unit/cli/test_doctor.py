@@ -158,6 +158,7 @@ def test_fix_replaces_a_damaged_database_and_keeps_it(populated: Home, mmtui_: I
         assert "run 3 made again" in found.err
 
 
+@pytest.mark.processes
 def test_fix_starts_a_supervisor_for_waiting_runs(supervised: Home, mmtui_: Invoke) -> None:
     assert mmtui_("run", "shapes_baseline", "--hold", "--quiet").code == 0
     assert mmtui_("daemon", "stop").code == 0

@@ -16,6 +16,7 @@ Invoke = Callable[..., Any]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.mark.processes
 def test_figures_of_a_run_are_curves_and_what_its_match_stage_drew(
     populated: Home, mmtui_: Invoke, tmp_path: Path
 ) -> None:
@@ -31,6 +32,7 @@ def test_figures_of_a_run_are_curves_and_what_its_match_stage_drew(
     assert len(line.get("points", "").split()) == 4, "four steps were logged"
 
 
+@pytest.mark.processes
 def test_graph_sizes_are_compared_where_there_are_two(populated: Home, mmtui_: Invoke, tmp_path: Path) -> None:
     connection = sqlite3.connect(populated.database)
     for run_id, patches, miou in ((1, 5, 40.0), (2, 10, 44.0)):

@@ -46,6 +46,7 @@ def test_one_bad_member_refuses_the_whole_sweep(home: Home, mmtui_: Invoke, tmp_
     assert sum(runs.count_runs(home).values()) == len(found.out.split())
 
 
+@pytest.mark.processes
 def test_what_comes_later_may_be_missing_but_not_what_is_never_right(home: Home, mmtui_: Invoke) -> None:
     first = mmtui_("run", "shapes_baseline", "--hold", "-q").out.strip()
     later = ("--after", first, "-q")
@@ -78,6 +79,7 @@ def test_edit_of_a_waiting_run_is_held_to_the_same(home: Home, mmtui_: Invoke) -
     assert mmtui_("edit", held, "model.weights=/no/such.pth").code == 0
 
 
+@pytest.mark.processes
 def test_held_run_is_released_when_what_it_reads_is_there(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
     weights = tmp_path / "later.pth"
     held = queue.enqueue(home, "shapes_baseline", [f"model.weights={weights}"], hold=True)

@@ -79,6 +79,7 @@ def test_budget_of_a_sweep_is_kept_changed_and_removed(home: Home, mmtui_: Invok
         assert mmtui_("queue", "--budget", wrong).code == 2
 
 
+@pytest.mark.processes
 def test_retry_failed_puts_back_what_failed_or_was_interrupted_and_nothing_else(home: Home, mmtui_: Invoke) -> None:
     ids = mmtui_("run", "shapes_baseline", "seed=0..4", "--hold", "-q").out.split()
     states = ("failed", "interrupted", "cancelled", "succeeded", "held")
@@ -101,6 +102,7 @@ def test_retry_says_which_runs_it_wants(home: Home, mmtui_: Invoke) -> None:
     assert mmtui_("retry", run_id, "--failed").code == 2
 
 
+@pytest.mark.processes
 def test_retry_time_limit_gives_more_time(home: Home, mmtui_: Invoke) -> None:
     run_id = mmtui_("run", "shapes_baseline", "--time-limit", "1h", "--hold", "-q").out.strip()
     set_state(home, run_id, "cancelled")

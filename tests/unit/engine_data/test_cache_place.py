@@ -227,6 +227,7 @@ def from_cache(config: ProxyConfig, cache: Path, told: list[CacheUse] | None = N
 
 
 @pytest.mark.parametrize("many", [7, 8])
+@pytest.mark.processes
 def test_images_of_a_proxy_task_over_the_budget_are_mapped(
     pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:

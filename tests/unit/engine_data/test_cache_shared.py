@@ -65,6 +65,7 @@ def leftover(folder: Path, stem: str, nbytes: int) -> Path:
     return file
 
 
+@pytest.mark.processes
 def test_what_a_killed_decoder_left_goes_with_the_next_content(tmp_path: Path) -> None:
     def die(_index: int) -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -59,6 +59,7 @@ def test_processes_decode_what_threads_decode_and_leave_nothing(files: list[Path
 
 
 @pytest.mark.parametrize("many", [90, 91])
+@pytest.mark.processes
 def test_load_images_takes_processes_for_many_files_and_threads_for_few(
     files: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, many: int
 ) -> None:

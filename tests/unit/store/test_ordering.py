@@ -114,6 +114,7 @@ def test_edit_with_a_mistake_changes_nothing(home: Home) -> None:
         queue.edit(home, run_id, ["segment.steps=9"])
 
 
+@pytest.mark.processes
 def test_editor_changes_become_overrides(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run_id = queue.enqueue(home, "shapes_smoke", hold=True)
     script = tmp_path / "editor"
