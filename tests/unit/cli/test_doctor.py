@@ -14,6 +14,8 @@ import pytest
 from mmtui.paths import Home
 from mmtui.services import doctor, queue
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 
 

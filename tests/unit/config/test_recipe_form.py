@@ -17,6 +17,8 @@ from mmtui.errors import UsageError
 from mmtui.services import recipe_form, recipes
 from mmtui.services.recipe_form import Field, build, preview, with_value, written
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("proxy", "match", "segment", "evaluate")
 PAIRS = (
     "data.objects",

@@ -31,6 +31,8 @@ from tests.unit.engine_run.test_memory import freeze_statistics, limit_memory
 from tests.unit.engine_run.test_quiet import Watch
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("moco", "densecl")
 CONTRAST: dict[str, Any] = {"proxy__queue": 7, "proxy__projection": 6, "proxy__key_momentum": 0.9, "proxy__steps": 6}
 ALONE: dict[str, Any] = {**CONTRAST, "match": None, "segment": None, "evaluate": None}
@@ -154,7 +156,6 @@ def test_stop_then_resume_equals_the_run_that_was_never_stopped(
     assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["densecl"])  # it has MoCo's queue as well as its own
 def test_process_killed_and_stopped_equals_the_run_that_was_not(
     runner: Runner, another_runner: Runner, kind: str

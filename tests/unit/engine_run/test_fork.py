@@ -19,6 +19,8 @@ from engine.events import EventWriter, attempt_numbers
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 from tests.unit.engine_run.test_resume import at
 
+pytestmark = pytest.mark.slow
+
 # Of the tiny recipe: proxy ends at step 3 of the run, match at 7, segment at 13, evaluate is the 14th.
 KEEPING = {"runtime__keep_every": 2}
 

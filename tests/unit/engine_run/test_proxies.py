@@ -19,6 +19,8 @@ from engine.proxies import BUILDERS, Classification, Jigsaw, Rotation, build_pro
 from engine.proxies.jigsaw import permutation_set
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

@@ -13,6 +13,8 @@ from PIL import Image
 from engine.config import Recipe, dump_recipe, load_recipe
 from engine.config.smoke import smoke_overrides
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).resolve().parents[3] / "recipes"
 STUDIES = FOLDER / "studies"
 SEARCH = [FOLDER, STUDIES]

@@ -16,6 +16,8 @@ from engine.replay import Replay
 from engine.resume import find_position
 from tests.unit.engine_run.test_proxies import folder_of_classes
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Recipe]
 
 

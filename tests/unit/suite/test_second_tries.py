@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import PATIENCE
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = """
@@ -47,8 +47,14 @@ def played(folder: Path, shared_out: tuple[str, ...], wanted: str, **environment
     words = [sys.executable, "-m", "pytest", *(word for name in plugins for word in ("-p", name)), "-p"]
     words += ["no:cacheprovider", "--rootdir", str(folder), *shared_out, "-k", wanted, str(folder / "test_it.py")]
     told = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
-    done = subprocess.run(words, cwd=folder, env=told, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    return done.returncode, done.stdout
+    with (folder / "told").open("w+") as output:
+        child = subprocess.Popen(words, cwd=folder, env=told, stdout=output, stderr=output)
+        try:
+            until(lambda: child.poll() is not None, "the end of a run", (folder / "told").read_text)
+        finally:
+            child.kill()
+            child.wait()
+    return child.returncode, (folder / "told").read_text()
 
 
 def test_real_process_is_tried_again_and_its_first_failure_is_told(tmp_path: Path, shared_out: tuple[str, ...]) -> None:
