@@ -39,8 +39,9 @@ lint check: $(VENV)/.dev
 
 # Tests that start supervisors and trainers share one worker (xdist_group, tests/conftest.py): side by side they would
 # slow each other down. They mostly wait, so there is a worker more than the cores of a small machine.
+# A worker that dies ends the run: pytest-xdist would wait for ever for what it had still to do.
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -rs $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --max-worker-restart=0 -rs $(PYTEST)
 
 # What is marked in tests/conftest.py, or in the test, as starting processes is left out.
 quick: $(VENV)/.dev

@@ -91,6 +91,8 @@ class MmtuiApp(App[int]):
         self.keys_in_order = KeyOrder(self, self._handle_key)
         self.commands: list[str] = []
         self.undone: list[tuple[str, Callable[[], Any]]] = []
+        self.deeds, self.undo_later = 0, 0
+        """What is being done in threads, and how often ``z`` was pressed meanwhile."""
         self.no_pictures = refusal(pictures, os.environ)
         self.graphics = Graphics("blocks" if self.no_pictures else pictures, _first_id())
         self.pictures_wait, self.pictures_sent = False, False

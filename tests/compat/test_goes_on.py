@@ -18,7 +18,8 @@ from mmtui.paths import Home
 from mmtui.services import runs
 from tests.compat.asking import COMMIT, FINISHED, KILLED, PAUSED
 from tests.compat.conftest import stored
-from tests.e2e.support import mmtui, wait_until
+from tests.e2e.support import mmtui
+from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -29,7 +30,7 @@ FIRST = 4
 def engine(run_dir: Path) -> list[dict[str, Any]]:
     """Train a run's folder to its end; the events of this attempt."""
     command = [sys.executable, "-m", "engine", "train", str(run_dir / "recipe.yaml"), "--run-dir", str(run_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=run_dir)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE, check=False, cwd=run_dir)
     assert done.returncode == 0, done.stderr
     last = max((run_dir / "attempts").iterdir())
     return [json.loads(line) for line in (last / "events.jsonl").read_text().splitlines()]
@@ -83,7 +84,7 @@ def test_supervisor_of_today_takes_old_runs_and_forks_further(opened: Home) -> N
     assert mmtui(opened, "queue", "open").returncode == 0
     ids = (PAUSED, "17")
     ended = ("succeeded", "failed", "cancelled", "interrupted")
-    wait_until(lambda: all(runs.get_run(opened, i).row.state in ended for i in ids), 240, "the end of both runs")
+    until(lambda: all(runs.get_run(opened, i).row.state in ended for i in ids), "the end of both runs")
     assert [runs.get_run(opened, run_id).row.state for run_id in ids] == ["succeeded"] * 2
     assert [len(runs.get_run(opened, run_id).attempts) for run_id in ids] == [2, 1]
     # Frozen then, trained with now: the code is the old one.

@@ -10,8 +10,9 @@ from mmtui.tui import actions
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens.queue import QueueScreen
 from tests.compat.asking import FINISHED
-from tests.tui.test_pages import page, plain, ready, shown, until
+from tests.tui.test_pages import page, plain, ready, shown
 from tests.tui.test_screen import text
+from tests.waiting import until_async
 
 pytestmark = [pytest.mark.tui]
 TABS = {
@@ -33,13 +34,13 @@ async def test_every_tab_of_an_old_run_and_the_queue_are_shown(opened: Home, mon
     app.set_keymap(actions.choose_keys(found.keys))
     async with app.run_test(size=(160, 48)) as pilot:
         await ready(app, pilot)
-        await until(lambda: "[bold red]" in text(app, "runs") and "two attempts" in text(app, "runs"), 120)
+        await until_async(lambda: "[bold red]" in text(app, "runs") and "two attempts" in text(app, "runs"))
         await pilot.press("2")
         for tab, words in TABS.items():
-            await until(lambda tab=tab: f"[{tab}]" in shown(app), 120)
-            await until(lambda words=words: words in plain(page(app).body), 120)
+            await until_async(lambda tab=tab: f"[{tab}]" in shown(app))
+            await until_async(lambda words=words: words in plain(page(app).body))
             await pilot.press("tab")
         await pilot.press("q")
-        await until(lambda: app.screen is app.runs_screen, 120)
+        await until_async(lambda: app.screen is app.runs_screen)
         await pilot.press("Q")
-        await until(lambda: isinstance(app.screen, QueueScreen) and "mine_wide" in shown(app), 120)
+        await until_async(lambda: isinstance(app.screen, QueueScreen) and "mine_wide" in shown(app))

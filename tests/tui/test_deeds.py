@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -17,7 +19,7 @@ from mmtui.tui.screens.run import RunScreen
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import seed_run
 from tests.tui.test_pages import NOW, ready
-from tests.waiting import until_async
+from tests.waiting import PATIENCE, until_async
 
 
 @pytest.fixture
@@ -169,3 +171,25 @@ async def test_difference_of_two_marked_runs_is_shown(waiting: Home) -> None:
         await until_async(lambda: "mark two runs" in app.runs_screen.said)
         await pilot.press("space", "j", "space", "d")
         await until_async(lambda: isinstance(app.screen, OutputScreen))
+
+
+async def test_undo_waits_for_what_is_being_done(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, goes_on, release = threading.Event(), threading.Event(), queue.release
+
+    def slowly(home: Home, run_id: str) -> object:
+        begun.set()
+        assert goes_on.wait(PATIENCE)
+        return release(home, run_id)
+
+    monkeypatch.setattr(queue, "release", slowly)
+    app = MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        await pilot.press("H")
+        await until_async(begun.is_set)
+        await pilot.press("z")
+        assert "nothing to undo" not in app.runs_screen.said
+        goes_on.set()
+        await until_async(lambda: app.runs_screen.said.startswith("undone: run 3 released"))
+    assert states(waiting) == ["held"] * 3
+    assert not app.deeds and not app.undo_later

@@ -76,28 +76,46 @@ class CommonScreen(Screen[None]):
             self.said = ""
             self.show_words()
 
-    @work(thread=True, group="deed", exit_on_error=False)
     def do(self, words: str, deed: Callable[[], Any], back: Callable[[], Any] | None = None) -> None:
         """Do something in a thread and say so; ``back`` takes it back (``z``)."""
+        self.program.deeds += 1
+        self._do(words, deed, back)
+
+    @work(thread=True, group="deed", exit_on_error=False)
+    def _do(self, words: str, deed: Callable[[], Any], back: Callable[[], Any] | None) -> None:
         try:
             deed()
         except MmtuiError as error:
             hint = f" ({printable(error.hint)})" if error.hint else ""
-            self.app.call_from_thread(self.say, f"! {printable(error.message)}{hint}")
+            self.app.call_from_thread(self._ended, f"! {printable(error.message)}{hint}")
             return
+        except BaseException:
+            self.app.call_from_thread(self._ended, f"! {words}: failed")
+            raise
         if back is not None:
             self.program.undone.append((words, back))
         self.app.call_from_thread(self._done, words)
 
     def _done(self, words: str) -> None:
-        self.say(words)
+        self._ended(words)
         self.look_again()
+
+    def _ended(self, words: str) -> None:
+        """What was asked for is done, or refused; an undo that was asked for meanwhile has its turn."""
+        self.say(words)
+        self.program.deeds -= 1
+        if self.program.undo_later and not self.program.deeds:
+            self.program.undo_later -= 1
+            self.action_undo()
 
     def look_again(self) -> None:
         """Read what may have changed."""
 
     def action_undo(self) -> None:
-        """Take the last change back."""
+        """Take the last change back; one that is being made is waited for."""
+        if self.program.deeds:
+            self.program.undo_later += 1
+            return
         if not self.program.undone:
             self.say("there is nothing to undo")
             return
