@@ -195,6 +195,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("pytest and pytest-xdist do not go together: groups of tests would be torn apart")
 
 
+_SIGNALS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM)}
+"""What they did when the tests began."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """The entry points set signal handlers; a test process with another's would be ended by a pipe that breaks."""
+    yield
+    for number, handler in _SIGNALS.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
 _ran: Counter[str] = Counter()
 
 
