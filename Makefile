@@ -50,7 +50,7 @@ quick: $(VENV)/.dev
 # Each loop ends with the shell that has started it, however that ends.
 test-loaded: $(VENV)/.dev
 	@for _ in 1 2 3 4; do $(BIN)/python -c "while __import__('os').getppid() == $$$$: pass" & done; \
-	MMTUI_SECOND_TRIES=0 MMTUI_TEST_PATIENCE=3 $(BIN)/python -m pytest -n 3 --dist loadgroup -rs \
+	MMTUI_SECOND_TRIES=0 MMTUI_TEST_PATIENCE=3 $(BIN)/python -m pytest -n 3 --dist loadgroup --max-worker-restart=0 -rs \
 		-m 'e2e or slurm or (tui and terminal)' $(PYTEST)
 
 # A campaign of faults as long as one likes: make chaos N=500

@@ -81,6 +81,8 @@ class NewRunDialog(Dialog):
         self.form: Form | None = None
         self.busy = False
         """Keys wait until what a key has asked for is done; see ``mmtui.tui.key_order``."""
+        self.queueing = False
+        """Whether that is to queue the run."""
         self.revealed = ""
         """The key that the resolved recipe is to show once it is checked."""
         self.pane, self.left = "recipes", "recipes"
@@ -399,7 +401,7 @@ class NewRunDialog(Dialog):
     def action_queue(self) -> None:
         """Queue what was entered, if it is right."""
         if not self.busy:
-            self.busy = True
+            self.busy = self.queueing = True
             self._queue()
 
     @work(group="deed")
@@ -410,7 +412,7 @@ class NewRunDialog(Dialog):
             if await self.check(MOST_CHECKED_AT_LAST) and self.is_current:
                 self.dismiss(wanted)
         finally:
-            self.busy = False
+            self.busy = self.queueing = False
 
     def on_key(self, event: Key) -> None:
         """Enter on the resolved recipe queues it."""
@@ -420,9 +422,10 @@ class NewRunDialog(Dialog):
 
     def action_dismiss_dialog(self) -> None:
         """Leave the field that is edited, else close without an answer; changes are thrown away at the second time."""
-        if self.busy:
-            self.workers.cancel_group(self, "deed")
-            self.busy = False
+        self.workers.cancel_group(self, "deed")
+        self.busy = False
+        if self.queueing:
+            self.queueing = False
             self.tell("stopped: nothing was queued", "problem")
         elif self.edited is not None:
             self._end_edit(keep=False)
