@@ -74,7 +74,7 @@ def _choices(shell: str, before: list[str], incomplete: str) -> Choices | None:
 def run_choices(incomplete: str) -> Choices:
     """The newest runs whose id begins so."""
     found = naming.begin_with(Home.from_environment(), incomplete, MOST_RUNS)
-    return [(run_id, _printable(f"{name} {state}")) for run_id, name, state in found]
+    return [(run_id, harmless(f"{name} {state}")) for run_id, name, state in found]
 
 
 def recipe_choices(incomplete: str) -> Choices:
@@ -83,7 +83,8 @@ def recipe_choices(incomplete: str) -> Choices:
 
     folders = reversed(recipe_dirs(Home.from_environment()))  # the user's own win
     files = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
-    return [(name, _description(files[name])) for name in sorted(files) if name.startswith(incomplete)]
+    offered = (name for name in sorted(files) if name.startswith(incomplete) and _SAFE_WORD.fullmatch(name))
+    return [(name, _description(files[name])) for name in offered]
 
 
 def _description(file: Path) -> str:
@@ -92,11 +93,19 @@ def _description(file: Path) -> str:
             found = re.search(r"^description:[ \t]*(.*)$", lines.read(2000), re.MULTILINE)
     except (OSError, ValueError):
         return ""
-    return _printable(found.group(1).strip("'\"")) if found else ""
+    return harmless(found.group(1).strip("'\"")) if found else ""
 
 
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
+_SAFE_WORD = re.compile(r"[\w.,=@%+-]+")
+"""What no shell takes for anything but a word. A recipe's file may be called otherwise; it is not offered then."""
+
+
+def harmless(text: str) -> str:
+    """A text from elsewhere as a shell may be told it: letters, digits and some marks, "?" for everything else.
+
+    zsh evaluates what it is told, Typer's own escapes forget the backslash, and takes brackets for markup.
+    """
+    return "".join(char if char.isalnum() or char in " _-.,=+/@%#~:;()" else "?" for char in text)
 
 
 def _bash(found: Choices) -> str:
