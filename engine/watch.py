@@ -8,12 +8,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from engine import dist
 from engine.config.schema import Recipe
 from engine.data import waiting
 from engine.errors import EngineError
+from engine.flops import FlopCount
 
 Result = TypeVar("Result")
 PUBLISHED_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -46,9 +46,9 @@ class StepClock:
 
     def count(self, step: Callable[[], Result]) -> Result:
         """The result of a step whose floating-point operations are counted: those of every later step, too."""
-        with FlopCounterMode(display=False) as counter:
+        with FlopCount() as counter:
             result = step()
-        self.flops = int(counter.get_total_flops())
+        self.flops = counter.total
         return result
 
     def stop(self) -> None:

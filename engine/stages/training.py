@@ -20,13 +20,13 @@ class Updater:
         """Clear gradients and set the rate of this step, which is returned."""
         lr = learning_rate(self.config, step, self.total_steps)
         set_learning_rate(self.optimiser, lr)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         return lr
 
     def apply(self) -> None:
         """Update the parameters from the gradients gathered since ``begin``."""
         clip(self.module, self.config)
-        self.optimiser.step()
+        self.optimiser.update()
 
 
 def backward(loss: Tensor, share: float = 1.0) -> None:

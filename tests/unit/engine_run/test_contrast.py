@@ -245,10 +245,10 @@ for step in range(5):
     images = torch.randint(0, 256, (8, 3, 32, 32), generator=made(step), dtype=torch.uint8)
     share = 8 // world
     views = task.prepare(images, made(100 + step))[rank * share : (rank + 1) * share]
-    optimiser.zero_grad()
+    task.zero_grad()
     loss, _ = network(views, made(0))
     loss.backward()
-    optimiser.step()
+    optimiser.update()
     task.after_step()
     losses.append(float(dist.mean(loss.detach())))
 torch.save({"losses": losses, "state": task.state_dict()}, f"{folder}/{world}_{rank}.pt")
@@ -303,9 +303,9 @@ def test_the_right_key_is_found_far_more_often_than_by_chance(kind: str) -> None
     for _ in range(150):
         chosen = torch.randperm(len(images), generator=source)[:32]
         loss, metrics = task(task.prepare(images[chosen], source), source)
-        optimiser.zero_grad()
+        task.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimiser.update()
         task.after_step()
         hits.append(float(metrics["accuracy"]))
     last = sum(hits[-20:]) / 20

@@ -98,6 +98,17 @@ def test_main_progress_goes_to_stdout_and_quiet_silences_it(tmp_path: Path, make
         assert first == [] if options else first[0].startswith("match 1/4  loss ")
 
 
+def test_main_trains_without_loading_what_compiles(tmp_path: Path, make_recipe: Make) -> None:
+    """It takes longer than the rest of PyTorch, and nothing here is compiled."""
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(make_recipe()))
+    command = [sys.executable, "-X", "importtime", "-m", "engine", "train", "--recipe", "recipe.yaml", "--run-dir", "."]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0 and "torch.optim" in loaded
+    assert not loaded & {"torch._dynamo", "torch._inductor", "sympy"}
+
+
 @pytest.mark.parametrize("root", ["/dev/null/x", "/proc/x"])
 def test_main_run_directory_that_cannot_be_made_is_told(root: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "shapes_smoke", "--run-dir", root]) == 1

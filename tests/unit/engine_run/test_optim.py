@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -34,9 +35,37 @@ def test_build_optimiser_update_equals_the_formula_by_hand() -> None:
             factor, decay = rules[name]
             speed[name] = 0.9 * speed[name] + parameter.grad + decay * expected[name]
             expected[name] = expected[name] - 0.1 / (step + 1) * factor * speed[name]
-        optimiser.step()
+        optimiser.update()
     for name, parameter in net.named_parameters():
         torch.testing.assert_close(parameter.detach(), expected[name])
+
+
+def test_optimiser_updates_and_keeps_what_that_of_pytorch_does_to_the_bit() -> None:
+    torch.manual_seed(0)
+    nets = [Net(), Net()]
+    nets[1].load_state_dict(nets[0].state_dict())
+    ours = build_optimiser(nets[0], OptimConfig(lr=0.1, momentum=0.9, weight_decay=0.01))
+    groups = [
+        {**group, "params": [dict(nets[1].named_parameters())[name] for name in names]}
+        for group, names in zip(
+            ours.param_groups, (["conv.weight"], ["conv.bias"], ["bn.weight", "bn.bias"]), strict=True
+        )
+    ]
+    theirs = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    for step in range(6):
+        values = [torch.randn(parameter.shape) for parameter in nets[0].parameters()]
+        for net in nets:
+            for parameter, value in zip(net.parameters(), values, strict=True):
+                parameter.grad = value.clone()
+        if step == 3:  # each goes on from what the other has kept
+            kept = copy.deepcopy(ours.state_dict())
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+            theirs.load_state_dict(kept)
+        ours.update()
+        theirs.step()
+        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            assert torch.equal(one, other)
+    assert not any(parameter.grad is not None and parameter.grad.requires_grad for parameter in nets[0].parameters())
 
 
 def test_build_optimiser_holds_every_parameter_once() -> None:
