@@ -12,6 +12,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BENCHES := benchmarks/engine.py $(filter-out %/bench_graph.py %/bench_engine.py,$(wildcard benchmarks/bench_*.py))
 
+# Tests start a thousand Pythons: each would compile the program anew where the environment forbids to keep that.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test quick test-loaded check lint chaos docs bench clean
 
 help:
@@ -37,11 +40,11 @@ lint check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m mmtui.cli.docs --check docs/cli.md
 
-# Tests that start supervisors and trainers share one worker (xdist_group, tests/conftest.py): side by side they would
-# slow each other down. They mostly wait, so there is a worker more than the cores of a small machine.
+# Tests that start supervisors and trainers share a few workers (xdist_group, tests/conftest.py): all side by side they
+# would slow each other down. They mostly wait, so there are two workers more than the cores of a small machine.
 # A worker that dies ends the run: pytest-xdist would wait for ever for what it had still to do.
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --max-worker-restart=0 -rs $(PYTEST)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup --max-worker-restart=0 -rs $(PYTEST)
 
 # What is marked in tests/conftest.py, or in the test, as starting processes is left out.
 quick: $(VENV)/.dev

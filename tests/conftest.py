@@ -176,16 +176,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if (ROOT / "tests" / group) in item.path.parents:
                 item.add_marker(group)
         if item.get_closest_marker("e2e") is not None:
-            # They start supervisors and trainers: side by side they would slow each other down. Those of SLURM mostly
-            # wait.
-            group = "slurm" if item.get_closest_marker("slurm") is not None else "e2e"
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
         if starters.run_in_a_terminal(item):
             item.add_marker("terminal")
         if starters.start_processes(item) or any(
             item.get_closest_marker(name) is not None for name in ("e2e", "slurm")
         ):
             item.add_marker("processes")
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests that start supervisors and trainers would slow each other down, all side by side; one after the other they
+    would be what everything waits for. Those of SLURM have one cluster."""
+    if item.get_closest_marker("slurm") is not None:
+        return "slurm"
+    return "e2e" if (ROOT / "tests" / "e2e") in item.path.parents else "e2e-units"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -155,8 +155,8 @@ class Tour:
         """The text once it is the one that is known; "" if that is none, or it never is."""
         wanted, end = masked(self.known(name)), time.monotonic() + self.patience
         while wanted and time.monotonic() < end:
-            if masked(self.terminal.text()) == wanted:
-                return stripped(self.terminal.text())
+            if masked(text := stripped(self.terminal.text())) == wanted:
+                return text
             self.terminal.read(0.1)
         self.patience = 0.0 if wanted else self.patience
         return ""
