@@ -22,9 +22,11 @@ SETUPS = {
     "fish": (["--no-config", "-i"], "mmtui completion fish | source", "\t"),
 }
 """(options of an interactive shell without settings, how it learns to complete, keys that list what there is)."""
-FORMS = ("x\\$(touch {0})", "x$(touch {0})", "x`touch {0}`", "x\\`touch {0}\\`", "'; touch {0}; '", "'\\''; touch {0}; '",
-         '"; touch {0}; "', '\\"; touch {0}; \\"', "))'; touch {0}; '((", "${{(e):-$(touch {0})}}", "\n touch {0}\n",
-         "[/red] $(touch {0})", "a:b\\:$(touch {0})", "=(touch {0})", "$'\\x60touch {0}\\x60'")  # fmt: skip
+FORMS = (
+    *("x\\$(touch {0})", "x$(touch {0})", "x`touch {0}`", "x\\`touch {0}\\`", "'; touch {0}; '", "'\\''; touch {0}; '"),
+    *('"; touch {0}; "', '\\"; touch {0}; \\"', "))'; touch {0}; '((", "${{(e):-$(touch {0})}}", "\n touch {0}\n"),
+    *("[/red] $(touch {0})", "a:b\\:$(touch {0})", "=(touch {0})", "$'\\x60touch {0}\\x60'"),
+)
 
 
 @pytest.mark.parametrize("shell", list(SETUPS))
@@ -69,7 +71,7 @@ def test_recipe_whose_file_is_called_like_a_command_is_not_offered(home: Home) -
     folder = home.create().root / "recipes"
     folder.mkdir()
     for name in ("mine", "x;touch made", "$(touch made)", "a b", "größe-1.2"):
-        (folder / f"{name}.yaml").write_text("name: mine\ndescription: \"$(touch made) [/b] it's 50%\"\n")
+        (folder / f"{name}.yaml").write_text('name: mine\ndescription: "$(touch made) [/b] it\'s 50%"\n')
     offered = dict(recipe_choices(""))
     assert {"mine", "größe-1.2"} <= offered.keys()
     assert not {"x;touch made", "$(touch made)", "a b"} & offered.keys()
