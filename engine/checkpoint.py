@@ -28,7 +28,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError, disk_full_text
-from engine.files import sync_folder, write_file
+from engine.files import is_plain_name, sync_folder, write_file
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
@@ -145,6 +145,8 @@ def damage(path: Path) -> str:
     try:
         files = read_meta(path)["files"]
         for name, (size, digest) in files.items():
+            if not is_plain_name(name):
+                return f"{name!r} is no name of a file in it"
             if (path / name).stat().st_size != size:
                 return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
             with (path / name).open("rb") as file:

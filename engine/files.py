@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
+
+_PLAIN = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name that a file tells is one within its own folder, whoever has written that file."""
+    return isinstance(name, str) and _PLAIN.fullmatch(name) is not None
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:

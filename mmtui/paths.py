@@ -42,6 +42,11 @@ class Home(NamedTuple):
         return self.root / "code"
 
     @property
+    def imported_code(self) -> Path:
+        """Engine sources that came with capsules, one folder per SHA-256: nothing runs them without being asked to."""
+        return self.root / "imported-code"
+
+    @property
     def trash(self) -> Path:
         return self.root / "trash"
 
@@ -90,6 +95,11 @@ class RunPaths(NamedTuple):
     def manifest(self) -> Path:
         """id, name, overrides, code digest: enough to rebuild the database row."""
         return self.root / "run.json"
+
+    @property
+    def imported(self) -> Path:
+        """Where the run came from, if it came from elsewhere: nothing in its folder is the user's own."""
+        return self.root / "imported.json"
 
     @property
     def attempts(self) -> Path:

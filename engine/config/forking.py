@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from engine.config.determining import FREE_KEYS, flat
 from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
-from engine.files import link, sync_folder, write_file
+from engine.files import is_plain_name, link, sync_folder, write_file
 
 FORMAT = 1
 ORIGIN = "origin.json"
@@ -129,7 +129,11 @@ def _of_stage(folder: Path, stage: str) -> Iterator[Kept]:
         try:
             file = entry / "meta.json"
             meta, recipe = _read(file, file.stat().st_mtime_ns)
-            sound = all((entry / name).stat().st_size == size for name, (size, _) in meta["files"].items())
+            # The run may have come from elsewhere: its names must not lead out of the folder.
+            sound = all(
+                is_plain_name(name) and (entry / name).stat().st_size == size
+                for name, (size, _) in meta["files"].items()
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
             continue
         plan = dict(recipe.stages())

@@ -30,6 +30,14 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def ask(question: str) -> bool:
+    """Whether the person at the terminal says yes; no without a terminal."""
+    if sys.stdin is None or sys.stderr is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    say(f"{question} [y/N]")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def tell_shell(text: str) -> None:
     """Answer a shell that completes: on stdout, without ``render``, which takes longer to load than all the rest."""
     sys.stdout.write(f"{text}\n")

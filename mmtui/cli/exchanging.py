@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
@@ -11,6 +11,9 @@ from mmtui.cli.options import Argument, QuietOption, RunsArgument, option
 from mmtui.domain.text import size
 from mmtui.errors import UnreachableError, UsageError
 from mmtui.paths import Home
+
+if TYPE_CHECKING:
+    from mmtui.services.exchange.capsule import Contents
 
 FORMATS = ("csv", "jsonl", "parquet", "tensorboard", "mlflow", "wandb", "capsule")
 
@@ -70,7 +73,18 @@ def import_(
     if path.suffix == ".jsonl" or path.is_dir() or "tfevents" in path.name:
         run_id, new = foreign.take_in(home, path, name), True
     else:
+        if not quiet:
+            say(_holds(capsule.look(path)))
         run_id, new = capsule.take_in(home, path)
     render.line(run_id)
     if not quiet:
         say(f"{'taken in as' if new else 'it is here already:'} run {run_id}; see: mmtui show {run_id}")
+
+
+def _holds(found: Contents) -> str:
+    """What a capsule holds, before anything of it is placed."""
+    code = "no code"
+    if found.code:
+        code = "the code of this installation" if found.is_own_code else f"code of its own (SHA-256 {found.code})"
+    kept = "" if found.is_own_code or not found.code else "\n  its code is kept apart and runs only if you ask for it"
+    return f"a capsule of run '{found.name}', {found.state}: {found.files} files, {size(found.size)}, {code}{kept}"

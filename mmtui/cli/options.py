@@ -41,3 +41,6 @@ RunsArgument = Annotated[
 JsonOption = Annotated[bool, option("--json", help="one JSON document on stdout")]
 QuietOption = Annotated[bool, option("--quiet", "-q", help="print only what a script needs")]
 DryRunOption = Annotated[bool, option("--dry-run", help="only say what would be done")]
+TrustOption = Annotated[
+    str, option("--trust-code", help="SHA-256 of code that came with an imported run, which may then run here")
+]

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import render
-from mmtui.cli.diagnostics import report, say
+from mmtui.cli.diagnostics import ask, report, say
 from mmtui.cli.lengths import seconds_of
-from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, option
+from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, TrustOption, option
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration, printable
 from mmtui.errors import ExitCode, MmtuiError, UsageError
@@ -192,10 +192,16 @@ def _queued(home: Home, run_id: str, hold: bool) -> str:
 
 
 def _wish(
-    selectors: list[str], verb: str, quiet: bool, *, dry_run: bool = False, arguments: dict[str, bool] | None = None
+    selectors: list[str],
+    verb: str,
+    quiet: bool,
+    *,
+    dry_run: bool = False,
+    arguments: dict[str, bool] | None = None,
+    trust_code: str = "",
 ) -> int:
     """Ask for the verb for each run; goes on after a refusal and ends with the first one's code."""
-    from mmtui.services import queue, runs
+    from mmtui.services import runs
 
     home = Home.from_environment()
     run_ids = list(dict.fromkeys(runs.resolve(home, selector) for selector in selectors))
@@ -207,7 +213,7 @@ def _wish(
     code = 0
     for run_id in run_ids:
         try:
-            queue.wish(home, run_id, verb, arguments)
+            _ask_for(home, run_id, verb, arguments, trust_code)
         except MmtuiError as error:
             refused = report(error)
             code = code or refused
@@ -219,6 +225,19 @@ def _wish(
         render.line(run_id) if quiet else say(text)
     _serve(home)
     return code
+
+
+def _ask_for(home: Home, run_id: str, verb: str, arguments: dict[str, bool] | None, trust_code: str) -> None:
+    """Leave the wish; on a terminal one question decides whether code from elsewhere may run."""
+    from mmtui.services import queue
+    from mmtui.services.trust import UntrustedCodeError
+
+    try:
+        queue.wish(home, run_id, verb, arguments, trust_code=trust_code)
+    except UntrustedCodeError as error:
+        if trust_code or not ask(f"{error.message}. Run it?"):
+            raise
+        queue.wish(home, run_id, verb, arguments, trust_code=error.digest)
 
 
 def _serve(home: Home) -> None:
@@ -248,20 +267,23 @@ def pause(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption 
     return _wish(runs, "pause", quiet, dry_run=dry_run)
 
 
-def resume(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = False) -> int:
+def resume(
+    runs: RunsArgument, trust_code: TrustOption = "", dry_run: DryRunOption = False, quiet: QuietOption = False
+) -> int:
     """Put paused runs back into the queue; they go on exactly where they were."""
-    return _wish(runs, "resume", quiet, dry_run=dry_run)
+    return _wish(runs, "resume", quiet, dry_run=dry_run, trust_code=trust_code)
 
 
 def retry(
     runs: Annotated[list[str] | None, Argument("ids, unique prefixes of ids, @ (the last), @~2", "runs")] = None,
     failed: Annotated[bool, option("--failed", help="all runs that failed or were interrupted")] = False,
     time_limit: Annotated[str, option("--time-limit", help="let them train so much longer: 2h; 0 = no limit")] = "",
+    trust_code: TrustOption = "",
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
 ) -> int:
     """Put failed, cancelled or interrupted runs back into the queue, from their last checkpoints."""
-    from mmtui.services import queue
+    from mmtui.services import queue, trust
     from mmtui.services import runs as lookup
 
     home, selectors = Home.from_environment(), list(runs or [])
@@ -269,13 +291,16 @@ def retry(
         raise UsageError("say which runs: ids, or --failed")
     if failed:
         states = (RunState.FAILED.value, RunState.INTERRUPTED.value)
-        selectors = [row.id for row in lookup.list_runs(home, states=states, newest_first=False)]
-        if not selectors:
+        found = [row.id for row in lookup.list_runs(home, states=states, newest_first=False)]
+        selectors = [run_id for run_id in found if not trust.is_imported(home, run_id)]
+        if len(selectors) < len(found):
+            say(f"left alone, since they came from elsewhere: {', '.join(i for i in found if i not in selectors)}")
+        elif not selectors:
             say("no run has failed or was interrupted")
     if time_limit and not dry_run:
         for run_id in [lookup.resolve(home, selector) for selector in selectors]:
             queue.extend(home, run_id, seconds_of(time_limit))
-    return _wish(selectors, "retry", quiet, dry_run=dry_run)
+    return _wish(selectors, "retry", quiet, dry_run=dry_run, trust_code=trust_code)
 
 
 def hold(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = False) -> int:
@@ -283,6 +308,8 @@ def hold(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption =
     return _wish(runs, "hold", quiet, dry_run=dry_run)
 
 
-def release(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = False) -> int:
+def release(
+    runs: RunsArgument, trust_code: TrustOption = "", dry_run: DryRunOption = False, quiet: QuietOption = False
+) -> int:
     """Let held runs start."""
-    return _wish(runs, "release", quiet, dry_run=dry_run)
+    return _wish(runs, "release", quiet, dry_run=dry_run, trust_code=trust_code)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.machinery
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 
 DIGEST_CHARACTERS = 16
+SHORT, FULL = re.compile("[0-9a-f]{16}"), re.compile("[0-9a-f]{64}")
+"""Names of folders of frozen code, and what guards their contents."""
+COMMIT = re.compile("[0-9a-f]{7,64}")
+CHANGES = re.compile(r"changes-[0-9a-f]{1,40}\.diff")
 
 
 def engine_folder() -> Path:
@@ -27,60 +33,108 @@ def engine_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def digest(folder: Path) -> str:
-    """Digest of every Python file below a folder: names and contents."""
-    total = hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        content = file.read_bytes()
-        total.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
-        total.update(content)
-    return total.hexdigest()[:DIGEST_CHARACTERS]
+def files_of(root: Path) -> dict[str, str]:
+    """SHA-256 of every file that Python could load from a folder, by its path: all but ``__pycache__``, which Python
+    writes itself, and the lists of changes beside the engine."""
+    found = {}
+    for file in root.rglob("*"):
+        path = file.relative_to(root)
+        if "__pycache__" not in path.parts and not CHANGES.fullmatch(path.as_posix()) and not file.is_dir():
+            found[path.as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """SHA-256 of names and contents: what a run's code is."""
+    lines = "".join(f"{path}\0{files[path]}\n" for path in sorted(files))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def installed() -> str:
+    """SHA-256 of the engine that is installed, as its frozen copy has it."""
+    return digest_of({f"engine/{path}": total for path, total in files_of(engine_folder()).items()})
 
 
 def freeze(home: Home) -> dict[str, Any]:
     """Copy the engine into the data directory, once per content.
 
     Returns:
-        digest, and commit, dirty and diff (a file) where the source lies in a git checkout.
+        sha256 of the copy, digest (its first characters, the folder's name), and commit, dirty and diff (a file)
+        where the source lies in a git checkout.
     """
-    source = engine_folder()
-    code = digest(source)
-    target = home.code / code
-    if not _intact(target, code):
+    source, full = engine_folder(), installed()
+    target = home.code / full[:DIGEST_CHARACTERS]
+    if not _intact(target, full):
         home.create()
-        temporary = home.code / f".{code}.{os.getpid()}"
+        temporary = home.code / f".{target.name}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary / "engine", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-        if not _intact(temporary, code):
+        shutil.copytree(source, temporary / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+        if not _intact(temporary, full):
             shutil.rmtree(temporary, ignore_errors=True)
             raise MmtuiError(f"the engine's source {source} changed while it was copied", "queue the run again")
-        if target.exists() and not _intact(target, code):
+        if target.exists() and not _intact(target, full):
             # Half lost in a power cut, or edited: put a whole copy in its place.
-            target.rename(home.code / f".{code}.{os.getpid()}.damaged")
+            target.rename(home.code / f".{target.name}.{os.getpid()}.damaged")
         try:
             temporary.rename(target)
         except OSError:
             # Another process froze the same content meanwhile.
             shutil.rmtree(temporary, ignore_errors=True)
-    return {"digest": code, **_git(source, target)}
+    return {"digest": target.name, "sha256": full, **_git(source, target)}
 
 
-def _intact(folder: Path, code: str) -> bool:
-    return (folder / "engine").is_dir() and digest(folder / "engine") == code
+def _intact(folder: Path, full: str) -> bool:
+    return (folder / "engine").is_dir() and digest_of(files_of(folder)) == full
 
 
-def frozen_folder(home: Home, code: str) -> Path:
-    """The folder to put on a trainer's PYTHONPATH.
+def is_own(home: Home, code: Mapping[str, Any]) -> bool:
+    """Whether the code of a run was frozen here: only ``freeze`` makes folders of that name and content."""
+    full = str(code.get("sha256", ""))
+    return bool(FULL.fullmatch(full)) and _intact(home.code / full[:DIGEST_CHARACTERS], full)
+
+
+def own_folder(home: Home, code: Mapping[str, Any]) -> Path:
+    """The frozen copy of a run's code, to put on a trainer's PYTHONPATH.
 
     Raises:
         MmtuiError: the copy is gone or was changed.
     """
-    folder = home.code / code
+    short, full = str(code.get("digest", "")), str(code.get("sha256", ""))
+    if not SHORT.fullmatch(short) or (full and not FULL.fullmatch(full)):
+        raise MmtuiError("the run names no frozen code", "queue the run again")
+    folder = home.code / (full[:DIGEST_CHARACTERS] or short)
     if not (folder / "engine").is_dir():
         raise MmtuiError(f"the frozen code {folder} is gone", "queue the run again")
-    if digest(folder / "engine") != code:
+    if not (_intact(folder, full) if full else _intact_before(folder, short)):
         raise MmtuiError(f"the frozen code {folder} was changed", f"remove {folder} and queue the run again")
     return folder
+
+
+def digest_of_sources(engine: Path) -> str:
+    """What earlier versions named code by: its ``.py`` files alone, 16 characters."""
+    total = hashlib.sha256()
+    for file in sorted(engine.rglob("*.py")):
+        content = file.read_bytes()
+        total.update(f"{file.relative_to(engine).as_posix()}\0{len(content)}\0".encode())
+        total.update(content)
+    return total.hexdigest()[:DIGEST_CHARACTERS]
+
+
+def _intact_before(folder: Path, short: str) -> bool:
+    """Whether code of an earlier version is what its name says, and there is nothing else that Python could load.
+
+    What Python has compiled is thrown away: nobody can tell whether it was Python.
+    """
+    without_bytecode(folder)
+    loadable = tuple(importlib.machinery.all_suffixes())
+    stray = [path for path in files_of(folder) if path.endswith(loadable) and not re.fullmatch(r"engine/.*\.py", path)]
+    return not stray and digest_of_sources(folder / "engine") == short
+
+
+def without_bytecode(folder: Path) -> None:
+    """Delete what Python, or somebody in its name, has compiled."""
+    for compiled in list(folder.rglob("__pycache__")):
+        shutil.rmtree(compiled, ignore_errors=True)
 
 
 @dataclass(frozen=True)

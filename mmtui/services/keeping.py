@@ -85,12 +85,11 @@ def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
 
     with Reader(home) as reader:
         gone = [str(row[0]) for row in reader.query("SELECT id FROM runs WHERE deleted_at IS NOT NULL")]
-        kept = {
-            str(cells.mapped(row[0]).get("digest", ""))
-            for row in reader.query("SELECT code FROM runs WHERE deleted_at IS NULL")
-        }
+        codes_of_runs = [cells.mapped(row[0]) for row in reader.query("SELECT code FROM runs WHERE deleted_at IS NULL")]
+    kept = {str(found.get(name, "")) for found in codes_of_runs for name in ("digest", "sha256")}
     found = [(f"run {run_id}", _bytes(home.trash / run_id)) for run_id in gone]
-    codes = [entry for entry in sorted(home.code.glob("*")) if entry.is_dir() and entry.name not in kept]
+    folders = [*sorted(home.code.glob("*")), *sorted(home.imported_code.glob("*"))]
+    codes = [entry for entry in folders if entry.is_dir() and entry.name not in kept]
     found += [(f"code {entry.name}", _bytes(entry)) for entry in codes]
     if really:
         for run_id in gone:

@@ -417,9 +417,9 @@ def hold(home: Home, run_id: str) -> None:
     wish(home, run_id, "hold")
 
 
-def release(home: Home, run_id: str) -> None:
-    """Let a held run start."""
-    wish(home, run_id, "release")
+def release(home: Home, run_id: str, *, trust_code: str = "") -> None:
+    """Let a held run start; ``trust_code``: see ``wish``."""
+    wish(home, run_id, "release", trust_code=trust_code)
 
 
 def retry(home: Home, run_id: str) -> None:
@@ -427,14 +427,22 @@ def retry(home: Home, run_id: str) -> None:
     wish(home, run_id, "retry")
 
 
-def wish(home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None = None) -> None:
+def wish(
+    home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None = None, *, trust_code: str = ""
+) -> None:
     """Do what is asked of a run that has no trainer; of one that has, leave a wish for the supervisor.
+
+    Args:
+        trust_code: SHA-256 of code from elsewhere that the run may start with.
 
     Raises:
         UsageError: a run that is to be released would not find what it reads.
+        UntrustedCodeError: it would start code from elsewhere, and not that one.
         RefusedError: not possible in this state.
         NotFoundError: there is no such run.
     """
+    from mmtui.services import trust
+    from mmtui.store import cells
     from mmtui.store.db import Database
     from mmtui.store.runs import add_wish, apply_verb, read_run
 
@@ -445,11 +453,14 @@ def wish(home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None
     database = Database(home)
     try:
         with database.write(durable=True) as session:
-            state = RunState(read_run(session, int(run_id)).state)
+            run = read_run(session, int(run_id))
+            state = RunState(run.state)
             if state is RunState.STOPPING and verb == "cancel":
                 pass  # a second, harder cancel
             elif not is_legal(state, VERBS[verb]):
                 raise RefusedError(f"run {run_id} is {state.value}: it cannot be {_PARTICIPLES[verb]}", _hint(state))
+            if verb in trust.VERBS:
+                run.code = json.dumps(dict(trust.demand(home, run_id, cells.mapped(run.code), trust_code, verb)))
             if state in ACTIVE_STATES:
                 add_wish(session, int(run_id), verb, arguments or {})
             else:

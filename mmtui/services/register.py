@@ -16,6 +16,7 @@ from engine.config.determining import stage_names, work_name
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState
 from mmtui.domain.text import printable
 from mmtui.paths import Home, RunPaths
+from mmtui.services import trust
 from mmtui.services.ingest import ingest_file
 from mmtui.services.runs import class_table
 from mmtui.store.db import Database
@@ -77,19 +78,19 @@ def register(database: Database, home: Home, folder: Path) -> str:
         seed=int(manifest["seed"]),
         config=recipe.model_dump(mode="json"),
         overrides=[str(text) for text in manifest.get("overrides", ())],
-        code=dict(manifest.get("code") or {}),
+        code=trust.told_by(manifest, paths.imported),
         stages=recipe.stages(),
         tags=[str(tag) for tag in manifest.get("tags", ())],
         group=str(manifest.get("group", "")),
         held=True,  # nothing of it starts before everything is known
         work=work_name(recipe),
-        shared_stages={} if origin else stage_names(recipe),
+        shared_stages={} if origin or paths.imported.exists() else stage_names(recipe),
     )
     with database.write(durable=True) as session:
         run_id = insert_run(session, new, now=created, number=int(folder.name))
         if origin:
             # The ids of another machine mean other runs here.
-            set_origin(session, run_id, origin, here=not (folder / "imported.json").exists())
+            set_origin(session, run_id, origin, here=not paths.imported.exists())
     numbers = sorted(int(entry.name) for entry in paths.attempts.glob("[0-9]*") if entry.is_dir())
     for number in numbers:
         _attempt(database, paths, run_id, number)
@@ -123,7 +124,7 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
         "seed": int(manifest["seed"]),
         "config": json.dumps(recipe.model_dump(mode="json")),
         "overrides": json.dumps([str(text) for text in manifest.get("overrides", ())]),
-        "code": json.dumps(dict(manifest.get("code") or {})),
+        "code": json.dumps(trust.told_by(manifest, paths.imported)),
         "tags": json.dumps([str(tag) for tag in manifest.get("tags", ())]),
         "run_group": str(manifest.get("group", "")),
         "created_at": paths.manifest.stat().st_mtime,

@@ -10,7 +10,7 @@ from mmtui.domain.scheduling import order, own_reason
 from mmtui.domain.slurm import NOT_BEGUN, waiting_words
 from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.errors import MmtuiError
-from mmtui.services.code import frozen_folder
+from mmtui.services.trust import startable
 from mmtui.store import cells
 from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_reasons, transition
 from mmtui.supervisor.launchers.slurm import Cluster, is_live
@@ -64,9 +64,9 @@ class Jobs:
             if not is_legal(RunState(run.state), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, [], "slurm")
-            digest, asked = str(cells.mapped(run.code).get("digest", "")), cells.mapped(run.launcher)
+            code, asked = cells.mapped(run.code), cells.mapped(run.launcher)
         try:
-            job = self.cluster.submit(run_id, number, asked, frozen_folder(home, digest))
+            job = self.cluster.submit(run_id, number, asked, startable(home, str(run_id), code))
         except MmtuiError as error:
             self.supervisor.reject(run_id, error)
             return

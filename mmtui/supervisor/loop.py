@@ -22,9 +22,9 @@ from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import duration
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services.code import frozen_folder
 from mmtui.services.ingest import ingest_file
 from mmtui.services.queue_state import Queue
+from mmtui.services.trust import startable
 from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database
@@ -417,13 +417,13 @@ class Supervisor:
             if not is_legal(RunState(read_run(session, run_id).state), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, places, socket.gethostname())
-            code = str(cells.mapped(read_run(session, run_id).code).get("digest", ""))
+            code = cells.mapped(read_run(session, run_id).code)
         kind = slots.place(places[0]).kind
         # On a model of GPU where its work was never measured; several processes share what one of them would need.
         probe = bool(kind) and len(places) == 1 and kind not in run.needs
         # Committed before the spawn: a supervisor that dies here leaves an attempt that the next one can judge.
         try:
-            child = local.start(self.home, run_id, number, places, frozen_folder(self.home, code), probe=probe)
+            child = local.start(self.home, run_id, number, places, startable(self.home, str(run_id), code), probe=probe)
         except (OSError, MmtuiError) as error:
             self.reject(run_id, error)
             return

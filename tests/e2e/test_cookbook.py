@@ -42,7 +42,7 @@ def masked(lines: list[str]) -> Counter[str]:
     """Lines without what differs from day to day, machine to machine and checkout to checkout: numbers, times, digests,
     rank, width."""
     kept = [line for line in lines if not MOMENTARY.search(line)]
-    kept = [re.sub(r", with changes(: \S+)?", "", line) for line in kept]  # of who works on the engine
+    kept = [re.sub(r", with changes(: [^)]+)?", "", line) for line in kept]  # of who works on the engine
     plain = [re.sub(r"commit [0-9a-f]+\*?|\b[0-9a-f]{16}\b", "H", line) for line in kept]
     plain = [re.sub(r"[█░▏▎▍▌▋▊▉]+", "", line) for line in plain]
     plain = [re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.]+Z?", "N", line) for line in plain]

@@ -11,9 +11,9 @@ from engine.events import read_events
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import queue
-from mmtui.services.code import frozen_folder
 from mmtui.services.ingest import ingest_file
 from mmtui.services.runs import get_run
+from mmtui.services.trust import startable
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt, transition
 from mmtui.supervisor.launchers import local
@@ -37,7 +37,7 @@ def attempt(home: Home, run_id: str, step: int, number: signal.Signals, end: Run
     try:
         with database.write() as session:
             tries = begin_attempt(session, int(run_id), ["cpu:0"], "box")
-        code = frozen_folder(home, str(get_run(home, run_id).code["digest"]))
+        code = startable(home, run_id, get_run(home, run_id).code)
         child = local.start(home, int(run_id), tries, ["cpu:0"], code, probe=False)
         events = home.run(run_id).events(tries)
         until(

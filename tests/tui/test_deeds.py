@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import threading
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
-from mmtui.services import queue, runs
+from mmtui.services import code, queue, runs
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens.commands import OutputScreen
-from mmtui.tui.screens.dialogs import CancelDialog, LineDialog
+from mmtui.tui.screens.dialogs import CancelDialog, LineDialog, TrustDialog
 from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.run import RunScreen
 from mmtui.tui.widgets.runs_table import RunsTable
@@ -176,10 +178,10 @@ async def test_difference_of_two_marked_runs_is_shown(waiting: Home) -> None:
 async def test_undo_waits_for_what_is_being_done(waiting: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, goes_on, release = threading.Event(), threading.Event(), queue.release
 
-    def slowly(home: Home, run_id: str) -> object:
+    def slowly(home: Home, run_id: str, **more: str) -> object:
         begun.set()
         assert goes_on.wait(PATIENCE)
-        return release(home, run_id)
+        return release(home, run_id, **more)
 
     monkeypatch.setattr(queue, "release", slowly)
     app = MmtuiApp(waiting)
@@ -193,3 +195,45 @@ async def test_undo_waits_for_what_is_being_done(waiting: Home, monkeypatch: pyt
         await until_async(lambda: app.runs_screen.said.startswith("undone: run 3 released"))
     assert states(waiting) == ["held"] * 3
     assert not app.deeds and not app.undo_later
+
+
+def give_foreign_code(home: Home, run_id: str) -> str:
+    """Make a run one that came with code of its own; its SHA-256."""
+    folder = home.root / "unpacked"
+    (folder / "engine").mkdir(parents=True)
+    (folder / "engine" / "__init__.py").write_text("evil = True\n")
+    digest = code.digest_of(code.files_of(folder))
+    home.imported_code.mkdir(exist_ok=True)
+    folder.rename(home.imported_code / digest)
+    home.run(run_id).imported.write_text(json.dumps({"code": digest}))
+    told = json.dumps({"digest": digest[:16], "sha256": digest})
+    connection = sqlite3.connect(home.database)
+    with connection:
+        connection.execute("UPDATE runs SET code = ? WHERE id = ?", [told, run_id])
+    connection.close()
+    return digest
+
+
+@pytest.mark.parametrize("key", ["H", "R"])
+async def test_code_from_elsewhere_is_asked_about_before_it_may_run(
+    waiting: Home, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmtui.services.supervisors.ensure", lambda _home: None)
+    digest = give_foreign_code(waiting, "3")
+    if key == "R":
+        queue.cancel(waiting, "3")
+    before, app = states(waiting), MmtuiApp(waiting)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        for leave in ("escape", "n", "q"):
+            await pilot.press(key)
+            await until_async(lambda: isinstance(app.screen, TrustDialog))
+            assert any(digest in str(line.render()) for line in app.screen.query(Static))
+            await pilot.press(leave)
+            await until_async(lambda: not isinstance(app.screen, TrustDialog))
+        assert states(waiting) == before
+        await pilot.press(key)
+        await until_async(lambda: isinstance(app.screen, TrustDialog))
+        await pilot.press("Y")
+        await until_async(lambda: states(waiting)[-1] == "queued")
+    assert runs.get_run(waiting, "3").code["trusted"] == digest

@@ -13,15 +13,17 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.config import RecipeFileError
 from mmtui.domain.states import FINAL_STATES, RunState
-from mmtui.errors import RefusedError, UsageError
-from mmtui.paths import Home
-from mmtui.services import code, runs
+from mmtui.errors import MmtuiError, RefusedError, UsageError
+from mmtui.paths import Home, RunPaths
+from mmtui.services import code, runs, trust
 from mmtui.services.queue import highest_folder
 from mmtui.services.register import register
 from mmtui.store.db import Database
@@ -29,8 +31,9 @@ from mmtui.store.reader import Reader
 
 FORMAT = 1
 LARGEST_HEADER = 16 * 2**20
-_LEFT_OUT = re.compile(r"(step_\d+.*|.*\.writing|.*\.lock|attempt|pid|terminated)")
-"""Step checkpoints (the final weights are there), locks, and what belongs to processes."""
+_LEFT_OUT = re.compile(r"(step_\d+.*|.*\.writing|.*\.lock|attempt|pid|terminated|__pycache__)")
+"""Step checkpoints (the final weights are there), locks, and what belongs to processes; hidden files, too. None is
+written, and none is taken in."""
 
 
 def export(home: Home, run_id: str, target: Path) -> int:
@@ -42,7 +45,7 @@ def export(home: Home, run_id: str, target: Path) -> int:
     found = runs.get_run(home, run_id)
     if RunState(found.row.state) not in FINAL_STATES:
         raise RefusedError(f"run {run_id} is {found.row.state}: only a run that has ended fits a capsule")
-    members = dict(_members(home, run_id, str(found.code.get("digest", ""))))
+    members = dict(_members(home, run_id, _code_folder(home, run_id, found.code)))
     sums = {name: _digest(file) for name, file in members.items()}
     header = {
         "format": FORMAT,
@@ -66,13 +69,67 @@ def export(home: Home, run_id: str, target: Path) -> int:
     return target.stat().st_size
 
 
-def _members(home: Home, run_id: str, digest: str) -> Iterator[tuple[str, Path]]:
-    for prefix, root in (("run", home.run(run_id).root), ("code", home.code / digest)):
-        for file in sorted(root.rglob("*")) if digest or prefix == "run" else ():
+def _code_folder(home: Home, run_id: str, found: Mapping[str, Any]) -> Path | None:
+    """The code that a run brought along, else its frozen copy; None if that is gone."""
+    brought = trust.brought(home, run_id, found)
+    if brought is not None:
+        return brought.folder
+    with suppress(MmtuiError):
+        return code.own_folder(home, found)
+    return None
+
+
+def _members(home: Home, run_id: str, code_folder: Path | None) -> Iterator[tuple[str, Path]]:
+    roots = {"run": home.run(run_id).root} | ({"code": code_folder} if code_folder else {})
+    for prefix, root in roots.items():
+        for file in sorted(root.rglob("*")):
             parts = file.relative_to(root).parts
-            hidden = any(_LEFT_OUT.fullmatch(part) or part.startswith(".") for part in parts)
-            if file.is_file() and not file.is_symlink() and not hidden and "__pycache__" not in parts:
+            if file.is_file() and not file.is_symlink() and not _is_left_out(parts):
                 yield str(PurePosixPath(prefix, *parts)), file
+
+
+def _is_left_out(parts: Sequence[str]) -> bool:
+    return any(_LEFT_OUT.fullmatch(part) or part.startswith(".") for part in parts)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a capsule says that it holds; texts are a stranger's. ``size``: of its file, in bytes."""
+
+    name: str
+    state: str
+    files: int
+    size: int
+    code: str
+    """SHA-256 of its code, "" without any."""
+    is_own_code: bool
+    """Whether that is the engine installed here."""
+
+
+def look(source: Path) -> Contents:
+    """Read what a capsule holds; nothing is unpacked.
+
+    Raises:
+        UsageError: the file is no capsule.
+    """
+    with _told(source), tarfile.open(source, "r:") as archive:
+        header = _header(archive)
+        digest = _digest_of_code(header["files"])
+        return Contents(
+            name=str(header.get("name", "")),
+            state=str(header.get("state", "")),
+            files=len(header["files"]),
+            size=source.stat().st_size,
+            code=digest,
+            is_own_code=bool(digest) and digest == code.installed(),
+        )
+
+
+def _digest_of_code(sums: Mapping[str, str]) -> str:
+    """SHA-256 of a capsule's code by the sums of its files, which unpacking checks."""
+    files = {name.removeprefix("code/"): total for name, total in sums.items() if name.startswith("code/")}
+    loadable = {path: total for path, total in files.items() if not code.CHANGES.fullmatch(path)}
+    return code.digest_of(loadable) if loadable else ""
 
 
 def take_in(home: Home, source: Path) -> tuple[str, bool]:
@@ -82,22 +139,26 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
         UsageError: the file is no capsule, or not what was written.
     """
     home.create()
-    try:
-        with tarfile.open(source, "r:") as archive:
-            header = _header(archive)
-            # What the run is: the same capsule again has the same sums.
-            stamp = hashlib.sha256(json.dumps(header["files"], sort_keys=True).encode()).hexdigest()
+    with _told(source), tarfile.open(source, "r:") as archive:
+        header = _header(archive)
+        # What the run is: the same capsule again has the same sums.
+        stamp = hashlib.sha256(json.dumps(header["files"], sort_keys=True).encode()).hexdigest()
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=home.root) as folder:
+            _unpack(archive, header["files"], Path(folder))
             known = _known(home, stamp)
-            if known:
-                return known, False
-            with tempfile.TemporaryDirectory(prefix=".import-", dir=home.root) as folder:
-                _unpack(archive, header["files"], Path(folder))
-                return _place(home, Path(folder), header, stamp), True
+            return (known, False) if known else (_place(home, Path(folder), header, stamp), True)
+
+
+@contextmanager
+def _told(source: Path) -> Iterator[None]:
+    """Whatever is wrong with a capsule is the user's to know, in one sentence."""
+    try:
+        yield
     except tarfile.TarError as error:
         raise UsageError(f"{source} is no capsule: {error}") from None
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecipeFileError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RecipeFileError) as error:
         raise UsageError(f"{source} is no capsule that this version can read: {error}") from None
 
 
@@ -110,6 +171,9 @@ def _header(archive: tarfile.TarFile) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(file.read())
     if header["format"] != FORMAT:
         raise ValueError(f"its format is {header['format']}")
+    for name, total in header["files"].items():
+        if not isinstance(total, str) or not code.FULL.fullmatch(total):
+            raise ValueError(f"{name!r} has no SHA-256")
     return header
 
 
@@ -119,11 +183,9 @@ def _unpack(archive: tarfile.TarFile, sums: dict[str, str], folder: Path) -> Non
     for number, member in enumerate(archive):
         if number == 0:
             continue  # the header
-        parts = PurePosixPath(member.name).parts
-        plain = member.isreg() and len(parts) > 1 and parts[0] in ("run", "code") and ".." not in parts
-        if not plain or member.name not in missing:
+        if not _has_place(member) or member.name not in missing:
             raise ValueError(f"the member {member.name!r} has no place in a capsule")
-        stream, target = archive.extractfile(member), folder.joinpath(*parts)
+        stream, target = archive.extractfile(member), folder / member.name
         assert stream is not None
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with target.open("xb") as file:
@@ -136,14 +198,27 @@ def _unpack(archive: tarfile.TarFile, sums: dict[str, str], folder: Path) -> Non
         raise ValueError(f"{min(missing)} is missing")
 
 
+def _has_place(member: tarfile.TarInfo) -> bool:
+    """A plain file, as large as the archive's share of it, of a name that leads nowhere else."""
+    parts = PurePosixPath(member.name).parts
+    is_file = member.isreg() and not member.issparse()
+    within = len(parts) > 1 and parts[0] in ("run", "code") and member.name == "/".join(parts)
+    return is_file and within and not _is_left_out(parts)  # of which ".." is one
+
+
 def _place(home: Home, folder: Path, header: dict[str, Any], stamp: str) -> str:
-    """Move what was unpacked to its place and make its rows."""
-    digest = str(json.loads((folder / "run" / "run.json").read_text()).get("code", {}).get("digest", ""))
-    if re.fullmatch("[0-9a-f]{16}", digest) and (folder / "code").is_dir() and not (home.code / digest).exists():
-        if code.digest(folder / "code" / "engine") != digest:
-            raise ValueError("its frozen code is not that of its run")
-        (folder / "code").rename(home.code / digest)
-    (folder / "run" / "imported.json").write_text(json.dumps({"stamp": stamp, "from": header.get("run")}))
+    """Move what was unpacked to its place and make its rows. Code that is not one's own is kept apart."""
+    digest = _digest_of_code(header["files"])
+    if digest:
+        _refuse_other_code(folder, digest)
+        if digest == code.installed():
+            code.freeze(home)
+        elif not (home.imported_code / digest).exists():
+            home.imported_code.mkdir(mode=0o700, exist_ok=True)
+            (folder / "code").rename(home.imported_code / digest)
+    # Over whatever the capsule has of that name.
+    told = {"stamp": stamp, "from": str(header.get("run", "")), "code": digest}
+    RunPaths(folder / "run").imported.write_text(json.dumps(told))
     database = Database(home)
     try:
         run_id = str(max(_last_id(home), highest_folder(home)) + 1)
@@ -156,6 +231,16 @@ def _place(home: Home, folder: Path, header: dict[str, Any], stamp: str) -> str:
             raise
     finally:
         database.close()
+
+
+def _refuse_other_code(folder: Path, digest: str) -> None:
+    claimed = json.loads((folder / "run" / "run.json").read_text()).get("code") or {}
+    if claimed.get("sha256"):
+        right = (claimed["sha256"], claimed.get("digest")) == (digest, digest[: code.DIGEST_CHARACTERS])
+    else:  # of a version that named code by its sources
+        right = claimed.get("digest") == code.digest_of_sources(folder / "code" / "engine")
+    if not right:
+        raise ValueError("its frozen code is not that of its run")
 
 
 def _last_id(home: Home) -> int:

@@ -49,8 +49,12 @@ def launcher(processes: int) -> list[str]:
 
 
 def train(home: Home, run_id: int, number: int, code: Path) -> list[str]:
-    """Command line of the engine for an attempt, behind the interpreter. Code frozen long ago knows fewer options."""
+    """Command line of the engine for an attempt, behind the interpreter. Code frozen long ago knows fewer options.
+
+    A run from elsewhere shares no outputs of stages: others would go on from what a stranger has made.
+    """
     paths = home.run(str(run_id))
     arguments = ["-m", "engine", "train", "--recipe", str(paths.recipe), "--run-dir", str(paths.root)]
-    shared = ["--stage-cache", str(home.stage_cache)] if (code / "engine" / "stage_cache.py").exists() else []
+    may_share = (code / "engine" / "stage_cache.py").exists() and not paths.imported.exists()
+    shared = ["--stage-cache", str(home.stage_cache)] if may_share else []
     return [*arguments, "--attempt", str(number), *shared]

@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from textual import work
@@ -18,11 +19,16 @@ from mmtui.domain.states import FINAL_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.domain.views import RunDetail
 from mmtui.errors import MmtuiError
+from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.tui.screens.common import CommonScreen
 
 if TYPE_CHECKING:
     from mmtui.tui.screens.run_request import NewRun
+
+
+_NOBODY: Mapping[str, str] = MappingProxyType({})
+"""No run with code from elsewhere that was asked for."""
 
 
 class RunDeeds(CommonScreen):
@@ -108,21 +114,37 @@ class RunDeeds(CommonScreen):
     def action_resume_run(self) -> None:
         """Resume paused runs, retry ended ones."""
         verbs = [(one.row.id, "resume" if one.row.state == RunState.PAUSED else "retry") for one in self.details()]
-        self._wish(verbs, {})
+        self._with_trust([run_id for run_id, _ in verbs], lambda trusted: self._wish(verbs, {}, trusted))
 
-    def _wish(self, wishes: Sequence[tuple[str, str]], arguments: dict[str, object]) -> None:
+    def _with_trust(self, ids: Sequence[str], deed: Callable[[Mapping[str, str]], None]) -> None:
+        """Do something that lets runs start; one question first if code from elsewhere would run. ``deed`` is given
+        the digest of that code, by run."""
+        from mmtui.services import trust
+
+        foreign = trust.untrusted(self.program.home, ids)
+        if not foreign:
+            deed({})
+            return
+        from mmtui.tui.screens.dialogs import TrustDialog
+
+        self.app.push_screen(TrustDialog(foreign), lambda answer: deed(foreign) if answer == "run" else None)
+
+    def _wish(
+        self, wishes: Sequence[tuple[str, str]], arguments: dict[str, object], trusted: Mapping[str, str] = _NOBODY
+    ) -> None:
         from mmtui.services import queue, supervisors
 
         home = self.program.home
 
         def ask() -> None:
             for run_id, verb in wishes:
-                queue.wish(home, run_id, verb, arguments)
+                queue.wish(home, run_id, verb, arguments, trust_code=trusted.get(run_id, ""))
             supervisors.ensure(home)
 
-        for verb in dict.fromkeys(verb for _, verb in wishes):
-            ids = " ".join(run_id for run_id, asked in wishes if asked == verb)
-            self.program.note_command(f"mmtui {verb} {ids}{' --now' if arguments.get('now') else ''}")
+        for verb, digest in dict.fromkeys((verb, trusted.get(run_id, "")) for run_id, verb in wishes):
+            ids = " ".join(i for i, asked in wishes if (asked, trusted.get(i, "")) == (verb, digest))
+            options = f"{' --now' if arguments.get('now') else ''}{f' --trust-code {digest}' if digest else ''}"
+            self.program.note_command(f"mmtui {verb} {ids}{options}")
         if wishes:
             self.do("asked: " + ", ".join(f"{verb} run {run_id}" for run_id, verb in wishes), ask)
 
@@ -134,11 +156,20 @@ class RunDeeds(CommonScreen):
         if not found:
             return
         held = found[0].row.state == RunState.HELD
-        deed, back = (queue.release, queue.hold) if held else (queue.hold, queue.release)
         ids = [one.row.id for one in found if (one.row.state == RunState.HELD) == held]
         words = f"run {', '.join(ids)} {'released' if held else 'held'}"
         self.program.note_command(f"mmtui {'release' if held else 'hold'} {' '.join(ids)}")
-        self._each(words, ids, deed, back)
+        if not held:
+            self._each(words, ids, queue.hold, queue.release)
+            return
+
+        def release(trusted: Mapping[str, str]) -> None:
+            def deed(home: Home, run_id: str) -> None:
+                queue.release(home, run_id, trust_code=trusted.get(run_id, ""))
+
+            self._each(words, ids, deed, queue.hold)
+
+        self._with_trust(ids, release)
 
     def _each(
         self, words: str, ids: Sequence[str], deed: Callable[[Any, str], Any], back: Callable[[Any, str], Any]

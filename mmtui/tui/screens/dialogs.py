@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from textual import on
@@ -84,6 +84,38 @@ class CancelDialog(Dialog):
     def action_answer(self, answer: str) -> None:
         """Close with an answer."""
         self.dismiss(answer)
+
+
+class TrustDialog(Dialog):
+    """Asks whether code that came with runs from elsewhere may run; the default is that it may not.
+
+    Args:
+        found: SHA-256 of the code, by run.
+    """
+
+    BINDINGS: ClassVar = [
+        Binding("Y", "dismiss_with_run", "run it", show=False),
+        Binding("q,n", "dismiss_dialog", "leave it", show=False),
+    ]
+
+    def __init__(self, found: Mapping[str, str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def compose(self) -> ComposeResult:
+        several = len(self.found) > 1
+        with Vertical(classes="box"):
+            yield Static(f"Run code from elsewhere? Run {', '.join(self.found)}", classes="title", markup=False)
+            yield Static("It came with a capsule and could do anything that you can do.", markup=False)
+            for digest in dict.fromkeys(self.found.values()):
+                yield Static(f"SHA-256 {digest}", markup=False)
+            yield Static("Look at it in the folder imported-code of the data directory.", markup=False)
+            yield Static("Y      run it", markup=False)
+            yield Static(f"esc    leave {'them' if several else 'it'} as it is", markup=False)
+
+    def action_dismiss_with_run(self) -> None:
+        """Yes."""
+        self.dismiss("run")
 
 
 class LineDialog(Dialog):

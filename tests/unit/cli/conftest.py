@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,3 +89,37 @@ def supervised(home: Home) -> Iterator[Home]:
     """A data directory whose supervisor, should a verb start one, is stopped at the end."""
     yield home
     supervisors.stop(home, 30)
+
+
+@pytest.fixture
+def whole(populated: Home) -> Home:
+    """The first run has every file that a run has: recipe, manifest, weights, frozen code."""
+    paths, third = populated.run("1"), populated.run("3")
+    shutil.copy(third.recipe, paths.recipe)
+    manifest = json.loads(third.manifest.read_text())
+    paths.manifest.write_text(json.dumps({**manifest, "id": "1", "name": "good", "tags": ["demo"], "seed": 7}))
+    connection = sqlite3.connect(populated.database)
+    connection.execute("UPDATE runs SET code = ? WHERE id = 1", [json.dumps(manifest["code"])])
+    connection.commit()
+    connection.close()
+    final = paths.checkpoints / "segment" / "final"
+    final.mkdir(parents=True)
+    (final / "model.safetensors").write_bytes(b"weights" * 1000)
+    (paths.checkpoints / "segment" / "step_00000002").mkdir()
+    (paths.checkpoints / "segment" / "step_00000002" / "optim.pt").write_bytes(b"left out")
+    return populated
+
+
+@pytest.fixture
+def capsule(whole: Home, mmtui_: Invoke, tmp_path: Path) -> Path:
+    file = tmp_path / "run.tar"
+    assert mmtui_("export", "1", "--to", "capsule", "-o", str(file)).code == 0
+    return file
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Another machine's data directory."""
+    home = Home(tmp_path / "elsewhere")
+    monkeypatch.setenv("MMTUI_HOME", str(home.root))
+    return home

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
 import json
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,26 +20,6 @@ from mmtui.services import runs
 
 Invoke = Callable[..., Any]
 LOSSES = {step: 1 / step for step in range(1, 5)}
-
-
-@pytest.fixture
-def whole(populated: Home) -> Home:
-    """The first run has every file that a run has: recipe, manifest, weights, frozen code."""
-    paths, third = populated.run("1"), populated.run("3")
-    shutil.copy(third.recipe, paths.recipe)
-    manifest = json.loads(third.manifest.read_text())
-    paths.manifest.write_text(json.dumps({**manifest, "id": "1", "name": "good", "tags": ["demo"], "seed": 7}))
-    digest = manifest["code"]["digest"]
-    connection = sqlite3.connect(populated.database)
-    connection.execute("UPDATE runs SET code = ? WHERE id = 1", [json.dumps({"digest": digest})])
-    connection.commit()
-    connection.close()
-    final = paths.checkpoints / "segment" / "final"
-    final.mkdir(parents=True)
-    (final / "model.safetensors").write_bytes(b"weights" * 1000)
-    (paths.checkpoints / "segment" / "step_00000002").mkdir()
-    (paths.checkpoints / "segment" / "step_00000002" / "optim.pt").write_bytes(b"left out")
-    return populated
 
 
 # ---- tables and TensorBoard ---------------------------------------------------------------------------------------
@@ -156,121 +132,6 @@ def test_export_that_cannot_be_done_says_so(
     found = mmtui_("export", *words)
     assert found.code == code
     assert found.err.startswith("error: ") and "Traceback" not in found.err
-
-
-# ---- capsules -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def capsule(whole: Home, mmtui_: Invoke, tmp_path: Path) -> Path:
-    file = tmp_path / "run.tar"
-    assert mmtui_("export", "1", "--to", "capsule", "-o", str(file)).code == 0
-    return file
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """Another machine's data directory."""
-    home = Home(tmp_path / "elsewhere")
-    monkeypatch.setenv("MMTUI_HOME", str(home.root))
-    return home
-
-
-def test_capsule_is_taken_in_whole_and_once(whole: Home, capsule: Path, elsewhere: Home, mmtui_: Invoke) -> None:
-    found = mmtui_("import", str(capsule))
-    assert (found.code, found.out, found.err.startswith("error")) == (0, "1\n", False), found.err
-    here, there = runs.get_run(elsewhere, "1"), runs.get_run(whole, "1")
-    assert (here.row.name, here.row.state, here.row.seed) == ("good", "succeeded", 7)
-    assert here.code["digest"] == there.code["digest"]
-    assert runs.points(elsewhere, "1", "loss") == runs.points(whole, "1", "loss")
-    mine, theirs = runs.class_table(elsewhere, "1"), runs.class_table(whole, "1")
-    assert mine is not None and theirs is not None and mine.confusion == theirs.confusion
-    weights = elsewhere.run("1").checkpoints / "segment" / "final" / "model.safetensors"
-    assert weights.read_bytes() == b"weights" * 1000
-    assert (elsewhere.code / here.code["digest"] / "engine" / "loop.py").exists()
-    assert not (elsewhere.run("1").checkpoints / "segment" / "step_00000002").exists()
-    again = mmtui_("import", str(capsule))
-    assert (again.code, again.out, "already" in again.err) == (0, "1\n", True)
-    assert len(runs.list_runs(elsewhere)) == 1
-
-
-def test_capsule_gets_an_id_of_its_own_where_it_is_taken_in(capsule: Path, whole: Home, mmtui_: Invoke) -> None:
-    assert mmtui_("import", str(capsule)).out == "4\n"
-    assert runs.get_run(whole, "4").row.name == "good"
-
-
-def rewrite(capsule: Path, change: Callable[[str, bytes], tuple[str, bytes] | None], extra: Any = None) -> None:
-    """The same archive with members changed or left out, and one more at the end."""
-    with tarfile.open(capsule) as archive:
-        members = [(m.name, archive.extractfile(m).read()) for m in archive if m.isreg()]  # type: ignore[union-attr]
-    with tarfile.open(capsule, "w") as archive:
-        for name, content in members:
-            changed = change(name, content)
-            if changed is not None:
-                info = tarfile.TarInfo(changed[0])
-                info.size = len(changed[1])
-                archive.addfile(info, io.BytesIO(changed[1]))
-        if extra is not None:
-            archive.addfile(*extra)
-
-
-def same(name: str, content: bytes) -> tuple[str, bytes]:
-    return name, content
-
-
-def named(header: bytes, name: str, content: bytes) -> bytes:
-    """A header that also names this member."""
-    body = json.loads(header)
-    body["files"][name] = hashlib.sha256(content).hexdigest()
-    return json.dumps(body).encode()
-
-
-@pytest.mark.parametrize(
-    "harm", ["bit", "missing", "stranger", "traversal", "link", "absolute", "no_tar", "format", "code"]
-)
-def test_capsule_that_is_not_what_was_written_is_refused_and_leaves_nothing(
-    capsule: Path, elsewhere: Home, mmtui_: Invoke, tmp_path: Path, harm: str
-) -> None:
-    evil = b"evil"
-    if harm == "bit":
-        rewrite(capsule, lambda n, c: (n, c[:-1] + bytes([c[-1] ^ 1])) if n.endswith("events.jsonl") else (n, c))
-    elif harm == "missing":
-        rewrite(capsule, lambda n, c: None if n.endswith("output.log") else (n, c))
-    elif harm == "stranger":
-        info = tarfile.TarInfo("run/stranger")
-        info.size = len(evil)
-        rewrite(capsule, same, (info, io.BytesIO(evil)))
-    elif harm in ("traversal", "absolute"):
-        name = "run/../../../escaped" if harm == "traversal" else str(tmp_path / "escaped")
-        info = tarfile.TarInfo(name)
-        info.size = len(evil)
-        rewrite(
-            capsule, lambda n, c: (n, named(c, name, evil)) if n == "capsule.json" else (n, c), (info, io.BytesIO(evil))
-        )
-    elif harm == "link":
-        info = tarfile.TarInfo("run/link")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        rewrite(capsule, lambda n, c: (n, named(c, "run/link", b"")) if n == "capsule.json" else (n, c), (info,))
-    elif harm == "no_tar":
-        capsule.write_bytes(b"\0" * 50 + b"no tar")
-    elif harm == "format":
-        rewrite(capsule, lambda n, c: (n, c.replace(b'"format": 1', b'"format": 9')) if n == "capsule.json" else (n, c))
-    else:
-        changed = b"x = 1\n"
-
-        def swap(name: str, content: bytes) -> tuple[str, bytes]:
-            if name == "capsule.json":
-                return name, named(content, "code/engine/loop.py", changed)
-            return (name, changed) if name == "code/engine/loop.py" else (name, content)
-
-        rewrite(capsule, swap)
-    found = mmtui_("import", str(capsule))
-    assert found.code == 2, found.err
-    assert found.err.startswith("error: ") and "Traceback" not in found.err
-    assert not (tmp_path / "escaped").exists()
-    assert runs.list_runs(elsewhere) == []
-    assert list(elsewhere.runs.iterdir()) == []
-    assert [entry.name for entry in elsewhere.root.iterdir() if entry.name.startswith(".import")] == []
 
 
 def test_import_of_what_is_not_there_says_so(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -65,6 +66,22 @@ def test_keep_every_keeps_multiples_after_the_stage_has_ended_and_nothing_else(p
     kept += [f"segment/step_0000000{step}" for step in (2, 4, 6)]
     assert names(parent) == [*kept, "segment/final"]
     assert [c.global_step for c in kept_checkpoints(parent.run_dir)] == [2, 3, 5, 7, 7, 9, 11, 13, 13]
+
+
+@pytest.mark.parametrize("form", ["../../../secret", "{outside}/secret", "..", "", "sub/secret", "a\nb", ".hidden"])
+def test_checkpoint_that_names_a_file_outside_is_none(parent: Runner, child: Runner, tmp_path: Path, form: str) -> None:
+    """A run from elsewhere brings its own meta files; a fork links what they name."""
+    shutil.copytree(parent.run_dir, child.run_dir)
+    (tmp_path / "secret").write_text("mine")
+    final = child.run_dir / "checkpoints" / "segment" / "final"
+    meta = json.loads((final / "meta.json").read_text())
+    assert "segment/final" in names(child) and checkpoint.damage(final) == ""
+    name = form.format(outside=tmp_path)
+    size = (final / name).stat().st_size if (final / name).exists() else 0
+    meta["files"][name] = [size, hashlib.sha256(b"mine").hexdigest()]
+    (final / "meta.json").write_text(json.dumps(meta))
+    assert "segment/final" not in names(child)
+    assert "is no name of a file in it" in checkpoint.damage(final)
 
 
 def test_keep_every_off_keeps_outputs_alone(child: Runner) -> None:

@@ -25,7 +25,7 @@ def test_enqueue_writes_row_recipe_and_manifest(home: Home) -> None:
     assert (recipe.seed, recipe.segment and recipe.segment.steps) == (5, 7)
     manifest = json.loads(home.run(run_id).manifest.read_text())
     assert (manifest["id"], manifest["code"]) == (run_id, detail.code)
-    assert code.frozen_folder(home, detail.code["digest"]) == home.code / detail.code["digest"]
+    assert code.own_folder(home, detail.code) == home.code / detail.code["digest"]
     assert home.run(run_id).recipe.stat().st_mode & 0o777 == 0o600
 
 
@@ -80,20 +80,75 @@ def test_freeze_same_source_is_kept_once_and_a_damaged_copy_is_replaced(home: Ho
     assert [entry.name for entry in home.code.iterdir()] == [frozen.name]
     (frozen / "engine" / "events.py").write_text("")
     with pytest.raises(MmtuiError, match="was changed"):
-        code.frozen_folder(home, frozen.name)
+        code.own_folder(home, first)
     assert code.freeze(home) == first
-    assert code.frozen_folder(home, frozen.name) == frozen
+    assert code.own_folder(home, first) == frozen
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sitecustomize.py", "engine/loop.abi3.so", "engine/loop.pyc", "torch/__init__.py", "engine/data.txt", "x.diff"],
+)
+def test_freeze_leaves_no_file_beside_its_own(home: Home, name: str) -> None:
+    first = code.freeze(home)
+    stray = home.code / first["digest"] / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("")
+    with pytest.raises(MmtuiError, match="was changed"):
+        code.own_folder(home, first)
+    assert code.freeze(home) == first
+    assert not stray.exists() and code.own_folder(home, first)
+
+
+@pytest.mark.parametrize("name", ["sitecustomize.py", "engine/loop.abi3.so", "engine/loop.pyc", "torch/__init__.py"])
+def test_code_frozen_before_digests_were_whole_is_not_run_with_a_file_beside_it(home: Home, name: str) -> None:
+    frozen = home.code / code.freeze(home)["digest"]
+    old = {"digest": code.digest_of_sources(frozen / "engine")}
+    frozen = frozen.rename(home.code / old["digest"])
+    compiled = frozen / "engine" / "__pycache__" / "loop.cpython-311.pyc"
+    compiled.parent.mkdir()
+    compiled.write_text("")
+    assert code.own_folder(home, old) == frozen
+    assert not compiled.exists(), "nobody can tell who has compiled it"
+    (frozen / name).parent.mkdir(exist_ok=True)
+    (frozen / name).write_text("")
+    with pytest.raises(MmtuiError, match="was changed"):
+        code.own_folder(home, old)
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "../runs/1", "/etc", "0123456789ABCDEF", "0123456789abcdef\n", "a" * 17, None, 7]
+)
+@pytest.mark.parametrize("key", ["digest", "sha256"])
+def test_name_of_code_that_is_no_digest_leads_to_no_file(home: Home, key: str, digest: object) -> None:
+    good = code.freeze(home)
+    if key == "digest" or digest:
+        with pytest.raises(MmtuiError):
+            code.own_folder(home, {**good, key: digest})
 
 
 def test_digest_sees_every_name_and_byte(tmp_path: Path) -> None:
+    def seen() -> str:
+        return code.digest_of(code.files_of(tmp_path))
+
     (tmp_path / "a.py").write_text("x")
     (tmp_path / "b.py").write_text("")
-    before = code.digest(tmp_path)
+    found = [seen()]
     (tmp_path / "a.py").write_text("")
     (tmp_path / "b.py").write_text("x")
-    moved = code.digest(tmp_path)
-    (tmp_path / "b.py").rename(tmp_path / "c.py")
-    assert len({before, moved, code.digest(tmp_path)}) == 3
+    found.append(seen())
+    for name in ("c.py", "sitecustomize.py", "a.so", "data", "sub/a.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+        found.append(seen())
+    (tmp_path / "c.py").rename(tmp_path / "d.py")
+    found.append(seen())
+    (tmp_path / "e.py").symlink_to(tmp_path / "d.py")
+    found.append(seen())
+    assert len(set(found)) == len(found)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "a.cpython-311.pyc").write_text("x")
+    assert seen() == found[-1]
 
 
 def test_verbs_of_a_run_that_does_not_exist_or_is_in_another_state(home: Home) -> None:

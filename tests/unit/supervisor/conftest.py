@@ -90,7 +90,7 @@ class Workshop:
         source.mkdir()
         (source / "__init__.py").touch()
         (source / "__main__.py").write_text(STAND_IN)
-        self.code = code.digest(source)
+        self.code = code.digest_of_sources(source)
         (home.code / self.code).mkdir()
         source.rename(home.code / self.code / "engine")
 

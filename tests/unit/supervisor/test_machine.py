@@ -67,7 +67,7 @@ class Machine(RuleBasedStateMachine):
         source.mkdir()
         (source / "__init__.py").touch()
         (source / "__main__.py").write_text(SLEEPER)
-        self.code = code.digest(source)
+        self.code = code.digest_of_sources(source)
         (self.home.code / self.code).mkdir()
         source.rename(self.home.code / self.code / "engine")
         self.supervisor = Supervisor(self.home)

@@ -187,7 +187,7 @@ def test_share_of_a_gpu_is_measured_alone_first_and_then_packed(workshop: Worksh
     main.write_text(main.read_text().replace('emit("stage_started"', line + 'emit("stage_started"', 1))
     from mmtui.services import code
 
-    digest = code.digest(source)
+    digest = code.digest_of_sources(source)
     source.parent.rename(workshop.home.code / digest)
     workshop.code = digest
     small = {"wanted": 0.3, "work": "small"}

@@ -1,0 +1,88 @@
+"""A run in one file: taken in whole, once, and never if it is not what was written."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmtui.paths import Home
+from mmtui.services import runs
+from tests.unit.cli.capsules import named, rewrite, same
+
+Invoke = Callable[..., Any]
+
+
+def test_capsule_is_taken_in_whole_and_once(whole: Home, capsule: Path, elsewhere: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("import", str(capsule))
+    assert (found.code, found.out, found.err.startswith("error")) == (0, "1\n", False), found.err
+    here, there = runs.get_run(elsewhere, "1"), runs.get_run(whole, "1")
+    assert (here.row.name, here.row.state, here.row.seed) == ("good", "succeeded", 7)
+    assert here.code["digest"] == there.code["digest"]
+    assert runs.points(elsewhere, "1", "loss") == runs.points(whole, "1", "loss")
+    mine, theirs = runs.class_table(elsewhere, "1"), runs.class_table(whole, "1")
+    assert mine is not None and theirs is not None and mine.confusion == theirs.confusion
+    weights = elsewhere.run("1").checkpoints / "segment" / "final" / "model.safetensors"
+    assert weights.read_bytes() == b"weights" * 1000
+    assert (elsewhere.code / here.code["digest"] / "engine" / "loop.py").exists()
+    assert not (elsewhere.run("1").checkpoints / "segment" / "step_00000002").exists()
+    again = mmtui_("import", str(capsule))
+    assert (again.code, again.out, "already" in again.err) == (0, "1\n", True)
+    assert len(runs.list_runs(elsewhere)) == 1
+
+
+def test_capsule_gets_an_id_of_its_own_where_it_is_taken_in(capsule: Path, whole: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("import", str(capsule)).out == "4\n"
+    assert runs.get_run(whole, "4").row.name == "good"
+
+
+@pytest.mark.parametrize(
+    "harm", ["bit", "missing", "stranger", "traversal", "link", "absolute", "no_tar", "format", "code"]
+)
+def test_capsule_that_is_not_what_was_written_is_refused_and_leaves_nothing(
+    capsule: Path, elsewhere: Home, mmtui_: Invoke, tmp_path: Path, harm: str
+) -> None:
+    evil = b"evil"
+    if harm == "bit":
+        rewrite(capsule, lambda n, c: (n, c[:-1] + bytes([c[-1] ^ 1])) if n.endswith("events.jsonl") else (n, c))
+    elif harm == "missing":
+        rewrite(capsule, lambda n, c: None if n.endswith("output.log") else (n, c))
+    elif harm == "stranger":
+        info = tarfile.TarInfo("run/stranger")
+        info.size = len(evil)
+        rewrite(capsule, same, (info, io.BytesIO(evil)))
+    elif harm in ("traversal", "absolute"):
+        name = "run/../../../escaped" if harm == "traversal" else str(tmp_path / "escaped")
+        info = tarfile.TarInfo(name)
+        info.size = len(evil)
+        rewrite(
+            capsule, lambda n, c: (n, named(c, name, evil)) if n == "capsule.json" else (n, c), (info, io.BytesIO(evil))
+        )
+    elif harm == "link":
+        info = tarfile.TarInfo("run/link")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        rewrite(capsule, lambda n, c: (n, named(c, "run/link", b"")) if n == "capsule.json" else (n, c), (info,))
+    elif harm == "no_tar":
+        capsule.write_bytes(b"\0" * 50 + b"no tar")
+    elif harm == "format":
+        rewrite(capsule, lambda n, c: (n, c.replace(b'"format": 1', b'"format": 9')) if n == "capsule.json" else (n, c))
+    else:
+        changed = b"x = 1\n"
+
+        def swap(name: str, content: bytes) -> tuple[str, bytes]:
+            if name == "capsule.json":
+                return name, named(content, "code/engine/loop.py", changed)
+            return (name, changed) if name == "code/engine/loop.py" else (name, content)
+
+        rewrite(capsule, swap)
+    found = mmtui_("import", str(capsule))
+    assert found.code == 2, found.err
+    assert found.err.splitlines()[-1].startswith("error: ") and "Traceback" not in found.err
+    assert not (tmp_path / "escaped").exists()
+    assert runs.list_runs(elsewhere) == []
+    assert list(elsewhere.runs.glob("*")) == []
+    assert list(elsewhere.root.glob(".import*")) == []
