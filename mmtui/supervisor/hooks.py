@@ -56,6 +56,8 @@ class Hooks:
         paths = self.home.run(str(run_id))
         # A null byte cannot be handed to a process, and a name may hold one.
         environment = {**os.environ, **{key: value.replace("\0", "") for key, value in values.items()}}
+        # It starts in the run's folder, where files of a capsule may lie: Python must not look there for modules.
+        environment["PYTHONSAFEPATH"] = "1"
         try:
             with (paths.root / "hook.log").open("ab") as log:
                 child = subprocess.Popen(

@@ -73,7 +73,9 @@ def main(words: list[str]) -> int:
     log = os.open(folder / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ |= {"PYTHONPATH": code, "PYTHONUNBUFFERED": "1", "MMTUI_RUN_ID": run_dir.name}
+    # Safe path: else Python would look into the folder it starts in first, where files of a capsule may lie.
+    os.environ |= {"PYTHONPATH": code, "PYTHONSAFEPATH": "1"}
+    os.environ |= {"PYTHONUNBUFFERED": "1", "MMTUI_RUN_ID": run_dir.name}
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Before the trainer is there: a signal must not end this process and, with it, the step.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)

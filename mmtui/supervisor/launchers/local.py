@@ -31,6 +31,8 @@ def start(
         **os.environ,
         **device_environment(places),
         "PYTHONPATH": str(code),
+        # Else Python would look into the run's folder first, where files of a capsule may lie.
+        "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
         "MMTUI_RUN_ID": str(run_id),
     }

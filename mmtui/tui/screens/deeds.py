@@ -158,8 +158,8 @@ class RunDeeds(CommonScreen):
         held = found[0].row.state == RunState.HELD
         ids = [one.row.id for one in found if (one.row.state == RunState.HELD) == held]
         words = f"run {', '.join(ids)} {'released' if held else 'held'}"
-        self.program.note_command(f"mmtui {'release' if held else 'hold'} {' '.join(ids)}")
         if not held:
+            self.program.note_command(f"mmtui hold {' '.join(ids)}")
             self._each(words, ids, queue.hold, queue.release)
             return
 
@@ -167,6 +167,9 @@ class RunDeeds(CommonScreen):
             def deed(home: Home, run_id: str) -> None:
                 queue.release(home, run_id, trust_code=trusted.get(run_id, ""))
 
+            for digest in dict.fromkeys(trusted.get(run_id, "") for run_id in ids):
+                same = " ".join(run_id for run_id in ids if trusted.get(run_id, "") == digest)
+                self.program.note_command(f"mmtui release {same}{f' --trust-code {digest}' if digest else ''}")
             self._each(words, ids, deed, queue.hold)
 
         self._with_trust(ids, release)

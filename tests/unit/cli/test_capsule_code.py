@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import code, queue, runs, trust
 from mmtui.services.exchange import capsule as capsules
-from mmtui.supervisor.launchers import local
+from mmtui.supervisor.launchers import job, local
 from tests.ptys import Program
 from tests.unit.cli.capsules import rewrite
 from tests.waiting import until
@@ -146,6 +147,43 @@ def test_code_of_this_installation_is_asked_about_by_nobody(
     assert folder == elsewhere.code / code.freeze(elsewhere)["digest"]
     assert "--stage-cache" not in local.train(elsewhere, 1, 1, folder), "its checkpoints are a stranger's"
     assert not elsewhere.imported_code.exists()
+
+
+MODULES = ("engine/__init__.py", "engine/__main__.py", "json.py", "sitecustomize.py")
+IN_THE_RUN = {f"run/{name}": EVIL for name in MODULES}
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_trainer_loads_no_module_from_the_folder_of_its_run(
+    capsule: Path, elsewhere: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts there, and the capsule's code is the genuine one: nobody is asked."""
+    monkeypatch.setattr("mmtui.services.supervisors.ensure", lambda _home: None)
+    with_files(capsule, IN_THE_RUN)
+    assert "the code of this installation" in mmtui_("import", str(capsule)).err
+    root, folder = elsewhere.run("1").root, trust.startable(elsewhere, "1", runs.get_run(elsewhere, "1").code)
+    assert (root / "engine" / "__main__.py").read_bytes() == EVIL
+    child = local.start(elsewhere, 1, 2, ["cpu:0"], folder, probe=False)
+    events = elsewhere.run("1").events(2)
+    until(lambda: child.poll() is not None or events.exists(), "the trainer", elsewhere.run("1").log(2).read_text)
+    child.terminate()
+    until(lambda: child.poll() is not None, "the trainer's end")
+    assert "run_started" in events.read_text(), elsewhere.run("1").log(2).read_text()
+    assert not (root / "ran").exists()
+
+
+def test_node_of_a_cluster_loads_no_module_from_where_it_starts(home: Home, tmp_path: Path) -> None:
+    frozen = home.code / code.freeze(home)["digest"]
+    for name, content in IN_THE_RUN.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    engine = ["-m", "engine", "train", "none"]
+    command = [sys.executable, str(Path(job.__file__)), ".", "1", str(frozen), "1", "--", *engine]
+    done = subprocess.run(command, cwd=tmp_path / "run", capture_output=True, check=False)
+    log = (tmp_path / "run" / "attempts" / "001" / "output.log").read_text()
+    assert done.returncode == 2 and "required: --run-dir" in log, "the frozen engine has read its command line"
+    assert not (tmp_path / "run" / "ran").exists()
 
 
 @pytest.mark.parametrize("digest", ["../secret", "/tmp/../{root}/secret", "secret", "", 7, None, ["x"]])
