@@ -18,7 +18,7 @@ import pytest
 
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import code, queue, runs, trust
+from mmtui.services import code, queue, runs, supervisors, trust
 from mmtui.services.exchange import capsule as capsules
 from mmtui.supervisor.launchers import job, local
 from tests.ptys import Program
@@ -247,5 +247,7 @@ def test_terminal_is_asked_one_question(
         assert child.until_ended() == (0 if state == "queued" else 5)
     finally:
         child.close()
+        until(lambda: supervisors.holder(elsewhere)[0] != -1, "a supervisor that has started")
+        supervisors.stop(elsewhere)
     assert b"SHA-256" in seen
     assert runs.get_run(elsewhere, "1").row.state == state

@@ -63,6 +63,8 @@ if recipe.get("leave_child") and attempt == 1 and os.fork() == 0:
 deaths = recipe.get("die_at", [0])
 for step in range(begin + 1, recipe["steps"] + 1):
     time.sleep(recipe.get("seconds_per_step", 0.005))
+    while recipe.get("waits") and step == recipe["steps"] // 2 and not stops and not (run_dir / "may_end").exists():
+        time.sleep(0.01)
     emit("metrics", step, {"loss": 1 / step})
     if step == deaths[(attempt - 1) % len(deaths)]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -95,7 +97,7 @@ class Workshop:
         source.rename(home.code / self.code / "engine")
 
     def add(self, **recipe: Any) -> str:
-        """Queue a run; the recipe says how the stand-in behaves."""
+        """Queue a run; the recipe says how the stand-in behaves. With ``waits`` it trains until ``let_end``."""
         recipe.setdefault("steps", 20)
         stages = [("segment", recipe["steps"])]
         terms = recipe.pop("terms", {})
@@ -107,6 +109,10 @@ class Workshop:
             self.home.run(run_id).recipe.write_text(json.dumps(recipe))
         database.close()
         return run_id
+
+    def let_end(self, run_id: str) -> None:
+        """Half way a run with ``waits`` trains no further before this."""
+        (self.home.run(run_id).root / "may_end").touch()
 
     def start(self, **environment: str) -> int:
         """Start a supervisor and wait until it holds the lock; its pid."""

@@ -113,7 +113,7 @@ def test_ensure_starts_one_detached_supervisor_and_stop_ends_it(workshop: Worksh
 
 
 def test_sigterm_to_the_supervisor_leaves_the_trainer_and_the_next_adopts_it(workshop: Workshop) -> None:
-    run_id = workshop.add(steps=300, seconds_per_step=0.01)
+    run_id = workshop.add(steps=300, waits=True)
     workshop.start()
     workshop.until_state(run_id, "running")
     pid = workshop.trainer(run_id)
@@ -121,6 +121,7 @@ def test_sigterm_to_the_supervisor_leaves_the_trainer_and_the_next_adopts_it(wor
     assert workshop.supervisor.wait(PATIENCE) == 0
     assert workshop.trainers() == [pid]
     workshop.start()
+    workshop.let_end(run_id)
     workshop.until_state(run_id, "succeeded")
     assert workshop.trainer(run_id) == pid
     assert workshop.row(run_id).attempt == 1
@@ -353,7 +354,7 @@ def test_cancel_now_kills_a_trainer_that_does_not_listen(workshop: Workshop, can
 
 
 def test_pause_survives_a_supervisor_that_dies_while_the_trainer_checkpoints(workshop: Workshop) -> None:
-    run_id = workshop.add(steps=400, save_every=10_000, save_seconds=1.5)
+    run_id = workshop.add(steps=400, save_every=10_000, save_seconds=1.5, waits=True)
     workshop.start()
     workshop.until_state(run_id, "running")
     workshop.until(lambda: runs.points(workshop.home, run_id, "loss"), "it trains")
@@ -363,16 +364,19 @@ def test_pause_survives_a_supervisor_that_dies_while_the_trainer_checkpoints(wor
     workshop.start()  # must not tell it a second time: that would end it without its checkpoint
     workshop.until_state(run_id, "paused")
     assert (workshop.home.run(run_id).root / "checkpoint").exists()
+    workshop.let_end(run_id)
     queue.resume(workshop.home, run_id)
     workshop.until_state(run_id, "succeeded")
     assert [p.step for p in runs.points(workshop.home, run_id, "loss")] == list(range(1, 401))
 
 
 def test_trainer_stopped_by_somebody_else_goes_on(workshop: Workshop) -> None:
-    run_id = workshop.add(steps=300)
+    run_id = workshop.add(steps=300, waits=True)
     workshop.start()
     workshop.until_state(run_id, "running")
     os.kill(workshop.trainer(run_id), signal.SIGTERM)
+    workshop.until(lambda: workshop.row(run_id).attempt == 2, "the next attempt")
+    workshop.let_end(run_id)
     workshop.until_state(run_id, "succeeded")
     assert workshop.row(run_id).attempt == 2
     assert [p.step for p in runs.points(workshop.home, run_id, "loss")] == list(range(1, 301))
@@ -415,51 +419,6 @@ def test_files_of_trainers_are_private(workshop: Workshop) -> None:
     modes = {str(p.relative_to(root)): p.stat().st_mode & 0o077 for p in root.rglob("*") if p.name != "recipe.yaml"}
     assert {"attempt", "trainer.lock", "attempts/001/pid", "attempts/001/output.log"} <= modes.keys()
     assert {name: oct(mode) for name, mode in modes.items() if mode} == {}
-
-
-def test_run_after_another_starts_when_that_has_succeeded(workshop: Workshop) -> None:
-    first = workshop.add(steps=300)
-    second = workshop.add(steps=2, terms={"after": [int(first)], "priority": 9})
-    workshop.start(MMTUI_CPU_SLOTS="2")
-    workshop.until_state(first, "running")
-    assert workshop.row(second).state == "queued"
-    workshop.until(lambda: workshop.row(second).reason == f"waiting for #{first} to succeed", "the reason")
-    workshop.until_state(second, "succeeded")
-    assert (workshop.row(second).started_at or 0) >= (workshop.row(first).ended_at or 1e18)
-
-
-@pytest.mark.parametrize(("policy", "state"), [("hold", "held"), ("cancel", "cancelled"), ("run", "succeeded")])
-def test_run_after_one_that_fails_follows_its_policy(workshop: Workshop, policy: str, state: str) -> None:
-    first = workshop.add(steps=2, fail="no luck")
-    second = workshop.add(steps=2, terms={"after": [int(first)], "if_failed": policy})
-    workshop.start()
-    row = workshop.until_state(second, state)
-    if policy != "run":
-        assert row.reason == f"run #{first}, which it waits for, is failed"
-
-
-def test_group_limit_lets_others_pass(workshop: Workshop) -> None:
-    members = [workshop.add(steps=400, terms={"group": "g"}) for _ in range(2)]
-    other = workshop.add(steps=2)
-    queue.limit_group(workshop.home, "g", 1)
-    workshop.start(MMTUI_CPU_SLOTS="3")
-    workshop.until_state(other, "succeeded")
-    assert workshop.row(members[1]).state == "queued"
-    workshop.until(lambda: "group g has 1 of 1" in workshop.row(members[1]).reason, "the reason")
-    queue.limit_group(workshop.home, "g", None)
-    workshop.until_state(members[1], "running", "succeeded")
-
-
-def test_drained_queue_finishes_what_runs_and_starts_nothing(workshop: Workshop) -> None:
-    first, second = workshop.add(steps=300), workshop.add(steps=2)
-    workshop.start()
-    workshop.until_state(first, "running")
-    queue.close_queue(workshop.home, "the queue is drained")
-    workshop.until_state(first, "succeeded")
-    workshop.until(lambda: workshop.row(second).reason == "the queue is drained", "the reason")
-    assert workshop.row(second).state == "queued"
-    queue.close_queue(workshop.home, "")
-    workshop.until_state(second, "succeeded")
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0])

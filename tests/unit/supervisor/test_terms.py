@@ -24,13 +24,15 @@ pytestmark = pytest.mark.e2e
 
 def test_runs_of_the_same_stage_wait_for_the_one_that_trains_it(workshop: Workshop) -> None:
     same = {"shared_stages": {"segment": "abc"}}
-    ids = [workshop.add(steps=60, terms=same) for _ in range(2)]
-    other = workshop.add(steps=60, terms={"shared_stages": {"segment": "xyz"}})
+    ids = [workshop.add(steps=60, waits=True, terms=same) for _ in range(2)]
+    other = workshop.add(steps=60, waits=True, terms={"shared_stages": {"segment": "xyz"}})
     workshop.start(MMTUI_CPU_SLOTS="3")
     workshop.until_state(other, "running")
     reason = f"waiting for #{ids[0]}, which trains the same segment stage"
     workshop.until(lambda: workshop.row(ids[1]).reason == reason, "the second says for whom it waits")
     assert workshop.row(ids[0]).state == "running"
+    for run_id in (*ids, other):
+        workshop.let_end(run_id)
     workshop.until_state(ids[1], "succeeded")
     (began,) = workshop.sql("SELECT min(t) FROM transitions WHERE run_id = ? AND event = 'start'", ids[1])[0]
     (ended,) = workshop.sql("SELECT max(t) FROM transitions WHERE run_id = ? AND event = 'exit_ok'", ids[0])[0]
@@ -220,3 +222,50 @@ def test_fail_fast_holds_what_waits_of_the_sweep_and_nothing_else(workshop: Work
     workshop.until_state(rest, "held")
     assert workshop.row(rest).reason == f"run #{fails} of its sweep has failed"
     workshop.until_state(other, "succeeded")
+
+
+def test_run_after_another_starts_when_that_has_succeeded(workshop: Workshop) -> None:
+    first = workshop.add(steps=300, waits=True)
+    second = workshop.add(steps=2, terms={"after": [int(first)], "priority": 9})
+    workshop.start(MMTUI_CPU_SLOTS="2")
+    workshop.until_state(first, "running")
+    assert workshop.row(second).state == "queued"
+    workshop.until(lambda: workshop.row(second).reason == f"waiting for #{first} to succeed", "the reason")
+    workshop.let_end(first)
+    workshop.until_state(second, "succeeded")
+    assert (workshop.row(second).started_at or 0) >= (workshop.row(first).ended_at or 1e18)
+
+
+@pytest.mark.parametrize(("policy", "state"), [("hold", "held"), ("cancel", "cancelled"), ("run", "succeeded")])
+def test_run_after_one_that_fails_follows_its_policy(workshop: Workshop, policy: str, state: str) -> None:
+    first = workshop.add(steps=2, fail="no luck")
+    second = workshop.add(steps=2, terms={"after": [int(first)], "if_failed": policy})
+    workshop.start()
+    row = workshop.until_state(second, state)
+    if policy != "run":
+        assert row.reason == f"run #{first}, which it waits for, is failed"
+
+
+def test_group_limit_lets_others_pass(workshop: Workshop) -> None:
+    members = [workshop.add(steps=400, waits=True, terms={"group": "g"}) for _ in range(2)]
+    other = workshop.add(steps=2)
+    queue.limit_group(workshop.home, "g", 1)
+    workshop.start(MMTUI_CPU_SLOTS="3")
+    workshop.until_state(other, "succeeded")
+    assert workshop.row(members[1]).state == "queued"
+    workshop.until(lambda: "group g has 1 of 1" in workshop.row(members[1]).reason, "the reason")
+    queue.limit_group(workshop.home, "g", None)
+    workshop.until_state(members[1], "running", "succeeded")
+
+
+def test_drained_queue_finishes_what_runs_and_starts_nothing(workshop: Workshop) -> None:
+    first, second = workshop.add(steps=300, waits=True), workshop.add(steps=2)
+    workshop.start()
+    workshop.until_state(first, "running")
+    queue.close_queue(workshop.home, "the queue is drained")
+    workshop.let_end(first)
+    workshop.until_state(first, "succeeded")
+    workshop.until(lambda: workshop.row(second).reason == "the queue is drained", "the reason")
+    assert workshop.row(second).state == "queued"
+    queue.close_queue(workshop.home, "")
+    workshop.until_state(second, "succeeded")
