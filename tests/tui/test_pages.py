@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -18,12 +21,13 @@ from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen
+from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.screens.views import SortDialog
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import CLASSES, HOSTILE_NAMES, seed_run
-from tests.waiting import until_async
+from tests.waiting import PATIENCE, until_async
 
 NOW = 1_790_000_000.0
 
@@ -392,3 +396,20 @@ def test_key_for_no_action_or_for_two_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(actions, "KEYMAP", {})
     with pytest.raises(UsageError, match=words):
         actions.choose_keys([word])
+
+
+async def test_keys_of_a_page_act_while_it_is_being_read(seeded: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+    app = MmtuiApp(seeded)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(app, pilot)
+        try:
+            monkeypatch.setattr(QueueScreen, "lines_of", lambda *_: [[(str(held.wait(PATIENCE)), "")]])
+            app.open_page(4)
+            await until_async(lambda: isinstance(app.screen, QueueScreen) and app.screen.reading)
+            for key in ("m", "q"):
+                app.post_message(Key(key, key))
+            await until_async(lambda: isinstance(app.screen, RunsScreen))
+            assert not held.is_set()
+        finally:
+            held.set()

@@ -40,7 +40,7 @@ class PageScreen(CommonScreen):
         super().__init__()
         self.tab, self.offset_lines = tab, 0
         self.body: list[Line] = []
-        self.dirty, self.busy, self.read_at = True, False, 0.0
+        self.dirty, self.reading, self.read_at = True, False, 0.0
         self.following = self.TABS[tab] in self.FOLLOWED if self.TABS else False
         self.changes: Changes | None = None
 
@@ -90,8 +90,8 @@ class PageScreen(CommonScreen):
 
     def _look(self) -> None:
         may = self.dirty or self.program.link.may_draw(time.monotonic())
-        if not self.busy and self.is_current and may:
-            self.busy = True
+        if not self.reading and self.is_current and may:
+            self.reading = True
             self._read()
 
     @work(thread=True, group="page", exit_on_error=False)
@@ -113,7 +113,7 @@ class PageScreen(CommonScreen):
         self.app.call_from_thread(self._have_read, fresh)
 
     def _have_read(self, fresh: list[Line] | None) -> None:
-        self.busy = False
+        self.reading = False
         if fresh is not None:
             self.body = fresh
             self.show()
