@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 VERSION = 1
 KINDS = frozenset(
@@ -41,7 +41,11 @@ KINDS = frozenset(
         "run_finished",
     }
 )
-_TAIL_BYTES = 1 << 16
+LONGEST_LINE = 16 * 1024 * 1024
+"""Bytes of the longest line that is written and read, its newline counted: a longer one is no event."""
+LARGEST_STEP = 2**53
+"""Largest ``seq``, ``step`` and ``global_step``: every reader, JavaScript's among them, holds such a number exactly."""
+_BLOCK_BYTES = 1 << 16
 OUTPUT = "output.log"
 """What a trainer prints goes into this file beside its events, where somebody has wired it so."""
 
@@ -75,19 +79,14 @@ def last_seq(path: Path) -> int:
     if not path.exists():
         return 0
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        window = _TAIL_BYTES
-        while True:
-            file.seek(max(0, size - window))
-            lines = file.read().split(b"\n")[:-1]
-            for line in reversed(lines):
-                try:
-                    return int(json.loads(line)["seq"])
-                except (ValueError, KeyError, TypeError):
-                    continue
-            if window >= size:
-                return 0
-            window *= 8
+        for line in _lines_from_the_end(file):
+            try:
+                seq = json.loads(line)["seq"]
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+                continue
+            if type(seq) is int and 0 <= seq <= LARGEST_STEP:
+                return seq
+    return 0
 
 
 def cut_torn_line(path: Path) -> int:
@@ -95,21 +94,47 @@ def cut_torn_line(path: Path) -> int:
     if not path.exists():
         return 0
     with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        keep, window = 0, _TAIL_BYTES
-        while size:
-            start = max(0, size - window)
-            file.seek(start)
-            newline = file.read(size - start).rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-            if start == 0:
-                break
-            window *= 8
+        size, keep = file.seek(0, os.SEEK_END), _behind_the_last_newline(file)
         if keep < size:
             file.truncate(keep)
         return size - keep
+
+
+def _behind_the_last_newline(file: BinaryIO) -> int:
+    for start, block in _blocks_from_the_end(file, file.seek(0, os.SEEK_END)):
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+    return 0
+
+
+def _lines_from_the_end(file: BinaryIO) -> Iterator[bytes]:
+    """Complete lines without their newline, the last one first; those that are too long are left out."""
+    end = _behind_the_last_newline(file)
+    if not end:
+        return
+    pieces: list[bytes] = []
+    length = 0
+    for _, block in _blocks_from_the_end(file, end - 1):
+        for number, piece in enumerate(reversed(block.split(b"\n"))):
+            if number:
+                # A newline stands before what was gathered: that is a whole line.
+                if length < LONGEST_LINE:
+                    yield b"".join(reversed(pieces))
+                pieces, length = [], 0
+            length += len(piece)
+            pieces = [*pieces, piece] if length < LONGEST_LINE else []
+    if length < LONGEST_LINE:
+        yield b"".join(reversed(pieces))
+
+
+def _blocks_from_the_end(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+    """(where it begins, bytes) of the blocks before ``end``, the last one first."""
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        file.seek(start)
+        yield start, file.read(end - start)
+        end = start
 
 
 def output_descriptor(folder: Path) -> int | None:
@@ -170,7 +195,11 @@ class EventWriter:
         return f"{self._stage or 'run'}_{self._step:08d}"
 
     def emit(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Write one event. Raises OSError when the disk does not take the whole line."""
+        """Write one event; one that is longer than readers take becomes a warning that names it.
+
+        Raises:
+            OSError: the disk does not take the whole line.
+        """
         with self._lock:
             event = {
                 "v": VERSION,
@@ -183,8 +212,7 @@ class EventWriter:
                 **self._printed(),
                 "values": finite(values),
             }
-            line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-            self._write(line)
+            self._write(_encoded(event))
             self._seq += 1
             self._last_written = time.monotonic()
 
@@ -267,15 +295,35 @@ def resident_bytes() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def _encoded(event: Mapping[str, Any]) -> bytes:
+    """The line of an event."""
+    line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    if len(line) <= LONGEST_LINE:
+        return line
+    text = f"an event '{event['kind']}' of {len(line) / 2**20:.0f} MiB was left out: a line has at most 16 MiB"
+    return _encoded({**event, "kind": "warning", "values": {"text": text}})
+
+
+def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Complete lines from where a file stands: (bytes of the line, the line or None where it is too long)."""
+    while line := file.readline(LONGEST_LINE):
+        length, fits = len(line), line.endswith(b"\n")
+        whole = line if fits else None
+        while not fits:
+            line = file.readline(_BLOCK_BYTES)
+            if not line:
+                return
+            length, fits = length + len(line), line.endswith(b"\n")
+        yield length, whole
+
+
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """Complete lines from byte ``offset``: (offset behind the line, event or None where it cannot be read)."""
     with path.open("rb") as file:
         file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
-            yield offset, parse_line(line)
+        for length, line in whole_lines(file):
+            offset += length
+            yield offset, parse_line(line) if line is not None else None
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
@@ -286,6 +334,6 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
-    if not isinstance(event.get("seq"), int) or not isinstance(event.get("t"), int | float):
+    if type(event.get("seq")) is not int or type(event.get("t")) not in (int, float):
         return None
     return event

@@ -169,7 +169,7 @@ def draw_embeddings(events: Sequence[dict[str, Any]], classes: Sequence[str]) ->
     from engine.stages.palette import palette_of
     from engine.stages.pictures import scatter_panels
 
-    by_step = {int(event.get("step") or 0): event["values"] for event in events}
+    by_step = {event["step"] if type(event.get("step")) is int else 0: event["values"] for event in events}
     steps = sorted({min(by_step), max(by_step)})
     panels = []
     for step in steps:

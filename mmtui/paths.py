@@ -69,6 +69,11 @@ class Home(NamedTuple):
         return self.root / "supervisor.log"
 
     @property
+    def screen_log(self) -> Path:
+        """Where what failed on the screen comes from; written by ``mmtui.tui.faults``."""
+        return self.root / "screen.log"
+
+    @property
     def reserve(self) -> Path:
         """Space set aside for a full disk."""
         return self.root / "reserve"

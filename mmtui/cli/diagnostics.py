@@ -11,6 +11,9 @@ from types import FrameType
 from mmtui.domain.text import printable
 from mmtui.errors import ExitCode, MmtuiError
 
+DEBUG = "MMTUI_DEBUG"
+"""A variable: if it is set, errors nobody expected are told with their traceback."""
+
 
 class Interrupted(BaseException):
     """Ctrl-C. No Exception, so that no library between us and the terminal takes it for an error of its own."""
@@ -64,8 +67,27 @@ def guarded(command: Callable[[], int]) -> int:
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 0 if leave.code is None else int(ExitCode.FAILED)
     except OSError as error:
-        if os.environ.get("MMTUI_DEBUG"):
-            raise
+        _tell_origin(error)
         where = f"{error.filename}: " if error.filename else ""
         say(f"error: {where}{error.strerror or error}")
         return int(ExitCode.FAILED)
+    except Exception as error:
+        return _report_fault(error)
+
+
+def _report_fault(error: Exception) -> int:
+    """One line on what nobody expected to fail; its exit code."""
+    from mmtui.tui.faults import sentence
+
+    _tell_origin(error)
+    more = "" if os.environ.get(DEBUG) else f"; {DEBUG}=1 shows where it comes from"
+    say(f"error: {sentence(error)}{more}")
+    return int(ExitCode.FAILED)
+
+
+def _tell_origin(error: Exception) -> None:
+    """The traceback, for those who ask for it."""
+    if os.environ.get(DEBUG):
+        import traceback
+
+        say("".join(traceback.format_exception(error)).rstrip())

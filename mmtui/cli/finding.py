@@ -14,6 +14,7 @@ from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, RunArgument, RunsArgument, option
 from mmtui.domain.states import RunState
+from mmtui.domain.text import done
 from mmtui.domain.views import RunRow
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
@@ -172,7 +173,7 @@ def _sweeps(rows: Sequence[RunRow], *, as_json: bool, as_csv: bool, as_markdown:
             body["group"],
             str(body["runs"]),
             " ".join(f"{count} {state}" for state, count in body["states"].items()),
-            f"{100 * body['progress']:.0f}%",
+            done(body["progress"]),
             _cell(body["best_miou"], exact=as_csv),
             body["best_run"] or "-",
             body["recipe"],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
+from mmtui.domain import dates
 from mmtui.domain.device_use import summary
 from mmtui.domain.forecasting import Forecast
 from mmtui.domain.views import (
@@ -26,10 +26,8 @@ from mmtui.domain.views import (
 
 
 def when(seconds: float | None) -> str | None:
-    """Unix seconds as UTC ISO-8601."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Unix seconds as UTC ISO-8601; None where there is no time, or none that has a date."""
+    return dates.iso(seconds)
 
 
 def run(row: RunRow) -> dict[str, Any]:

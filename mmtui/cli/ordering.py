@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, QuietOption, RunArgument, RunsArgument, option
+from mmtui.domain import dates
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.errors import UsageError
 from mmtui.paths import Home
@@ -182,10 +183,9 @@ def _say_when(expected: Mapping[str, Forecast]) -> None:
 
 def _clock(moment: float | None) -> str:
     """Time of day, with the date unless it is today."""
-    if moment is None:
-        return "?"
-    local, today = time.localtime(moment), time.localtime()
-    return time.strftime("%H:%M:%S" if local[:3] == today[:3] else "%Y-%m-%d %H:%M", local)
+    found, today = dates.local(moment), dates.local(time.time())
+    same = found is not None and today is not None and found.date() == today.date()
+    return dates.text(moment, "%H:%M:%S" if same else "%Y-%m-%d %H:%M", "?")
 
 
 def _range(found: Forecast) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import JsonOption, RunArgument, option
+from mmtui.domain import dates
+from mmtui.domain.numbers import mean
 from mmtui.domain.text import duration
 from mmtui.domain.views import ClassTable, Point, RunDetail
 from mmtui.errors import ExitCode, NotFoundError, UsageError
@@ -93,14 +95,12 @@ def _terms(found: RunDetail) -> str:
     parts = [f"{gpus:g} GPUs or CPU slots"] if gpus != 1 else []
     parts += [f"time limit {duration(limit)}"] if limit else []
     parts += [f"after run {', '.join(after)}"] if after else []
-    return ", ".join(
-        [*parts, *([f"not before {time.strftime('%Y-%m-%d %H:%M', time.localtime(begin))}"] if begin else [])]
-    )
+    return ", ".join([*parts, *([f"not before {dates.text(begin, '%Y-%m-%d %H:%M')}"] if begin else [])])
 
 
 def _commit(found: RunDetail) -> str:
     commit = found.code.get("commit")
-    return f" (commit {commit[:10]}{_changes(found)})" if commit else ""
+    return f" (commit {str(commit)[:10]}{_changes(found)})" if commit else ""
 
 
 def _changes(found: RunDetail) -> str:
@@ -204,7 +204,7 @@ def smoothed(points: Sequence[Point], count: int) -> list[Point]:
             recent.clear()
             before = (point.stage, point.attempt)
         recent.append(point.value)
-        found.append(replace(point, value=sum(recent) / len(recent)))
+        found.append(replace(point, value=mean(recent)))
     return found
 
 

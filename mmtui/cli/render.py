@@ -17,8 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mmtui.domain import text as words
 from mmtui.domain.look import COLORS, glyph
-from mmtui.domain.text import duration, printable, shorten, shorten_inside
+from mmtui.domain.text import done, duration, fixed, printable, shorten, shorten_inside
 from mmtui.domain.views import ClassTable, RunRow
 from mmtui.errors import UsageError
 from mmtui.paths import Home
@@ -182,12 +183,12 @@ def _padded(text: str, width: int, right: bool) -> str:
 
 def number(value: float | None, digits: int = 4) -> str:
     """A number for people, ``-`` where there is none."""
-    return "-" if value is None else f"{value:.{digits}g}"
+    return words.number(value, digits)
 
 
 def percent(share: float | None) -> str:
     """A share 0-1 as percent with one decimal."""
-    return "-" if share is None else f"{100 * share:.1f}"
+    return fixed(None if share is None else 100 * share, 1)
 
 
 def runs_table(rows: Sequence[RunRow], now: float) -> None:
@@ -199,7 +200,7 @@ def runs_table(rows: Sequence[RunRow], now: float) -> None:
             f"{glyph(row.state, narrow)} {row.state}",
             shorten_inside(printable(row.name), 32),
             row.stage or "-",
-            f"{100 * row.progress:.0f}%",
+            done(row.progress),
             number(row.metrics.get("loss")),
             number(row.metrics.get("miou"), 3),
             duration(now - row.created_at),
@@ -213,7 +214,7 @@ def runs_table(rows: Sequence[RunRow], now: float) -> None:
 
 def bar(share: float | None, width: int = 20) -> str:
     """A share 0-1 as a bar."""
-    filled = 0 if share is None else round(share * width)
+    filled = 0 if share is None or math.isnan(share) else round(min(max(share, 0.0), 1.0) * width)
     full, empty = ("#", ".") if ascii_only() else ("█", "░")
     return full * filled + empty * (width - filled)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
+from mmtui.domain.text import fixed
 from mmtui.errors import UnreachableError, UsageError
 from mmtui.paths import Home
 
@@ -89,4 +90,4 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return fixed(value, 1)

@@ -17,6 +17,8 @@ from mmtui.services import runs
 
 SECONDS = 1.0
 LOG_LINES = 6
+_PART = 16
+"""Seven times a difference of two floats may be no float any more; of their 16ths, which lose nothing, it is one."""
 
 
 def watch_screen(home: Home, run_id: str) -> int:
@@ -69,6 +71,6 @@ def sparkline(values: Sequence[float]) -> str:
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return ""
-    low, span = min(finite), (max(finite) - min(finite)) or 1.0
+    low, span = min(finite) / _PART, (max(finite) / _PART - min(finite) / _PART) or 1.0
     marks = "01234567" if render.ascii_only() else "▁▂▃▄▅▆▇█"
-    return "".join(marks[int(7 * (v - low) / span)] if math.isfinite(v) else " " for v in values)
+    return "".join(marks[int(7 * (v / _PART - low) / span)] if math.isfinite(v) else " " for v in values)

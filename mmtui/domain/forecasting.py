@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -103,7 +104,7 @@ def play(
 
 
 def _known(moment: float) -> float | None:
-    return None if moment == FOREVER else moment
+    return moment if math.isfinite(moment) else None
 
 
 def _as_seen(run: Waiting, work: Work, state: _State) -> Waiting:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
+
+from mmtui.domain.numbers import mean
 
 ALPHA, POWER = 0.05, 0.8
 MOST_SEEDS = 1000
 _TINY, _PRECISION, _MOST_TERMS = 1e-300, 1e-15, 10_000
+_SQUARES = 1e100
+"""The squares of numbers beyond this, and their sums, may be no floats any more."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,30 @@ class Comparison:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and sample standard deviation.
+    """Mean and sample standard deviation; the latter is infinite where no float is so large.
 
     Raises:
         ValueError: no values.
     """
     if not values:
         raise ValueError("no values")
-    return Summary(len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    if not all(map(math.isfinite, values)):
+        return Summary(len(values), sum(values) / len(values), None)
+    return Summary(len(values), _mean(values), _deviation(values) if len(values) > 1 else None)
+
+
+def _mean(values: Sequence[float]) -> float:
+    try:
+        return statistics.fmean(values)
+    except OverflowError:
+        return mean(values)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    try:
+        return statistics.stdev(values)
+    except OverflowError:
+        return math.inf
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Comparison:
@@ -69,6 +89,10 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Comparison:
     difference = a.mean - b.mean
     if a.sd is None or b.sd is None:
         return Comparison(difference, None, None)
+    largest = max(map(abs, (*first, *second)))
+    if largest > _SQUARES:  # all that is asked is a matter of shares
+        shares = welch([value / largest for value in first], [value / largest for value in second])
+        return replace(shares, difference=difference)
     of_a, of_b = a.sd**2 / a.n, b.sd**2 / b.n
     if of_a + of_b == 0:
         # Runs of several seeds that all give the very same value: nothing is left to chance.
@@ -86,8 +110,9 @@ def _needed(difference: float, sd_a: float, sd_b: float) -> int | None:
         return None
     normal = NormalDist()
     factor = (normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)) ** 2
-    count = math.ceil(factor * (sd_a**2 + sd_b**2) / difference**2) + 2
-    return count if count <= MOST_SEEDS else None
+    # The square of a difference may be too small to be told from 0.
+    wanted = factor * (sd_a**2 + sd_b**2) / (difference**2 or _TINY)
+    return math.ceil(wanted) + 2 if wanted <= MOST_SEEDS - 2 else None
 
 
 def two_sided(t: float, freedom: float) -> float:

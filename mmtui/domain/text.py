@@ -1,7 +1,8 @@
-"""Text from outside, made safe for a terminal."""
+"""Text from outside, made safe for a terminal; numbers from outside as short text."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 _KEPT = frozenset("\t")
@@ -37,11 +38,19 @@ def shorten_inside(text: str, width: int) -> str:
     return f"{text[: width - 1 - end]}…{text[len(text) - end :]}" if width > 2 else shorten(text, width)
 
 
+LONGEST_SECONDS = 3000 * 365 * 86_400
+"""Nothing that is longer was measured by a clock."""
+_LONGEST_NUMBER = 12
+_MOST_TIB = 1e6
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in at most two units: ``45s``, ``3m20s``, ``2h05m``, ``3d04h``; ``-`` if unknown."""
-    if seconds is None:
+    if seconds is None or math.isnan(seconds):
         return "-"
-    whole = max(round(seconds), 0)
+    if seconds > LONGEST_SECONDS:
+        return "over 3000y"
+    whole = round(max(seconds, 0))
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:
@@ -51,15 +60,45 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def number(value: float | None, digits: int = 4) -> str:
+    """A number in so many digits that tell something, ``-`` where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}g}"
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """A number with so many decimals, ``-`` where there is none.
+
+    One that would need much room, or look like 0 and is not, is written with an exponent or more decimals.
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    text = f"{value:.{digits}f}"
+    plain = len(text) <= _LONGEST_NUMBER and (value == 0 or float(text) != 0)
+    return text if plain else f"{value:.{digits + 1}g}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign and so many decimals; with an exponent where it would need much room."""
+    text = f"{value:+.{digits}f}"
+    return "-" if math.isnan(value) else text if len(text) <= _LONGEST_NUMBER else f"{value:+.{digits + 1}g}"
+
+
+def done(share: float) -> str:
+    """How much is done, in percent: of a trainer that goes on behind its last step at most 999%."""
+    return "-" if math.isnan(share) else f"{100 * min(max(share, 0.0), 9.99):.0f}%"
+
+
 def size(count: float | None) -> str:
     """Bytes in binary units: ``512 B``, ``3.4 GiB``; ``n/a`` if unknown."""
-    if count is None:
+    if count is None or math.isnan(count):
         return "n/a"
+    if count < 0:
+        return f"-{size(-count)}"
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1024
-    return f"{count:.1f} TiB"
+    return f"{count:.1f} TiB" if count < _MOST_TIB else f"{count:.3g} TiB"
 
 
 REPLAY_TOLERANCE = 1e-3

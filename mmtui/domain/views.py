@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +113,12 @@ class RunDetail:
     parent: ForkView | None = None  # the run it was forked from
     children: tuple[ForkView, ...] = ()  # runs that were forked from it, oldest first
     progress_note: str = ""  # work that is no training step, such as decoding, while it goes on
+    global_step: int = 0  # of its newest event
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A part of the recipe, such as ``match``; {} where it has none, or something else in its place."""
+        found = self.config.get(name)
+        return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +191,18 @@ class GraphStats:
     step: int
     time: float
     values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a run's state."""
+
+    time: float  # Unix seconds
+    actor: str
+    event: str
+    before: str  # "" of the first
+    after: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from mmtui.domain.states import FINAL_STATES, RunState
-from mmtui.domain.text import duration
+from mmtui.domain.text import duration, fixed
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
 from mmtui.services import queue, runs, supervisors
@@ -52,9 +52,9 @@ def progress_line(detail: RunDetail) -> str:
     if stage is not None:
         words.append(f"{stage.name} {stage.step}/{stage.total_steps}")
     if loss is not None:
-        words.append(f"loss {loss:.3f}")
+        words.append(f"loss {fixed(loss, 3)}")
     if miou is not None:
-        words.append(f"mIoU {miou:.1f}")
+        words.append(f"mIoU {fixed(miou, 1)}")
     if stage is not None and stage.eta_seconds is not None:
         words.append(f"stage ends in {duration(stage.eta_seconds)}")
     if stage is None and row.reason:

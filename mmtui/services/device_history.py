@@ -7,6 +7,7 @@ attempt ends, its own part of it is kept in the attempt's folder (``devices.json
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 
 from mmtui.devices.driver import driver
 from mmtui.domain.device_use import thinned
-from mmtui.domain.eventline import LARGEST, finite
+from mmtui.domain.eventvalues import LARGEST, finite
 from mmtui.domain.views import AttemptView, DeviceRecord, DeviceSnapshot, DeviceUse, RunDetail, RunDevices
 from mmtui.paths import Home
+from mmtui.services.plain_files import open_file
 from mmtui.services.runs import get_run
 from mmtui.store import samples
 from mmtui.store.reader import Reader
@@ -125,9 +127,10 @@ def keep_before(home: Home, moment: float) -> None:
 def _read(path: Path) -> tuple[dict[str, list[DeviceUse]], bool] | None:
     """What an attempt's file holds and whether it was simulated; None if there is no file that can be read."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            return None
-        body = json.loads(path.read_bytes())
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+                return None
+            body = json.loads(file.read(LARGEST_FILE + 1))
         if body["format"] != FORMAT:
             return None
         return {str(name): _uses(columns) for name, columns in body["devices"].items()}, bool(body.get("simulated"))

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mmtui.domain.eventvalues import whole
 from mmtui.domain.states import RunState
 from mmtui.domain.views import RunDetail
 from mmtui.errors import MmtuiError, NotFoundError
@@ -105,10 +106,10 @@ def _graph_sizes(details: Sequence[RunDetail]) -> Iterator[tuple[str, str]]:
     iou: dict[int, list[float]] = {}
     minutes: dict[int, list[float]] = {}
     for detail in details:
-        match, miou = detail.config.get("match"), detail.row.metrics.get("miou")
-        if not match or miou is None or detail.row.state != RunState.SUCCEEDED:
+        match, miou = detail.section("match"), detail.row.metrics.get("miou")
+        nodes = (whole(match.get("images")) or 0) * (whole(match.get("patches_per_image")) or 0)
+        if not nodes or miou is None or detail.row.state != RunState.SUCCEEDED:
             continue
-        nodes = int(match["images"]) * int(match["patches_per_image"])
         iou.setdefault(nodes, []).append(miou)
         for stage in detail.stages:
             if (

@@ -46,15 +46,18 @@ class Costs:
             rows = reader.query(sql, [RECENT])
             needs = reader.query("SELECT work, body FROM needs")
             around = sorted(
-                row[0] for row in reader.query(_AROUND, [RECENT // 10]) if row[0] is not None and row[0] > 0
+                took for row in reader.query(_AROUND, [RECENT // 10]) if (took := cells.number(row[0]) or 0.0) > 0
             )
         self.around: Rates = (around[0], around[len(around) // 2], around[-1]) if around else (0.0, 0.0, 0.0)
         """Seconds that a run takes besides its stages: the process starts, data are read, weights are written."""
         self._known: dict[tuple[str, str], list[float]] = {}
-        for name, rate, config in rows:
-            if rate is not None:
+        for name, cell, config in rows:
+            if (rate := cells.number(cell)) is not None:
                 self._known.setdefault((name, _work(cells.mapped(config), name)), []).append(rate)
-        self._measured = {row[0]: json.loads(row[1]) for row in needs}
+        self._measured = {
+            row[0]: cells.values("probe", json.dumps({"stages": cells.mapped(row[1])})).get("stages", {})
+            for row in needs
+        }
 
     def seconds(self, recipe: Recipe, stages: Sequence[tuple[str, int]] | None = None) -> float | None:
         """Seconds that a run of a recipe (or these stages and steps of it) may take; None where a stage of it has never
@@ -95,9 +98,10 @@ _FREE = {
 
 def _work(config: Mapping[str, Any], stage: str) -> str:
     """What decides how long a step takes."""
-    section = config.get(stage) or {}
-    kept = {key: value for key, value in section.items() if key not in _FREE[stage]}
-    runtime = {key: (config.get("runtime") or {}).get(key) for key in ("device", "precision", "threads")}
+    parts = {name: part for name in (stage, "runtime") if isinstance(part := config.get(name), Mapping)}
+    section, running = parts.get(stage, {}), parts.get("runtime", {})
+    kept = {key: value for key, value in section.items() if key not in _FREE.get(stage, ())}
+    runtime = {key: running.get(key) for key in ("device", "precision", "threads")}
     data = config.get("data") if stage == "evaluate" else None
     return json.dumps([config.get("model"), kept, runtime, data], sort_keys=True)
 

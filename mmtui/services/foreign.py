@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.events import attempt_folder, attempt_numbers, read_events
 from mmtui.domain.eventline import accept
+from mmtui.domain.text import number
 from mmtui.errors import NotFoundError
 
 
@@ -52,7 +53,7 @@ def describe(event: dict[str, Any]) -> str:
     where = f"{event['stage']} {event['step']}".strip() if event["stage"] else ""
     if kind == "metrics":
         text = "  ".join(
-            f"{name} {value:.4g}"
+            f"{name} {number(value)}"
             for name, value in values.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         )

@@ -6,18 +6,22 @@ import logging
 import os
 from pathlib import Path
 
-from engine.events import parse_line
-from mmtui.domain.eventline import accept
+from engine.events import LONGEST_LINE, parse_line
+from mmtui.domain.eventline import checked
 from mmtui.errors import UnreachableError
+from mmtui.services.plain_files import open_file
 from mmtui.store.db import Database
 from mmtui.store.ingest import Batch, ingest
 
 BATCH_BYTES = 4 * 1024 * 1024
+NO_EVENT = "it is no event: no JSON object with seq, kind and a number t"
+NOT_STORED = "it cannot be stored"
+TOO_LONG = f"it is longer than {LONGEST_LINE // 2**20} MiB"
 
 logger = logging.getLogger(__name__)
 
 
-def ingest_file(database: Database, path: Path, run_id: int, number: int, offset: int) -> int:
+def ingest_file(database: Database, path: Path, run_id: int, number: int, offset: int, most: int = 0) -> int:
     """Bring the database up to what an attempt's event file holds; returns the byte offset reached.
 
     A line that cannot be stored is counted and skipped: whatever a trainer writes, it holds up neither its own
@@ -25,11 +29,14 @@ def ingest_file(database: Database, path: Path, run_id: int, number: int, offset
 
     Args:
         offset: what the attempt's row says has been read.
+        most: about so many bytes, then it is another run's turn; 0 = all there are.
 
     Raises:
         UnreachableError: the database cannot be written; nothing is lost, the same lines are read again.
+        OSError: the file cannot be read.
     """
-    while (batch := read_batch(path, offset)) is not None:
+    end = offset + most if most else None
+    while (end is None or offset < end) and (batch := read_batch(path, offset)) is not None:
         try:
             with database.write() as session:
                 ingest(session, run_id, number, batch)
@@ -52,7 +59,7 @@ def _line_by_line(database: Database, path: Path, run_id: int, number: int, offs
             raise
         except Exception:
             with database.write() as session:
-                ingest(session, run_id, number, Batch((), line.offset, (offset,), str(path)))
+                ingest(session, run_id, number, Batch((), line.offset, ((offset, NOT_STORED),), str(path)))
         offset = line.offset
     return offset
 
@@ -60,41 +67,60 @@ def _line_by_line(database: Database, path: Path, run_id: int, number: int, offs
 def read_batch(path: Path, offset: int, lines: int = 0) -> Batch | None:
     """Complete lines behind byte ``offset``, at most some 4 MiB of them; None if there is nothing new.
 
+    A line that is too long is told once, and passed over as it grows: an offset that does not stand behind a newline
+    is within such a line.
+
     Args:
         lines: at most so many; 0 = as many as there are.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = open_file(path)
     except FileNotFoundError:
         return None
-    try:
-        chunk = os.pread(descriptor, BATCH_BYTES, offset)
-        end = chunk.rfind(b"\n")
-        while end < 0 and len(chunk) >= BATCH_BYTES:
-            # One line longer than the batch: read on until it ends.
-            more = os.pread(descriptor, BATCH_BYTES, offset + len(chunk))
-            if not more:
-                return None
-            chunk += more
-            end = chunk.rfind(b"\n")
-    finally:
-        os.close(descriptor)
+    with file:
+        descriptor = file.fileno()
+        if offset and os.pread(descriptor, 1, offset - 1) not in (b"\n", b""):
+            return _rest_of_a_line(descriptor, offset, str(path))
+        chunk = _chunk(descriptor, offset)
+    end = chunk.rfind(b"\n")
     if end < 0:
-        return None
+        too_long = len(chunk) > LONGEST_LINE
+        return Batch((), offset + len(chunk), ((offset, TOO_LONG),), str(path)) if too_long else None
     return _parse(_split(chunk[: end + 1])[: lines or None], offset, str(path))
 
 
+def _chunk(descriptor: int, offset: int) -> bytes:
+    """A batch of bytes; more where the first line is longer, up to what makes it too long."""
+    chunk = os.pread(descriptor, BATCH_BYTES, offset)
+    while BATCH_BYTES <= len(chunk) <= LONGEST_LINE and b"\n" not in chunk[-BATCH_BYTES:]:
+        more = os.pread(descriptor, min(BATCH_BYTES, LONGEST_LINE + 1 - len(chunk)), offset + len(chunk))
+        if not more:
+            break
+        chunk += more
+    return chunk
+
+
+def _rest_of_a_line(descriptor: int, offset: int, file: str) -> Batch | None:
+    """What is there of a line that is passed over."""
+    chunk = os.pread(descriptor, BATCH_BYTES, offset)
+    newline = chunk.find(b"\n")
+    end = newline + 1 if newline >= 0 else len(chunk)
+    return Batch((), offset + end, (), file) if end else None
+
+
 def _parse(lines: list[bytes], offset: int, file: str) -> Batch:
-    events, corrupt = [], []
+    events, corrupt, left_out = [], [], []
     for line in lines:
-        parsed = parse_line(line)
-        event = accept(parsed) if parsed is not None else None
+        parsed = parse_line(line) if len(line) <= LONGEST_LINE else None
+        event, words = checked(parsed) if parsed is not None else (None, NO_EVENT)
         if event is None:
-            corrupt.append(offset)
+            corrupt.append((offset, words))
         else:
             events.append(event)
+            if words:
+                left_out.append((offset, words))
         offset += len(line)
-    return Batch(events, offset, corrupt, file)
+    return Batch(events, offset, corrupt, file, left_out)
 
 
 def _split(chunk: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.queue import writing
+from mmtui.services.text_limits import check_lengths
 from mmtui.store import cells
 from mmtui.store.reader import Reader
 
@@ -21,6 +22,7 @@ def change_tags(home: Home, run_id: str, add: Sequence[str], remove: Sequence[st
     """Put tags on a run and take others off; returns those it has now, in the order they were given."""
     from mmtui.store.runs import read_run
 
+    check_lengths("tag", add)
     with writing(home) as session:
         run = read_run(session, int(run_id))
         tags = [tag for tag in dict.fromkeys([*cells.texts(run.tags), *add]) if tag not in remove]
@@ -33,6 +35,7 @@ def set_note(home: Home, run_id: str, text: str) -> None:
     """Write a note on a run; "" removes it."""
     from mmtui.store.runs import read_run
 
+    check_lengths("note", [text])
     with writing(home) as session:
         run = read_run(session, int(run_id))
         run.note = text
@@ -45,11 +48,11 @@ def remove(home: Home, run_id: str) -> None:
     Raises:
         RefusedError: it has not finished.
     """
-    from mmtui.store.runs import read_run
+    from mmtui.store.runs import read_run, state_of
 
     with writing(home) as session:
         run = read_run(session, int(run_id))
-        if RunState(run.state) not in FINAL_STATES and run.state != RunState.HELD:
+        if state_of(run) not in FINAL_STATES and run.state != RunState.HELD:
             raise RefusedError(f"run {run_id} is {run.state}", f"first: mmtui cancel {run_id}")
         run.deleted_at = time.time()
         session.add(run)

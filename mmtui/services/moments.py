@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mmtui.domain.views import Bucket, StageView
 from mmtui.paths import Home
+from mmtui.store import cells
 from mmtui.store.reader import KEPT, Reader
 
 _BUCKETS = 800
@@ -30,8 +31,8 @@ def time_at(home: Home, run_id: str, step: int) -> float | None:
             f"SELECT max(t) FROM events e WHERE run_id = ? AND global_step <= ? AND {KEPT.format(t='e')}",
             [int(run_id), step],
         )
-    found += [row[0] for row in rows if row[0] is not None]
-    return max(found, default=None)
+    times = [cells.moment(t) for t in (*found, *(row[0] for row in rows))]
+    return max((t for t in times if t is not None), default=None)
 
 
 @dataclass(frozen=True)

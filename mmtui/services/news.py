@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from mmtui.domain.states import FINAL_STATES, RunState
-from mmtui.domain.text import duration, printable, shorten
+from mmtui.domain.text import duration, fixed, printable, shorten
 from mmtui.paths import Home
 from mmtui.store.quick import put_setting
 from mmtui.store.reader import Reader
@@ -35,9 +35,8 @@ class News:
         # Failures first: they are what somebody has to look at.
         order = sorted(self.ended, key=lambda one: one[2] == RunState.SUCCEEDED)
         for run_id, name, state, why, miou in order[:_SHOWN]:
-            result = (
-                f"mIoU {miou:.2f}" if miou is not None and state == RunState.SUCCEEDED else shorten(printable(why), 90)
-            )
+            good = miou is not None and state == RunState.SUCCEEDED
+            result = f"mIoU {fixed(miou, 2)}" if good else shorten(printable(why), 90)
             lines.append(f"  {run_id} {shorten(printable(name), 40)}: {state}" + (f", {result}" if result else ""))
         if len(order) > _SHOWN:
             lines.append(f"  and {len(order) - _SHOWN} more")

@@ -9,11 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine.events import parse_line
-from mmtui.domain.eventline import finite, whole
+from engine.events import parse_line, whole_lines
+from mmtui.domain.eventvalues import finite, whole
 from mmtui.domain.text import printable, size
 from mmtui.errors import NotFoundError
 from mmtui.paths import Home
+from mmtui.services.plain_files import open_file
 from mmtui.services.runs import get_run
 from mmtui.store.reader import Reader
 
@@ -100,7 +101,7 @@ def _lines(run_id: str, parts: Sequence[_Part], window: int) -> list[tuple[str, 
 
 
 def _bytes(path: Path, begin: int, end: int) -> bytes:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(begin)
         return file.read(max(end - begin, 0))
 
@@ -126,7 +127,7 @@ def _place(log: Path, step: int, offsets: Mapping[str, int]) -> tuple[int, str]:
 def last_event(path: Path, step: int) -> dict[str, Any] | None:
     """The last event of a file up to a global step, found by halving: steps never go back within an attempt."""
     try:
-        file = path.open("rb")
+        file = open_file(path)
     except OSError:
         return None
     with file:
@@ -134,8 +135,8 @@ def last_event(path: Path, step: int) -> dict[str, Any] | None:
         while high - low > _NEAR_BYTES:
             middle = (low + high) // 2
             file.seek(middle)
-            file.readline()  # the rest of a line
-            start = file.tell()
+            start = middle + next((length for length, _ in whole_lines(file)), 0)  # behind the rest of a line
+            file.seek(start)
             reached, event = next(((at, e) for at, e in _events(file, start) if e is not None), (high, None))
             if event is None or reached >= high or _step(event) > step:
                 high = middle
@@ -152,10 +153,9 @@ def last_event(path: Path, step: int) -> dict[str, Any] | None:
 
 def _events(file: Any, offset: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """(where it begins, event or None) of each complete line."""
-    for line in file:
-        if line.endswith(b"\n"):
-            yield offset, parse_line(line)
-        offset += len(line)
+    for length, line in whole_lines(file):
+        yield offset, parse_line(line) if line is not None else None
+        offset += length
 
 
 def _step(event: Mapping[str, Any]) -> int:
@@ -165,8 +165,8 @@ def _step(event: Mapping[str, Any]) -> int:
 def _by_progress(log: Path, step: int, offsets: Mapping[str, int]) -> int | None:
     """Behind the last progress line up to a step; None if there is none. For output without positions."""
     end, offset, known = 0, 0, False
-    with log.open("rb") as file:
-        for line in file:
+    with open_file(log) as file:
+        while line := file.readline(_NEAR_BYTES):
             offset += len(line)
             match = _PROGRESS.match(line)
             stage = match[1].decode(errors="replace") if match else ""
@@ -181,8 +181,8 @@ def _by_progress(log: Path, step: int, offsets: Mapping[str, int]) -> int | None
 def _by_time(log: Path, time: float) -> int | None:
     """Before the first line that carries a later time; None if no line carries one."""
     offset, known = 0, False
-    with log.open("rb") as file:
-        for line in file:
+    with open_file(log) as file:
+        while line := file.readline(_NEAR_BYTES):
             match = _TIME.match(line)
             told = _seconds(match[1].decode()) if match else None
             known = known or told is not None

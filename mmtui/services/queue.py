@@ -17,6 +17,7 @@ from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import shorten
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
 from mmtui.paths import Home
+from mmtui.services.text_limits import check_lengths
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -113,6 +114,8 @@ def enqueue_all(
         UnreachableError: the database cannot be written.
     """
     check_terms(terms, len(members))
+    for what, told in (("name", [terms.name]), ("group", [terms.group]), ("tag", terms.tags)):
+        check_lengths(what, told)
     _refuse_impossible(terms)
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
     from engine.config import dump_recipe
@@ -444,7 +447,7 @@ def wish(
     from mmtui.services import trust
     from mmtui.store import cells
     from mmtui.store.db import Database
-    from mmtui.store.runs import add_wish, apply_verb, read_run
+    from mmtui.store.runs import add_wish, apply_verb, read_run, state_of
 
     if verb == "release":
         from mmtui.services import inputs
@@ -454,7 +457,7 @@ def wish(
     try:
         with database.write(durable=True) as session:
             run = read_run(session, int(run_id))
-            state = RunState(run.state)
+            state = state_of(run)
             if state is RunState.STOPPING and verb == "cancel":
                 pass  # a second, harder cancel
             elif not is_legal(state, VERBS[verb]):

@@ -19,6 +19,7 @@ from mmtui.paths import Home, RunPaths
 from mmtui.services import trust
 from mmtui.services.ingest import ingest_file
 from mmtui.services.runs import class_table
+from mmtui.services.text_limits import fitting
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, add_attempt, insert_run, read_run, set_origin, transition
 from mmtui.store.tables import Run
@@ -73,15 +74,15 @@ def register(database: Database, home: Home, folder: Path) -> str:
     created = paths.manifest.stat().st_mtime
     origin = _origin(manifest)
     new = NewRun(
-        name=str(manifest["name"]),
-        recipe=str(manifest["recipe"]),
+        name=fitting("name", manifest["name"]),
+        recipe=fitting("name", manifest["recipe"]),
         seed=int(manifest["seed"]),
         config=recipe.model_dump(mode="json"),
         overrides=[str(text) for text in manifest.get("overrides", ())],
         code=trust.told_by(manifest, paths.imported),
         stages=recipe.stages(),
-        tags=[str(tag) for tag in manifest.get("tags", ())],
-        group=str(manifest.get("group", "")),
+        tags=[fitting("tag", tag) for tag in manifest.get("tags", ())],
+        group=fitting("group", manifest.get("group", "")),
         held=True,  # nothing of it starts before everything is known
         work=work_name(recipe),
         shared_stages={} if origin or paths.imported.exists() else stage_names(recipe),
@@ -119,14 +120,14 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
     recipe = load_recipe(paths.recipe, stored=True)
     table = class_table(home, str(run_id))
     return {
-        "name": str(manifest["name"]),
-        "recipe": str(manifest["recipe"]),
+        "name": fitting("name", manifest["name"]),
+        "recipe": fitting("name", manifest["recipe"]),
         "seed": int(manifest["seed"]),
         "config": json.dumps(recipe.model_dump(mode="json")),
         "overrides": json.dumps([str(text) for text in manifest.get("overrides", ())]),
         "code": json.dumps(trust.told_by(manifest, paths.imported)),
-        "tags": json.dumps([str(tag) for tag in manifest.get("tags", ())]),
-        "run_group": str(manifest.get("group", "")),
+        "tags": json.dumps([fitting("tag", tag) for tag in manifest.get("tags", ())]),
+        "run_group": fitting("group", manifest.get("group", "")),
         "created_at": paths.manifest.stat().st_mtime,
         "miou": None if table is None or table.miou is None else 100 * table.miou,
         "state": RunState.INTERRUPTED.value,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmtui.domain.views import Bucket, EvaluationMark, GraphStats, Point, RunRow
+from mmtui.domain.views import Bucket, Change, EvaluationMark, GraphStats, Point, RunRow
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store import run_history as store
@@ -18,6 +18,12 @@ def evaluations(home: Home, run_id: str) -> list[EvaluationMark]:
     """Where a run was evaluated, oldest first."""
     with Reader(home) as reader:
         return store.evaluations(reader, int(run_id))
+
+
+def changes(home: Home, run_id: str) -> list[Change]:
+    """Every change of a run's state, oldest first."""
+    with Reader(home) as reader:
+        return store.changes(reader, int(run_id))
 
 
 def all_series(

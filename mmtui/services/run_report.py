@@ -11,7 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmtui.domain.text import duration, printable
+from mmtui.domain.eventvalues import finite
+from mmtui.domain.text import duration, fixed, printable
 from mmtui.domain.views import ClassTable, RunDetail
 from mmtui.errors import NotFoundError
 from mmtui.paths import Home
@@ -79,7 +80,7 @@ def _facts(details: Sequence[RunDetail], names: Sequence[str]) -> Table:
         "changed": [" ".join(d.overrides) or "-" for d in details],
         "seed": [str(d.row.seed) for d in details],
         "mIoU, %": [_number(d.row.metrics.get("miou")) for d in details],
-        "published": [_number((d.config.get("reference") or {}).get("miou")) for d in details],
+        "published": [_number(finite(d.section("reference").get("miou"))) for d in details],
         "loss": [_number(d.row.metrics.get("loss"), 4) for d in details],
         "took": [took(d) for d in details],
         "device": [str(d.host.get("device") or "-") for d in details],
@@ -142,7 +143,7 @@ def _pictures(home: Home, detail: RunDetail) -> Iterator[tuple[str, tuple[Path, 
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return fixed(value, digits)
 
 
 def text_lines(report: Report) -> Iterator[str]:

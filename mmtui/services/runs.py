@@ -15,6 +15,7 @@ from mmtui.domain.text import printable
 from mmtui.domain.views import ClassTable, GraphStats, Point, Relative, RunDetail, RunRow, Series
 from mmtui.errors import NotFoundError, TimedOutError, UsageError
 from mmtui.paths import Home
+from mmtui.services.plain_files import open_file
 from mmtui.store import lineage
 from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
@@ -258,11 +259,11 @@ def log_tail(home: Home, run_id: str, lines: int = 200, attempt: int | None = No
     """Last lines that the trainer printed; control characters are spelled out."""
     path = log_path(home, run_id, attempt)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return []
     return [printable(line) for line in text.splitlines()[-lines:]] if lines > 0 else []
 
@@ -274,12 +275,15 @@ def log_follow(home: Home, run_id: str, poll: float = 0.25) -> Iterator[str]:
     while True:
         row = get_run(home, run_id).row
         path = home.run(run_id).log(attempt)
-        if path.exists():
-            with path.open("rb") as file:
+        if path.is_file():
+            with open_file(path) as file:
                 file.seek(offset)
-                fresh = file.read()
+                fresh = file.read(LOG_TAIL_BYTES)
             offset += len(fresh)
             *complete, rest = (rest + fresh).split(b"\n")
+            if len(rest) > LOG_TAIL_BYTES:
+                # A line without an end is shown in pieces: it may have gigabytes.
+                complete, rest = [*complete, rest], b""
             yield from (printable(line.decode(errors="replace")) for line in complete)
             if fresh:
                 continue

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from mmtui.domain.numbers import bounded
+
 # Okabe and Ito (2008): colours that people with any kind of colour vision can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 260, 62, 12, 14, 34
@@ -21,7 +23,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers between two limits: multiples of 1, 2 or 5 times a power of ten."""
     if not high > low:
         return [low]
-    rough = (high - low) / count
+    rough = max((high - low) / count, 1e-300)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     first = math.ceil(low / step - 1e-9)
@@ -30,7 +32,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def chart(title: str, lines: Sequence[Line], x_name: str = "step") -> str:
     """A chart of several lines with axes and a legend; "" if there is nothing to draw."""
-    kept = [(name, [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]) for name, points in lines]
+    kept = [(name, [(bounded(x), bounded(y)) for x, y in points if _finite(x, y)]) for name, points in lines]
     kept = [(name, points) for name, points in kept if points]
     if not kept:
         return ""
@@ -38,7 +40,8 @@ def chart(title: str, lines: Sequence[Line], x_name: str = "step") -> str:
     ys = [y for _, points in kept for _, y in points]
     low_x, high_x, low_y, high_y = min(xs), max(xs), min(ys), max(ys)
     if high_y == low_y:
-        low_y, high_y = low_y - 0.5, high_y + 0.5
+        pad = max(0.5, abs(low_y) * 2.0**-40)
+        low_y, high_y = low_y - pad, high_y + pad
 
     def at(x: float, y: float) -> tuple[float, float]:
         share_x = (x - low_x) / (high_x - low_x) if high_x > low_x else 0.5
@@ -67,6 +70,10 @@ def chart(title: str, lines: Sequence[Line], x_name: str = "step") -> str:
         f'<text class="tick" x="{WIDTH / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_name)}</text></svg>'
     )
     return "".join(parts)
+
+
+def _finite(x: float, y: float) -> bool:
+    return math.isfinite(x) and math.isfinite(y)
 
 
 _STYLE = "text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}svg{background:#fff}"

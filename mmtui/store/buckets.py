@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mmtui.domain.views import Bucket
 from mmtui.store.pyramid import BITS, COLUMNS, LEVELS, POINTS, Row, merged
@@ -19,6 +20,17 @@ _RANGE = (
 )
 
 _LAST = 2**62
+
+
+_NUMBER = (int, float)
+_KINDS: tuple[Any, ...] = (int, int, int, _NUMBER, _NUMBER, _NUMBER, _NUMBER, int, (str, type(None)), _NUMBER)
+
+
+def _rows(found: Iterable[Any]) -> Iterator[Row]:
+    """Rows of which every cell is what it should be: a damaged one must not hide the others."""
+    for cells in found:
+        if all(map(isinstance, cells, _KINDS)):
+            yield tuple(cells)
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Line:
             return
         if level == 0:
             found = self.connection.execute(POINTS, (self.run_id, self.name, self.attempt, low, high))
-            yield from (tuple(row) for row in found if self.stage in (None, row[8]))
+            yield from (row for row in _rows(found) if self.stage in (None, row[8]))
             return
         bits = BITS * level
         first, behind = -(-low >> bits), high + 1 >> bits
@@ -46,9 +58,9 @@ class Line:
             return
         yield from self.parts(low, (first << bits) - 1, level - 1)
         rows = self.connection.execute(_RANGE, (self.run_id, self.name, level, self.attempt, first, behind - 1))
-        for row in rows.fetchall():
+        for row in list(_rows(rows)):
             if self.stage is None or row[8] == self.stage:
-                yield tuple(row)
+                yield row
             elif row[8] is None:
                 yield from self.parts(row[1], row[2], level - 1)
         yield from self.parts(behind << bits, high, level - 1)
@@ -77,6 +89,8 @@ def series(
     total = 0
     first, last = within or (0, _LAST)
     for attempt, low, high in connection.execute(_SPANS, (run_id, name, LEVELS)).fetchall():
+        if not (isinstance(attempt, int) and isinstance(low, int) and isinstance(high, int)):
+            continue
         line = Line(connection, run_id, name, attempt, stage)
         border = min((step for number, step in resumed.items() if number > attempt), default=high)
         for start, end, superseded in ((low, min(border, high), False), (max(border + 1, low), high, True)):

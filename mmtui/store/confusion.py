@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from array import array
+from typing import Any
 
 
-def matrix_of(blob: bytes) -> list[list[int]]:
-    """The rows of a stored matrix."""
+def matrix_of(blob: Any) -> list[list[int]]:
+    """The rows of a stored matrix; of a damaged cell those of the largest matrix that it holds."""
     flat = array("q")
-    flat.frombytes(blob)
+    if isinstance(blob, bytes):
+        flat.frombytes(blob[: len(blob) // 8 * 8])
     if sys.byteorder == "big":
         flat.byteswap()
-    k = round(len(flat) ** 0.5)
+    if flat and min(flat) < 0:
+        flat = array("q", [max(count, 0) for count in flat])
+    k = math.isqrt(len(flat))
     return [list(flat[i * k : (i + 1) * k]) for i in range(k)]
 
 

@@ -8,19 +8,31 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlmodel import Session
 
-from mmtui.domain.eventline import finite, whole
+from mmtui.domain.eventvalues import MOST_METRICS, MOST_STAGES, finite, whole
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.store import pyramid
 from mmtui.store.runs import read_attempt, read_run, transition
 from mmtui.store.tables import Attempt, Need, Run, Stage
 
-EventLine = Mapping[str, Any]
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
+EventLine = Mapping[str, Any]
+_Row = tuple[Any, ...]
+
+MOST_TOLD = 20
+"""So many faults of one attempt's file are warnings of their own; the rest is counted."""
 _NOT_STORED = frozenset({"heartbeat"})
+_NAMES_SQL = (
+    "WITH RECURSIVE n(name) AS (SELECT min(name) FROM metrics WHERE run_id = ? UNION ALL"
+    " SELECT (SELECT min(m.name) FROM metrics m WHERE m.run_id = ? AND m.name > n.name) FROM n"
+    " WHERE n.name IS NOT NULL) SELECT name FROM n WHERE name IS NOT NULL"
+)
+"""Names of a run's metrics: one probe of the primary key for each, instead of one for each point."""
 _METRIC_SQL = (
     "INSERT OR REPLACE INTO metrics (run_id, name, global_step, attempt, stage, step, t, value)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -42,8 +54,11 @@ class Batch:
 
     events: Sequence[EventLine]
     offset: int
-    corrupt: Sequence[int] = ()
+    corrupt: Sequence[tuple[int, str]] = ()
+    """(byte where it begins, why in words) of each line that is no event."""
     file: str = ""
+    left_out: Sequence[tuple[int, str]] = ()
+    """(byte, what in words) of each event of which something is no value of its kind."""
 
 
 def ingest(session: Session, run_id: int, number: int, batch: Batch) -> None:
@@ -106,6 +121,8 @@ def _run_started(session: Session, run: Run, attempt: Attempt, stages: dict[str,
     attempt.resumed_global_step = _integer(values.get("resumed_global_step"))
     total, offset = 0, 0
     for position, (name, steps) in enumerate(_plan(values.get("stages"))):
+        if name not in stages and len(stages) >= MOST_STAGES:
+            break
         stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name))
         stage.position, stage.total_steps, stage.step_offset = position, steps, offset
         if offset + steps <= attempt.resumed_global_step and stage.status != "finished":
@@ -124,7 +141,7 @@ def _plan(stages: Any) -> list[tuple[str, int]]:
 
 def _stage_started(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
     name, values = str(event.get("stage") or ""), _values(event)
-    if not name:
+    if not name or (name not in stages and len(stages) >= MOST_STAGES):
         return
     stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name, position=len(stages)))
     stage.status, stage.ended_at = "running", None
@@ -207,10 +224,10 @@ def mean_iou_percent(matrix: Sequence[Sequence[int]]) -> float | None:
 
 
 def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> None:
-    metrics: list[tuple[Any, ...]] = []
-    events: list[tuple[Any, ...]] = []
-    evaluations: list[tuple[Any, ...]] = []
-    progress: tuple[Any, ...] | None = None
+    metrics: list[_Row] = []
+    events: list[_Row] = []
+    evaluations: list[_Row] = []
+    progress: _Row | None = None
     for event in batch.events:
         kind, values = str(event["kind"]), _values(event)
         step, global_step = _integer(event.get("step")), _integer(event.get("global_step"))
@@ -233,8 +250,9 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
                 progress = row
             else:
                 events.append(row)
-    events += _corrupt_rows(run_id, number, batch)
     connection = session.connection()
+    metrics, crowded = _with_room(connection, run_id, metrics)
+    events += _told(connection, run_id, number, batch, crowded)
     if progress is not None:
         # Only the newest word on what is being done is of use.
         connection.exec_driver_sql("DELETE FROM events WHERE run_id = ? AND kind = 'progress'", (run_id,))
@@ -247,18 +265,37 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
     pyramid.update(driver, run_id, number, metrics)
 
 
-def _corrupt_rows(run_id: int, number: int, batch: Batch) -> list[tuple[Any, ...]]:
-    return [
-        (
-            run_id,
-            number,
-            0,
-            "warning",
-            "",
-            0,
-            0,
-            0.0,
-            json.dumps({"text": f"{batch.file}: the line at byte {offset} is no event and was skipped"}),
-        )
-        for offset in batch.corrupt
-    ]
+def _with_room(connection: Connection, run_id: int, metrics: list[_Row]) -> tuple[list[_Row], str]:
+    """The points of metrics that a run has room for, and what is said of the others."""
+    known = {row[0] for row in connection.exec_driver_sql(_NAMES_SQL, (run_id, run_id))}
+    fresh = list(dict.fromkeys(row[1] for row in metrics if row[1] not in known))
+    beyond = set(fresh[max(MOST_METRICS - len(known), 0) :])
+    if not beyond:
+        return metrics, ""
+    return [row for row in metrics if row[1] not in beyond], f"of its metrics only the first {MOST_METRICS:,} are kept"
+
+
+def _told(connection: Connection, run_id: int, number: int, batch: Batch, crowded: str) -> list[_Row]:
+    """Warnings of what was wrong in a batch, at most ``MOST_TOLD`` for an attempt.
+
+    What was left out is told where it comes first: a trainer tells most of its kinds of events again and again.
+    """
+    skipped = [(byte, f"the line at byte {byte} was skipped: {why}") for byte, why in batch.corrupt]
+    first = {words: byte for byte, words in reversed(batch.left_out)}
+    faults = sorted([*skipped, *((byte, f"{words} (first at byte {byte})") for words, byte in first.items())])
+    texts = [f"{batch.file}: {text}" for text in ([crowded] if crowded else []) + [text for _, text in faults]]
+    if not texts:
+        return []
+    sql = "SELECT \"values\" FROM events WHERE run_id = ? AND attempt = ? AND kind = 'warning' AND seq = 0"
+    told = [row[0] for row in connection.exec_driver_sql(sql, (run_id, number))]
+    known = {_cause(body) for body in told}
+    bodies = [body for body in (json.dumps({"text": text}) for text in texts) if _cause(body) not in known]
+    if len(told) < MOST_TOLD < len(told) + len(bodies):
+        last = MOST_TOLD - len(told) - 1
+        bodies[last] = json.dumps({"text": f"{batch.file}: more faults of this file are counted and not told"})
+    return [(run_id, number, 0, "warning", "", 0, 0, 0.0, body) for body in bodies[: max(MOST_TOLD - len(told), 0)]]
+
+
+def _cause(body: str) -> str:
+    """A warning without the place where it came first."""
+    return body.partition(" (first at byte ")[0]

@@ -169,7 +169,7 @@ class Reader:
 
     def settings(self) -> dict[str, str]:
         """What holds for the queue as a whole, by key."""
-        return {row[0]: row[1] for row in self.query("SELECT key, value FROM settings")}
+        return {row[0]: cells.text(row[1]) for row in self.query("SELECT key, value FROM settings")}
 
     def waiting_ids(self) -> list[int]:
         """Queued and held runs in queue order."""
@@ -179,7 +179,7 @@ class Reader:
     def counts(self) -> dict[str, int]:
         """Number of runs in each state that has some."""
         rows = self.query("SELECT state, count(*) FROM runs WHERE deleted_at IS NULL GROUP BY state")
-        return {row[0]: row[1] for row in rows}
+        return {cells.text(row[0]): row[1] for row in rows}
 
     def run(self, run_id: int) -> RunDetail | None:
         """Everything about one run."""
@@ -198,32 +198,33 @@ class Reader:
             stages=stages,
             attempts=attempts,
             error=cells.text(row["error"]),
-            code=cells.mapped(row["code"]),
+            code=cells.words(row["code"]),
             host={"name": attempts[-1].host, "device": attempts[-1].device} if attempts else {},
             paths={
                 "run": str(files.root),
                 "recipe": str(files.recipe),
                 "checkpoints": str(files.checkpoints),
                 "predictions": str(files.predictions),
-                "log": str(files.log(max(row["attempt"], 1))),
+                "log": str(files.log(max(cells.count(row["attempt"]), 1))),
             },
             eta_seconds=_run_eta(stages),
-            last_event_at=row["last_event_at"],
+            last_event_at=cells.moment(row["last_event_at"]),
             warnings=self._warnings(run_id),
             classes=tuple(str(name) for name in started.get("classes") or ()),
-            versions={str(k): str(v) for k, v in dict(started.get("versions") or {}).items()},
+            versions={str(k): str(v) for k, v in (started.get("versions") or {}).items()},
             data_fingerprint=str(self._last(run_id, "data").get("fingerprint") or ""),
             replay=self._replay(run_id),
             terms={
-                "gpus": row["wanted"],
-                "time_limit_seconds": row["time_limit"] or None,
+                "gpus": cells.number(row["wanted"]) or 1.0,
+                "time_limit_seconds": cells.number(row["time_limit"]) or None,
                 "launcher": cells.mapped(row["launcher"]) or None,
                 "after": list(cells.texts(row["after"])),
-                "not_before": row["not_before"] or None,
+                "not_before": cells.moment(row["not_before"]) or None,
             },
             note=cells.text(row["note"]),
             parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
             children=lineage.children(self, run_id),
+            global_step=cells.count(row["global_step"]),
             progress_note=_note(self._last(run_id, "progress"), row["state"]),
         )
 
@@ -231,28 +232,27 @@ class Reader:
         """Values of the newest event of a kind."""
         sql = 'SELECT "values" FROM events WHERE run_id = ? AND kind = ? ORDER BY id DESC LIMIT 1'
         rows = self.query(sql, [run_id, kind])
-        values: dict[str, Any] = cells.mapped(rows[0][0]) if rows else {}
-        return values
+        return cells.values(kind, rows[0][0]) if rows else {}
 
     def _replay(self, run_id: int) -> str:
         """Whether losses that were computed twice, before a resume and after it, are the same."""
         sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'stage_finished'"
-        values = [cells.mapped(row[0]) for row in self.query(sql, [run_id])]
+        values = [cells.values("stage_finished", row[0]) for row in self.query(sql, [run_id])]
         return replay_words(
-            sum(int(v.get("replayed") or 0) for v in values),
-            sum(int(v.get("replayed_equal") or 0) for v in values),
+            sum(v.get("replayed") or 0 for v in values),
+            sum(v.get("replayed_equal") or 0 for v in values),
             max((float(v.get("replayed_worst") or 0) for v in values), default=0.0),
         )
 
     def _warnings(self, run_id: int) -> tuple[str, ...]:
         sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'warning' ORDER BY id DESC LIMIT 20"
-        return tuple(str(cells.mapped(row[0]).get("text", "")) for row in self.query(sql, [run_id]))
+        return tuple(cells.values("warning", row[0]).get("text") or "" for row in self.query(sql, [run_id]))
 
     def stages(self, run_id: int) -> tuple[StageView, ...]:
         """Stages of a run, in order."""
         rows = self.query("SELECT * FROM stages WHERE run_id = ? ORDER BY position", [run_id])
         sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_reused'"
-        reused = {row[0]: str(cells.mapped(row[1]).get("run", "")) for row in self.query(sql, [run_id])}
+        reused = {row[0]: str(cells.values("stage_reused", row[1]).get("run", "")) for row in self.query(sql, [run_id])}
         return tuple(_stage_view(row, reused.get(row["name"], "")) for row in rows)
 
     def attempts(self, run_id: int) -> tuple[AttemptView, ...]:
@@ -260,15 +260,15 @@ class Reader:
         rows = self.query("SELECT * FROM attempts WHERE run_id = ? ORDER BY number", [run_id])
         return tuple(
             AttemptView(
-                number=row["number"],
-                pid=row["pid"],
-                started_at=row["spawned_at"],
-                ended_at=row["ended_at"],
-                outcome=row["outcome"],
-                resumed_stage=row["resumed_stage"],
-                resumed_step=row["resumed_step"],
-                host=row["host"],
-                device=row["device"],
+                number=cells.count(row["number"]),
+                pid=None if row["pid"] is None else cells.count(row["pid"]),
+                started_at=cells.moment(row["spawned_at"]) or 0.0,
+                ended_at=cells.moment(row["ended_at"]),
+                outcome=cells.text(row["outcome"]),
+                resumed_stage=cells.text(row["resumed_stage"]),
+                resumed_step=cells.count(row["resumed_step"]),
+                host=cells.text(row["host"]),
+                device=cells.text(row["device"]),
             )
             for row in rows
         )
@@ -280,7 +280,8 @@ class Reader:
         while True:
             after = names[-1] if names else ""
             rows = self.query("SELECT min(name) FROM metrics WHERE run_id = ? AND name > ?", [run_id, after])
-            if not rows or rows[0][0] is None:
+            # Bytes, of a damaged row, come behind every text.
+            if not rows or not isinstance(rows[0][0], str):
                 return names
             names.append(rows[0][0])
 
@@ -295,7 +296,8 @@ class Reader:
             sql += " AND stage = ?"
             parameters.append(stage)
         for row in self.query(f"{sql} ORDER BY global_step, attempt", parameters):
-            yield Point(*row)
+            if (point := cells.point(row)) is not None:
+                yield point
 
     def series(
         self, run_id: int, metric: str, most: int, stage: str | None = None, within: tuple[int, int] | None = None
@@ -310,7 +312,7 @@ class Reader:
     def resumed_at(self, run_id: int) -> dict[int, int]:
         """{attempt: global step it went on from}."""
         sql = "SELECT number, resumed_global_step FROM attempts WHERE run_id = ? AND resumed_global_step >= 0"
-        return {row[0]: row[1] for row in self.query(sql, [run_id])}
+        return {cells.count(row[0]): cells.count(row[1]) for row in self.query(sql, [run_id])}
 
     def graphs(self, run_id: int, limit: int, until: int | None = None) -> list[GraphStats]:
         """The newest graph statistics up to a global step, oldest first."""
@@ -319,7 +321,7 @@ class Reader:
             f" AND {KEPT.format(t='e')} AND global_step <= ? ORDER BY id DESC LIMIT ?"
         )
         rows = self.query(sql, [run_id, _LAST_STEP if until is None else until, limit])
-        return [GraphStats(str(run_id), row[0], row[1], cells.mapped(row[2])) for row in reversed(rows)]
+        return [cells.graph(run_id, row) for row in reversed(rows)]
 
     def events(self, run_id: int, after_id: int, kind: str | None = None) -> list[dict[str, Any]]:
         """Events that are no metrics, oldest first."""
@@ -330,7 +332,7 @@ class Reader:
             sql += " AND kind = ?"
             parameters.append(kind)
         rows = self.query(f"{sql} ORDER BY id", parameters)
-        return [{**dict(row), "values": cells.mapped(row["values"])} for row in rows]
+        return [cells.event(row) for row in rows]
 
     def class_table(self, run_id: int, step: int | None = None, until: int | None = None) -> ClassTable | None:
         """Per-class IoU of the newest evaluation, of the one at step ``step`` of its stage, or up to a global step."""
@@ -340,9 +342,9 @@ class Reader:
             [run_id],
         )
         if step is not None:
-            rows = [row for row in rows if row["step"] == step]
+            rows = [row for row in rows if cells.count(row["step"]) == step]
         if until is not None:
-            rows = [row for row in rows if row["global_step"] <= until]
+            rows = [row for row in rows if cells.count(row["global_step"]) <= until]
         if not rows:
             return None
         history = [class_shares(matrix_of(row["matrix"])) for row in rows]
@@ -370,9 +372,9 @@ def _run_row(row: sqlite3.Row, now: float) -> RunRow:
         reason=_reason(row, now) if state in _STATES else f"damaged row (state {state}): see mmtui doctor",
         stage=cells.text(row["stage"]),
         progress=progress,
-        created_at=cells.number(row["created_at"]) or 0.0,
-        started_at=cells.number(row["started_at"]),
-        ended_at=cells.number(row["ended_at"]),
+        created_at=cells.moment(row["created_at"]) or 0.0,
+        started_at=cells.moment(row["started_at"]),
+        ended_at=cells.moment(row["ended_at"]),
         seed=cells.count(row["seed"]),
         gpus=cells.texts(row["gpus"]),
         tags=cells.texts(row["tags"]),
@@ -386,9 +388,9 @@ def _reason(row: sqlite3.Row, now: float) -> str:
     """Why the run is where it is: stored where an event made it so, derived where time does."""
     if row["state"] == RunState.FAILED and row["error"]:
         return cells.text(row["error"])
-    if row["state"] == RunState.QUEUED and (starts := cells.number(row["not_before"]) or 0.0) > now:
+    if row["state"] == RunState.QUEUED and (starts := cells.moment(row["not_before"]) or 0.0) > now:
         return f"{cells.text(row['reason'])}; starts in {duration(starts - now)}".removeprefix("; ")
-    silent = now - (cells.number(row["last_event_at"]) or now)
+    silent = now - (cells.moment(row["last_event_at"]) or now)
     if row["state"] in ACTIVE_STATES and silent > STALLED_SECONDS:
         return f"stalled: no event for {silent / 60:.0f} min"
     return cells.text(row["reason"])
@@ -396,25 +398,27 @@ def _reason(row: sqlite3.Row, now: float) -> str:
 
 def _note(values: dict[str, Any], state: str) -> str:
     """What a trainer does besides steps, unless that is over."""
-    if state not in (RunState.STARTING, RunState.RUNNING) or values.get("done", 0) == values.get("total", 0):
+    done, total = values.get("done") or 0, values.get("total") or 0
+    if state not in (RunState.STARTING, RunState.RUNNING) or done == total:
         return ""
-    return f"{values.get('text')} {values.get('done')}/{values.get('total')}"
+    return f"{values.get('text') or 'working'} {done}/{total}"
 
 
 def _stage_view(row: sqlite3.Row, reused_from: str) -> StageView:
-    eta = None
-    if row["status"] == "running" and row["seconds_per_step"] is not None:
-        eta = max(row["total_steps"] - row["step"], 0) * row["seconds_per_step"]
+    eta, step, total = None, cells.count(row["step"]), cells.count(row["total_steps"])
+    pace = cells.number(row["seconds_per_step"])
+    if row["status"] == "running" and pace is not None:
+        eta = max(total - step, 0) * pace
     return StageView(
-        name=row["name"],
-        position=row["position"],
-        status=row["status"],
-        step=row["step"],
-        total_steps=row["total_steps"],
-        offset=row["step_offset"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        seconds_per_step=row["seconds_per_step"],
+        name=cells.text(row["name"]),
+        position=cells.count(row["position"]),
+        status=cells.text(row["status"]),
+        step=step,
+        total_steps=total,
+        offset=cells.count(row["step_offset"]),
+        started_at=cells.moment(row["started_at"]),
+        ended_at=cells.moment(row["ended_at"]),
+        seconds_per_step=pace,
         eta_seconds=eta,
         reused_from=reused_from,
     )
@@ -428,7 +432,7 @@ def _run_eta(stages: Sequence[StageView]) -> float | None:
 
 def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]]) -> ClassTable:
     matrix, shares = matrix_of(row["matrix"]), history[-1]
-    names = cells.listed(row["classes"])
+    names = cells.listed(row["classes"])[: len(matrix)]
     names += [str(index) for index in range(len(names), len(matrix))]
     classes = []
     for index, counts in enumerate(matrix):
@@ -446,8 +450,8 @@ def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]]) 
     present = [share for share in shares if share is not None]
     return ClassTable(
         run=run,
-        step=row["step"],
-        stage=row["stage"],
+        step=cells.count(row["step"]),
+        stage=cells.text(row["stage"]),
         num_present=len(present),
         miou=sum(present) / len(present) if present else None,
         classes=tuple(classes),

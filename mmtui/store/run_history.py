@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmtui.domain.views import EvaluationMark, GraphStats, Point
+from mmtui.domain.views import Change, EvaluationMark, GraphStats, Point
 from mmtui.store import cells
 from mmtui.store.reader import KEPT, Reader
 
@@ -14,7 +14,8 @@ _LAST_STEP = 2**62
 def evaluations(reader: Reader, run_id: int) -> list[EvaluationMark]:
     """Where a run was evaluated, oldest first; tails that a later attempt did again are left out."""
     sql = f"SELECT global_step, t, stage FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
-    return [EvaluationMark(*row) for row in reader.query(f"{sql} ORDER BY global_step, attempt", [run_id])]
+    rows = reader.query(f"{sql} ORDER BY global_step, attempt", [run_id])
+    return [EvaluationMark(cells.count(row[0]), cells.moment(row[1]) or 0.0, cells.text(row[2])) for row in rows]
 
 
 def value_at(reader: Reader, run_id: int, metric: str, step: int) -> Point | None:
@@ -24,8 +25,8 @@ def value_at(reader: Reader, run_id: int, metric: str, step: int) -> Point | Non
         f" AND global_step <= ? AND value IS NOT NULL AND {KEPT.format(t='m')}"
         " ORDER BY global_step DESC, attempt DESC LIMIT 1"
     )
-    rows = reader.query(sql, [run_id, metric, step])
-    return Point(*rows[0]) if rows else None
+    rows = reader.query(sql, [run_id, metric, min(step, _LAST_STEP)])
+    return cells.point(rows[0]) if rows else None
 
 
 def images(reader: Reader, run_id: int) -> dict[str, tuple[int, int]]:
@@ -33,21 +34,21 @@ def images(reader: Reader, run_id: int) -> dict[str, tuple[int, int]]:
     sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_data' ORDER BY id"
     found: dict[str, tuple[int, int]] = {}
     for stage, body in reader.query(sql, [run_id]):
-        values = cells.mapped(body)
+        values = cells.values("stage_data", body)
         step, epoch = cells.count(values.get("images_per_step")), cells.count(values.get("images_per_epoch"))
         if step > 0 and epoch > 0:
-            found[stage] = (step, epoch)
+            found[cells.text(stage)] = (step, epoch)
     return found
 
 
 def newest(reader: Reader, run_id: int, kind: str, until: int | None = None) -> dict[str, Any] | None:
-    """The newest event of a kind, up to a global step: step, global_step, stage, t, values."""
+    """The newest event of a kind, up to a global step: kind, step, global_step, stage, t, values."""
     sql = (
-        'SELECT step, global_step, stage, t, "values" FROM events e WHERE run_id = ? AND kind = ?'
+        'SELECT kind, step, global_step, stage, t, "values" FROM events e WHERE run_id = ? AND kind = ?'
         f" AND {KEPT.format(t='e')} AND global_step <= ? ORDER BY id DESC LIMIT 1"
     )
     rows = reader.query(sql, [run_id, kind, _LAST_STEP if until is None else until])
-    return {**dict(rows[0]), "values": cells.mapped(rows[0]["values"])} if rows else None
+    return cells.event(rows[0]) if rows else None
 
 
 def graphs_over_time(reader: Reader, run_id: int, every: int, until: int | None = None) -> list[GraphStats]:
@@ -56,8 +57,8 @@ def graphs_over_time(reader: Reader, run_id: int, every: int, until: int | None 
         'SELECT step, t, "values" FROM events WHERE id IN (SELECT max(id) FROM events e WHERE run_id = ?'
         f" AND kind = 'graph' AND {KEPT.format(t='e')} AND global_step <= ? GROUP BY step / ?) ORDER BY id"
     )
-    rows = reader.query(sql, [run_id, _LAST_STEP if until is None else until, max(every, 1)])
-    return [GraphStats(str(run_id), row[0], row[1], cells.mapped(row[2])) for row in rows]
+    rows = reader.query(sql, [run_id, _LAST_STEP if until is None else until, min(max(every, 1), _LAST_STEP)])
+    return [cells.graph(run_id, row) for row in rows]
 
 
 def comparable(reader: Reader, run_id: int, limit: int) -> list[str]:
@@ -70,3 +71,12 @@ def comparable(reader: Reader, run_id: int, limit: int) -> list[str]:
         " (SELECT 1 FROM evaluations v WHERE v.run_id = runs.id AND v.classes = ?) ORDER BY id DESC LIMIT ?"
     )
     return [str(row[0]) for row in reader.query(sql, [run_id, rows[0][0], limit])]
+
+
+def changes(reader: Reader, run_id: int) -> list[Change]:
+    """Every change of a run's state, oldest first."""
+    sql = 'SELECT t, actor, event, "before", "after", reason FROM transitions WHERE run_id = ? ORDER BY id'
+    return [
+        Change(cells.moment(row[0]) or 0.0, *map(cells.text, row[1:]))
+        for row in map(tuple, reader.query(sql, [run_id]))
+    ]

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import CursorResult, func, text, update
 from sqlmodel import Session, col, delete, select
 
+from mmtui.domain import dates
 from mmtui.domain.scheduling import crowded, place_between
 from mmtui.domain.states import RunEvent, RunState, next_state
 from mmtui.errors import NotFoundError, RefusedError
@@ -93,7 +94,7 @@ def insert_run(
 
 def delayed_text(not_before: float) -> str:
     """Why a run with a time of its own waits."""
-    return f"waits until {time.strftime('%Y-%m-%d %H:%M', time.localtime(not_before))}"
+    return f"waits until {dates.text(not_before, '%Y-%m-%d %H:%M')}"
 
 
 def _last_id(session: Session) -> int:
@@ -114,6 +115,18 @@ def read_run(session: Session, run_id: int) -> Run:
     return run
 
 
+def state_of(run: Run) -> RunState:
+    """Where a run is.
+
+    Raises:
+        RefusedError: its row is damaged.
+    """
+    try:
+        return RunState(run.state)
+    except ValueError:
+        raise RefusedError(f"the row of run {run.id} is damaged (state {run.state!r})", "mmtui doctor --fix") from None
+
+
 def transition(
     session: Session, run_id: int, event: RunEvent, *, reason: str = "", actor: str = "supervisor", **fields: Any
 ) -> RunState:
@@ -126,7 +139,7 @@ def transition(
         IllegalTransitionError: the table has no such pair.
         RefusedError: another process changed the state first.
     """
-    before = RunState(read_run(session, run_id).state)
+    before = state_of(read_run(session, run_id))
     after = next_state(before, event)
     statement = update(Run).where(col(Run.id) == run_id, col(Run.state) == before.value)
     result = session.execute(statement.values(state=after.value, reason=reason, **fields))

@@ -12,7 +12,7 @@ from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.errors import MmtuiError
 from mmtui.services.trust import startable
 from mmtui.store import cells
-from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_reasons, transition
+from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_reasons, state_of, transition
 from mmtui.supervisor.launchers.slurm import Cluster, is_live
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Jobs:
         database, home = self.supervisor.database, self.supervisor.home
         with database.write() as session:
             run = read_run(session, run_id)
-            if not is_legal(RunState(run.state), RunEvent.START):
+            if not is_legal(state_of(run), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, [], "slurm")
             code, asked = cells.mapped(run.code), cells.mapped(run.launcher)
@@ -124,11 +124,12 @@ class Jobs:
                 session.add(run)
 
     def _over(self, run_id: int, number: int, state: str, job: str, word: str) -> None:
-        self.supervisor.ingest(run_id, number)
+        if not self.supervisor.ingest(run_id, number):
+            return
         if word == "CANCELLED" and state in (RunState.STARTING, RunState.RUNNING):
             reason = f"SLURM job {job} was cancelled outside mmtui"
             with self.supervisor.database.write() as session:
-                if is_legal(RunState(read_run(session, run_id).state), RunEvent.CANCEL):
+                if is_legal(state_of(read_run(session, run_id)), RunEvent.CANCEL):
                     transition(session, run_id, RunEvent.CANCEL, reason=reason)
         elif word == "FAILED":
             # Only counts where the trainer itself could not say why.

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sqlmodel import Session
@@ -37,10 +38,11 @@ from mmtui.store.runs import (
     set_pid,
     set_reasons,
     shift_deadlines,
+    state_of,
     take_wishes,
     transition,
 )
-from mmtui.store.tables import Run
+from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process
 from mmtui.supervisor.clustering import Jobs
 from mmtui.supervisor.hooks import Hooks
@@ -58,6 +60,8 @@ GRACE_SAVE_SECONDS = 600.0
 NEVER = float("inf")
 CLOCK_SECONDS = 2.0
 """A difference of the clocks between two ticks that is no jitter any more."""
+TURN_BYTES = 8 * 1024 * 1024
+"""So much of a run's events is read in one tick, then it is the next run's turn."""
 LOCK_SECONDS = 15.0
 """How long a run without a known trainer is left alone while some process still holds its lock."""
 
@@ -166,17 +170,21 @@ class Supervisor:
         with self.database.write() as session:
             shift_deadlines(session, jump)
 
-    def _alone(self, run_id: int, action: Callable[[int, int], None], number: int) -> None:
+    def _alone(self, run_id: int, action: Callable[[int, int], object], number: int) -> None:
         """Do something for one run such that its failure holds up no other run; said once in the log."""
         try:
             action(run_id, number)
         except UnreachableError:
             raise
         except Exception as error:
-            complaint = (run_id, repr(error))
-            if complaint not in self.complaints:
-                self.complaints.add(complaint)
-                logger.exception("run %d: attempt %d cannot be looked after", run_id, number)
+            self._complain(run_id, error, f"attempt {number} cannot be looked after")
+
+    def _complain(self, run_id: int, error: Exception, text: str) -> None:
+        """Say once in the log what is wrong with a run."""
+        complaint = (run_id, repr(error))
+        if complaint not in self.complaints:
+            self.complaints.add(complaint)
+            logger.error("run %d: %s", run_id, text, exc_info=error)
 
     def _evicted(self) -> bool:
         """Whether the data directory was removed under us: another supervisor may serve its successor."""
@@ -203,11 +211,18 @@ class Supervisor:
             del self.children[key]
         self.exits.update(ended)
 
-    def ingest(self, run_id: int, number: int) -> None:
-        """Bring the database up to what the trainer has written."""
+    def ingest(self, run_id: int, number: int) -> bool:
+        """Read on in what the trainer has written; whether all of it has been read, as far as it went."""
         rows = self.reader.query("SELECT ingested FROM attempts WHERE run_id = ? AND number = ?", [run_id, number])
-        if rows:
-            ingest_file(self.database, self.home.run(str(run_id)).events(number), run_id, number, rows[0][0])
+        if not rows:
+            return True
+        offset, file = cells.count(rows[0][0]), self.home.run(str(run_id)).events(number)
+        try:
+            return ingest_file(self.database, file, run_id, number, offset, TURN_BYTES) < offset + TURN_BYTES
+        except OSError as error:
+            # Its events are lost; that the run ends, and frees its place, must not depend on them.
+            self._complain(run_id, error, f"the events of attempt {number} cannot be read")
+            return True
 
     def _wishes(self) -> bool:
         if not self.reader.query("SELECT 1 FROM wishes LIMIT 1"):
@@ -226,7 +241,7 @@ class Supervisor:
 
     def _grant(self, session: Session, run_id: int, verb: str, arguments: dict[str, object]) -> None:
         run = read_run(session, run_id)
-        if verb in ("cancel", "pause") and RunState(run.state) in ACTIVE_STATES:
+        if verb in ("cancel", "pause") and state_of(run) in ACTIVE_STATES:
             grace = GRACE_NOW_SECONDS if arguments.get("now") else GRACE_SECONDS
             grace = GRACE_SAVE_SECONDS if arguments.get("save") else grace
             if run.state != RunState.STOPPING:
@@ -257,8 +272,8 @@ class Supervisor:
             return
         if self._is_gone(run_id, number, pid):
             self._reap()  # it may have died since this tick began; its exit code tells a failure from a kill
-            self.ingest(run_id, number)
-            self.finish(run_id, number)
+            if self.ingest(run_id, number):
+                self.finish(run_id, number)
 
     def _is_gone(self, run_id: int, number: int, pid: int | None) -> bool:
         """Whether nothing of an attempt lives or can still begin, so that it may be judged."""
@@ -299,7 +314,7 @@ class Supervisor:
         log, now, exit_code = self.home.run(str(run_id)).log(number), time.time(), self.exits.get((run_id, number))
         with self.database.write(durable=True) as session:
             run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
-            ending = judge(run, attempt, exit_code, log, now, disk_full=self.reserve.spent)
+            ending = self._judged(run, attempt, exit_code, log, now)
             attempt.ended_at, attempt.exit_code = now, exit_code
             attempt.outcome = attempt.outcome or ending.outcome
             session.add(attempt)
@@ -311,6 +326,15 @@ class Supervisor:
             self._hold_group(run_id)
         self.hooks.ended(self.reader, run_id, time.monotonic())
         logger.info("run %d: attempt %d: %s %s", run_id, number, ending.event.value, ending.reason)
+
+    def _judged(self, run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: float) -> Ending:
+        """What became of an attempt; one that cannot be judged has failed: its place is free again."""
+        try:
+            return judge(run, attempt, exit_code, log, now, disk_full=self.reserve.spent)
+        except Exception as error:
+            logger.exception("run %s: attempt %d cannot be judged", run.id, attempt.number)
+            text = f"its end could not be judged ({type(error).__name__}: {error}); see supervisor.log"
+            return Ending(RunEvent.EXIT_ERROR, "failed", text, text)
 
     def _hold_group(self, run_id: int) -> None:
         """The rest of a sweep that asked for it is held when one of its runs has failed."""
@@ -414,7 +438,7 @@ class Supervisor:
     def _start(self, run: Waiting, places: Sequence[str], slots: Slots) -> None:
         run_id = run.run_id
         with self.database.write() as session:
-            if not is_legal(RunState(read_run(session, run_id).state), RunEvent.START):
+            if not is_legal(state_of(read_run(session, run_id)), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, places, socket.gethostname())
             code = cells.mapped(read_run(session, run_id).code)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.domain.text import printable
+from mmtui.services.plain_files import open_file
 from mmtui.store.tables import Attempt, Run
 
 BACK_OFF_SECONDS = (0.0, 2.0, 4.0, 8.0)
@@ -14,6 +16,9 @@ BACK_OFF_SECONDS = (0.0, 2.0, 4.0, 8.0)
 EXIT_LOCKED = 75
 """The launcher's word for: another trainer of this run still lives."""
 DISK_FULL = "the disk is full: free some space, then retry the run; it goes on from its last checkpoint"
+TAIL_BYTES = 64 * 1024
+"""So much of the end of an output is looked at: it may have gigabytes."""
+LONGEST_REASON = 1_000
 _ASKED = {RunState.STOPPING: "cancelled", RunState.PAUSING: "paused"}
 
 
@@ -78,10 +83,14 @@ def _again(run: Run, event: RunEvent, outcome: str, why: str) -> Ending:
 
 
 def last_line(log: Path) -> str:
-    """Last line a trainer printed that says something."""
+    """Last line a trainer printed that says something, its last ``LONGEST_REASON`` characters."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()[-50:]]
+        with open_file(log) as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0))
+            text = file.read(TAIL_BYTES).decode(errors="replace")
     except OSError:
         return "it printed nothing"
-    spoken = [line for line in lines if line]
-    return printable(spoken[-1]) if spoken else "it printed nothing"
+    spoken = printable(next((line for line in reversed([part.strip() for part in text.splitlines()]) if line), ""))
+    if not spoken:
+        return "it printed nothing"
+    return spoken if len(spoken) <= LONGEST_REASON else f"…{spoken[1 - LONGEST_REASON :]}"

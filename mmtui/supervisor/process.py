@@ -12,10 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmtui.services.plain_files import open_file
 from mmtui.supervisor.launch import identity
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 _NO_ATTEMPT = "none"
+_PID_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ def is_alive(pid: int | None, known: str) -> bool:
 def read_pid_file(attempt_folder: Path) -> Trainer | None:
     """The trainer that wrote who it is into the attempt's folder, if that very process is alive."""
     try:
-        pid, known = (attempt_folder / "pid").read_text().split()
+        with open_file(attempt_folder / "pid") as file:
+            pid, known = file.read(_PID_BYTES).decode().split()
         trainer = Trainer(int(pid), known)
     except (OSError, ValueError):
         return None

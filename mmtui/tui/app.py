@@ -27,7 +27,7 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import news
 from mmtui.settings import PICTURES, Settings
-from mmtui.tui import notify, themes
+from mmtui.tui import faults, notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
 from mmtui.tui.graphics import Graphics, refusal
@@ -35,6 +35,7 @@ from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
 from mmtui.tui.key_order import KeyOrder
 from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.output import Difference, Picture
+from mmtui.tui.screens.common import CommonScreen
 from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.terminal import COLORS, Driver, cell_size
 from mmtui.tui.widgets.lines import LinesPanel
@@ -96,6 +97,8 @@ class MmtuiApp(App[int]):
         self.no_pictures = refusal(pictures, os.environ)
         self.graphics = Graphics("blocks" if self.no_pictures else pictures, _first_id())
         self.pictures_wait, self.pictures_sent = False, False
+        self.fault = ""
+        """What has ended the program, "" if the user has."""
 
     def _notify(self) -> None:
         self.post_message(self.LookAgain())
@@ -119,7 +122,7 @@ class MmtuiApp(App[int]):
 
     def _tell_news(self) -> None:
         """What has ended since somebody last looked; shown once the screen stands."""
-        with suppress(MmtuiError):
+        with faults.outlived(self, "the news"):
             found = news.since(self.home)
             lines = found.lines(time.time())
             if lines and found.since is not None and time.time() - found.since > AWAY_SECONDS:
@@ -177,13 +180,15 @@ class MmtuiApp(App[int]):
         self.feed.stop()
 
     def on_mmtui_app_look_again(self) -> None:
-        self._announce()
+        with faults.outlived(self, "runs that have ended"):
+            self._announce()
         if not self.link.may_draw(time.monotonic()):
             self.late = True
             return
         self.late = False
         if self.runs_screen.is_mounted and self.runs_screen.query("#header"):  # without: it is being closed
-            self.runs_screen.refresh_all()
+            with faults.outlived(self, "the runs"):
+                self.runs_screen.refresh_all()
             if self.unseen:
                 self.call_after_refresh(self._begin_to_show)
             else:
@@ -263,6 +268,10 @@ class MmtuiApp(App[int]):
         """Show the pictures in pixels of the page on top, and no others; they come when the cells have been drawn."""
         if self.graphics.way == "blocks" or self.unseen or not self.is_running:
             return
+        with faults.outlived(self, "pictures"):
+            self._place_pictures()
+
+    def _place_pictures(self) -> None:
         from mmtui.tui.screens.page import PageScreen
 
         there = self.screen.pictures() if isinstance(self.screen, PageScreen) else {}
@@ -310,8 +319,10 @@ class MmtuiApp(App[int]):
 
         Escape and a key that come in one piece, as over a slow link, are two keys: nothing here is bound to Alt.
         """
-        if not isinstance(event, KeyEvent | Paste) or event.is_forwarded:
+        if not isinstance(event, KeyEvent | Paste):
             await super().on_event(event)
+        elif event.is_forwarded:
+            await self._handle_key(event)
         elif isinstance(event, KeyEvent) and event.key.startswith("alt+"):
             self.keys_in_order.take(KeyEvent("escape", None))
             self.keys_in_order.take(KeyEvent(event.key.removeprefix("alt+"), event.character))
@@ -319,7 +330,27 @@ class MmtuiApp(App[int]):
             self.keys_in_order.take(event)
 
     async def _handle_key(self, event: Event) -> None:
-        await super().on_event(event)
+        with faults.outlived(self, event):
+            await super().on_event(event)
+
+    def push_screen(self, screen: Any, callback: Callable[[Any], Any] | None = None, *more: Any, **named: Any) -> Any:
+        """Show a screen over the others; what is done with its answer may fail without ending the program."""
+        answered = faults.outliving(self, callback) if callback is not None else None
+        return super().push_screen(screen, answered, *more, **named)
+
+    def tell_fault(self, where: object, error: Exception) -> None:
+        """Say in the footer what has failed; the program goes on."""
+        text = f"! {faults.told(self.home, where, error)}"
+        with suppress(Exception):  # the footer itself may be what has failed: the log knows
+            screens = [screen for screen in self.screen_stack if isinstance(screen, CommonScreen)]
+            if screens and screens[-1].said != text:  # to say it draws: what fails at drawing must come to an end
+                screens[-1].say(text)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """The program ends: keep what is to be said when the terminal is the user's again."""
+        if not self.fault:
+            self.fault = faults.told(self.home, "the whole screen", getattr(error, "error", error))
+        super()._handle_exception(error)
 
     def action_repaint(self) -> None:
         """Send the whole screen, from a dialog too."""
@@ -368,8 +399,10 @@ def terminal_is_ascii() -> bool:
 
 
 def _mark_seen(home: Home) -> None:
-    with suppress(MmtuiError):
+    try:
         news.mark_seen(home)
+    except Exception as error:
+        faults.told(home, "the news", error)
 
 
 def run(home: Home, settings: Settings, select: str | None = None, feed: Feed | None = None) -> int:
@@ -381,6 +414,7 @@ def run(home: Home, settings: Settings, select: str | None = None, feed: Feed | 
 
     Raises:
         UsageError: a key of the settings is for no action, or for two.
+        MmtuiError: a fault has ended the screen.
     """
     keymap = choose_keys(settings.keys)
     tolerate_old_mouse_reports()
@@ -393,4 +427,6 @@ def run(home: Home, settings: Settings, select: str | None = None, feed: Feed | 
     app.set_keymap(keymap)
     code = app.run(mouse=settings.mouse) or 0
     _mark_seen(home)
-    return code
+    if app.fault:
+        raise MmtuiError(app.fault)
+    return code or app.return_code or 0

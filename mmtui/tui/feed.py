@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.views import ClassTable, DeviceSnapshot, GraphStats, RunDetail, Series, SupervisorStatus
-from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import devices, runs, supervisors
 from mmtui.services.live import Changes
+from mmtui.tui import faults
 from mmtui.tui.layout import PANELS, arrange
 from mmtui.tui.rows import Rows, TableRow
 from mmtui.tui.widgets.plot import chart_buckets
@@ -43,7 +42,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything one screen needs, read at one moment."""
+    """Everything one screen needs, read at one moment.
+
+    Attributes:
+        run_id: the run that everything from ``detail`` to ``log`` is about.
+        problem: why there are no rows, "" if they were read.
+        trouble: why there is nothing about the run.
+        device_trouble: why nothing is known of the devices.
+    """
 
     wanted: Wanted = Wanted()
     rows: tuple[TableRow, ...] = ()
@@ -51,6 +57,7 @@ class Snapshot:
     total: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     supervisor: SupervisorStatus | None = None
+    run_id: str | None = None
     detail: RunDetail | None = None
     series: Series | None = None
     metrics: tuple[str, ...] = ()
@@ -59,6 +66,8 @@ class Snapshot:
     log: tuple[str, ...] = ()
     devices: DeviceSnapshot | None = None
     problem: str = ""
+    trouble: str = ""
+    device_trouble: str = ""
 
 
 def first_wanted(columns: int, rows: int, select: str | None) -> Wanted:
@@ -115,26 +124,33 @@ class Feed:
     def _run(self) -> None:
         changes = Changes(self.home)
         while not self._stop.is_set():
-            forced = self._wake.is_set()
-            self._wake.clear()
-            due = time.monotonic() - self._read_at >= LEAST_SECONDS
-            fresh = self._look(changes, forced) if forced or due else None
-            if fresh is not None and fresh != self.latest:
-                self.latest = fresh
-                self._notify()
+            try:
+                self._turn(changes)
+            except Exception as error:
+                if not self._stop.is_set():  # else the screen is closing and cannot be told any more
+                    faults.told(self.home, "the feed", error)
             self._wake.wait(POLL_SECONDS)
         changes.close()
+
+    def _turn(self, changes: Changes) -> None:
+        forced = self._wake.is_set()
+        self._wake.clear()
+        due = time.monotonic() - self._read_at >= LEAST_SECONDS
+        fresh = self._look(changes, forced) if forced or due else None
+        if fresh is not None and fresh != self.latest:
+            self.latest = fresh
+            self._notify()
 
     def _look(self, changes: Changes, forced: bool) -> Snapshot | None:
         """A new snapshot, None if there is nothing new."""
         try:
-            if not changes.seen() and not forced and not self._devices_wanted():
+            again = forced or bool(self.latest.trouble)  # what failed may be a file: no change of the database tells
+            if not changes.seen() and not again and not self._devices_wanted():
                 return None
             return self._read(self._wanted)
-        except MmtuiError as error:
+        except Exception as error:
             # The screen stays, says what is wrong and tries again.
-            text = error.message + (f" ({error.hint})" if error.hint else "")
-            return Snapshot(wanted=self._wanted, problem=text)
+            return Snapshot(wanted=self._wanted, problem=faults.told(self.home, "the list of runs", error))
 
     def _devices_wanted(self) -> bool:
         """Devices are sampled while something runs; an idle screen sends nothing."""
@@ -158,11 +174,20 @@ class Feed:
             total=total,
             counts=counts,
             supervisor=supervisors.status(self.home),
+            run_id=run_id,
             devices=self._sample(counts),
+            device_trouble=self._devices.trouble,
         )
         return snapshot if run_id is None else self._with_run(snapshot, run_id, wanted)
 
     def _with_run(self, base: Snapshot, run_id: str, wanted: Wanted) -> Snapshot:
+        """The selected run as well; if it cannot be read, why: the list stands all the same."""
+        try:
+            return self._with_details(base, run_id, wanted)
+        except Exception as error:
+            return replace(base, trouble=faults.told(self.home, f"run {run_id}", error))
+
+    def _with_details(self, base: Snapshot, run_id: str, wanted: Wanted) -> Snapshot:
         detail = runs.get_run(self.home, run_id)
         metrics = tuple(runs.metric_names(self.home, run_id))
         metric = wanted.metric if wanted.metric in metrics or not metrics else metrics[0]
@@ -195,6 +220,8 @@ class _Look:
     def __init__(self, home: Home) -> None:
         self.home = home
         self.latest: DeviceSnapshot | None = None
+        self.trouble = ""
+        """Why the last look saw nothing."""
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -209,8 +236,12 @@ class _Look:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        with suppress(OSError):  # the data directory was removed
-            self.latest = devices.snapshot(self.home)
+        try:
+            self.latest, self.trouble = devices.snapshot(self.home), ""
+        except OSError:
+            pass  # the data directory was removed
+        except Exception as error:
+            self.trouble = faults.told(self.home, "the devices", error)
 
 
 def _nobody() -> None:

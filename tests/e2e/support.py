@@ -39,7 +39,9 @@ def mmtui(home: Home, *words: str) -> subprocess.CompletedProcess[str]:
     """Run one command line."""
     command = [sys.executable, "-m", "mmtui", *words]
     environment = {**os.environ, "MMTUI_HOME": str(home.root)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert "a fault of mmtui" not in done.stderr, done.stderr  # that is what is said instead of a traceback
+    return done
 
 
 def wait_for_end(home: Home, *ids: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
+from mmtui.paths import Home
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens.new_run import NewRunDialog
 from tests.waiting import until_async
@@ -24,6 +27,14 @@ def keys_have_acted(monkeypatch: pytest.MonkeyPatch) -> None:
                 await acted(pilot.app)
 
     monkeypatch.setattr(Pilot, "press", press_and_wait)
+
+
+@pytest.fixture(autouse=True)
+def nothing_failed(private_home: Path) -> Iterator[None]:
+    """A screen outlives its own faults: the test that has met one fails by its log."""
+    yield
+    log = Home(private_home).screen_log
+    assert not log.exists(), log.read_text()
 
 
 async def acted(app: MmtuiApp) -> None:

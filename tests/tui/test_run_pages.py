@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import run_history, runs
+from mmtui.services.exchange.foreign import take_in
 from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt, transition
@@ -166,6 +168,20 @@ def resume(home: Home, run_id: int, start: int, end: int) -> None:
         ingest_file(database, trace.path, run_id, number, 0)
     finally:
         database.close()
+
+
+def test_chart_of_a_run_that_tells_of_no_stage_goes_to_its_last_step(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.jsonl"
+    frame = {"v": 1, "kind": "metrics", "stage": "segment"}
+    events = [
+        {**frame, "seq": n + 1, "t": NOW + n, "step": n, "global_step": n, "values": {"loss": 0.5}} for n in range(90)
+    ]
+    events[7]["values"] = {"loss": 1.5}
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    run_id = take_in(home, file)
+    text = plain(charts.charts(home, [run_id], 100, 30, False, charts.View(), Focus("loss", True)).lines)
+    axis = text.splitlines()[-1]
+    assert "80" in axis.split(), text
 
 
 def test_zoomed_chart_shows_every_point_of_a_long_series(home: Home) -> None:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mmtui.domain.numbers import between, floored
 from mmtui.domain.views import Bucket, RunDetail
 
 AXES = ("step", "epoch", "clock", "relative")
@@ -54,7 +55,7 @@ class Axis:
     def step_at(self, place: float) -> int:
         """The last global step that does not lie behind a place."""
         if self.kind == "step":
-            return math.floor(place + _SLACK)
+            return floored(place + _SLACK)
         if self.kind == "epoch":
             return self._step_of_epoch(place)
         time = place + (self.start if self.kind == "relative" else 0.0)
@@ -63,16 +64,16 @@ class Axis:
         if number == 0:
             return -1
         if number == len(track):
-            return math.floor(track[-1][0])
+            return floored(track[-1][0])
         (step_0, time_0), (step_1, time_1) = track[number - 1], track[number]
-        return math.floor(step_0 + (step_1 - step_0) * (time - time_0) / ((time_1 - time_0) or 1.0) + 1e-3)
+        return floored(between(step_0, step_1, time - time_0, time_1 - time_0) + 1e-3)
 
     def _step_of_epoch(self, place: float) -> int:
         found = 0
         for number, (offset, before, each) in enumerate(self.stages):
             end = self.stages[number + 1][0] if number + 1 < len(self.stages) else math.inf
             if place + _SLACK >= before and each > 0:
-                found = math.floor(min(offset + (place - before) / each + _SLACK, end))
+                found = floored(min(offset + (place - before) / each + _SLACK, end))
             elif place + _SLACK >= before and each == 0 and end < math.inf:
                 found = int(end)
         return found
@@ -91,7 +92,7 @@ class Axis:
             return track[0][1]
         number = min(max(bisect_right(track, step, key=lambda pair: pair[0]), 1), len(track) - 1)
         (step_0, time_0), (step_1, time_1) = track[number - 1], track[number]
-        return time_0 + (time_1 - time_0) * (step - step_0) / ((step_1 - step_0) or 1.0)
+        return between(time_0, time_1, step - step_0, step_1 - step_0)
 
 
 def axis_of(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mmtui.domain.eventvalues import finite
 from mmtui.domain.look import run_colors
+from mmtui.domain.numbers import floored
 from mmtui.domain.states import ACTIVE_STATES, RunState
-from mmtui.domain.text import printable
+from mmtui.domain.text import fixed, number, printable
 from mmtui.domain.views import Bucket, EvaluationMark, Point, RunDetail
 from mmtui.paths import Home
 from mmtui.services import run_history, runs
@@ -118,9 +120,9 @@ def metrics(home: Home, run_id: str) -> list[str]:
 
 
 def last_step(detail: RunDetail) -> int:
-    """Steps of the whole run that are done."""
+    """Steps of the whole run that are done; a run from elsewhere may tell of none of its stages."""
     begun = [stage for stage in detail.stages if stage.started_at is not None or stage.step]
-    return max((stage.offset + stage.step for stage in begun), default=0)
+    return max([detail.global_step, *(stage.offset + stage.step for stage in begun)])
 
 
 def _picture(home: Home, ids: Sequence[str], names: Sequence[str], ascii_only: bool, view: View, most: int) -> _Picture:
@@ -191,9 +193,9 @@ def _head(picture: _Picture, width: int) -> list[Line]:
         return [line]
     room = max(width // len(picture.runs) - 10, 8)
     legend: Line = []
-    for number, run in enumerate(picture.runs):
+    for place, run in enumerate(picture.runs):
         name = fit(run.detail.row.name, min(room, 24), picture.ascii_only).strip()
-        on_top = " (top)" if number == view.top % len(picture.runs) else ""
+        on_top = " (top)" if place == view.top % len(picture.runs) else ""
         legend.append((f"{run.letter} run {run.detail.row.id} {name}{on_top}   ", run.color))
     return [line, legend]
 
@@ -229,11 +231,11 @@ def _in_words(picture: _Picture, names: Sequence[str]) -> dict[str, str]:
         buckets = [bucket for _, series in several for bucket in series]
         values = {value for bucket in buckets for value in (bucket.low, bucket.high)}
         if len(values) == 1 and sum(bucket.count for bucket in buckets) >= 3:
-            found[name] = f"{values.pop():.5g}"
+            found[name] = number(values.pop(), 5)
         elif name not in FIRST and all(sum(bucket.count for bucket in series) <= 1 for _, series in several):
             letters = len(several) > 1
             found[name] = " ".join(
-                f"{f'{letter} ' if letters else ''}{series[0].last:.5g}" for letter, series in several if series
+                f"{f'{letter} ' if letters else ''}{number(series[0].last, 5)}" for letter, series in several if series
             )
     return found
 
@@ -249,7 +251,7 @@ def _drawer(picture: _Picture, metric: str, alone: bool) -> Callable[[int, int],
 def _chart(picture: _Picture, metric: str, width: int, height: int) -> list[Line]:
     found = [_buckets(picture, run, metric) for run in picture.runs]
     if not any(found):
-        return [[(metric, "title"), (" has no points", "dim")]]
+        return [[(printable(metric), "title"), (" has no points", "dim")]]
     several = len(picture.runs) > 1
     order = _order(len(picture.runs), picture.view.top)
     curves = [
@@ -290,7 +292,7 @@ def _buckets(picture: _Picture, run: _Run, metric: str) -> list[Bucket]:
         return list(found)
     before = found[inside[0] - 1].x if inside[0] else -1.0
     behind = found[min(inside[-1] + 1, len(found) - 1)].x
-    within = (int(before) + 1, int(behind))
+    within = (floored(before) + 1, floored(behind))
     fine = runs.series(picture.home, run_id, metric, max_buckets=picture.most, within=within).buckets
     return [*(b for b in found if b.x <= before), *fine, *(b for b in found if b.x > behind)]
 
@@ -342,8 +344,13 @@ def _published(picture: _Picture, metric: str) -> tuple[float, ...]:
     """Mean IoUs that the runs' recipes name as published."""
     if metric != "miou":
         return ()
-    found = [(run.detail.config.get("reference") or {}).get("miou") for run in picture.runs]
-    return tuple(dict.fromkeys(float(value) for value in found if value is not None))
+    found = [published_miou(run.detail) for run in picture.runs]
+    return tuple(dict.fromkeys(value for value in found if value is not None))
+
+
+def published_miou(detail: RunDetail) -> float | None:
+    """The mean IoU that a run's recipe names as published, None where it names none."""
+    return finite(detail.section("reference").get("miou"))
 
 
 def _title(picture: _Picture, metric: str, found: Sequence[Sequence[Bucket]], published: Sequence[float]) -> Line:
@@ -353,9 +360,9 @@ def _title(picture: _Picture, metric: str, found: Sequence[Sequence[Bucket]], pu
         kept = [bucket.last for bucket in buckets if not bucket.superseded]
         point = picture.read.get((run.detail.row.id, metric))
         if picture.cursor is None:
-            value = f"{kept[-1]:.5g}" if kept else "-"
+            value = number(kept[-1], 5) if kept else "-"
         else:
-            value = f"{point.value:.5g}" if point is not None else "-"
+            value = number(point.value, 5) if point is not None else "-"
         if len(picture.runs) > 1:
             line.append((f" {run.letter} {value}", run.color))
             continue
@@ -364,5 +371,5 @@ def _title(picture: _Picture, metric: str, found: Sequence[Sequence[Bucket]], pu
             place = run.axis.place(point.global_step, point.time)
             line.append((f" at {moment_text(picture.view.axis, place)}", "dim"))
     if published:
-        line.append((f"  published {', '.join(f'{value:.1f}' for value in published)}", "reference"))
+        line.append((f"  published {', '.join(fixed(value, 1) for value in published)}", "reference"))
     return line

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from mmtui.domain.eventvalues import finite
+from mmtui.domain.text import fixed, signed
 from mmtui.domain.views import ClassRow, ClassTable
 from mmtui.paths import Home
 from mmtui.services import runs
@@ -99,13 +102,10 @@ def _read(home: Home, run_id: str, view: View) -> _Tables | None:
         return None
     base = runs.class_table(home, view.against) if view.against else None
     before = {row.name: row.iou for row in base.classes} if base is not None else {}
-    reference = runs.get_run(home, run_id).config.get("reference")
-    reference = reference if isinstance(reference, Mapping) else {}
-    numbers = reference.get("per_class")
-    published = {str(k): v / 100 for k, v in dict(numbers or {}).items() if isinstance(v, int | float)}
+    reference = runs.get_run(home, run_id).section("reference")
     known = {row.name for row in found.classes}
-    published = {name: share for name, share in published.items() if name in known}
-    mean = reference.get("miou")
+    published = {name: share for name, share in _published(reference).items() if name in known}
+    mean = finite(reference.get("miou"))
     compared = before if base is not None else published
     rows = sorted(found.classes, key=_order(view.sort, compared))
     return _Tables(
@@ -115,9 +115,16 @@ def _read(home: Home, run_id: str, view: View) -> _Tables | None:
         against=view.against,
         before=before,
         published=published,
-        published_mean=mean / 100 if isinstance(mean, int | float) else None,
+        published_mean=None if mean is None else mean / 100,
         sort=view.sort,
     )
+
+
+def _published(reference: Mapping[str, Any]) -> dict[str, float]:
+    """The IoUs of classes that a recipe names as published, as shares."""
+    told = reference.get("per_class")
+    numbers = {str(name): finite(value) for name, value in told.items()} if isinstance(told, Mapping) else {}
+    return {name: value / 100 for name, value in numbers.items() if value is not None}
 
 
 def _order(sort: int, before: Shares) -> Callable[[ClassRow], tuple[bool, float]]:
@@ -188,7 +195,7 @@ def _difference(now: float | None, before: float | None, width: int) -> tuple[st
     if now is None or before is None:
         return f"{'-':>{width}} ", "dim"
     points = 100 * (now - before)
-    return f"{points:>+{width}.1f} ", "good" if points > 0.5 else "red" if points < -0.5 else ""
+    return f"{signed(points, 1):>{width}} ", "good" if points > 0.5 else "red" if points < -0.5 else ""
 
 
 def _means(tables: _Tables) -> list[Line]:
@@ -207,7 +214,7 @@ def _means(tables: _Tables) -> list[Line]:
         second.append((f"run {tables.against} has no evaluation   ", "warn"))
     if tables.published_mean is not None and found.miou is not None:
         points = 100 * (found.miou - tables.published_mean)
-        second.append((f"published: {100 * tables.published_mean:.1f}, {points:+.1f}   ", "reference"))
+        second.append((f"published: {fixed(100 * tables.published_mean, 1)}, {signed(points, 1)}   ", "reference"))
     if tables.sort:
         against = tables.compared[0]
         to = f" (to {against or 'nothing: B chooses a run'})" if tables.sort > 1 else ""
@@ -216,7 +223,7 @@ def _means(tables: _Tables) -> list[Line]:
 
 
 def _percent(share: float | None) -> str:
-    return f"{'-' if share is None else f'{100 * share:.1f}':>6}"
+    return f"{fixed(None if share is None else 100 * share, 1):>6}"
 
 
 # ---- confusions ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from mmtui.domain.look import run_colors
-from mmtui.domain.text import duration, printable
+from mmtui.domain.text import duration, fixed, number, printable
 from mmtui.paths import Home
 from mmtui.services import code, comparing, runs
 from mmtui.tui.pages.charts import ALL, LETTERS, View, charts, metrics
@@ -85,8 +85,8 @@ def _grid(
     lines = [head]
     for name, texts, style in rows:
         line: Line = [(_tail(name, name_width, ascii_only), "dim")]
-        for number, text in enumerate(texts):
-            same = number > 0 and text == texts[0] and number < len(ids)
+        for column, text in enumerate(texts):
+            same = column > 0 and text == texts[0] and column < len(ids)
             line.append((f"  {put(text, each, ascii_only)}", "dim" if same else style))
         lines.append(line)
     return lines
@@ -200,8 +200,10 @@ def _class_row(name: str, values: Sequence[float | None]) -> tuple[str, Sequence
 def _shown(value: Any, name: str = "") -> str:
     if value is None:
         return "-"
+    if not isinstance(value, int | float):
+        return printable(str(value))
     if name == "took":
         return duration(value)
     if name == "miou":
-        return f"{value:.2f}"
-    return f"{value:.5g}" if isinstance(value, float) else printable(str(value))
+        return fixed(value, 2)
+    return number(value, 5) if isinstance(value, float) else str(value)

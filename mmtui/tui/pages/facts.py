@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from itertools import takewhile
 
+from mmtui.domain import dates
 from mmtui.domain.states import ACTIVE_STATES
-from mmtui.domain.text import duration, printable, shorten
+from mmtui.domain.text import duration, fixed, printable, shorten
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
-from mmtui.services import moments, runs
+from mmtui.services import moments, run_history, runs
 from mmtui.services.comparing import flat
 from mmtui.tui.pages.compose import table
 from mmtui.tui.widgets.panels import Line, fit
@@ -65,18 +66,13 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool, until: int | 
     lines += table(
         ("", "began", "took", "outcome", "", "host", "device"), [tuple(map(printable, r)) for r in rows], (2,)
     )
-    _, changes = runs.sql(
-        home,
-        f'SELECT t, actor, event, "before", "after", reason FROM transitions WHERE run_id = {int(run_id)} ORDER BY id',
-    )
+    changes = run_history.changes(home, run_id)
     arrow = "->" if ascii_only else "→"
     lines += [[], [("states", "title")]]
-    for t, actor, event, before, after, reason in changes:
-        if t > past:
-            break
-        text = f"{_when(t)}  {before or '-'} {arrow} {after}  ({event} by {actor})  {printable(str(reason or ''))}"
-        lines.append([(fit(text, width, ascii_only).rstrip(), "")])
-    if any(change[0] > past for change in changes):
+    for change in takewhile(lambda change: change.time <= past, changes):
+        what = f"{change.before or '-'} {arrow} {change.after}  ({change.event} by {change.actor})  {change.reason}"
+        lines.append([(fit(f"{_when(change.time)}  {printable(what)}", width, ascii_only).rstrip(), "")])
+    if any(change.time > past for change in changes):
         lines.append([(f"later changes come behind step {until}", "dim")])
     lines += lineage(home, detail, width, ascii_only)
     lines += [[], [("ran with", "title")]]
@@ -107,7 +103,7 @@ def lineage(home: Home, detail: RunDetail, width: int, ascii_only: bool) -> list
         own = one.row.id == detail.row.id
         here = ("  <- this run" if ascii_only else "  ← this run") if own else ""
         miou = one.row.metrics.get("miou")
-        outcome = one.row.state if miou is None else f"{one.row.state}, mIoU {miou:.1f}"
+        outcome = one.row.state if miou is None else f"{one.row.state}, mIoU {fixed(miou, 1)}"
         changed = f"  {printable(' '.join(one.changed))}" if one.changed else ""
         text = f"{branch}{one.row.id} {shorten(printable(one.row.name), 40)}{here}{where}  {outcome}{changed}"
         lines.append([(fit(text, width, ascii_only).rstrip(), "warn" if own else "")])
@@ -139,4 +135,4 @@ def _stages(detail: RunDetail, until: int | None, moment: float | None) -> list[
 
 
 def _when(t: float) -> str:
-    return datetime.fromtimestamp(t).strftime("%m-%d %H:%M:%S")
+    return dates.text(t, "%m-%d %H:%M:%S")

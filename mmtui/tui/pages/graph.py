@@ -159,7 +159,7 @@ def _scatter(
     """Embeddings in two dimensions, a letter for each class."""
     if event is None:
         return [[("embeddings", "title"), ("  none yet", "dim")]]
-    values, width = event["values"], width - 2
+    values, width = event["values"], max(width - 2, 1)
     points = [
         (float(x), float(y), int(label))
         for x, y, label in zip(values.get("x") or (), values.get("y") or (), values.get("label") or (), strict=False)
@@ -174,10 +174,15 @@ def _scatter(
     low_y, high_y = min(p[1] for p in points), max(p[1] for p in points)
     grid = [[(" ", "")] * width for _ in range(rows)]
     for x, y, label in points:
-        column = round((x - low_x) / ((high_x - low_x) or 1.0) * (width - 1))
-        row = round((high_y - y) / ((high_y - low_y) or 1.0) * (rows - 1))
+        column = round(_way(low_x, high_x, x) * (width - 1))
+        row = round(_way(high_y, low_y, y) * (rows - 1))
         grid[row][column] = (glyph_of(label), style_of(label))
     return [title, *[joined(cells) for cells in grid], *legend]
+
+
+def _way(first: float, last: float, value: float) -> float:
+    """How much of the way from the first to the last lies behind a value; of quarters, whose differences are finite."""
+    return (value / 4 - first / 4) / ((last / 4 - first / 4) or 1.0)
 
 
 def _legend(labels: Sequence[int], names: Sequence[str], width: int, ascii_only: bool) -> list[Line]:
@@ -223,13 +228,14 @@ def _pairs(values: Mapping[str, Any], names: Sequence[str], ascii_only: bool, wi
     title: Line = [("rejective edges between classes", "title")]
     if not pairs:
         return [title, [("none", "dim")]]
-    count, largest = max(len(names), 1 + max(max(pair) for pair in pairs)), max(pairs.values())
+    count, largest = max(len(names), 1 + max(max(pair) for pair in pairs)), max(*pairs.values(), 1)
+    room = range(min(count, max(width, 1)))  # there is one cell for a class at most
     cells = [
         [
             (pairs.get((row, column), 0) + (pairs.get((column, row), 0) if row != column else 0)) / largest
-            for column in range(count)
+            for column in room
         ]
-        for row in range(count)
+        for row in room
     ]
     lines, shown = heat_map(cells, names, width, QUARTERS, ascii_only)
     worst = sorted(pairs.items(), key=lambda item: -item[1])[:3]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
 
+from mmtui.domain import dates
 from mmtui.domain.forecasting import Forecast
 from mmtui.domain.look import glyph
 from mmtui.domain.states import ACTIVE_STATES
@@ -67,4 +67,4 @@ def _clock(moment: float | None) -> str:
     if moment is None or moment > time.time() + 10 * 365 * 86400:
         return "-"
     shape = "%H:%M:%S" if abs(moment - time.time()) < 86400 else "%d %b"
-    return datetime.fromtimestamp(moment).strftime(shape)
+    return dates.text(moment, shape)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import work
+from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Static
 
-from mmtui.domain.text import printable
-from mmtui.errors import MmtuiError
+from mmtui.tui import faults
 from mmtui.tui.actions import action_of, command_text
 from mmtui.tui.keys import LOOK
 
@@ -69,12 +69,21 @@ class CommonScreen(Screen[None]):
 
     def key_pressed(self, key: str) -> None:
         """Note the command line of a key that looks at something (deeds note their own); take the last word away."""
+        with faults.outlived(self, f"the key {key}"):  # else the key would not do what it is for
+            self._note_key(key)
+            if self.said:
+                self.said = ""
+                self.show_words()
+
+    def _note_key(self, key: str) -> None:
         action = action_of(self.NAME, key)
         if action is not None and action.command and action.weight == LOOK and not action.asks:
             self.program.note_command(command_text(action, self.acting_ids()))
-        if self.said:
-            self.said = ""
-            self.show_words()
+
+    async def _dispatch_message(self, message: Message) -> None:
+        # Textual ends with the program a part whose handler fails.
+        with faults.outlived(self, message):
+            await super()._dispatch_message(message)
 
     def do(self, words: str, deed: Callable[[], Any], back: Callable[[], Any] | None = None) -> None:
         """Do something in a thread and say so; ``back`` takes it back (``z``)."""
@@ -85,13 +94,9 @@ class CommonScreen(Screen[None]):
     def _do(self, words: str, deed: Callable[[], Any], back: Callable[[], Any] | None) -> None:
         try:
             deed()
-        except MmtuiError as error:
-            hint = f" ({printable(error.hint)})" if error.hint else ""
-            self.app.call_from_thread(self._ended, f"! {printable(error.message)}{hint}")
+        except Exception as error:
+            self.app.call_from_thread(self._ended, f"! {faults.told(self.program.home, words, error)}")
             return
-        except BaseException:
-            self.app.call_from_thread(self._ended, f"! {words}: failed")
-            raise
         if back is not None:
             self.program.undone.append((words, back))
         self.app.call_from_thread(self._done, words)

@@ -18,7 +18,6 @@ from textual import work
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import printable
 from mmtui.domain.views import RunDetail
-from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.tui.screens.common import CommonScreen
@@ -45,8 +44,8 @@ class RunDeeds(CommonScreen):
         for run_id in self.acting_ids():
             try:
                 found.append(runs.get_run(self.program.home, run_id))
-            except MmtuiError as error:
-                self.say(f"! {printable(error.message)}")
+            except Exception as error:
+                self.program.tell_fault(f"run {run_id}", error)
         return found
 
     def action_show_log(self) -> None:
@@ -84,7 +83,11 @@ class RunDeeds(CommonScreen):
         from mmtui.services import commands
 
         # The command line itself: what can be said there can be said here, and means the same.
-        ids, told = commands.enqueue(self.program.home, wanted.command())
+        try:
+            ids, told = commands.enqueue(self.program.home, wanted.command())
+        except Exception as error:
+            self.app.call_from_thread(self.program.tell_fault, "queueing", error)
+            return
         if ids:
             self.app.call_from_thread(self.launched, ids, told)
         else:

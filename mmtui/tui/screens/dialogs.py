@@ -10,12 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.events import Key
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from mmtui.domain.text import duration, printable, shorten
 from mmtui.domain.views import RunDetail, RunRow
+from mmtui.tui import faults
 from mmtui.tui.actions import actions_of, key_text
 from mmtui.tui.keys import ACTIONS, Action
 
@@ -38,6 +40,11 @@ class Dialog(ModalScreen[object]):
         Binding("escape", "dismiss_dialog", "close", show=False),
         Binding("ctrl+l", "app.repaint", "repaint", show=False, priority=True),
     ]
+
+    async def _dispatch_message(self, message: Message) -> None:
+        # Textual ends with the program a part whose handler fails.
+        with faults.outlived(self, message):
+            await super()._dispatch_message(message)
 
     def action_dismiss_dialog(self) -> None:
         """Close without an answer."""

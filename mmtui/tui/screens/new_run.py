@@ -17,12 +17,12 @@ from textual.widgets import Input, Label, Static
 
 from mmtui.domain.text import printable
 from mmtui.domain.views import RecipeView
-from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import forecast, recipe_form, recipes
 from mmtui.services.recipe_form import Field, Form
 from mmtui.services.recipes import Sample
 from mmtui.services.run_check import RunCheck
+from mmtui.tui import faults
 from mmtui.tui.screens.dialogs import Dialog
 from mmtui.tui.screens.run_checker import MOST_CHECKED, Pending, RunChecker
 from mmtui.tui.screens.run_request import NewRun, words_of
@@ -130,17 +130,26 @@ class NewRunDialog(Dialog):
     def _load(self) -> None:
         # The one under the cursor first: with it everything that reading needs is imported.
         if self.at in self.files:
-            recipes.load(self.files[self.at])
+            self._load_one(self.at, None)
         try:
             costs: forecast.Costs | None = forecast.Costs(self.home)
-        except MmtuiError:
+        except Exception as error:
             costs = None
+            faults.told(self.home, "what runs cost", error)
         self._from_thread(self._begin, costs)
         names = sorted(self.files, key=lambda name: name != self.at)
         for start in range(0, len(names), AT_ONCE):
-            found = [recipes.load(self.files[name]) for name in names[start : start + AT_ONCE]]
-            priced = [(view, costs.seconds(recipe) if costs and recipe else None) for view, recipe in found]
-            self._from_thread(self.recipe_list.learn, priced)
+            priced = [self._load_one(name, costs) for name in names[start : start + AT_ONCE]]
+            self._from_thread(self.recipe_list.learn, [one for one in priced if one is not None])
+
+    def _load_one(self, name: str, costs: forecast.Costs | None) -> tuple[RecipeView, float | None] | None:
+        """A recipe and what it would cost; None if it fails: the others are read all the same."""
+        try:
+            view, recipe = recipes.load(self.files[name])
+            return view, costs.seconds(recipe) if costs and recipe else None
+        except Exception as error:
+            faults.told(self.home, f"the recipe {name}", error)
+            return None
 
     def _from_thread(self, told: Callable[..., None], value: Any) -> None:
         if self.app.is_running and self.is_running:

@@ -14,11 +14,12 @@ from textual.widgets import Static
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
 from mmtui.services.live import Changes
+from mmtui.tui import faults
 from mmtui.tui.actions import footer_text
 from mmtui.tui.graphics import Body, Box, Placed
 from mmtui.tui.screens.common import CommonScreen
 from mmtui.tui.widgets.lines import LinesPanel
-from mmtui.tui.widgets.panels import Line
+from mmtui.tui.widgets.panels import Line, trouble
 
 LOOK_SECONDS = 1.0
 TITLE_DASHES = 6
@@ -106,8 +107,8 @@ class PageScreen(CommonScreen):
                 fresh = self.lines_of(self.TABS[self.tab], width, max(height - 3, 1))
         except MmtuiError as error:
             fresh = [[(f"! {printable(error.message)}", "bad")], [(printable(error.hint), "dim")]]
-        except RuntimeError:
-            fresh = None  # the screen was closed meanwhile
+        except Exception as error:
+            fresh = self._fault(error) if self.is_running else None  # else the screen was closed meanwhile
         if not self.program.is_running or not self.is_running:
             return
         self.app.call_from_thread(self._have_read, fresh)
@@ -116,10 +117,30 @@ class PageScreen(CommonScreen):
         self.reading = False
         if fresh is not None:
             self.body = fresh
-            self.show()
+            self._show_fresh()
             self.program.picture_sent()
         if self.dirty:
             self._look()
+
+    def _show_fresh(self) -> None:
+        """Show what was read; if it cannot be drawn, why."""
+        try:
+            self.show()
+        except Exception as error:
+            self.body, self.offset_lines = self._fault(error), 0
+            PageScreen.show(self)
+
+    def _fault(self, error: Exception) -> list[Line]:
+        """Lines in the place of a page."""
+        text = faults.told(self.program.home, f"the page {self.NAME} {self.tab_name}", error)
+        return trouble(text, self.app.size.width, self.program.ascii_only)
+
+    def _heading(self) -> str:
+        """What stands before the tabs; should it fail, why."""
+        try:
+            return self.title_of()
+        except Exception as error:
+            return f"! {faults.told(self.program.home, f'the title of {self.NAME}', error)}"
 
     def show(self) -> None:
         """Put the part that fits on the screen."""
@@ -129,7 +150,7 @@ class PageScreen(CommonScreen):
         self.offset_lines = last if self.following else min(max(self.offset_lines, 0), last)
         shown = self.body[self.offset_lines : self.offset_lines + room]
         panel.show(shown, self._title(len(shown), room))
-        self.set_text("#header", f" mmtui  {self.title_of()}{self.program.link.words()}")
+        self.set_text("#header", f" mmtui  {self._heading()}{self.program.link.words()}")
         self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2, self.tab_name)}")
         self.call_after_refresh(self.program.place_pictures)
 

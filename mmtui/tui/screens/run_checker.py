@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import forecast, recipe_form
 from mmtui.services.run_check import RunCheck, check_run
+from mmtui.tui import faults
 from mmtui.tui.screens.run_request import NewRun
 
 MOST_CHECKED = 8
@@ -117,8 +117,9 @@ class RunChecker:
             written = await asyncio.to_thread(
                 recipe_form.with_value, pending.recipe, before, pending.key, pending.text, self.home
             )
-        except MmtuiError:
+        except Exception as error:
             written = before  # the recipe itself does not load any more: the check says why
+            faults.told(self.home, "a value of a new run", error)
         if self.pending is pending:
             self.pending = None
             self.entry.write(written, pending.key)
@@ -130,6 +131,8 @@ class RunChecker:
             found = await asyncio.to_thread(
                 check_run, self.home, wanted.recipe, wanted.overrides, wanted.options, self.costs, most
             )
+        except Exception as error:
+            found = RunCheck(None, None, faults.told(self.home, "the check of a new run", error), False)
         finally:
             late.cancel()
         self.checked = wanted

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from textual import on, work
@@ -17,9 +18,9 @@ from textual.widgets import Static
 
 from mmtui.domain.filters import PINNED
 from mmtui.domain.text import printable
-from mmtui.errors import MmtuiError
 from mmtui.services import keeping, supervisors
 from mmtui.services.saved_views import SavedView
+from mmtui.tui import faults
 from mmtui.tui.actions import bindings, footer_text
 from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
@@ -38,6 +39,8 @@ TITLES = {
     "log": "output",
 }
 GROUPINGS = {"": "", "seed": "seeds folded", "sweep": "sweeps folded"}
+RUN_PANELS = ("stages", "graph", "classes", "log")
+"""Panels about the selected run, besides the chart."""
 FIRST_METRICS = ("loss", "miou", "lr")
 
 
@@ -113,51 +116,70 @@ class RunsScreen(RunDeeds):
         self.program.feed.want(self.wanted)
 
     def refresh_all(self) -> None:
-        """Show the newest snapshot."""
+        """Show the newest snapshot; a part that fails says so in its place."""
         snapshot = self.program.feed.latest
         self._show_header(snapshot)
-        table = self.query_one(RunsTable)
-        table.columns, table.opened, table.pinned = snapshot.wanted.columns, snapshot.wanted.opened, snapshot.pinned
-        table.set_rows(snapshot.rows, snapshot.wanted.offset, snapshot.total)
-        ascii_only = self.program.ascii_only
+        with faults.outlived(self, "the table of runs"):
+            self._show_rows(snapshot)
         devices = self.query_one("#devices", LinesPanel)
-        devices.show(panels.devices(snapshot.devices, devices.size.width, devices.body_height, ascii_only))
-        shown = snapshot.detail is not None and table.run in (None, snapshot.detail.row.id)
-        if shown or snapshot.detail is None:
+        devices.draw(lambda: (self._devices(snapshot, devices), None))
+        if snapshot.run_id is None or self.query_one(RunsTable).run in (None, snapshot.run_id):
             self._show_run(snapshot)
 
+    def _show_rows(self, snapshot: Snapshot) -> None:
+        table = self.query_one(RunsTable)
+        table.columns, table.opened, table.pinned = snapshot.wanted.columns, snapshot.wanted.opened, snapshot.pinned
+        table.trouble = snapshot.problem
+        table.set_rows(snapshot.rows, snapshot.wanted.offset, snapshot.total)
+
+    def _devices(self, snapshot: Snapshot, panel: LinesPanel) -> list[panels.Line]:
+        width, ascii_only = panel.size.width, self.program.ascii_only
+        if snapshot.devices is None and snapshot.device_trouble:
+            return panels.trouble(snapshot.device_trouble, width, ascii_only)
+        return panels.devices(snapshot.devices, width, panel.body_height, ascii_only)
+
     def _show_header(self, snapshot: Snapshot) -> None:
+        with faults.outlived(self, "the header"):
+            self.set_text("#header", self._header(snapshot))
+        self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2)}")
+
+    def _header(self, snapshot: Snapshot) -> str:
+        if snapshot.problem:
+            return f" ! {printable(snapshot.problem)}"
         words = ", ".join(f"{count} {state}" for state, count in snapshot.counts.items()) or "no runs"
         serving = snapshot.supervisor
         if serving is not None and not serving.running and (serving.active_runs or serving.queued_runs):
             words = f"! no supervisor: r starts one  {words}"
-        words += self.program.link.words()
-        text = f" mmtui  {words}" if not snapshot.problem else f" ! {printable(snapshot.problem)}"
-        self.set_text("#header", text)
-        self.set_text("#footer", f" {self.said or footer_text(self.NAME, self.app.size.width - 2)}")
+        return f" mmtui  {words}{self.program.link.words()}"
 
     def _show_run(self, snapshot: Snapshot) -> None:
-        ascii_only = self.program.ascii_only
-        detail = snapshot.detail
         chart = self.query_one(ChartPanel)
-        # Where the panel that says it is not shown, the chart says why a run failed or waits.
-        says = detail is not None and panels.why(detail) and not self.query_one("#stages").display
-        head = panels.standing(detail, chart.size.width, ascii_only) if detail is not None and says else []
-        chart.set_series(snapshot.series, detail, head)
-        stages, graph, classes, log = (
-            self.query_one(f"#{name}", LinesPanel) for name in ("stages", "graph", "classes", "log")
-        )
+        if snapshot.trouble:
+            chart.set_trouble(snapshot.trouble)
+        else:  # where the panel that says it is not shown, the chart says why a run failed or waits
+            chart.set_series(snapshot.series, snapshot.detail, not self.query_one("#stages").display)
+        for name in RUN_PANELS:
+            panel = self.query_one(f"#{name}", LinesPanel)
+            panel.draw(partial(self._of_run, snapshot, name, panel))
+
+    def _of_run(self, snapshot: Snapshot, name: str, panel: LinesPanel) -> tuple[list[panels.Line], str | None]:
+        """Lines of a panel about the run, and its title if that changes."""
+        detail, ascii_only = snapshot.detail, self.program.ascii_only
+        width, height = panel.size.width, panel.body_height
+        if snapshot.trouble:
+            title = f"run {snapshot.run_id}" if name == "stages" else None
+            return panels.trouble(snapshot.trouble, width, ascii_only), title
         if detail is None:
-            for panel in (stages, graph, classes, log):
-                panel.show([])
-            return
-        name = panels.fit(detail.row.name, 40, ascii_only).strip()
-        stages.show(panels.stages(detail, stages.size.width, ascii_only), f"run {detail.row.id} {name}")
-        names = detail.classes
-        room, strategy = (graph.size.width, graph.body_height), panels.strategy_of(detail)
-        graph.show(panels.graph(snapshot.graph, names, *room, ascii_only, strategy))
-        classes.show(panels.classes(snapshot.classes, classes.size.width, classes.body_height, ascii_only))
-        log.show(panels.log(snapshot.log, log.body_height, ascii_only))
+            return [], None
+        if name == "stages":
+            title = f"run {detail.row.id} {panels.fit(detail.row.name, 40, ascii_only).strip()}"
+            return panels.stages(detail, width, ascii_only), title
+        if name == "graph":
+            strategy = panels.strategy_of(detail)
+            return panels.graph(snapshot.graph, detail.classes, width, height, ascii_only, strategy), None
+        if name == "classes":
+            return panels.classes(snapshot.classes, width, height, ascii_only), None
+        return panels.log(snapshot.log, height, ascii_only), None
 
     def on_key(self, event: Key) -> None:
         self.key_pressed(event.key)
@@ -355,5 +377,5 @@ class RunsScreen(RunDeeds):
     def _serve(self) -> None:
         try:
             supervisors.ensure(self.program.home)
-        except MmtuiError as error:
-            self.app.call_from_thread(self.say, f"! {printable(error.message)}")
+        except Exception as error:
+            self.app.call_from_thread(self.program.tell_fault, "starting a supervisor", error)

@@ -5,16 +5,20 @@ What a terminal is sent over SSH is what changed on the screen and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from mmtui.tui import faults
+from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.plot import Span
 
 _TERMINAL: dict[str, Style] = {
@@ -37,6 +41,8 @@ _TERMINAL: dict[str, Style] = {
 }
 STYLES = dict(_TERMINAL)
 Lines = Sequence[Sequence[Span]]
+P = ParamSpec("P")
+Panel = TypeVar("Panel", bound="LinesPanel")
 
 
 def recolor(colors: Mapping[str, str]) -> None:
@@ -50,6 +56,19 @@ def recolor(colors: Mapping[str, str]) -> None:
 def style_of(name: str) -> Style:
     """A style by name; ``#rrggbb on #rrggbb`` or one of both for pictures; none for a name that is not known."""
     return Style.parse(name) if name.startswith(("#", "on #")) else STYLES.get(name, STYLES[""])
+
+
+def in_its_place(draw: Callable[Concatenate[Panel, P], None]) -> Callable[Concatenate[Panel, P], None]:
+    """A method that draws a panel: what fails in it is told in the panel's place."""
+
+    @wraps(draw)
+    def drawn(panel: Panel, /, *arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            draw(panel, *arguments, **named)
+        except Exception as error:
+            panel.show_trouble(panel.fault(error))
+
+    return drawn
 
 
 class LinesPanel(Widget):
@@ -91,11 +110,35 @@ class LinesPanel(Widget):
                 self._send(number + 1)
         self._lines = fresh
 
+    @in_its_place
+    def draw(self, made: Callable[[], tuple[Lines, str | None]]) -> None:
+        """Show the lines and the title that a function gives."""
+        self.show(*made())
+
+    def show_trouble(self, text: str) -> None:
+        """One sentence, instead of what cannot be shown."""
+        self.show(panels.trouble(text, self.size.width, bool(getattr(self.app, "ascii_only", False))))
+
+    def fault(self, error: Exception) -> str:
+        """What to say of an exception."""
+        return faults.told(getattr(self.app, "home", None), f"the panel {self.id or self.title_text}", error)
+
+    async def _dispatch_message(self, message: Message) -> None:
+        # Textual ends with the program a part whose handler fails.
+        with faults.outlived(self, message):
+            await super()._dispatch_message(message)
+
     def plain_text(self) -> str:
         """What is shown, as text."""
         return "\n".join("".join(text for text, _ in line) for line in self._lines)
 
     def render_line(self, y: int) -> Strip:
+        try:
+            return self._rendered(y)
+        except Exception as error:  # here Textual would end the program
+            return self._strip([(f"! {self.fault(error)}", "bad")], self.size.width)
+
+    def _rendered(self, y: int) -> Strip:
         width = self.size.width
         if y == 0:
             return self._strip(self._title_line(), width)

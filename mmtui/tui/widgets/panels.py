@@ -124,6 +124,14 @@ def _miou(row: RunRow) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
+def trouble(text: str, width: int, ascii_only: bool) -> list[Line]:
+    """A sentence in the place of what cannot be shown."""
+    text = f"! {printable(text)}"
+    if ascii_only:
+        text = text.encode("ascii", "replace").decode()
+    return [[(line.plain.rstrip(), "bad")] for line in Text(text).wrap(_CONSOLE, max(width, LEAST_WRAP))]
+
+
 def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
     """Progress of every stage, and why the run is where it is."""
     lines: list[Line] = []
@@ -254,8 +262,7 @@ def _name(names: Sequence[str], index: str) -> str:
 
 def strategy_of(detail: RunDetail) -> str:
     """How the run draws its triplets."""
-    match = detail.config.get("match")
-    return str(match.get("strategy", "graph")) if isinstance(match, dict) else "graph"
+    return str(detail.section("match").get("strategy", "graph"))
 
 
 def components(v: dict[str, Any], names: Sequence[str], ascii_only: bool, strategy: str = "graph") -> Line:

@@ -6,9 +6,12 @@ Every bucket's minimum and maximum get a dot, so no peak is lost; consecutive po
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from mmtui.domain.numbers import LARGEST, between, bounded
+from mmtui.domain.text import printable
 from mmtui.tui.widgets.ticks import LABEL_WIDTH, axis_ticks, nice_ticks, tick_text
 
 Span = tuple[str, str]
@@ -164,7 +167,7 @@ def smooth(samples: Sequence[Sample], weight: float) -> list[Sample]:
 
     A sample without a value stays one and does not count.
     """
-    if weight <= 0:
+    if not 0 < weight < 1:
         return list(samples)
     mean, norm, result = 0.0, 0.0, list[Sample]()
     for sample in samples:
@@ -173,7 +176,7 @@ def smooth(samples: Sequence[Sample], weight: float) -> list[Sample]:
             continue
         mean = weight * mean + (1 - weight) * sample.last
         norm = weight * norm + (1 - weight)
-        value = mean / norm
+        value = bounded(mean / norm, sys.float_info.max)
         result.append(Sample(sample.x, value, value, value))
     return result
 
@@ -183,6 +186,7 @@ def draw(curves: Sequence[Curve], frame: Frame) -> list[list[Span]]:
     columns, rows = frame.width - AXIS_WIDTH, frame.height - 1
     if columns < 4 or rows < 2:
         return [[("too small", "dim")]] + [[] for _ in range(max(frame.height - 1, 0))]
+    frame = _sound(frame)
     parts = [part for curve in curves for part in _parts(curve, frame)]
     if not parts:
         blank: list[list[Span]] = [[] for _ in range(frame.height)]
@@ -195,13 +199,38 @@ def draw(curves: Sequence[Curve], frame: Frame) -> list[list[Span]]:
     return _compose(canvas, scale, frame)
 
 
+def _sound(frame: Frame) -> Frame:
+    """A frame without references and ends of axes that are no places on an axis."""
+    references = [bounded(value) for value in frame.references if math.isfinite(value)]
+    if frame.log:
+        references = [value for value in references if value > 0]
+    limits = _ends(frame.limits)
+    limits = limits if limits is not None and limits[0] < limits[1] else None
+    return replace(frame, references=references, x_range=_ends(frame.x_range), limits=limits)
+
+
+def _ends(pair: tuple[float, float] | None) -> tuple[float, float] | None:
+    return (bounded(pair[0]), bounded(pair[1])) if pair is not None and all(map(math.isfinite, pair)) else None
+
+
+def _usable(sample: Sample, log: bool) -> Sample | None:
+    """The sample with numbers that can be reckoned with, its last value between its extremes; None if it has none."""
+    values = (sample.low, sample.last, sample.high)
+    low, high = min(values), max(values)
+    if not all(map(math.isfinite, (sample.x, *values))) or (log and low <= 0):
+        return None
+    if low == sample.low and high == sample.high and max(abs(sample.x), -low, high) <= LARGEST:
+        return sample
+    return Sample(*map(bounded, (sample.x, low, high, sample.last)))
+
+
 def _parts(curve: Curve, frame: Frame) -> list[Curve]:
     """The pieces of a curve that can be drawn: it ends where a value is none, and at the ends of the axis."""
     pieces: list[list[Sample]] = [[]]
     for sample in curve.samples:
-        finite = all(map(math.isfinite, (sample.x, sample.low, sample.high, sample.last)))
-        if finite and (sample.low > 0 or not frame.log):
-            pieces[-1].append(sample)
+        usable = _usable(sample, frame.log)
+        if usable is not None:
+            pieces[-1].append(usable)
         elif pieces[-1]:
             pieces.append([])
     if frame.x_range is not None:
@@ -221,20 +250,27 @@ def _clipped(samples: Sequence[Sample], low: float, high: float) -> list[Sample]
             before = samples[number - 1]
             for border in (low, high):
                 if before.x < border < sample.x:
-                    y = before.last + (sample.last - before.last) * (border - before.x) / (sample.x - before.x)
+                    y = between(before.last, sample.last, border - before.x, sample.x - before.x)
                     found.append(Sample(border, y, y, y))
         if low <= sample.x <= high:
             found.append(sample)
     return found
 
 
+_LEAST = 5e-324
 _PARTS = 16
 """A growing axis ends at a multiple of between a 16th and an 8th of its length: so much may be empty."""
 
 
 def roomy(low: float, high: float) -> tuple[float, float]:
-    """Limits rounded outwards to multiples of a power of two: they stay where they are for a while."""
-    quantum = 2.0 ** math.ceil(math.log2((high - low) / _PARTS))
+    """Limits rounded outwards to multiples of a power of two: they stay where they are for a while.
+
+    Limits between which there is nothing, or more than a float can tell, stay as they are.
+    """
+    length = high - low
+    if not 0 < length <= LARGEST:
+        return low, high
+    quantum = 2.0 ** math.ceil(math.log2(max(length / _PARTS, _LEAST)))
     return math.floor(low / quantum) * quantum, math.ceil(high / quantum) * quantum
 
 
@@ -252,11 +288,10 @@ class _Scale:
 
     @classmethod
     def fit(cls, curves: Sequence[Curve], frame: Frame) -> _Scale:
-        xs = [s.x for curve in curves for s in (curve.samples[0], curve.samples[-1])]
+        xs = [s.x for curve in curves for s in curve.samples]  # times may go backwards
         lows = [s.low for curve in curves for s in curve.samples]
         highs = [s.high for curve in curves for s in curve.samples]
-        shown = _references(frame)
-        y0, y1 = min([*lows, *shown]), max([*highs, *shown])
+        y0, y1 = min([*lows, *frame.references]), max([*highs, *frame.references])
         flat = None
         if frame.log:
             y0, y1 = math.log10(y0), math.log10(y1)
@@ -265,7 +300,7 @@ class _Scale:
             pad = abs(y0) * 0.1 or 1.0
             y0, y1 = y0 - pad, y1 + pad
         x0, x1 = frame.x_range or (min(xs), max(xs))
-        x1 = x1 if x1 > x0 else x0 + 1
+        x1 = x1 if x1 > x0 else x0 + max(1, abs(x0) * 2.0**-50)
         if frame.growing:
             x1 = x1 if frame.x_range else roomy(x0, x1)[1]
             y0, y1 = (y0, y1) if flat is not None else roomy(y0, y1)
@@ -273,15 +308,16 @@ class _Scale:
         return cls(x0, x1, y0, y1, frame.log, flat)
 
     def column(self, x: float, width: int) -> int:
-        return round((x - self.x0) / (self.x1 - self.x0) * (width - 1))
+        return round(_near((x - self.x0) / (self.x1 - self.x0)) * (width - 1))
 
     def row(self, y: float, height: int) -> int:
         value = math.log10(y) if self.log else y
-        return height - 1 - round((value - self.y0) / (self.y1 - self.y0) * (height - 1))
+        return height - 1 - round(_near((value - self.y0) / (self.y1 - self.y0)) * (height - 1))
 
 
-def _references(frame: Frame) -> list[float]:
-    return [value for value in frame.references if value > 0 or not frame.log]
+def _near(share: float) -> float:
+    """A place on an axis, one that is far beyond its ends just beyond them: lines to there are drawn dot by dot."""
+    return min(max(share, -1.0), 2.0)
 
 
 def _plot(canvas: Canvas, scale: _Scale, curve: Curve, ascii_only: bool) -> None:
@@ -294,7 +330,7 @@ def _plot(canvas: Canvas, scale: _Scale, curve: Curve, ascii_only: bool) -> None
         here = (x, scale.row(sample.last, canvas.height))
         if before is not None:
             canvas.line(*before, *here, style)
-        for y in range(top, bottom + 1):
+        for y in range(max(top, 0), min(bottom, canvas.height - 1) + 1):
             canvas.dot(x, y, style)
         if curve.points:
             canvas.mark(*here, "o" if ascii_only else "•", style)
@@ -309,13 +345,13 @@ def _compose(canvas: Canvas, scale: _Scale, frame: Frame) -> list[list[Span]]:
     def cell_of(x: float) -> int:
         return scale.column(x, canvas.width) // canvas.across
 
-    marks = {cell_of(x): text for x, text in frame.marks if scale.x0 <= x <= scale.x1}
+    marks = {cell_of(x): printable(text) for x, text in frame.marks if scale.x0 <= x <= scale.x1}
     lines = dict.fromkeys(cell_of(x) for x, _ in frame.marks if scale.x0 < x <= scale.x1)
     vertical = dict.fromkeys(lines, (":" if frame.ascii_only else "┊", "axis"))
     if frame.cursor is not None and scale.x0 <= frame.cursor <= scale.x1:
         vertical[cell_of(frame.cursor)] = ("|" if frame.ascii_only else "│", "warn")
     spots = {cell_of(x) for x in frame.spots if scale.x0 <= x <= scale.x1}
-    references = {scale.row(value, canvas.height) // canvas.down for value in _references(frame)}
+    references = {scale.row(value, canvas.height) // canvas.down for value in frame.references}
     made = []
     for row in range(canvas.rows):
         label = labels.get(row, "")
@@ -351,6 +387,10 @@ def _runs(cells: Iterable[Span]) -> list[Span]:
     return runs
 
 
+_LEAST_POWER, _LARGEST_POWER = -323, 308
+"""Powers of ten that are floats."""
+
+
 def _y_labels(canvas: Canvas, scale: _Scale) -> dict[int, str]:
     if scale.flat is not None:
         return {scale.row(scale.flat, canvas.height) // canvas.down: tick_text(scale.flat)}
@@ -359,7 +399,10 @@ def _y_labels(canvas: Canvas, scale: _Scale) -> dict[int, str]:
     for tick in ticks:
         share = (tick - scale.y0) / (scale.y1 - scale.y0)
         row = (canvas.height - 1 - round(share * (canvas.height - 1))) // canvas.down
-        labels.setdefault(row, tick_text(10**tick if scale.log else tick))
+        if not scale.log:
+            labels.setdefault(row, tick_text(tick))
+        elif _LEAST_POWER <= tick <= _LARGEST_POWER:
+            labels.setdefault(row, tick_text(10**tick))
     return labels
 
 
@@ -389,20 +432,21 @@ def _put(cells: list[str], column: int, text: str) -> None:
 def spark(values: Sequence[float | None], ascii_only: bool = False, top: float | None = None) -> str:
     """Values as one line of small bars; None is a blank."""
     marks = "0123456789" if ascii_only else "▁▂▃▄▅▆▇█"
-    largest = top if top is not None else max((v for v in values if v is not None), default=0.0)
+    if top is None or math.isnan(top):
+        top = max((v for v in values if v is not None and math.isfinite(v)), default=0.0)
     text = ""
     for value in values:
         if value is None or not math.isfinite(value):
             text += " "
-        elif largest <= 0:
+        elif top <= 0:
             text += marks[0]
         else:
-            text += marks[min(int(max(value, 0) / largest * (len(marks) - 1) + 0.5), len(marks) - 1)]
+            text += marks[int(min(max(value, 0) / top, 1.0) * (len(marks) - 1) + 0.5)]
     return text
 
 
 def bar(share: float, width: int, ascii_only: bool = False) -> str:
     """A share 0-1 as a bar of ``width`` cells."""
-    filled = round(min(max(share, 0.0), 1.0) * width)
+    filled = 0 if math.isnan(share) else round(min(max(share, 0.0), 1.0) * max(width, 0))
     full, empty = ("#", ".") if ascii_only else ("█", "░")
     return full * filled + empty * (width - filled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from textual.events import Click
 from textual.message import Message
@@ -11,7 +12,7 @@ from textual.message import Message
 from mmtui.domain.look import run_colors
 from mmtui.tui.rows import TableRow
 from mmtui.tui.widgets import panels
-from mmtui.tui.widgets.lines import LinesPanel
+from mmtui.tui.widgets.lines import LinesPanel, in_its_place
 from mmtui.tui.widgets.plot import Span
 
 WIDEST = 18
@@ -49,6 +50,8 @@ class RunsTable(LinesPanel, can_focus=True):
         self.marked: dict[str, None] = {}
         self.range_start: int | None = None
         self.note = ""
+        self.trouble = ""
+        """Why there are no rows, "" if they were read."""
 
     @property
     def line(self) -> TableRow | None:
@@ -116,10 +119,14 @@ class RunsTable(LinesPanel, can_focus=True):
             self.post_message(self.Scrolled(max(self.index - 100, 0)))
         self.redraw()
 
+    @in_its_place
     def redraw(self) -> None:
         """Draw the rows around the cursor."""
         width, height = self.size.width, self.body_height
         if width == 0:
+            return
+        if self.trouble:
+            self.show_trouble(self.trouble)
             return
         ascii_only = bool(getattr(self.app, "ascii_only", False))
         narrow = panels.is_narrow(width)
@@ -133,12 +140,19 @@ class RunsTable(LinesPanel, can_focus=True):
         for number in range(first, min(first + room, self.total)):
             here = number - self.first_row
             if 0 <= here < len(self.rows):
-                line = self._drawn(self.rows[here], width, widths, narrow, ascii_only, colors)
+                line = self._drawn_or_fault(self.rows[here], width, widths, narrow, ascii_only, colors)
                 lines.append([(text, "cursor") for text, _ in line] if number == self.index else line)
         if not self.total:
             lines += [[(text, "dim")] for text in (NONE_FITS if self.note else NONE_YET)]
         marks = f"  {len(self.marked)} marked" if self.marked else ""
         self.show(lines, f"runs {self.index + 1 if self.total else 0}/{self.total}{marks}{self.note}")
+
+    def _drawn_or_fault(self, row: TableRow, width: int, *look: Any) -> list[Span]:
+        """One line; should it fail, why, in its place."""
+        try:
+            return self._drawn(row, width, *look)
+        except Exception as error:
+            return [(panels.fit(f"{row.run.id:>4} ! {self.fault(error)}", width), "bad")]
 
     def _drawn(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
-from datetime import datetime
+
+from mmtui.domain import dates
+from mmtui.domain.text import number
 
 LABEL_WIDTH = 7
 Tick = tuple[float, str]
@@ -17,11 +18,15 @@ _TIMES = (
     *(factor * _DAY for factor in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
 """Distances of ticks of time, seconds."""
+_SHORTEST = 1e-300
+"""Distances below this are none: their powers of ten would be 0."""
+_MOST_DAYS = 1e6
+_LONGEST = 16
 
 
 def nice_step(low: float, high: float, count: int) -> float:
     """1, 2 or 5 times a power of ten, of which about ``count`` fit between."""
-    rough = (high - low) / max(count, 1)
+    rough = max((high - low) / max(count, 1), _SHORTEST)
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
 
@@ -72,7 +77,7 @@ def axis_ticks(kind: str, low: float, high: float, count: int) -> list[Tick]:
 def _numbers(low: float, high: float, step: float) -> list[Tick]:
     """Ticks with as many digits as their distance needs; where these find no room, ticks further apart."""
     while True:
-        digits = max(-math.floor(math.log10(step) + 1e-9), 0)
+        digits = _decimals(step)
         ticks = [(at, f"{at:.{digits}f}") for at in multiples(low, high, step)]
         if all(len(text) <= LABEL_WIDTH + 1 for _, text in ticks):
             return ticks
@@ -85,14 +90,25 @@ def _time_step(low: float, high: float, count: int) -> float:
     rough = (high - low) / max(count, 1)
     if rough < 1:
         return nice_step(low, high, count)
-    return float(next((step for step in _TIMES if step >= rough * 0.999), _TIMES[-1]))
+    longest = _TIMES[-1] * float(max(math.floor(rough / _TIMES[-1]), 1))
+    return float(next((step for step in _TIMES if step >= rough * 0.999), longest))
+
+
+def _decimals(step: float) -> int:
+    """Decimals that numbers ``step`` apart need."""
+    return max(-math.floor(math.log10(max(step, _SHORTEST)) + 1e-9), 0)
 
 
 def since(seconds: float, step: float = 1.0) -> str:
     """Seconds as ``45s``, ``3:20``, ``2h05`` or ``3d04h``, as fine as ticks ``step`` seconds apart need."""
     sign, whole = "-" if seconds < 0 else "", abs(seconds)
+    if not math.isfinite(whole):
+        return number(seconds)
     if step < 1:
-        return f"{sign}{whole:.{max(-math.floor(math.log10(step) + 1e-9), 0)}f}s"
+        text = f"{sign}{whole:.{_decimals(step)}f}s"
+        return text if len(text) <= _LONGEST else f"{tick_text(seconds)}s"
+    if whole / _DAY > _MOST_DAYS:
+        return f"{sign}{tick_text(whole / _DAY)}d"
     total = round(whole)
     if total >= _DAY:
         return f"{sign}{total // _DAY}d{total % _DAY // _HOUR:02d}h" if step < _DAY else f"{sign}{total // _DAY}d"
@@ -104,14 +120,19 @@ def since(seconds: float, step: float = 1.0) -> str:
 
 
 def _clock(low: float, high: float, count: int) -> list[Tick]:
-    """Ticks at full units of local time; the date where a day begins."""
+    """Ticks at full units of local time; the date where a day begins. Where there are no dates there are no ticks."""
+    low, high = max(low, dates.EARLIEST), min(high, dates.LATEST)
+    if high <= low:
+        return []
     step = _time_step(low, high, count)
-    shift = float(time.localtime(low).tm_gmtoff or 0)
+    shift = dates.offset(low)
     return [(at - shift, _clock_text(at - shift, step)) for at in multiples(low + shift, high + shift, step)]
 
 
 def _clock_text(at: float, step: float) -> str:
-    moment = datetime.fromtimestamp(round(at, 3))
+    moment = dates.local(round(at, 3))
+    if moment is None:
+        return dates.NONE
     if step >= _DAY or (moment.hour == moment.minute == moment.second == 0 and step >= _MINUTE):
         return moment.strftime("%m-%d")
     return moment.strftime("%H:%M" if step >= _MINUTE else "%H:%M:%S")
@@ -120,7 +141,7 @@ def _clock_text(at: float, step: float) -> str:
 def moment_text(kind: str, at: float) -> str:
     """One place on an axis, in words: what stands in titles."""
     if kind == "clock":
-        return datetime.fromtimestamp(at).strftime("%m-%d %H:%M:%S")
+        return dates.text(at, "%m-%d %H:%M:%S")
     if kind == "relative":
         return since(at)
-    return f"{kind} {at:.6g}"
+    return f"{kind} {number(at, 6)}"

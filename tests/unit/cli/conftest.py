@@ -38,6 +38,8 @@ class Outcome:
 
 
 Invoke = Callable[..., Outcome]
+FAULT = "a fault of mmtui"
+"""What stderr says instead of a traceback: no test is to get as far."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,7 @@ def mmtui_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr("sys.argv", ["mmtui", *argv])
         code = mmtui.__main__.main()
         out, err = capsys.readouterr()
+        assert FAULT not in err, err
         return Outcome(code, out, err)
 
     return invoke
@@ -79,6 +82,7 @@ def typer_(capsys: pytest.CaptureFixture[str]) -> Invoke:
 
         code = guarded(command)
         out, err = capsys.readouterr()
+        assert FAULT not in err, err
         return Outcome(code, out, err)
 
     return invoke

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mmtui.paths import Home
 from mmtui.services import svg
@@ -62,3 +65,20 @@ def test_figures_of_a_run_that_has_not_begun_are_refused(populated: Home, mmtui_
     found = mmtui_("figures", "3", "-o", str(tmp_path / "f"))
     assert (found.code, found.out) == (4, "") and "nothing to draw yet" in found.err
     assert mmtui_("figures", "1", "-o", "/proc/no").code == 3
+
+
+@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=8))
+@example([(0.0, 1.7976931348623157e308), (1.0, -1.7976931348623157e308)])
+@example([(0.0, 5e-324), (5e-324, 0.0)])
+@example([(1e300, 1e300)])
+def test_chart_of_any_numbers_is_drawn_within_its_picture(points: list[tuple[float, float]]) -> None:
+    drawn = svg.chart("loss", [("one", points)])
+    known = [point for point in points if all(map(math.isfinite, point))]
+    assert bool(drawn) == bool(known)
+    if known:
+        root = ElementTree.fromstring(drawn)
+        (line,) = root.iter("polyline")
+        places = [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
+        assert len(places) == len(known)
+        assert all(0 <= x <= svg.WIDTH and 0 <= y <= svg.HEIGHT for x, y in places)
+        assert len(list(root.iter("text"))) < 30

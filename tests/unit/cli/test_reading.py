@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,28 @@ def test_settings_rows_limit_the_list(populated: Home, mmtui_: Invoke) -> None:
     found = mmtui_("ls")
     assert len(found.out.splitlines()) == 3
     assert found.out.isascii()
+
+
+@pytest.mark.parametrize("t", [1.7e12, -1e12, 1e300, -1.7e308])
+def test_run_with_times_that_have_no_date_hides_no_other(populated: Home, mmtui_: Invoke, t: float) -> None:
+    connection = sqlite3.connect(populated.database)
+    connection.execute("UPDATE runs SET created_at = ?, started_at = ?, ended_at = ? WHERE id = 1", [t, t, t])
+    connection.execute("UPDATE metrics SET t = ?, value = value * 1e300 WHERE run_id = 1", [t])
+    connection.commit()
+    connection.close()
+    found = mmtui_("ls", "-a", "--json").json()["runs"]
+    assert [run["id"] for run in found] == ["3", "2", "1"]
+    assert (found[2]["started_at"], found[2]["ended_at"]) == (None, None)
+    assert found[0]["created_at"] is not None
+    for argv in (("ls", "-a"), ("show", "1"), ("show", "1", "--json"), ("metrics", "1", "-m", "loss", "--json")):
+        assert mmtui_(*argv).code == 0, argv
+    assert max(map(len, mmtui_("metrics", "1", "-m", "loss", "--smooth", "3").out.splitlines())) < 60
+
+
+@pytest.mark.parametrize(("loss", "words"), [(1e308, "loss 1e+308"), (7.9e-6, "loss 7.9e-06"), (0.25, "loss 0.250")])
+def test_watch_tells_any_loss_in_a_few_characters(populated: Home, mmtui_: Invoke, loss: float, words: str) -> None:
+    connection = sqlite3.connect(populated.database)
+    connection.execute("UPDATE runs SET loss = ?, miou = ? WHERE id = 1", [loss, loss])
+    connection.commit()
+    connection.close()
+    assert words in mmtui_("watch", "1").out.strip().split("  ")

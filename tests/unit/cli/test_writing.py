@@ -39,6 +39,29 @@ def test_run_hold_prints_the_id_alone_and_starts_nothing(home: Home, mmtui_: Inv
     assert not supervisors.status(home).running
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("run", "shapes_baseline", "--hold", "--name", "n" * 513),
+        ("run", "shapes_baseline", "--hold", "--group", "g" * 257),
+        ("run", "shapes_baseline", "--hold", "--tag", "t" * 257),
+        ("tag", "1", "--add", "t" * 257),
+        ("note", "1", "n" * 16_385),
+    ],
+    ids=lambda argv: f"{argv[0]} {argv[-2]}"[:20],
+)
+def test_texts_that_are_too_long_are_refused_with_their_limit(
+    home: Home, mmtui_: Invoke, argv: tuple[str, ...]
+) -> None:
+    assert mmtui_("run", "shapes_baseline", "--hold").code == 0
+    found = mmtui_(*argv)
+    assert (found.code, found.out) == (2, "")
+    assert f"has {len(argv[-1]):,} characters" in found.err
+    assert f"of at most {len(argv[-1]) - 1:,} characters" in found.err
+    assert mmtui_(*argv[:-1], argv[-1][1:]).code == 0
+    assert list(states(home)) == (["2", "1"] if argv[0] == "run" else ["1"])
+
+
 def test_run_dry_run_prints_the_recipe_and_queues_nothing(home: Home, mmtui_: Invoke) -> None:
     found = mmtui_("run", "shapes_mixmatch", "match.steps=3", "--seed", "5", "--dry-run")
     assert found.code == 0

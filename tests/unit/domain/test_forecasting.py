@@ -105,3 +105,10 @@ def test_play_ten_thousand_runs_ends() -> None:
     found = play({}, waiting, works, slots("a", "b", "c", "d"), 0)
     total = sum(work.seconds() for work in works.values())
     assert max(span.end or 0 for span in found.values()) == pytest.approx(total / 4, abs=10)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e308])
+def test_play_what_takes_for_ever_or_is_no_number_has_no_end(seconds: float) -> None:
+    twice = Work((("", seconds), ("", seconds)))
+    found = play({1: (("a",), 1.0, "", twice)}, [run(2)], {2: twice}, slots("b", total=2), 0)
+    assert found == {1: Span(None, None), 2: Span(0, None)}

@@ -72,3 +72,36 @@ def test_needed_is_not_told_where_it_would_be_absurd() -> None:
 def test_summary_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no values"):
         summary([])
+
+
+# ---- values of foreign runs ----------------------------------------------------------------------------------------
+
+anything = st.lists(st.one_of(st.floats(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1, max_size=6)
+
+
+@given(anything, anything)
+@example([1.7e308, 1.7e308], [-1.7e308, -1.6e308])
+@example([1e200, 2e200], [3e200, 5e200])
+@example([0.0, 5e-324], [0.0, 1e-200])
+@example([math.inf, -math.inf], [math.nan])
+@example([1.7e308, -1.7e308], [1.0, 2.0])
+@example([-1e-150, 1e-150], [-1e-150, math.nextafter(1e-150, 1)])
+def test_welch_of_anything_answers(first: list[float], second: list[float]) -> None:
+    found = welch(first, second)
+    assert found.p is None or 0 <= found.p <= 1
+    assert found.needed is None or found.needed <= 1000
+    for values in (first, second):
+        told = summary(values)
+        assert told.n == len(values)
+        if all(map(math.isfinite, values)):
+            slack = 1e-12 * max(map(abs, values))
+            assert min(values) - slack <= told.mean <= max(values) + slack
+            assert told.sd is None or told.sd >= 0
+
+
+@given(st.integers(100, 305))
+def test_welch_does_not_depend_on_the_unit(power: int) -> None:
+    first, second, unit = [1.0, 2.0, 4.0], [2.5, 3.0, 5.5], 10.0**power
+    small, large = welch(first, second), welch([v * unit for v in first], [v * unit for v in second])
+    assert large.p == pytest.approx(small.p, rel=1e-9)
+    assert large.needed == small.needed and large.difference == pytest.approx(small.difference * unit)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mmtui.domain.look import COLORS, GLYPHS, glyph
 from mmtui.domain.states import RunState
-from mmtui.domain.text import duration, printable, shorten, shorten_inside, size
+from mmtui.domain.text import done, duration, fixed, number, printable, shorten, shorten_inside, signed, size
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,80 @@ def test_shorten_inside_keeps_both_ends() -> None:
     assert shorten_inside("short", 5) == "short"
     for width in range(1, 12):
         assert len(shorten_inside("abcdefghijklmnop", width)) == width
+
+
+# ---- numbers of foreign runs ---------------------------------------------------------------------------------------
+
+ANY = st.one_of(st.floats(), st.integers(-(2**63), 2**63), st.floats(-10, 10), st.floats(-1e12, 1e12))
+
+
+@given(ANY, st.integers(0, 4))
+@example(1e308, 3)
+@example(7.9e-6, 3)
+@example(-5e-324, 0)
+@example(999_999_999.9996, 3)
+def test_fixed_is_short_and_never_zero_for_what_is_not(value: float, digits: int) -> None:
+    text = fixed(value, digits)
+    assert len(text) <= 12
+    if math.isfinite(value):
+        assert (float(text) == 0) == (value == 0)
+        error = max(0.5 * 10.0**-digits, abs(value) * 0.5 * 10.0**-digits)
+        assert math.isinf(float(text)) or abs(float(text) - value) <= error * (1 + 1e-9)
+    if 1 <= abs(value) < 1e6:
+        assert text == f"{value:.{digits}f}"
+
+
+@given(ANY, st.integers(1, 6))
+def test_number_is_short_and_never_zero_for_what_is_not(value: float, digits: int) -> None:
+    text = number(value, digits)
+    assert len(text) <= 13
+    assert text == (f"{value:.{digits}g}" if not math.isnan(value) else "-")
+    assert math.isnan(value) or (float(text) == 0) == (value == 0)
+
+
+@given(ANY, st.integers(0, 3))
+def test_signed_is_short(value: float, digits: int) -> None:
+    text = signed(value, digits)
+    assert len(text) <= 12 and text[0] in "+-"
+    if abs(value) < 1e6:
+        assert text == f"{value:+.{digits}f}"
+
+
+@given(ANY)
+@example(math.nan)
+@example(math.inf)
+@example(-math.inf)
+@example(1.7e308)
+def test_duration_of_anything_is_short(seconds: float) -> None:
+    text = duration(seconds)
+    assert len(text) <= 11
+    if math.isnan(seconds):
+        assert text == "-"
+    elif seconds > 3001 * 365 * 86_400:
+        assert text == "over 3000y"
+    elif seconds <= 0:
+        assert text == "0s"
+
+
+@given(ANY)
+@example(-1e300)
+@example(math.inf)
+def test_size_of_anything_is_short(count: float) -> None:
+    assert len(size(count)) <= 14
+    assert (size(count) == "n/a") == math.isnan(count)
+
+
+@given(ANY)
+def test_done_is_a_percentage(share: float) -> None:
+    text = done(share)
+    assert text == "-" if math.isnan(share) else 0 <= int(text.removesuffix("%")) <= 999
+    if 0 <= share <= 1:
+        assert text == f"{100 * share:.0f}%"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(1.2345, 3, "1.234"), (0.0, 3, "0.000"), (None, 3, "-"), (0.0004, 3, "0.0004"), (1e308, 3, "1e+308")],
+)
+def test_fixed_of_some(value: float | None, digits: int, text: str) -> None:
+    assert fixed(value, digits) == text

@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.events import (
     KINDS,
     EventWriter,
     Heartbeat,
+    _lines_from_the_end,
     attempt_folder,
     attempt_numbers,
     cut_torn_line,
     last_seq,
     read_events,
+    whole_lines,
 )
 from tests.waiting import until
 
@@ -222,3 +226,59 @@ def test_events_tell_how_much_was_printed_where_the_output_lies_beside_them(tmp_
             subprocess.run([sys.executable, "-c", code, str(folder)], stdout=output, cwd=ROOT, check=True)
         told = [event.get("printed") for event in events_of(folder / "events.jsonl")]
         assert told == ([2, 13, 114] if beside else [None] * 3)
+
+
+LONG = "engine.events.LONGEST_LINE"
+
+
+def test_read_events_passes_over_a_line_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LONG, 1000)
+    event, path = b'{"seq":1,"t":1,"kind":"a","pad":"%s"}\n', tmp_path / "e.jsonl"
+    fits = event % (b"x" * (1000 - len(event % b"")))
+    assert len(fits) == 1000
+    path.write_bytes(fits + event % (b"x" * 1000) + b"y" * 5_000_000 + b"\n" + event % b"" + b"z" * 3000)
+    found = list(read_events(path))
+    assert [item["pad"][:1] if item else None for _, item in found] == ["x", None, None, ""]
+    assert found[-1][0] == path.stat().st_size - 3000
+    assert list(read_events(path, found[1][0]))[-1] == found[-1]
+
+
+@pytest.mark.parametrize("behind", [b"", b"torn" * 100, b"t" * 200_000])
+def test_last_seq_passes_over_lines_that_are_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bytes
+) -> None:
+    monkeypatch.setattr(LONG, 1000)
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(b'{"seq":7}\n{"seq":8,"pad":"' + b"x" * 400_000 + b'"}\n{"seq":99999999999999999999}\n' + behind)
+    assert last_seq(path) == 7
+    assert cut_torn_line(path) == len(behind)
+    assert last_seq(path) == 7
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=12), block=st.integers(1, 40))
+def test_lines_from_the_end_are_those_from_the_beginning_turned_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[tuple[int, bool]], block: int
+) -> None:
+    monkeypatch.setattr("engine.events._BLOCK_BYTES", block)
+    monkeypatch.setattr(LONG, 20)
+    content = b"".join(bytes([65 + n]) * length + (b"\n" if ends else b"") for n, (length, ends) in enumerate(parts))
+    (tmp_path / "f").write_bytes(content)
+    expected = [line for line in content.split(b"\n")[:-1] if len(line) < 20]
+    with (tmp_path / "f").open("rb") as file:
+        assert list(_lines_from_the_end(file)) == expected[::-1]
+    with (tmp_path / "f").open("rb") as file:
+        assert [line.rstrip(b"\n") for _, line in whole_lines(file) if line is not None] == expected
+    assert cut_torn_line(tmp_path / "f") == len(content.split(b"\n")[-1])
+
+
+def test_emit_event_longer_than_readers_take_becomes_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LONG, 400)
+    writer = EventWriter(tmp_path / "e.jsonl")
+    writer.emit("projection", {"x": [0.5] * 1000})
+    writer.emit("note", {"a": 1})
+    writer.close()
+    first, second = (event for _, event in read_events(writer.path))
+    assert first is not None and second is not None
+    assert (first["kind"], first["seq"], second["seq"]) == ("warning", 1, 2)
+    assert "'projection'" in first["values"]["text"]

@@ -17,11 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmtui.domain.eventvalues import MOST_METRICS, MOST_STAGES
 from mmtui.paths import Home
 from mmtui.services import runs
-from mmtui.services.ingest import ingest_file, read_batch
+from mmtui.services.ingest import BATCH_BYTES, ingest_file, read_batch
 from mmtui.store.db import Database
-from mmtui.store.ingest import ingest
+from mmtui.store.ingest import MOST_TOLD, ingest
 from tests.waiting import until
 
 
@@ -192,6 +193,144 @@ def test_ingest_any_json_objects_are_taken_or_counted(
     runs.get_run(home, str(run_id))
     runs.class_table(home, str(run_id))
     runs.points(home, str(run_id), "loss")
+
+
+BIG = "mmtui.services.ingest.LONGEST_LINE"
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_ingest_line_that_is_too_long_is_told_once_and_passed_over_as_it_grows(
+    add_run: Callable[..., int],
+    new_attempt: Callable[..., Any],
+    home: Home,
+    sql: Callable[..., list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    together: bool,
+) -> None:
+    monkeypatch.setattr("mmtui.services.ingest.BATCH_BYTES", 1000)
+    monkeypatch.setattr(BIG, 10_000)
+    file = new_attempt(add_run())
+    file.emit("metrics", 1, {"loss": 1.0})
+    at = file.path.stat().st_size
+    for _ in range(20):
+        file.write("x" * 2500)
+        if not together:
+            file.read()
+    file.write("\n")
+    file.emit("metrics", 2, {"loss": 0.5})
+    assert file.read() == file.path.stat().st_size
+    assert [p.value for p in runs.points(home, "1", "loss")] == [1.0, 0.5]
+    assert sql("SELECT corrupt_lines FROM attempts") == [(1,)]
+    (warning,) = runs.get_run(home, "1").warnings
+    assert f"byte {at} " in warning
+    assert "longer than 16 MiB" in warning
+
+
+def test_ingest_line_as_long_as_may_be_is_taken(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmtui.services.ingest.BATCH_BYTES", 1000)
+    monkeypatch.setattr(BIG, 10_000)
+    file = new_attempt(add_run())
+    for surplus in (0, 1):
+        line = '{"v":1,"seq":1,"t":1,"kind":"note","values":{"text":"%s"}}\n'
+        file.write(line % ("x" * (10_000 + surplus - len(line % ""))))
+    assert file.read() == file.path.stat().st_size
+    assert [event["kind"] for event in runs.events_tail(home, "1")] == ["note", "warning"]
+
+
+def test_ingest_reads_a_part_when_it_is_told_to(add_run: Callable[..., int], new_attempt: Callable[..., Any]) -> None:
+    file = new_attempt(add_run())
+    for step in range(50_000):
+        file.emit("heartbeat", step, {"rss": 1})
+    size = file.path.stat().st_size
+    assert size > BATCH_BYTES
+    database, offsets = file.database, [0]
+    while offsets[-1] < size:
+        offsets.append(ingest_file(database, file.path, 1, 1, offsets[-1], 1))
+    assert len(offsets) == 1 + -(-size // BATCH_BYTES)
+
+
+def test_ingest_what_is_left_out_of_an_event_is_told(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, sql: Callable[..., list[Any]]
+) -> None:
+    file = new_attempt(add_run())
+    at = file.path.stat().st_size
+    file.emit("stage_finished", 3, {"seconds": 1, "replayed": "x"})
+    file.read()
+    (warning,) = runs.get_run(home, "1").warnings
+    assert "left out of its 'stage_finished': 'replayed'" in warning
+    assert warning.endswith(f"(first at byte {at})")
+    assert sql("SELECT corrupt_lines FROM attempts") == [(0,)]
+    assert runs.events_tail(home, "1", kind="stage_finished")[0]["values"] == {"seconds": 1}
+
+
+def test_ingest_what_is_left_out_again_and_again_is_told_once(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home
+) -> None:
+    file = new_attempt(add_run())
+    for _ in range(3):
+        for step in range(1, 50):
+            file.emit("metrics", step, {"loss": 1.0, "note": "x"})
+            file.emit("metrics", step, {"loss": 1.0, "other": "x"})
+        file.read()
+    one, two = runs.get_run(home, "1").warnings
+    assert ("'other'" in one, "'note'" in two) == (True, True)
+    assert two.endswith("(first at byte 0)")
+
+
+def test_ingest_a_thousand_faults_are_told_as_a_few_and_counted(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, sql: Callable[..., list[Any]]
+) -> None:
+    file = new_attempt(add_run())
+    for part in range(4):
+        for step in range(250):
+            file.write(f"no event {part} {step}\n")
+        file.read()
+    warnings = sql("SELECT json_extract(\"values\", '$.text') FROM events ORDER BY id")
+    assert len(warnings) == MOST_TOLD
+    assert "more faults of this file are counted and not told" in warnings[-1][0]
+    assert sum("byte" in text for (text,) in warnings) == MOST_TOLD - 1
+    assert sql("SELECT corrupt_lines FROM attempts") == [(1000,)]
+
+
+def test_ingest_metrics_and_stages_have_a_greatest_number(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home
+) -> None:
+    file = new_attempt(add_run())
+    for step in range(1, 5):
+        file.emit("metrics", step, {f"m{step}_{n}": 1.0 for n in range(400)})
+        file.read()
+    file.emit("metrics", 6, {"m1_0": 2.0, "m5_0": 2.0})
+    for number in range(MOST_STAGES + 20):
+        file.emit("stage_started", 7, {"total_steps": 1}, stage=f"s{number}")
+    file.emit("run_started", 7, {"stages": [[f"t{number}", 1] for number in range(MOST_STAGES)]})
+    file.read()
+    names = runs.metric_names(home, "1")
+    assert len(names) == MOST_METRICS
+    assert runs.points(home, "1", "m1_0")[-1].value == 2.0
+    assert "m5_0" not in names
+    detail = runs.get_run(home, "1")
+    assert [text for text in detail.warnings if "metrics" in text] == [
+        f"{file.path}: of its metrics only the first {MOST_METRICS:,} are kept"
+    ]
+    assert len(detail.stages) == MOST_STAGES
+
+
+@pytest.mark.parametrize("put", ["folder", "pipe", "device"])
+def test_ingest_file_that_is_none_is_an_error_at_once(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], put: str
+) -> None:
+    file = new_attempt(add_run())
+    file.path.unlink()
+    if put == "folder":
+        file.path.mkdir()
+    elif put == "pipe":
+        os.mkfifo(file.path)
+    else:
+        file.path.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match=str(file.path)):
+        file.read()
 
 
 def test_ingest_handler_that_breaks_costs_one_line_only(

@@ -56,6 +56,7 @@ emit("run_started", begin, {"stages": [["segment", recipe["steps"]]], "resumed_s
                             "resumed_global_step": begin, "device": "stand-in", "pid": os.getpid()}, "")
 for raw in recipe.get("raw", []):
     os.write(file, raw.encode() + b"\\n")
+exec(recipe.get("does", ""))
 emit("stage_started", begin, {"total_steps": recipe["steps"], "offset": 0, "resumed_step": begin})
 if recipe.get("leave_child") and attempt == 1 and os.fork() == 0:
     time.sleep(60)

@@ -1,0 +1,47 @@
+"""From Unix times to dates, the one place: a time that was stored or comes from elsewhere may be none.
+
+Foreign trainers write milliseconds, negative times and worse; one of them may not keep the others from being shown.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+_DAY = 86_400.0
+EARLIEST = -62_135_596_800.0 + 2 * _DAY
+LATEST = 253_402_300_799.0 - 2 * _DAY
+"""Seconds of the first and the last moment that have a date; no time zone is further than a day from UTC."""
+NONE = "-"
+"""Stands where there is no date."""
+
+
+def is_moment(t: Any) -> bool:
+    """Whether something is a Unix time in seconds that has a date, the years 1 to 9999."""
+    # NaN is neither larger nor smaller; whole numbers of any length can be compared.
+    return isinstance(t, int | float) and EARLIEST <= t <= LATEST
+
+
+def local(t: float | None) -> datetime | None:
+    """The local date and time, None where there is none."""
+    return datetime.fromtimestamp(t) if t is not None and is_moment(t) else None
+
+
+def text(t: float | None, shape: str, missing: str = NONE) -> str:
+    """The local date and time as ``strftime`` writes it; ``missing`` where there is none."""
+    found = local(t)
+    return missing if found is None else found.strftime(shape)
+
+
+def iso(t: float | None) -> str | None:
+    """UTC as ISO 8601 with milliseconds, None where there is none."""
+    if t is None or not is_moment(t):
+        return None
+    return datetime.fromtimestamp(t, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def offset(t: float) -> float:
+    """Seconds that local time is ahead of UTC at a moment; 0 where there is no date."""
+    return float(time.localtime(math.floor(t)).tm_gmtoff or 0) if is_moment(t) else 0.0
