@@ -103,9 +103,8 @@ def _events(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _classes(events: dict[str, list[dict[str, Any]]]) -> list[str]:
-    return (
-        [str(name) for name in events["run_started"][-1]["values"].get("classes", ())] if events["run_started"] else []
-    )
+    told = events["run_started"][-1]["values"].get("classes") if events["run_started"] else None
+    return [str(name) for name in told] if isinstance(told, list) else []
 
 
 def _is_triple(values: dict[str, Any]) -> bool:
@@ -227,6 +226,8 @@ def read_picture(path: Path) -> Image.Image:
     from PIL import Image
 
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no file")  # a pipe would be waited for
         with Image.open(path) as picture:
             if max(picture.size) > LARGEST_SIDE:
                 raise DataError(f"{path} is {picture.width} x {picture.height} pixels: no run writes that")

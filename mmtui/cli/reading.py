@@ -15,7 +15,7 @@ from mmtui.domain import dates
 from mmtui.domain.numbers import mean
 from mmtui.domain.text import duration
 from mmtui.domain.views import ClassTable, Point, RunDetail
-from mmtui.errors import ExitCode, NotFoundError, UsageError
+from mmtui.errors import ExitCode, NotFoundError, UnreachableError, UsageError
 from mmtui.paths import Home
 
 _MOST_CHILDREN = 8
@@ -236,4 +236,7 @@ def news(
         lines = found.lines(now)
         render.block("\n".join(lines)) if lines else say("nothing has ended since you last looked")
     if not since:
-        service.mark_seen(home, now)
+        try:
+            service.mark_seen(home, now)
+        except UnreachableError as error:
+            say(f"that you have seen this is not remembered: {error.message}")  # on a home that is read-only

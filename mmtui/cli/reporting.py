@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
-from mmtui.domain.text import fixed
-from mmtui.errors import UnreachableError, UsageError
+from mmtui.domain.text import fixed, printable
+from mmtui.errors import MmtuiError, UnreachableError, UsageError
 from mmtui.paths import Home
 
 if TYPE_CHECKING:
@@ -59,10 +59,13 @@ def figures(
     home, target = Home.from_environment(), Path(output).expanduser().absolute()
     ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
     try:
-        for path in service.draw(home, ids, target):
-            render.line(str(path))
+        made, problems = service.draw(home, ids, target)
     except OSError as error:
         raise UnreachableError(f"{target} cannot be written: {error.strerror or error}") from None
+    for path in made:
+        render.line(str(path))
+    if problems:
+        raise MmtuiError("; ".join(map(printable, problems)))
 
 
 def _runs(selectors: list[str], as_latex: bool, html: str) -> None:

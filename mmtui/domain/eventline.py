@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,10 +67,19 @@ def _storable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_text(str(key)): _storable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_storable(item) for item in value]
+        return value if _integers(value) else [_storable(item) for item in value]
     if isinstance(value, int) and not isinstance(value, bool):
         return value if -LARGEST <= value <= LARGEST else None
     return value
+
+
+def _integers(items: list[Any]) -> bool:
+    """Whether a list holds integers that can be stored and nothing else; found in C, as a matrix has millions."""
+    try:
+        array("q", items)
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 def _text(text: str) -> str:

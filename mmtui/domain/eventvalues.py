@@ -7,6 +7,7 @@ nobody who reads them has to ask again.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -148,7 +149,19 @@ def _index(value: Any) -> str:
 def _matrix(value: Any) -> list[list[int]]:
     if not isinstance(value, list) or not value or len(value) > MOST_CLASSES:
         raise ValueError
-    return [_tuple(row, *[_count] * len(value)) for row in value]
+    return [_counts(row, len(value)) for row in value]
+
+
+def _counts(row: Any, length: int) -> list[int]:
+    """A list of so many counts. Of thousands of classes there are millions of cells: they are looked at in C."""
+    if not isinstance(row, list) or len(row) != length:
+        raise ValueError
+    try:
+        if min(array("q", row)) >= 0:
+            return row
+    except (TypeError, OverflowError):
+        pass
+    return [_count(cell) for cell in row]
 
 
 def _or_none(check: Check) -> Check:

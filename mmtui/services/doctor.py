@@ -22,10 +22,11 @@ from mmtui.services import devices, recipes, supervisors
 from mmtui.settings import SettingsError, load
 from mmtui.store.cells import DAMAGED
 from mmtui.store.reader import Reader
-from mmtui.store.schema import schema_revision
+from mmtui.store.schema import damage, schema_revision
 
 LOW_DISK = 2 * 2**30
 _RESTORE = "mmtui doctor --fix (the newest sound backup, and what came after it from the run folders)"
+_NO_DAMAGE = "nothing shows that it is damaged: end what holds it, or make it readable, then look again"
 _SETTLED = 10.0
 _FEW = 10
 _SAFE_SQLITE = (3, 51, 3)
@@ -144,7 +145,9 @@ def _database(home: Home) -> Check:
             problem = str(reader.query("PRAGMA quick_check(1)")[0][0])
             runs = len(reader.ids())
     except MmtuiError as error:
-        return Check("database", False, error.message, error.hint or _RESTORE)
+        if damage(home.database):
+            return Check("database", False, error.message, _RESTORE)
+        return Check("database", False, error.message, error.hint or _NO_DAMAGE)
     return Check("database", problem == "ok", f"{runs} run{'' if runs == 1 else 's'}, {problem}", _RESTORE)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from mmtui.domain.eventvalues import whole
 from mmtui.domain.states import RunState
 from mmtui.domain.views import RunDetail
-from mmtui.errors import MmtuiError, NotFoundError
+from mmtui.errors import NotFoundError
 from mmtui.paths import Home
 from mmtui.services import runs, svg
 
@@ -24,29 +24,31 @@ SHEETS = {"match_patches.png": "patches", "match_boxes.png": "boxes"}
 POINTS = 600
 
 
-def draw(home: Home, ids: Sequence[str], target: Path) -> list[Path]:
-    """Draw every figure that the runs have the data for into the folder ``target``; returns the files.
+def draw(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], list[str]]:
+    """Draw every figure that the runs have the data for into the folder ``target``; the files, and what failed.
 
     - ``graph``, ``embeddings``, ``predictions`` (PNG): as ``python -m engine pictures`` draws them
     - ``patches``, ``boxes`` (PNG): patches of a graph by class, and the windows they were cut from
     - ``NAME.svg``: a metric of all runs; ``graph_size_miou.svg``, ``graph_size_time.svg``: by nodes of the graph
 
+    What one run's files do not allow keeps nothing else from being drawn.
+
     Raises:
         NotFoundError: there is nothing to draw yet.
-        MmtuiError: the engine could not draw; its words.
     """
     target.mkdir(parents=True, exist_ok=True)
     details = [runs.get_run(home, run_id) for run_id in ids]
-    made = [*_sheets(home, ids, target), *_drawn(home, ids, target)]
+    drawn, problems = _drawn(home, ids, target)
+    made = [*_sheets(home, ids, target), *drawn]
     for name, text in _charts(home, details):
         if not text:
             continue
         path = target / f"{name}.svg"
         path.write_text(svg.standalone(text), encoding="utf-8")
         made.append(path)
-    if not made:
+    if not made and not problems:
         raise NotFoundError("there is nothing to draw yet", "figures need some steps of a run")
-    return made
+    return made, problems
 
 
 def _sheets(home: Home, ids: Sequence[str], target: Path) -> Iterator[Path]:
@@ -61,26 +63,37 @@ def _suffix(run_id: str, ids: Sequence[str]) -> str:
     return f"_{run_id}" if len(ids) > 1 else ""
 
 
-def _drawn(home: Home, ids: Sequence[str], target: Path) -> list[Path]:
-    """What the engine draws; its n-th run is renamed to its id."""
+def _drawn(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], list[str]]:
+    """What the engine draws, and why it could not; if it cannot draw all runs together, each is drawn alone."""
     begun = [run_id for run_id in ids if any(home.run(run_id).attempts.glob("[0-9]*"))]
-    if not begun:
-        return []
-    options = [text for run_id in begun for text in ("--run-dir", str(home.run(run_id).root))]
+    made, problem = _by_engine(home, begun, target) if begun else ([], "")
+    if not problem or len(begun) == 1:
+        return made, [f"run {run_id}: {problem}" for run_id in begun if problem]
+    problems = []
+    for run_id in begun:
+        found, problem = _by_engine(home, [run_id], target)
+        made += [path.rename(path.with_stem(f"{path.stem}_{run_id}")) for path in found]
+        problems += [f"run {run_id}: {problem}"] if problem else []
+    return made, problems
+
+
+def _by_engine(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], str]:
+    """The engine's pictures of some runs, its n-th run renamed to its id, or its words."""
+    options = [text for run_id in ids for text in ("--run-dir", str(home.run(run_id).root))]
     command = [sys.executable, "-m", "engine", "pictures", *options, "--out", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         if "holds nothing to draw" in done.stderr:
-            return []
+            return [], ""
         words = done.stderr.strip().splitlines()
-        raise MmtuiError(words[-1].removeprefix("error: ") if words else "the engine could not draw")
+        return [], words[-1].removeprefix("error: ") if words else "the engine could not draw"
     made = []
     for path in map(Path, done.stdout.split("\n")[:-1]):
         stem, _, number = path.stem.rpartition("_")
-        if len(begun) > 1 and number.isdigit():
-            path = path.rename(path.with_name(f"{stem}_{begun[int(number) - 1]}{path.suffix}"))
+        if len(ids) > 1 and number.isdigit():
+            path = path.rename(path.with_name(f"{stem}_{ids[int(number) - 1]}{path.suffix}"))
         made.append(path)
-    return made
+    return made, ""
 
 
 def _charts(home: Home, details: Sequence[RunDetail]) -> Iterator[tuple[str, str]]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from engine.config import RecipeFileError
 from mmtui.domain.text import printable
@@ -19,7 +16,7 @@ from mmtui.services.register import rebuild, told_by_folder
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database, backup
 from mmtui.store.reader import Reader
-from mmtui.store.schema import schema_revision
+from mmtui.store.schema import damage, schema_revision
 
 _MENDS = ("home", "database", "folders", "rows", "supervisor")
 """Checks that have a cure here, in the order of curing: a database that lives comes before what it holds."""
@@ -52,7 +49,15 @@ def _close_home(home: Home) -> Iterator[str]:
 
 
 def _replace_database(home: Home) -> Iterator[str]:
-    """Set the damaged file aside, put the newest sound backup in its place, then take in what came after it."""
+    """Set the damaged file aside, put the newest sound backup in its place, then take in what came after it.
+
+    Only what SQLite itself finds damaged: what cannot be read now may be whole.
+    """
+    problem = damage(home.database)
+    if not problem:
+        yield f"the database is left as it is: nothing shows that it is damaged ({home.database})"
+        return
+    yield f"the database is damaged ({printable(problem.splitlines()[0])}): it is replaced, and kept"
     yield f"the damaged database is kept as {_set_aside(home, 'damaged')}"
     found = _newest_sound(home)
     if found is None:
@@ -73,7 +78,7 @@ def restore_backup(home: Home, file: Path) -> Iterator[str]:
     """
     if not file.is_file():
         raise NotFoundError(f"there is no file {file}", f"backups made by mmtui lie in {home.backups}")
-    if not _is_sound(file) or schema_revision(file) is None:
+    if not _is_sound(file):
         raise UnreachableError(f"{file} is no sound database of mmtui", "give another backup")
     home.create()
     if home.database.exists():
@@ -103,9 +108,8 @@ def _newest_sound(home: Home) -> Path | None:
 
 def _is_sound(file: Path) -> bool:
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
-            return bool(connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok")
-    except sqlite3.DatabaseError:
+        return schema_revision(file) is not None and not damage(file)
+    except UnreachableError:
         return False
 
 

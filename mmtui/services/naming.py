@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from contextlib import closing
 
 from mmtui.paths import Home
+from mmtui.store.schema import open_to_read
 
 
 def begin_with(home: Home, prefix: str, most: int) -> list[tuple[str, str, str]]:
     """(id, name, state) of the newest runs whose id begins so; none where the database cannot be read."""
-    database = str(home.database)
-    if re.search(r"[^\w./-]", database, re.ASCII):
-        from urllib.parse import quote
-
-        database = quote(database)
     sql = "SELECT id, name, state FROM runs WHERE deleted_at IS NULL AND substr(id, 1, ?) = ? ORDER BY id DESC LIMIT ?"
     try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        with closing(open_to_read(home.database)) as connection:
             rows = connection.execute(sql, (len(prefix), prefix, most)).fetchall()
     except sqlite3.Error:
         return []

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import SupervisorStatus
 from mmtui.errors import MmtuiError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services.runs import count_runs
+from mmtui.services.plain_files import open_file
+from mmtui.services.runs import LOG_TAIL_BYTES, count_runs
 
 START_SECONDS = 20.0
 
@@ -48,23 +50,40 @@ def _heartbeat_age(home: Home) -> float | None:
 
 def holder(home: Home) -> tuple[int | None, float | None]:
     """Pid and start time of the process that holds the lock, (None, None) if nobody does."""
+    record = _record(home)
+    if record is None:
+        return None, None
+    try:
+        return int(record["pid"]), float(record["started_at"])
+    except (ValueError, KeyError, TypeError):
+        return -1, None
+
+
+def _record(home: Home) -> dict[str, Any] | None:
+    """What the process that holds the lock says of itself, {} if nothing yet; None if nobody holds it."""
     try:
         descriptor = os.open(home.lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return None, None
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         text = os.pread(descriptor, 4096, 0)
     else:
-        return None, None
+        return None
     finally:
         os.close(descriptor)
     try:
-        record = json.loads(text)
-        return int(record["pid"]), float(record["started_at"])
-    except (ValueError, KeyError, TypeError):
-        return -1, None
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _serves(home: Home) -> bool:
+    """Whether somebody holds the lock and has opened the database; older supervisors do not tell."""
+    record = _record(home) or {}
+    return "pid" in record and record.get("ready", True) is True
 
 
 def ensure(home: Home) -> SupervisorStatus:
@@ -95,21 +114,23 @@ def ensure(home: Home) -> SupervisorStatus:
 def _wait_until_served(home: Home, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if status(home).running:
+        gone = process.poll() is not None
+        if _serves(home):
             return
-        if process.poll() not in (None, 0) and not status(home).running:
+        if gone and _record(home) is None:  # else another one that was started at the same moment is coming up
             break
         time.sleep(0.05)
-    if not status(home).running:
-        raise UnreachableError(f"the supervisor did not start: {_last_line(home.supervisor_log)}", "see: mmtui doctor")
+    raise UnreachableError(f"the supervisor did not start: {_last_line(home.supervisor_log)}", "see: mmtui doctor")
 
 
 def _last_line(path: Path) -> str:
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        with open_file(path) as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES, 0))
+            lines = file.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
     except OSError:
         return "it said nothing"
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
 
 
 def stop(home: Home, timeout: float = 10) -> bool:

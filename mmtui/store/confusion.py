@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -21,10 +22,10 @@ def matrix_of(blob: Any) -> list[list[int]]:
     return [list(flat[i * k : (i + 1) * k]) for i in range(k)]
 
 
-def class_shares(matrix: list[list[int]]) -> list[float | None]:
+def class_shares(matrix: Sequence[Sequence[int]]) -> list[float | None]:
     """IoU of every class (0-1); None where it is in neither truth nor prediction."""
     shares: list[float | None] = []
-    for index, row in enumerate(matrix):
-        union = sum(row) + sum(other[index] for other in matrix) - row[index]
+    for index, (row, predicted) in enumerate(zip(matrix, map(sum, zip(*matrix, strict=True)), strict=True)):
+        union = sum(row) + predicted - row[index]
         shares.append(row[index] / union if union else None)
     return shares

@@ -183,11 +183,24 @@ def _migrate(home: Home) -> None:
 
 
 def backup(source: Path, target: Path) -> Path:
-    """Copy a database while it is in use."""
+    """Copy a database while it is in use. The copy is written beside its target: whatever fails, that stays as it was.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be written, or the source cannot be read.
+    """
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with closing(sqlite3.connect(source)) as origin, closing(sqlite3.connect(target)) as copy:
-        origin.backup(copy)
-    target.chmod(0o600)
+    made = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        with closing(sqlite3.connect(source)) as origin, closing(sqlite3.connect(made)) as copy:
+            origin.backup(copy)
+            # One file, that can be read where nothing can be written.
+            copy.execute("PRAGMA journal_mode=DELETE")
+        made.chmod(0o600)
+        sync_file(made)
+        made.rename(target)
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            made.with_name(made.name + suffix).unlink(missing_ok=True)
     return target
 
 

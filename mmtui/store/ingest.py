@@ -15,6 +15,7 @@ from sqlmodel import Session
 from mmtui.domain.eventvalues import MOST_METRICS, MOST_STAGES, finite, whole
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.store import pyramid
+from mmtui.store.confusion import class_shares
 from mmtui.store.runs import read_attempt, read_run, transition
 from mmtui.store.tables import Attempt, Need, Run, Stage
 
@@ -206,21 +207,14 @@ _HANDLERS = {
 
 
 def _square(matrix: Any) -> bool:
-    if not isinstance(matrix, list) or not matrix:
-        return False
-    return all(
-        isinstance(row, list) and len(row) == len(matrix) and all(whole(n) is not None for n in row) for row in matrix
-    )
+    """Whether there is a matrix; what it holds has been checked where the line was read."""
+    return isinstance(matrix, list) and bool(matrix) and all(len(row) == len(matrix) for row in matrix)
 
 
 def mean_iou_percent(matrix: Sequence[Sequence[int]]) -> float | None:
     """Mean IoU of the classes that occur in truth or prediction, percent."""
-    shares = []
-    for index, row in enumerate(matrix):
-        union = sum(row) + sum(other[index] for other in matrix) - row[index]
-        if union:
-            shares.append(row[index] / union)
-    return 100 * sum(shares) / len(shares) if shares else None
+    found = [share for share in class_shares(matrix) if share is not None]
+    return 100 * sum(found) / len(found) if found else None
 
 
 def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> None:
@@ -239,7 +233,7 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
                 if (kept := value if type(value) is float else _number(value)) is not None or value is None
             ]
         elif kind == "confusion" and _square(values.get("matrix")):
-            blob = array("q", [_integer(n) for row in values["matrix"] for n in row]).tobytes()
+            blob = b"".join(array("q", row).tobytes() for row in values["matrix"])
             names = values.get("classes")
             classes = json.dumps([str(name) for name in names] if isinstance(names, list) else [])
             tail = (str(values.get("split", "val")), _integer(values.get("images")), str(values.get("predictions", "")))

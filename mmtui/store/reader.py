@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
 
 from mmtui.domain.filters import Node, Operand
 from mmtui.domain.states import ACTIVE_STATES, RunState
@@ -27,7 +26,7 @@ from mmtui.errors import UnreachableError
 from mmtui.paths import Home
 from mmtui.store import buckets, cells, filters, lineage
 from mmtui.store.confusion import class_shares, matrix_of
-from mmtui.store.schema import HEAD, schema_revision
+from mmtui.store.schema import HEAD, open_to_read, schema_revision
 
 STALLED_SECONDS = 120.0
 # A point is superseded when a later attempt began at or before it and so did, or will do, its step again.
@@ -80,8 +79,8 @@ class Reader:
                 from mmtui.store.db import prepare
 
                 prepare(self.home)
-            uri = f"file:{quote(str(self.home.database))}?mode=ro"
-            self._connection = sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False)
+            with _translated(self.home):
+                self._connection = open_to_read(self.home.database, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
             filters.add_functions(self._connection)
         return self._connection

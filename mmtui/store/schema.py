@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from mmtui.errors import UnreachableError
 
@@ -12,22 +14,93 @@ HEAD = "0005"
 """Newest migration; revisions are four digits and sort as text."""
 
 
+def open_to_read(database: Path, timeout: float = 10, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """A connection that cannot write, also where nothing can be written: on a medium or a home that is read-only.
+
+    A database with a write-ahead log needs a place for locks beside it. Without one it is read as it lies there, or, if
+    the log holds something that is not in the database yet, a copy of both is.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    place = f"file:{_quoted(str(database))}?mode=ro"
+    connection = sqlite3.connect(place, uri=True, timeout=timeout, check_same_thread=check_same_thread)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+        if os.access(database.parent, os.W_OK) or not os.access(database, os.R_OK):
+            raise
+    except BaseException:
+        connection.close()
+        raise
+    log = Path(f"{database}-wal")
+    if log.exists() and log.stat().st_size:
+        return _copied(database, log, check_same_thread)
+    return sqlite3.connect(f"{place}&immutable=1", uri=True, check_same_thread=check_same_thread)
+
+
+def _quoted(text: str) -> str:
+    """The path as a URI has it. Loading what quotes takes as long as completing a word may take."""
+    if not re.search(r"[^\w./-]", text, re.ASCII):
+        return text
+    from urllib.parse import quote
+
+    return quote(text)
+
+
+def _copied(database: Path, log: Path, check_same_thread: bool) -> sqlite3.Connection:
+    """A copy of a database with what its log holds; its files are gone when the connection is."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="mmtui-") as folder:
+        copy = Path(folder) / database.name
+        shutil.copyfile(database, copy)
+        shutil.copyfile(log, f"{copy}-wal")
+        connection = sqlite3.connect(copy, check_same_thread=check_same_thread)
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
 def schema_revision(database: Path) -> str | None:
-    """Migration a database is at, None if there is no database or it is empty."""
+    """Migration a database is at, None if there is no database or it is empty.
+
+    Raises:
+        UnreachableError: it cannot be read, or is another program's.
+    """
     if not database.exists() or database.stat().st_size == 0:
         return None
     try:
-        connection = sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True, timeout=10)
-        try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        finally:
-            connection.close()
+        with closing(open_to_read(database)) as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            row = connection.execute(_REVISION).fetchone() if "alembic_version" in tables else None
     except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return None
         raise UnreachableError(f"the database {database} cannot be read: {error}") from None
     except sqlite3.DatabaseError as error:
+        raise UnreachableError(f"{database} is damaged: {error}", "mmtui doctor --fix, or restore a backup") from None
+    if (tables and "alembic_version" not in tables) or (row and not re.fullmatch("[0-9]{4}", str(row[0]))):
         raise UnreachableError(
-            f"{database} is not a readable database: {error}", "run mmtui doctor, or restore a backup"
-        ) from None
+            f"{database} is a database of another program", "move it away, or set MMTUI_HOME to another directory"
+        )
     return None if row is None else str(row[0])
+
+
+_REVISION = "SELECT version_num FROM alembic_version"
+
+
+def damage(database: Path) -> str:
+    """What proves that a database is damaged, in SQLite's words; "" where nothing does.
+
+    One that is locked, newer, another program's or out of reach is not damaged.
+    """
+    try:
+        with closing(open_to_read(database)) as connection:
+            found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    except sqlite3.OperationalError:
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else found

@@ -31,6 +31,7 @@ def main() -> int:
         supervisor = Supervisor(home, lock.inode)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, supervisor.stop)
+        lock.ready()
         supervisor.serve()
     except MmtuiError as error:
         sys.stderr.write(f"error: {error.message}\n")

@@ -28,8 +28,17 @@ class SupervisorLock:
                 f"another supervisor already serves {home.root} (pid {_pid(text)})", "stop it with: mmtui daemon stop"
             )
         self.inode = os.fstat(self._descriptor).st_ino
+        self._started_at = time.time()
+        self._tell(ready=False)
+
+    def ready(self) -> None:
+        """Tell that the database is open: only now does the directory count as served for who has started this."""
+        self._tell(ready=True)
+
+    def _tell(self, *, ready: bool) -> None:
+        record = {"pid": os.getpid(), "started_at": self._started_at, "ready": ready}
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "started_at": time.time()}).encode(), 0)
+        os.pwrite(self._descriptor, json.dumps(record).encode(), 0)
 
     def _take(self) -> bool:
         """Try for a second: somebody who asks whether a supervisor is there holds the lock for an instant."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +204,95 @@ def test_damaged_row_hides_no_other_is_named_and_mended(
     assert check(populated, "rows").ok
     if column == "miou":
         assert mmtui_("show", "1", "--json").json()["metrics"]["miou"] == pytest.approx(miou)
+
+
+@pytest.mark.parametrize("what", ["newer", "foreign", "foreign alembic", "folder"])
+def test_fix_leaves_a_database_that_is_not_damaged(populated: Home, mmtui_: Invoke, what: str) -> None:
+    mmtui_("note", "1", "keep me")
+    database = populated.database
+    if what == "folder":
+        database.rename(populated.root / "kept.db")
+        database.mkdir()
+    else:
+        if what != "newer":
+            database.rename(populated.root / "kept.db")
+        connection = sqlite3.connect(database)
+        with connection:
+            if what == "newer":
+                connection.execute("UPDATE alembic_version SET version_num = '0099'")
+                connection.execute("ALTER TABLE runs ADD COLUMN later TEXT")
+            else:
+                connection.execute("CREATE TABLE theirs (a)")
+            if what == "foreign alembic":
+                connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+                connection.execute("INSERT INTO alembic_version VALUES ('3f1b9c2d7e5a')")
+        connection.close()
+    before = database.read_bytes() if database.is_file() else b""
+    found = mmtui_("doctor", "--fix")
+    assert found.code == 1
+    assert "is left as it is" in found.err
+    assert "--fix" not in check(populated, "database").fix
+    assert not list(populated.root.glob("mmtui.db.*-*"))
+    assert (database.read_bytes() if database.is_file() else b"") == before
+    for argv in (("ls",), ("note", "1", "x"), ("run", "shapes_smoke", "--hold")):
+        assert mmtui_(*argv).code == 3, argv
+    assert (database.read_bytes() if database.is_file() else b"") == before
+    if what == "newer":
+        connection = sqlite3.connect(database)
+        assert connection.execute("SELECT note FROM runs WHERE id = 1").fetchone() == ("keep me",)
+        connection.close()
+
+
+@pytest.mark.parametrize("put", ["other database", "empty", "text", "folder", "itself"])
+def test_backup_writes_over_nothing_that_is_no_backup(
+    populated: Home, mmtui_: Invoke, tmp_path: Path, put: str
+) -> None:
+    file = populated.database if put == "itself" else tmp_path / "theirs.db"
+    if put == "other database":
+        connection = sqlite3.connect(file)
+        connection.execute("CREATE TABLE theirs (a)")
+        connection.close()
+    elif put == "folder":
+        file.mkdir()
+    elif put != "itself":
+        file.write_bytes(b"" if put == "empty" else b"theirs")
+    before = file.read_bytes() if file.is_file() else None
+    found = mmtui_("backup", str(file))
+    assert (found.code, found.out) == (5, "")
+    assert str(file) in found.err
+    assert (file.read_bytes() if file.is_file() else None) == before
+
+
+def test_backup_writes_over_an_earlier_one_and_leaves_nothing_beside_it(
+    populated: Home, mmtui_: Invoke, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.db"
+    for note in ("one", "two"):
+        mmtui_("note", "1", note)
+        assert mmtui_("backup", str(file)).code == 0
+    connection = sqlite3.connect(file)
+    assert connection.execute("SELECT note FROM runs WHERE id = 1").fetchone() == ("two",)
+    connection.close()
+    assert [path.name for path in tmp_path.iterdir() if "mine" in path.name] == ["mine.db"]
+
+
+def test_backup_that_finds_no_room_leaves_the_earlier_one(populated: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "mine.db"
+    assert mmtui_("backup", str(file)).code == 0
+    before = file.read_bytes()
+    # SQLite writes less than half of the copy before it meets the limit, as on a full disk.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        found = mmtui_("backup", str(file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    assert (found.code, found.out) == (3, "")
+    assert found.err.startswith("error: ")
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "mine" in path.name] == ["mine.db"]
 
 
 def test_backup_is_taken_back_and_the_database_as_it_was_is_kept(populated: Home, mmtui_: Invoke) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -130,3 +131,20 @@ def test_run_with_times_beyond_the_calendar_is_listed_with_the_others(home: Home
     assert set(found) >= {OTHER, VICTIM}
     assert found[VICTIM]["started_at"] is None
     assert found[OTHER]["started_at"]
+
+
+@pytest.mark.processes
+def test_figures_of_other_runs_are_drawn_where_a_picture_of_one_is_a_pipe(
+    home: Home, mmtui_: Invoke, tmp_path: Path
+) -> None:
+    for picture in (home.run(VICTIM).root / "images").glob("*_prediction_*.png"):
+        picture.unlink()
+        os.mkfifo(picture)
+    found = mmtui_("figures", OTHER, VICTIM, "-o", str(tmp_path / "f"))
+    made = {Path(line).name for line in found.out.splitlines()}
+    assert found.code == 1
+    assert found.err.startswith(f"error: run {VICTIM}: ")
+    assert "is no file" in found.err
+    assert f"run {OTHER}:" not in found.err
+    assert made >= {f"predictions_{OTHER}.png", f"embeddings_{OTHER}.png", "loss_match.svg", "miou.svg"}
+    assert all((tmp_path / "f" / name).stat().st_size > 100 for name in made)

@@ -156,22 +156,18 @@ def test_damaged_database_is_unreachable_not_a_traceback(
             session.connection().exec_driver_sql("UPDATE runs SET name = name || 'x'")
 
 
-def test_foreign_database_is_backed_up_and_refused(home: Home) -> None:
+def test_foreign_database_is_refused_and_left_as_it_is(home: Home) -> None:
     home.create()
     connection = sqlite3.connect(home.database)
     connection.execute("CREATE TABLE runs (mine TEXT)")
     connection.execute("INSERT INTO runs VALUES ('precious')")
     connection.commit()
     connection.close()
-    with pytest.raises(UnreachableError, match="cannot be made or upgraded"):
+    before = home.database.read_bytes()
+    with pytest.raises(UnreachableError, match="is a database of another program"):
         Database(home)
-    (copy,) = home.backups.iterdir()
-    saved = sqlite3.connect(copy)
-    assert saved.execute("SELECT mine FROM runs").fetchall() == [("precious",)]
-    saved.close()
-    kept = sqlite3.connect(home.database)
-    assert kept.execute("SELECT mine FROM runs").fetchall() == [("precious",)]
-    kept.close()
+    assert home.database.read_bytes() == before
+    assert list(home.backups.iterdir()) == []
 
 
 def test_migration_several_processes_at_once_make_one_database(

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mmtui.errors import ExitCode, RefusedError
+from mmtui.errors import ExitCode, RefusedError, UnreachableError
 from mmtui.services import queue, runs, supervisors
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt
@@ -99,6 +100,28 @@ def test_lock_held_by_somebody_who_only_asks_does_not_keep_a_supervisor_from_sta
     workshop.start()
     release.join()
     assert supervisors.status(workshop.home).pid == workshop.supervisor.pid
+
+
+@pytest.mark.parametrize("put", ["garbage", "folder", "newer"])
+def test_ensure_says_why_a_supervisor_is_dead_that_cannot_open_the_database(workshop: Workshop, put: str) -> None:
+    database = workshop.home.database
+    if put == "garbage":
+        database.write_bytes(b"no database at all" * 1000)
+    elif put == "folder":
+        database.mkdir()
+    else:
+        workshop.add()
+        workshop.sql_write("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(UnreachableError) as caught:
+        supervisors.ensure(workshop.home)
+    assert str(database) in caught.value.message, caught.value.message
+    assert not supervisors.status(workshop.home).running
+
+
+def test_ensure_of_several_at_once_finds_the_one_that_comes_up(workshop: Workshop) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        pids = {status.pid for status in pool.map(lambda _: supervisors.ensure(workshop.home), range(4))}
+    assert len(pids) == 1
 
 
 def test_ensure_starts_one_detached_supervisor_and_stop_ends_it(workshop: Workshop) -> None:
