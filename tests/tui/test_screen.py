@@ -212,7 +212,7 @@ async def test_damaged_database_is_said_on_screen_and_keeps_trying(home: Home) -
     app = MmtuiApp(home)
     async with app.run_test(size=(120, 30)):
         await until_async(lambda: bool(app.feed.latest.problem))
-        assert "not a readable database" in app.feed.latest.problem
+        assert "mmtui.db is damaged" in app.feed.latest.problem
         home.database.unlink()
         await until_async(lambda: not app.feed.latest.problem)
 

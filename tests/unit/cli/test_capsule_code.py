@@ -20,6 +20,7 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import code, queue, runs, supervisors, trust
 from mmtui.services.exchange import capsule as capsules
+from mmtui.store.quick import put_setting
 from mmtui.supervisor.launchers import job, local
 from tests.ptys import Program
 from tests.unit.cli.capsules import rewrite
@@ -231,8 +232,8 @@ def test_terminal_is_asked_one_question(
     with_files(capsule, {"code/sitecustomize.py": EVIL})
     assert mmtui_("import", str(capsule)).code == 0
     end_as(elsewhere, "1", "failed")
-    # A supervisor of a machine without places starts nothing.
-    environment = {**os.environ, "MMTUI_HOME": str(elsewhere.root), "MMTUI_CPU_SLOTS": "0"}
+    put_setting(elsewhere, "closed", "nothing is to start in this test")
+    environment = {**os.environ, "MMTUI_HOME": str(elsewhere.root)}
     child = Program(sys.executable, ["-m", "mmtui", "retry", "1"], 160, 40, env=environment, encoding=None)
     seen = b""
 
