@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,23 @@ def _end_processes(home: Home) -> None:
 @pytest.fixture
 def home(private_home: Path) -> Home:
     """The test's data directory."""
+    return Home(private_home)
+
+
+@pytest.fixture(scope="session")
+def seeded_once(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A data directory with the runs of ``seed_store``, which nobody writes to."""
+    from tests.tui.seed_store import seed_store
+
+    home = Home(tmp_path_factory.mktemp("seeded") / "home").create()
+    seed_store(home, time.time())
+    return home
+
+
+@pytest.fixture
+def seeded_copy(seeded_once: Home, private_home: Path) -> Home:
+    """The test's data directory, with the same runs."""
+    shutil.copytree(seeded_once.root, private_home, dirs_exist_ok=True)
     return Home(private_home)
 
 

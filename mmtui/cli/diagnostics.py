@@ -77,7 +77,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 def _report_fault(error: Exception) -> int:
     """One line on what nobody expected to fail; its exit code."""
-    from mmtui.tui.faults import sentence
+    from mmtui.domain.faults import sentence
 
     _tell_origin(error)
     more = "" if os.environ.get(DEBUG) else f"; {DEBUG}=1 shows where it comes from"

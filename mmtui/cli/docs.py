@@ -47,6 +47,8 @@ and screen always blocks),
 has failed or was interrupted for good; it finds the run in `MMTUI_RUN_ID`, `MMTUI_NAME`, `MMTUI_RECIPE`, `MMTUI_STATE`,
 `MMTUI_REASON`, `MMTUI_STAGE`, `MMTUI_RUN_DIR`, `MMTUI_MIOU` and `MMTUI_LOSS`, and what it prints goes to `hook.log`.
 `MMTUI_CPU_SLOTS` is how many runs train at once on a machine without a GPU (1 unless set).
+`MMTUI_DEBUG=1` shows where an error comes from; what goes wrong on the screen is told there in one sentence, and its
+origin is added to `screen.log` in the data directory.
 """
 
 

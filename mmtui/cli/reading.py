@@ -65,7 +65,7 @@ def _show_text(found: RunDetail) -> None:
     for stage in found.stages:
         eta = f"  ends in {duration(stage.eta_seconds)}" if stage.eta_seconds is not None else ""
         reused = f"  taken over from run {stage.reused_from}" if stage.reused_from else ""
-        render.line(f"  {stage.name:9}{stage.status:9}{stage.step}/{stage.total_steps}{eta}{reused}")
+        render.line(f"  {stage.name:8} {stage.status:8} {stage.step}/{stage.total_steps}{eta}{reused}")
     for attempt in found.attempts:
         resumed = f", went on from {attempt.resumed_stage} {attempt.resumed_step}" if attempt.resumed_stage else ""
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}")

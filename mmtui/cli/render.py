@@ -203,7 +203,7 @@ def runs_table(rows: Sequence[RunRow], now: float) -> None:
             done(row.progress),
             number(row.metrics.get("loss")),
             number(row.metrics.get("miou"), 3),
-            duration(now - row.created_at),
+            duration(None if row.created_at is None else now - row.created_at),
             shorten(printable(row.reason), 70),
         )
         for row in rows

@@ -37,7 +37,7 @@ def checked(event: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
         if found is None or found > LARGEST_STEP:
             return None, f"its {name} is no whole number from 0 to 2^53"
     if t is None or not is_moment(t):
-        return None, "its t is no time in seconds since 1970"
+        return None, "its t is no Unix time in seconds of the years 1 to 9999"
     if not isinstance(kind, str) or len(kind) > LONGEST_WORD or (isinstance(stage, str) and len(stage) > LONGEST_WORD):
         return None, f"its kind or its stage has more than {LONGEST_WORD} characters"
     values = event.get("values")

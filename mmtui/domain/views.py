@@ -18,7 +18,7 @@ class RunRow:
     reason: str  # why it waits, failed or was interrupted; "" if there is nothing to say
     stage: str  # stage it is in or ended in, "" before the first
     progress: float  # share of all planned steps done, 0-1
-    created_at: float
+    created_at: float | None  # None only in a damaged row
     started_at: float | None
     ended_at: float | None
     seed: int

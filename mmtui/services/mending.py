@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.config import RecipeFileError
 from mmtui.domain.text import printable
 from mmtui.errors import NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services import supervisors
 from mmtui.services.doctor import checks
-from mmtui.services.register import rebuild, told_by_folder
+from mmtui.services.register import UNREADABLE, rebuild, told_by_folder
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database, backup
 from mmtui.store.reader import Reader
@@ -128,7 +127,7 @@ def _mend_rows(home: Home) -> Iterator[str]:
     for run_id, columns in damaged:
         try:
             told = told_by_folder(home, run_id)
-        except (OSError, ValueError, KeyError, RecipeFileError) as error:
+        except UNREADABLE as error:
             yield f"run {run_id} cannot be mended, its folder does not help: {printable(str(error))}"
             continue
         database = Database(home)

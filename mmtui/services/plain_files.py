@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+MOST_OF_MANIFEST = 2**24
+"""Bytes of a JSON file of a run."""
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -21,3 +25,23 @@ def open_file(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The JSON table in a file of a run.
+
+    Raises:
+        OSError: there is none, it is no file, or longer than ``MOST_OF_MANIFEST``.
+        ValueError: no table is in it.
+    """
+    with open_file(path) as file:
+        text = file.read(MOST_OF_MANIFEST + 1)
+    if len(text) > MOST_OF_MANIFEST:
+        raise OSError(errno.EFBIG, f"is longer than {MOST_OF_MANIFEST >> 20} MiB", str(path))
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("tables too deep in tables") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON table")
+    return found

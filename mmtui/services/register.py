@@ -18,12 +18,15 @@ from mmtui.domain.text import printable
 from mmtui.paths import Home, RunPaths
 from mmtui.services import trust
 from mmtui.services.ingest import ingest_file
+from mmtui.services.plain_files import read_table
 from mmtui.services.runs import class_table
 from mmtui.services.text_limits import fitting
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, add_attempt, insert_run, read_run, set_origin, transition
 from mmtui.store.tables import Run
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecipeFileError)
+"""What reading the folder of a run may raise: anything may stand in its files."""
 _ENDINGS = {"succeeded": RunEvent.EXIT_OK, "failed": RunEvent.EXIT_ERROR}
 
 
@@ -52,7 +55,7 @@ def rebuild(home: Home) -> Iterator[Registered]:
                 continue
             try:
                 run_id = register(database, home, folder)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecipeFileError) as error:
+            except UNREADABLE as error:
                 yield Registered(folder, "", "", printable(str(error).splitlines()[0] if str(error) else repr(error)))
                 continue
             with database.write() as session:
@@ -65,11 +68,10 @@ def register(database: Database, home: Home, folder: Path) -> str:
     """Make the rows of a run from its folder, whose name is the id that it gets, and no row's yet; returns the id.
 
     Raises:
-        OSError, ValueError, KeyError: the folder is none of a run, or damaged.
-        RecipeFileError: its recipe cannot be read.
+        one of ``UNREADABLE``: the folder is none of a run, or damaged.
     """
     paths = RunPaths(folder)
-    manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
+    manifest = read_table(paths.manifest)
     recipe = load_recipe(paths.recipe, stored=True)
     created = paths.manifest.stat().st_mtime
     origin = _origin(manifest)
@@ -112,11 +114,10 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
     """Cells of a run's row as its folder and its evaluations tell them.
 
     Raises:
-        OSError, ValueError, KeyError: the folder is gone, or damaged too.
-        RecipeFileError: its recipe cannot be read.
+        one of ``UNREADABLE``: the folder is gone, or damaged too.
     """
     paths = home.run(str(run_id))
-    manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
+    manifest = read_table(paths.manifest)
     recipe = load_recipe(paths.recipe, stored=True)
     table = class_table(home, str(run_id))
     return {

@@ -371,7 +371,7 @@ def _run_row(row: sqlite3.Row, now: float) -> RunRow:
         reason=_reason(row, now) if state in _STATES else f"damaged row (state {state}): see mmtui doctor",
         stage=cells.text(row["stage"]),
         progress=progress,
-        created_at=cells.moment(row["created_at"]) or 0.0,
+        created_at=cells.moment(row["created_at"]),
         started_at=cells.moment(row["started_at"]),
         ended_at=cells.moment(row["ended_at"]),
         seed=cells.count(row["seed"]),

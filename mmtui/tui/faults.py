@@ -9,16 +9,15 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Any
 
+from mmtui.domain.faults import MOST_CHARACTERS, sentence
 from mmtui.domain.text import printable, shorten
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 
-MOST_CHARACTERS = 200
-"""Of a sentence, without the path of the log."""
 MOST_BYTES = 2**20
 """Of the log: when it is full nothing is added."""
 MOST_OF_ONE = 2**14
@@ -27,23 +26,6 @@ MOST_OF_ONE = 2**14
 _WRITTEN: set[tuple[object, ...]] = set()
 """Faults that stand in a log: a screen would meet the same one again and again."""
 _LOCK = threading.Lock()
-
-
-def named(error: BaseException) -> str:
-    """An exception in one line: what it is and what it says."""
-    text = ""
-    with suppress(Exception):
-        text = str(error)
-    words = " ".join(text.split())
-    return printable(f"{type(error).__name__}{': ' if words else ''}{words}")
-
-
-def sentence(error: BaseException) -> str:
-    """What is said of an exception: the words of one that is meant for users, else that it is a fault of mmtui."""
-    if isinstance(error, MmtuiError):
-        hint = f" ({error.hint})" if error.hint else ""
-        return shorten(printable(f"{error.message}{hint}"), MOST_CHARACTERS)
-    return shorten(f"a fault of mmtui: {named(error)}", MOST_CHARACTERS)
 
 
 def told(home: Home | None, where: object, error: BaseException) -> str:

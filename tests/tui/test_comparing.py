@@ -116,6 +116,29 @@ def test_reasons_of_several_runs_hold_all_values_and_agree_with_pairs(seeded: Ho
     assert "why, most telling first to run 1" in lines and "1. recipe" in lines
 
 
+def test_run_that_is_gone_is_named_and_the_others_are_compared(seeded: Home) -> None:
+    laid = compare.compare(seeded, ["1", "99", "2"], (120, 40), False)
+    text = plain(laid.lines)
+    assert text.splitlines()[0].startswith("! run 99: no run 99")
+    assert "run 1" in text and "run 2" in text and "classes, IoU %" in text
+    assert plain(laid.lines[laid.first : laid.first + 1]).startswith("▸ what differs")
+    text = plain(compare.compare(seeded, ["1", "99"], (120, 40), False).lines)
+    assert "fewer than two runs" in text
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_panel_that_fails_says_so_in_its_place(seeded: Home, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    def broken(home: Home, ids: object) -> None:
+        raise ZeroDivisionError("no\x1b[31mthing")
+
+    monkeypatch.setattr(comparing, "reasons", broken)
+    text = plain(compare.compare(seeded, ["1", "2"], (160, 48), False, focus=Focus("why", alone)).lines)
+    assert "▸ why" in text and "! a fault of mmtui: ZeroDivisionError: no\\x1b[31mthing" in text
+    assert ("classes, IoU %" in text) is not alone
+    assert "ZeroDivisionError" in seeded.screen_log.read_text()
+    seeded.screen_log.unlink()  # that was meant
+
+
 @pytest.mark.parametrize("ascii_only", [False, True])
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_four_runs_keep_their_columns(seeded: Home, width: int, ascii_only: bool) -> None:

@@ -51,6 +51,14 @@ def test_components_are_an_alarm_where_one_is_promised_and_news_under_random(see
     assert "random: 2 classes not connected, ring 3, checker 2" in text and "ALARM" not in text
 
 
+def test_nothing_is_said_of_what_a_trainer_has_not_told() -> None:
+    text = plain(panel(GraphStats("1", 7, 0.0, {}), CLASSES, 120, 30, False))
+    assert "None" not in text
+    assert "one component per class" not in text and "no class is starved" not in text
+    for words in ("components per class: not told", "starved classes: not told", "nodes per class: not told"):
+        assert words in text
+
+
 def test_one_class_is_drawn_as_it_was_at_the_moment(seeded: Home) -> None:
     for run_id in ("1", "3"):
         for moment in (30, 90, None):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from traceback import extract_tb
@@ -21,11 +19,10 @@ from mmtui.services.exchange.foreign import take_in
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.feed import Feed, Wanted
 from mmtui.tui.pages import charts, classes, compare, facts, graph, log, predictions, queue, run_devices
-from mmtui.tui.pages.panes import Focus
+from mmtui.tui.pages.panes import Focus, Laid
 from mmtui.tui.pages.raster import Look
 from mmtui.tui.widgets import panels
 from tests.hostile import FUZZ, damage, tell
-from tests.tui.seed_store import seed_store
 from tests.waiting import until_async
 
 VICTIM, OTHER = "3", "1"
@@ -38,17 +35,9 @@ LINE = (
 """Of the report: it took the whole screen down, at each start."""
 
 
-@pytest.fixture(scope="module")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("seeded") / "home").create()
-    seed_store(home, time.time())
-    return home
-
-
 @pytest.fixture
-def home(seeded: Home, private_home: Path) -> Iterator[Home]:
-    shutil.copytree(seeded.root, private_home, dirs_exist_ok=True)
-    yield Home(private_home)
+def home(seeded_copy: Home) -> Home:
+    return seeded_copy
 
 
 def views(home: Home, run_id: str) -> dict[str, Callable[[], Any]]:
@@ -99,7 +88,10 @@ def look(home: Home, run_id: str) -> None:
     faults = {}
     for name, view in views(home, run_id).items():
         try:
-            view()
+            found = view()
+            if isinstance(found, Laid):
+                told = "\n".join("".join(text for text, _ in line) for line in found.lines)
+                assert "a fault of mmtui" not in told, told
         except Exception as error:
             frames = [
                 f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})"

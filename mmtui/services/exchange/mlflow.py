@@ -57,10 +57,10 @@ def write(home: Home, ids: Sequence[str], target: Path) -> int:
 def _write_run(home: Home, client: Any, entities: Any, experiment: str, run_id: str) -> int:
     detail = runs.get_run(home, run_id)
     row = detail.row
-    mark = f"{run_id}@{row.created_at:.6f}"
+    mark = f"{run_id}@{row.created_at or 0:.6f}"
     for old in client.search_runs([experiment], f"tags.`mmtui.run` = '{mark}'"):
         client.delete_run(old.info.run_id)
-    begun = client.create_run(experiment, _milliseconds(row.started_at or row.created_at), run_name=row.name)
+    begun = client.create_run(experiment, _milliseconds(row.started_at or row.created_at or 0.0), run_name=row.name)
     theirs = begun.info.run_id
     tags = {"mmtui.run": mark, "mmtui.id": run_id, "mmtui.recipe": row.recipe, "mmtui.state": row.state}
     tags |= {f"mmtui.tag.{_name(tag)}": tag for tag in row.tags}

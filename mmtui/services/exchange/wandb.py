@@ -47,7 +47,7 @@ def _write_run(home: Home, wandb: Any, settings: Any, run_id: str, target: Path)
     theirs = wandb.init(
         project=PROJECT,
         name=row.name,
-        id=f"mmtui-{run_id}-{round(row.created_at)}",
+        id=f"mmtui-{run_id}-{round(row.created_at or 0)}",
         tags=list(row.tags),
         config={"recipe": row.recipe, **detail.config},
         mode="offline",

@@ -212,7 +212,8 @@ def _laid(picture: _Picture, names: Sequence[str], width: int, height: int, focu
             spans.append((f"{mark}{printable(name)} {text}", "title" if mark else "dim"))
         words = wrapped(spans, width)
     panes = [Pane(name, _drawer(picture, name, focus.alone)) for name in names if name not in told]
-    laid = lay(panes, (width, height - (len(words) + 1 if words else 0)), LEAST_WIDTH, focus, picture.ascii_only)
+    room = height - (len(words) + 1 if words else 0)
+    laid = lay(panes, (width, room), LEAST_WIDTH, focus, picture.ascii_only, picture.home)
     if not words:
         return laid
     lines = [*laid.lines, [], *words]

@@ -14,7 +14,7 @@ from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.tui.pages.compose import two_columns
 from mmtui.tui.pages.graph import SHADES, heat_map
-from mmtui.tui.pages.panes import FIRST_PANE, Focus, Laid, Pane, lay, marked
+from mmtui.tui.pages.panes import FIRST_PANE, Focus, Laid, Pane, drawn, lay, marked
 from mmtui.tui.widgets.panels import Line, fit, glyph_of
 from mmtui.tui.widgets.plot import bar, spark
 
@@ -83,14 +83,15 @@ def classes(
     ]
     width, height = size
     if focus.alone:
-        return lay(panes, size, width, focus, ascii_only)
+        return lay(panes, size, width, focus, ascii_only, home)
     here = focus.name or PANES[0]
     if width < WIDE:
-        return lay(panes, (width, height), width, focus, ascii_only)
+        return lay(panes, (width, height), width, focus, ascii_only, home)
     left, right = width - SIDE - 2, SIDE
+    widths = (left, right, right)
     table, listed, matrix = (
-        marked(pane.draw(left if pane.name == PANES[0] else right, height), pane.name == here, ascii_only)
-        for pane in panes
+        marked(drawn(pane, each, height, ascii_only, home), pane.name == here, ascii_only)
+        for pane, each in zip(panes, widths, strict=True)
     )
     lines = two_columns(table, left, [*listed, [], *matrix], right)
     return Laid(lines, 0, len(lines))

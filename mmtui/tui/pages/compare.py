@@ -10,9 +10,10 @@ from mmtui.domain.look import run_colors
 from mmtui.domain.text import duration, fixed, number, printable
 from mmtui.paths import Home
 from mmtui.services import code, comparing, runs
+from mmtui.tui import faults
 from mmtui.tui.pages.charts import ALL, LETTERS, View, charts, metrics
 from mmtui.tui.pages.panes import FIRST_PANE, Focus, Laid, Pane, lay
-from mmtui.tui.widgets.panels import Line, fit, fit_right, glyph_of
+from mmtui.tui.widgets.panels import Line, fit, fit_right, glyph_of, trouble
 
 PANES = ("what differs", "why", "code", "classes")
 LEAST_WIDTH = 76
@@ -37,6 +38,32 @@ def compare(
     """What differs, and why; code; classes; curves. The first run is the measure."""
     width, height = size
     focus = Focus(focus.name or PANES[0], focus.alone)
+    ids, lost = _readable(home, ids, width, ascii_only)
+    if lost:
+        height = max(height - len(lost), 1)
+    if len(ids) < 2:
+        return Laid([*lost, [("fewer than two runs are left to compare", "dim")]])
+    laid = _side_by_side(home, ids, (width, height), ascii_only, view, focus)
+    return Laid([*lost, *laid.lines], laid.first + len(lost), laid.behind + len(lost)) if lost else laid
+
+
+def _readable(home: Home, ids: Sequence[str], width: int, ascii_only: bool) -> tuple[list[str], list[Line]]:
+    """The runs that can be read, and why the others are not there."""
+    found, lost = [], []
+    for run_id in ids:
+        try:
+            runs.get_run(home, run_id)
+        except Exception as error:
+            lost += trouble(f"run {run_id}: {faults.told(home, f'run {run_id}', error)}", width, ascii_only)
+        else:
+            found.append(run_id)
+    return found, lost
+
+
+def _side_by_side(
+    home: Home, ids: Sequence[str], size: tuple[int, int], ascii_only: bool, view: View, focus: Focus
+) -> Laid:
+    width, height = size
     if focus.alone and focus.name not in PANES:
         return charts(home, ids, width, height, ascii_only, view, focus)
     drawers = (
@@ -46,7 +73,7 @@ def compare(
         partial(_classes, home, ids, ascii_only),
     )
     panes = [Pane(name, drawer) for name, drawer in zip(PANES, drawers, strict=True)]
-    tables = lay(panes, size, LEAST_WIDTH, focus, ascii_only)
+    tables = lay(panes, size, LEAST_WIDTH, focus, ascii_only, home)
     if focus.alone:
         return tables
     curves = charts(home, ids, width, height, ascii_only, view, focus)

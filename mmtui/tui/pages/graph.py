@@ -63,7 +63,7 @@ def graph(
         partial(_distances, home, detail, until, ascii_only),
     )
     panes = [Pane(name, drawer) for name, drawer in zip(PANES, drawers, strict=True)]
-    return lay(panes, size, LEAST_WIDTH, focus, ascii_only)
+    return lay(panes, size, LEAST_WIDTH, focus, ascii_only, home)
 
 
 def _rows(height: int, alone: bool) -> int:

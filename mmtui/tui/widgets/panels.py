@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.states import ACTIVE_STATES
-from mmtui.domain.text import duration, printable, size
+from mmtui.domain.text import duration, fixed, number, printable, size
 from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow
 from mmtui.services.grouping import Group
 from mmtui.tui.widgets.plot import Span, bar, spark
@@ -52,11 +52,6 @@ def fit_right(text: str, width: int, ascii_only: bool = False) -> str:
     """Text from outside flush right in exactly ``width`` cells."""
     short = fit(text, width, ascii_only).rstrip()
     return " " * (width - cell_len(short)) + short
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number, ``-`` where there is none."""
-    return "-" if value is None else f"{value:.{digits}g}"
 
 
 ID_WIDTH, STATE_WIDTH, LEAST_NAME = 5, 12, 10
@@ -108,8 +103,8 @@ def group_line(found: Group, width: int, ascii_only: bool, opened: bool) -> Line
     arrow = ("v" if opened else ">") if ascii_only else ("▾" if opened else "▸")
     states = " ".join(f"{count}{glyph(state, ascii_only)}" for state, count in found.states.items())
     miou = found.miou
-    spread = "" if miou is None or miou.sd is None else f"{'+-' if ascii_only else '±'}{miou.sd:.1f}"
-    mean = "" if miou is None else f" {miou.mean:.1f}{spread} n={miou.n}"
+    spread = "" if miou is None or miou.sd is None else f"{'+-' if ascii_only else '±'}{fixed(miou.sd, 1)}"
+    mean = "" if miou is None else f" {fixed(miou.mean, 1)}{spread} n={miou.n}"
     tail = f" {100 * found.progress:3.0f}%{mean:>16}"
     return [
         (f"{arrow}{len(found.rows):>3} ", "title"),
@@ -120,8 +115,7 @@ def group_line(found: Group, width: int, ascii_only: bool, opened: bool) -> Line
 
 
 def _miou(row: RunRow) -> str:
-    value = row.metrics.get("miou")
-    return "-" if value is None else f"{value:.1f}"
+    return fixed(row.metrics.get("miou"), 1)
 
 
 def trouble(text: str, width: int, ascii_only: bool) -> list[Line]:
@@ -208,13 +202,13 @@ def graph(
     v = stats.values
     reach = f"  0-{histogram_reach(v):g}"
     lines: list[Line] = [
-        [(f"step {stats.step}  {_nodes(v)}  classes {v.get('classes_present')}/{len(names) or '?'}", "")],
+        [(f"step {stats.step}  {_nodes(v)}  classes {_told(v, 'classes_present')}/{len(names) or '?'}", "")],
         [
             ("attractive ", "dim"),
-            (f"{v.get('attractive_edges')}  ", "good"),
+            (f"{_told(v, 'attractive_edges')}  ", "good"),
             ("rejective ", "dim"),
-            (f"{v.get('rejective_edges')}  ", "red"),
-            (f"degree {number(v.get('degree_mean'), 3)} max {v.get('degree_max')}", "dim"),
+            (f"{_told(v, 'rejective_edges')}  ", "red"),
+            (f"degree {number(v.get('degree_mean'), 3)} max {_told(v, 'degree_max')}", "dim"),
         ],
         components(v, names, ascii_only, strategy),
         [
@@ -235,16 +229,23 @@ def histogram_reach(v: dict[str, Any]) -> float:
     return float(told) if isinstance(told, int | float) and 0 < told <= FARTHEST else FARTHEST
 
 
+def _told(v: dict[str, Any], key: str) -> str:
+    """A count or a size, ``-`` where the trainer told none, or one that was no number and is left out."""
+    value = v.get(key)
+    return "-" if value is None else str(value)
+
+
 def _nodes(v: dict[str, Any]) -> str:
     graphs = v.get("graphs")
     of_several = f" in {graphs} graphs" if isinstance(graphs, int) and graphs > 1 else ""
-    return f"nodes {v.get('nodes')}{of_several}"
+    return f"nodes {_told(v, 'nodes')}{of_several}"
 
 
 def _patches(v: dict[str, Any], width: int) -> list[Line]:
     """Sizes, purity and overlap of patches; in two lines where one is too short."""
-    sizes = f"patches {v.get('patch_size_min')}-{v.get('patch_size_max')} px  padding {_share(v.get('padding_share'))}"
-    overlaps = f"overlap dropped {v.get('overlap_rejections')}, back {v.get('topped_up')}"
+    least, most = _told(v, "patch_size_min"), _told(v, "patch_size_max")
+    sizes = f"patches {least}-{most} px  padding {_share(v.get('padding_share'))}"
+    overlaps = f"overlap dropped {_told(v, 'overlap_rejections')}, back {_told(v, 'topped_up')}"
     if "purity_mean" in v:  # trainers before it existed do not tell it
         overlaps = f"purity {_share(v['purity_mean'])}  {overlaps}"
     if len(sizes) + len(overlaps) + 2 <= width:
@@ -267,7 +268,10 @@ def strategy_of(detail: RunDetail) -> str:
 
 def components(v: dict[str, Any], names: Sequence[str], ascii_only: bool, strategy: str = "graph") -> Line:
     """Whether every class is one connected component: an alarm where the strategy promises it, else information."""
-    several = {c: n for c, n in (v.get("components_per_class") or {}).items() if n != 1}
+    told = v.get("components_per_class")
+    if told is None:
+        return [("components per class: not told", "dim")]
+    several = {c: n for c, n in told.items() if n != 1}
     if not several:
         return [("+ " if ascii_only else "✓ ", "good"), ("one component per class", "")]
     worst = ", ".join(f"{_name(names, c)} {n}" for c, n in sorted(several.items(), key=lambda item: -item[1])[:2])
@@ -278,7 +282,9 @@ def components(v: dict[str, Any], names: Sequence[str], ascii_only: bool, strate
 
 
 def _starved(v: dict[str, Any], names: Sequence[str]) -> Line:
-    starved = v.get("starved") or {}
+    starved = v.get("starved")
+    if starved is None:
+        return [("starved classes: not told", "dim")]
     if not starved:
         return [("no class is starved", "dim")]
     worst = sorted(starved.items(), key=lambda item: -item[1])[:4]
@@ -290,7 +296,10 @@ def _nodes_per_class(
     v: dict[str, Any], names: Sequence[str], width: int, height: int, ascii_only: bool, letters: bool
 ) -> list[Line]:
     """A bar for each class; in two columns where one is too short for all."""
-    counts = {int(c): n for c, n in (v.get("nodes_per_class") or {}).items()}
+    told = v.get("nodes_per_class")
+    if told is None:
+        return [[("nodes per class: not told", "dim")]][:height]
+    counts = {int(c): n for c, n in told.items()}
     total = max(len(names), max(counts, default=-1) + 1)
     largest = max(counts.values(), default=1)
     double = total > height > 0 and width >= 44
@@ -318,7 +327,7 @@ def classes(found: ClassTable | None, width: int, height: int, ascii_only: bool)
     if found is None:
         return [[("no evaluation yet", "dim")]]
     present = f"{found.num_present}/{len(found.classes)} classes"
-    mean = "-" if found.miou is None else f"{100 * found.miou:.1f}"
+    mean = "-" if found.miou is None else fixed(100 * found.miou, 1)
     lines: list[Line] = [[(f"mIoU {mean} over {present}", "title"), (f"  {found.stage}", "dim")]]
     name_width = min(max((len(c.name) for c in found.classes), default=8), 16)
     history = 8 if width >= 50 else 0

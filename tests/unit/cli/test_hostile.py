@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 from mmtui.paths import Home
 from mmtui.store.quick import put_setting
 from tests.hostile import FUZZ, damage, tell
-from tests.tui.seed_store import seed_store
 
 Invoke = Callable[..., Any]
 VICTIM, OTHER = "3", "1"
@@ -68,19 +65,11 @@ OF_ONE = (
 )
 
 
-@pytest.fixture(scope="module")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("seeded") / "home").create()
-    seed_store(home, time.time())
-    return home
-
-
 @pytest.fixture
-def home(seeded: Home, private_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    shutil.copytree(seeded.root, private_home, dirs_exist_ok=True)
-    put_setting(Home(private_home), "closed", "no run is to start in this test")
+def home(seeded_copy: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    put_setting(seeded_copy, "closed", "no run is to start in this test")
     monkeypatch.chdir(tmp_path)
-    yield Home(private_home)
+    return seeded_copy
 
 
 def problem(mmtui_: Invoke, argv: tuple[str, ...]) -> str:

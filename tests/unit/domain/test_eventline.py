@@ -47,7 +47,7 @@ def test_accept_values_that_cannot_be_stored_become_none_or_replaced() -> None:
 
 
 def test_checked_says_why_a_line_is_no_event() -> None:
-    assert checked({**FRAME, "t": 1764000000000}) == (None, "its t is no time in seconds since 1970")
+    assert checked({**FRAME, "t": 1764000000000}) == (None, "its t is no Unix time in seconds of the years 1 to 9999")
     assert checked({**FRAME, "step": -1}) == (None, "its step is no whole number from 0 to 2^53")
     deep: list[object] = []
     for _ in range(100_000):
