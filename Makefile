@@ -4,7 +4,7 @@
 # make test-loaded   what starts processes, beside four busy loops and without second tries
 # make lint    the same without the tests (make check is another name of it)
 # make chaos   N faults at random against the whole program (N=100)
-# make fuzz     N times as many hostile events and rows through every view and verb as in make test (N=10)
+# make fuzz     N times as many hostile inputs as in make test: events, rows, recipes, capsules, weights, names, keys (N=10)
 # make docs    write docs/cli.md again from --help, the answers of docs/cookbook.md, docs/screens
 # make bench   the measurements that performance claims rest on
 PYTHON ?= python3
@@ -62,7 +62,7 @@ chaos: $(VENV)/.dev
 	MMTUI_CHAOS=$(or $(N),100) $(BIN)/python -m pytest -p no:xdist -s tests/e2e/test_chaos.py
 
 fuzz: $(VENV)/.dev
-	MMTUI_FUZZ=$(or $(N),10) $(BIN)/python -m pytest -n 2 --dist load tests/tui/test_hostile_events.py tests/unit/cli/test_hostile.py $(PYTEST)
+	MMTUI_FUZZ=$(or $(N),10) $(BIN)/python -m pytest -n 2 --dist load tests/fuzz tests/tui/test_hostile_events.py tests/unit/cli/test_hostile.py $(PYTEST)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m mmtui.cli.docs docs/cli.md

@@ -18,6 +18,9 @@ from torch import Tensor
 from engine.errors import CheckpointError
 from engine.models.caffemodel import Layer
 
+LARGEST_BLOB = 2**29
+"""Numbers. The largest of VGG-16 has 2**27 (fc6)."""
+
 
 def read_caffe_hdf5(path: Path) -> list[Layer]:
     """The layers that have weights, each convolution before what normalises it; tensors are float32.
@@ -38,7 +41,8 @@ def read_caffe_hdf5(path: Path) -> list[Layer]:
             if not isinstance(file.get("data"), h5py.Group):
                 raise CheckpointError(f"{path} has no group 'data': it is an HDF5 file, but none of Caffe's.")
             layers = list(_layers(file["data"], "", h5py))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    # AttributeError: a name that is no UTF-8 is bytes; RecursionError (a RuntimeError): a group that lies in itself.
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path} is no readable HDF5 file of Caffe's ({error}).") from None
     if not layers:
         raise CheckpointError(f"{path} holds no layer with weights.")
@@ -47,15 +51,22 @@ def read_caffe_hdf5(path: Path) -> list[Layer]:
 
 def _layers(group: Any, name: str, h5py: Any) -> Iterator[Layer]:
     """Every group below that holds numbered blobs; a layer's name may have slashes, which HDF5 takes for groups."""
-    blobs = {int(key): item for key, item in group.items() if key.isdecimal() and isinstance(item, h5py.Dataset)}
+    # What a link points to may be in any file of the machine; Caffe writes none.
+    items = {key: group[key] for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)}
+    blobs = {int(key): item for key, item in items.items() if key.isdecimal() and isinstance(item, h5py.Dataset)}
     if blobs:
         yield Layer(name, "", tuple(_tensor(blobs[index]) for index in sorted(blobs)))
-    for key, item in group.items():
+    for key, item in items.items():
         if isinstance(item, h5py.Group):
             yield from _layers(item, f"{name}/{key}".lstrip("/"), h5py)
 
 
 def _tensor(blob: Any) -> Tensor:
+    """Its numbers; of a size that a file only claims nothing is allocated."""
+    if blob.size > LARGEST_BLOB:
+        raise ValueError(f"'{blob.name}' says it has {blob.size} numbers")
+    if blob.external or blob.is_virtual:
+        raise ValueError(f"'{blob.name}' lies in another file")
     return torch.from_numpy(np.asarray(blob, dtype=np.float32))
 
 
