@@ -60,7 +60,19 @@ def test_architecture_names_a_test_for_every_invariant_and_it_exists(repository:
                 assert f"def {function}(" in (repository / file).read_text(), f"invariant {number}: no {function}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", *(f"docs/{n}.md" for n in ("cli", "architecture"))])
+def test_security_names_a_test_for_every_threat_and_it_exists(repository: Path) -> None:
+    text = (repository / "SECURITY.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| .+ \| (.+) \|$", text, re.M)[1:]
+    assert len(rows) > 12
+    for what, guards in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", guards)
+        assert named or set(guards) == {"-"}, f"{what}: no test"
+        for file, function in named:
+            assert (repository / file).is_file(), f"{what}: no {file}"
+            assert not function or f"def {function}(" in (repository / file).read_text(), f"{what}: no {function}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "SECURITY.md", *(f"docs/{n}.md" for n in ("cli", "architecture"))])
 def test_documents_link_to_files_that_exist(repository: Path, name: str) -> None:
     file = repository / name
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text()):
