@@ -17,7 +17,7 @@ from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import shorten
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
 from mmtui.paths import Home
-from mmtui.services.plain_files import read_table
+from mmtui.services.manifests import read_manifest
 from mmtui.services.text_limits import check_lengths
 
 if TYPE_CHECKING:
@@ -169,20 +169,9 @@ def _begin_fork(session: Session, home: Home, run_id: str, fork: Fork, recipe: R
         shutil.rmtree(home.run(run_id).root, ignore_errors=True)
         raise
     manifest = home.run(run_id).manifest
-    told = _told(manifest) | {"forked_from": forks.origin_of(found)}
+    told = read_manifest(manifest) | {"forked_from": forks.origin_of(found)}
     write_file(manifest, json.dumps(told, indent=1))
     set_origin(session, int(run_id), forks.origin_of(found), forks.done_of(found))
-
-
-def _told(manifest: Path) -> dict[str, Any]:
-    """What the folder of a run says of it; what is put there stays."""
-    try:
-        return read_table(manifest)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise RefusedError(
-            f"{manifest} cannot be read: {why}", "put an earlier copy back, or queue a new run"
-        ) from None
 
 
 def check_terms(terms: Terms, count: int) -> None:
@@ -350,7 +339,7 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
         if forked:
             here = run.parent is not None
             set_origin(session, int(run_id), json.loads(run.origin), forks.done_of(forked), here=here)
-        manifest = _told(paths.manifest) | {"overrides": texts, "seed": resolved.seed}
+        manifest = read_manifest(paths.manifest) | {"overrides": texts, "seed": resolved.seed}
         # Before the commit: the row is never ahead of the files. A crash in between leaves a valid recipe.
         write_file(paths.manifest, json.dumps(manifest, indent=1))
         write_file(paths.recipe, dump_recipe(resolved))

@@ -72,7 +72,9 @@ def test_security_names_a_test_for_every_threat_and_it_exists(repository: Path) 
             assert not function or f"def {function}(" in (repository / file).read_text(), f"{what}: no {function}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "SECURITY.md", *(f"docs/{n}.md" for n in ("cli", "architecture"))])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CHANGELOG.md", "SECURITY.md", *(f"docs/{n}.md" for n in ("cli", "architecture"))]
+)
 def test_documents_link_to_files_that_exist(repository: Path, name: str) -> None:
     file = repository / name
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text()):

@@ -69,6 +69,8 @@ def test_tables_of_wrong_values_are_refused_in_words(tmp_path: Path, watch: Watc
 
 def override(chosen: random.Random, known: list[str]) -> str:
     key = chosen.choice(known) if chosen.random() < 0.8 else argument(chosen)
+    if chosen.random() < 0.1:
+        return f"seed={chosen.randrange(100)}"
     return f"{key}{chosen.choice(SEPARATORS)}{argument(chosen)}"
 
 

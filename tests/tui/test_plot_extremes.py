@@ -94,6 +94,12 @@ def test_draw_shows_what_is_largest_and_smallest(numbers: tuple[float, ...], log
         assert dots[0] and dots[-2], "both ends of the axis"
 
 
+def test_draw_line_that_ends_near_zero_has_a_logarithm_where_the_axis_ends() -> None:
+    samples = [Sample(x, y, y, y) for x, y in ((-MOST, 1.0), (5e-324, 1.4e-45))]
+    frame = Frame(60, 12, log=True, x_range=(-5e-324, -5e-324))
+    assert len(draw([Curve(samples)], frame)) == 12
+
+
 def test_draw_line_to_a_place_far_beyond_the_limits_leaves_the_chart() -> None:
     lines = text_of(draw(values(0.0, 50.0, 1e300, 50.0), Frame(80, 20, limits=(0.0, 100.0))))
     assert any(0x2800 < ord(mark) < 0x2900 for mark in lines[0][AXIS_WIDTH:])

@@ -250,7 +250,9 @@ def _clipped(samples: Sequence[Sample], low: float, high: float) -> list[Sample]
             before = samples[number - 1]
             for border in (low, high):
                 if before.x < border < sample.x:
+                    least, most = sorted((before.last, sample.last))
                     y = between(before.last, sample.last, border - before.x, sample.x - before.x)
+                    y = min(max(y, least), most)  # rounding may lead to 0, of which there is no logarithm
                     found.append(Sample(border, y, y, y))
         if low <= sample.x <= high:
             found.append(sample)
