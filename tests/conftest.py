@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mmtui.paths import Home
-from tests import second_tries, starters, waiting
+from tests import process_state, second_tries, starters, waiting
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("e2e", "tui", "numerics", "slurm")
@@ -174,6 +175,8 @@ def _good_events() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its limit
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("mmtui", deadline=None)  # no test is about how long something takes
+    settings.load_profile("mmtui")
     config.addinivalue_line("markers", "tui: drives the full-screen program")
     config.addinivalue_line("markers", "terminal: runs a program in a pseudo-terminal")
     config.addinivalue_line("markers", "processes: starts processes of its own; the others are make quick")
@@ -218,17 +221,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         raise pytest.UsageError("pytest and pytest-xdist do not go together: groups of tests would be torn apart")
 
 
-_SIGNALS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM)}
-"""What they did when the tests began."""
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
     """The entry points set signal handlers; a test process with another's would be ended by a pipe that breaks."""
     yield
-    for number, handler in _SIGNALS.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
+    process_state.restore()
 
 
 _ran: Counter[str] = Counter()

@@ -21,7 +21,8 @@ def between(first: float, second: float, part: float, whole: float) -> float:
     """What lies ``part`` of ``whole`` of the way from a finite number to another; the first where that is no number."""
     found = first + (second - first) * part / (whole or 1.0)
     if math.isfinite(found):
-        return found
+        # Rounding may lead beyond the ends: of the least numbers, and where one end is far larger than the other.
+        return min(max(found, min(first, second)), max(first, second)) if 0 <= part <= whole else found
     share = part / (whole or 1.0)
     found = first * (1 - share) + second * share
     return first if math.isnan(found) else bounded(found, sys.float_info.max)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fuzz.watch import Watch
-from tests.unit.cli.conftest import capsule, elsewhere, mmtui_, process_state_kept, whole
+from tests.unit.cli.conftest import capsule, colours_kept, elsewhere, mmtui_, whole
 
-__all__ = ["capsule", "elsewhere", "mmtui_", "process_state_kept", "watch", "whole"]
+__all__ = ["capsule", "colours_kept", "elsewhere", "mmtui_", "watch", "whole"]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,13 +42,10 @@ FAULT = "a fault of mmtui"
 
 
 @pytest.fixture(autouse=True)
-def process_state_kept() -> Iterator[None]:
-    """The entry point sets signal handlers and a colour mode; the test process gets its own back."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGPIPE)}
+def colours_kept() -> Iterator[None]:
+    """The entry point sets a colour mode; the test process gets its own back."""
     yield
     render.set_color("")
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import doctor, queue
+from tests.process_state import file_size_limit
 
 pytestmark = pytest.mark.slow
 
@@ -281,14 +280,8 @@ def test_backup_that_finds_no_room_leaves_the_earlier_one(populated: Home, mmtui
     assert mmtui_("backup", str(file)).code == 0
     before = file.read_bytes()
     # SQLite writes less than half of the copy before it meets the limit, as on a full disk.
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
+    with file_size_limit(len(before) // 2):
         found = mmtui_("backup", str(file))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     assert (found.code, found.out) == (3, "")
     assert found.err.startswith("error: ")
     assert file.read_bytes() == before

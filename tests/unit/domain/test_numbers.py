@@ -25,6 +25,7 @@ def test_bounded_keeps_what_is_within_and_its_differences_are_finite(value: floa
 @given(FINITE, FINITE, st.floats(0, 1), st.floats(min_value=0, allow_infinity=False, exclude_min=True))
 @example(MOST, -MOST, 0.5, 1.0)
 @example(1e307, -1e307, 1.0, 1e307)
+@example(0.0, 0.75, 1.0, 5e-324)
 def test_between_lies_between(first: float, second: float, share: float, whole: float) -> None:
     found = between(first, second, share * whole, whole)
     slack = Fraction(max(abs(first), abs(second))) / 2**48

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from torch import nn
 from engine import checkpoint
 from engine.config import Recipe
 from engine.errors import CheckpointError
+from tests.process_state import file_size_limit
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -138,13 +138,8 @@ def test_load_step_pickle_in_the_optimiser_file_is_not_run(tmp_path: Path) -> No
 def test_save_step_write_that_ends_early_leaves_the_previous_checkpoint_alone(tmp_path: Path) -> None:
     good = save(tmp_path, 5)
     before = {file.name: file.read_bytes() for file in good.iterdir()}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        with pytest.raises(CheckpointError, match="could not be written"):
-            save(tmp_path, 6)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_size_limit(100), pytest.raises(CheckpointError, match="could not be written"):
+        save(tmp_path, 6)
     assert {entry.name for entry in good.parent.iterdir()} == {good.name}
     assert {file.name: file.read_bytes() for file in good.iterdir()} == before
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ from engine.events import (
     read_events,
     whole_lines,
 )
+from tests.process_state import file_size_limit
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,17 +35,6 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def events_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """No file can grow beyond ``size`` bytes: the kernel then takes part of a line, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_emit_line_has_every_key_of_the_schema(tmp_path: Path) -> None:
