@@ -47,14 +47,17 @@ def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 
 def _end_processes(home: Home) -> None:
-    """End what a test has left: its supervisor first, which would start trainers again, then recorded trainers."""
+    """End what a test has left: its supervisors first, which would start trainers again, then recorded trainers.
+
+    Not only the supervisor that holds the lock: one that is still starting would take it as soon as it is free.
+    """
     from mmtui.services.supervisors import holder
     from mmtui.supervisor.launch import identity
 
-    pid, _ = holder(home)
-    if pid is not None and pid > 0 and pid != os.getpid():
+    serving, _ = holder(home)
+    for each in {*_supervisors(home), *([serving] if serving and serving > 0 else [])} - {os.getpid()}:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(each, signal.SIGKILL)
     for file in home.runs.glob("*/attempts/*/pid"):
         with contextlib.suppress(OSError, ValueError):
             pid, known = int(file.read_text().split()[0]), file.read_text().split()[1]
@@ -63,6 +66,18 @@ def _end_processes(home: Home) -> None:
                 None,
             ):  # None: the leader is dead, and its group keeps the number from others
                 os.killpg(pid, signal.SIGKILL)
+
+
+def _supervisors(home: Home) -> list[int]:
+    """Process ids of what serves a data directory or is about to, by command and environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            variables = (folder / "environ").read_bytes().split(b"\0") if b"mmtui.supervisor" in command else []
+            if f"MMTUI_HOME={home.root}".encode() in variables:
+                found.append(int(folder.name))
+    return found
 
 
 @pytest.fixture

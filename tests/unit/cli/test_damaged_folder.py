@@ -78,10 +78,8 @@ WRONG: tuple[dict[str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize("damage", [*KINDS, *WRONG], ids=str)
-def test_folder_that_does_not_help_keeps_no_other_from_being_mended(
-    mmtui_: Invoke, home: Home, damage: str | dict[str, Any]
-) -> None:
+def one_damaged_of_two(mmtui_: Invoke, home: Home, damage: str | dict[str, Any]) -> str:
+    """Two runs, the manifest of the first damaged; the id of the other."""
     odd, sound = (mmtui_("run", "shapes_smoke", "--hold").out.split()[0] for _ in range(2))
     manifest = home.run(odd).manifest
     if isinstance(damage, str):
@@ -89,6 +87,14 @@ def test_folder_that_does_not_help_keeps_no_other_from_being_mended(
         KINDS[damage](manifest)
     else:
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **damage}))
+    return str(sound)
+
+
+@pytest.mark.parametrize("damage", [*KINDS, *WRONG], ids=str)
+def test_folder_that_does_not_help_keeps_no_other_from_being_mended(
+    mmtui_: Invoke, home: Home, damage: str | dict[str, Any]
+) -> None:
+    sound = one_damaged_of_two(mmtui_, home, damage)
     connection = sqlite3.connect(home.database)
     with connection:
         connection.execute("UPDATE runs SET config = '{'")
@@ -103,13 +109,7 @@ def test_folder_that_does_not_help_keeps_no_other_from_being_mended(
 def test_folder_that_does_not_help_keeps_no_other_from_being_made_again(
     mmtui_: Invoke, home: Home, damage: str | dict[str, Any]
 ) -> None:
-    odd, sound = (mmtui_("run", "shapes_smoke", "--hold").out.split()[0] for _ in range(2))
-    manifest = home.run(odd).manifest
-    if isinstance(damage, str):
-        manifest.unlink()
-        KINDS[damage](manifest)
-    else:
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **damage}))
+    sound = one_damaged_of_two(mmtui_, home, damage)
     for name in ("", "-wal", "-shm"):
         Path(f"{home.database}{name}").unlink(missing_ok=True)
     found = mmtui_("doctor", "--rebuild")
