@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,17 +63,11 @@ def test_output_into_a_pipe_that_closes_is_quiet(populated: Home) -> None:
 
 def test_interrupt_exits_130_without_traceback(populated: Home) -> None:
     process = subprocess.Popen([*MMTUI, "wait", "3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: _catches(process.pid, signal.SIGINT), "a program that hears Ctrl-C")
-    time.sleep(0.3)
+    maps = Path(f"/proc/{process.pid}/maps")
+    until(lambda: "_sqlite3" in maps.read_text(), "a verb that has begun")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has set a handler of its own for a signal."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return bool(int(fields["SigCgt"], 16) >> (number - 1) & 1) and "python" in fields["Name"]
 
 
 def test_ascii_locale_gets_ascii(populated: Home) -> None:
@@ -117,33 +110,3 @@ def test_terminal_without_full_screen_is_told_what_to_use_instead(home: Home) ->
     os.close(controller)
     assert b"mmtui watch" in said
     assert b"\x1b" not in said
-
-
-def test_ls_stays_quick_with_ten_thousand_runs(home: Home) -> None:
-    """Against bare Python started as often, and in CPU time: neither a slow nor a busy machine matters."""
-    from mmtui.store.db import Database
-    from mmtui.store.runs import NewRun, insert_run
-
-    database = Database(home.create())
-    with database.write() as session:
-        insert_run(session, NewRun("r", "r", 0, {}, (), {}, (("segment", 1),)))
-        connection = session.connection()
-        columns = [row[1] for row in connection.exec_driver_sql("PRAGMA table_info(runs)") if row[1] != "id"]
-        names = ", ".join(f'"{name}"' for name in columns)
-        connection.exec_driver_sql(
-            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)"
-            f" INSERT INTO runs ({names}) SELECT {names} FROM runs, n"
-        )
-    database.close()
-
-    def seconds(command: list[str]) -> float:
-        best = 1e9
-        for _ in range(3):
-            before = os.times()
-            subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
-            after = os.times()
-            used = after.children_user + after.children_system - before.children_user - before.children_system
-            best = min(best, used)
-        return best
-
-    assert seconds([*MMTUI, "ls"]) < 20 * seconds([sys.executable, "-c", "pass"])

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from mmtui.paths import Home
+from tests.copies import copy_run
+from tests.work import work
 
 Invoke = Callable[..., Any]
 
@@ -35,6 +37,17 @@ def test_ls_names_and_errors_with_control_characters_are_spelled_out(populated: 
         assert not [c for c in mmtui_(*argv).out if ord(c) < 32 and c != "\n"], argv
     assert r"evil\x1b[31m\x07" in mmtui_("ls").out
     assert mmtui_("ls", "--json").json()["runs"][1]["name"] == "evil\x1b[31m\x07"
+
+
+def test_ls_among_a_hundred_times_as_many_runs_is_no_slower(populated: Home, mmtui_: Invoke) -> None:
+    copy_run(populated, 1, 97)
+    mmtui_("ls")  # imports
+    few = work(lambda: mmtui_("ls"))
+    copy_run(populated, 1, 9_900)
+    many = work(lambda: mmtui_("ls"))
+    assert mmtui_("ls").err == "30 of 10000 runs; all of them with --all\n"
+    assert many.python < 1.1 * few.python
+    assert many.sqlite < few.sqlite + 20 * 9_900, "they are counted, no more"
 
 
 def test_ls_state_lists_only_that_state(populated: Home, mmtui_: Invoke) -> None:

@@ -235,7 +235,7 @@ def test_look_of_one_gpu_makes_at_most_twelve_calls() -> None:
     calls.clear()
     driver.look()
     assert 8 <= len(calls) <= 12, calls
-    assert 0 < driver.cost_seconds < 0.5
+    assert driver.cost_seconds > 0
 
 
 JSON_VALUES = st.recursive(
