@@ -1,6 +1,6 @@
 # make demo    train built-in recipes without and with mix-and-match and compare; a minute or two on a CPU
 # make test    everything that CI checks
-# make quick   units and numerics that start no process and are not slow; two minutes on two cores
+# make quick   units and numerics that start no process and are not slow; two to three minutes on two cores
 # make test-loaded   what starts processes, beside four busy loops and without second tries
 # make lint    the same without the tests (make check is another name of it)
 # make chaos   N faults at random against the whole program (N=100)

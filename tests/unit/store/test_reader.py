@@ -228,10 +228,11 @@ def test_list_page_of_many_runs_reads_the_page_alone(home: Home, add_run: Callab
 def test_list_runs_reads_no_recipe(home: Home, add_run: Callable[..., int]) -> None:
     """Kilobytes each, of which a list shows nothing."""
     add_run()
-    read = set()
+    read = set[tuple[str | None, str | None]]()
 
     def allow(action: int, table: str | None, column: str | None, *_: object) -> int:
-        read.add((table, column) if action == sqlite3.SQLITE_READ else None)
+        if action == sqlite3.SQLITE_READ:
+            read.add((table, column))
         return sqlite3.SQLITE_OK
 
     with Reader(home) as reader:

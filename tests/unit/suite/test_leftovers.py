@@ -5,24 +5,31 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from mmtui.paths import Home
 from tests.waiting import until
 
-pytestmark = pytest.mark.xdist_group("leftovers")  # one after the other, in one process
 WAITS = "import sys; sys.stdin.read()"
-_left: list[subprocess.Popen[bytes]] = []
 
 
-def test_leaves_a_supervisor_without_a_lock(home: Home) -> None:
+@pytest.fixture(scope="module")
+def left() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """What the test leaves; of a module, as it is to look when all that belongs to the test has been torn down."""
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    try:
+        until(lambda: all(process.poll() is not None for process in processes), "they have ended")
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_supervisor_without_a_lock_ends_with_its_test(home: Home, left: list[subprocess.Popen[bytes]]) -> None:
     home.create()
     variables = {**os.environ, "MMTUI_HOME": str(home.root)}
     command = [sys.executable, "-c", WAITS, "mmtui.supervisor"]
-    _left.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=variables))
-    assert _left[0].poll() is None
-
-
-def test_that_is_gone_with_its_test() -> None:
-    until(lambda: _left[0].poll() is not None, "it has ended")
+    left.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=variables))
+    assert left[0].poll() is None

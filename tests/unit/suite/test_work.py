@@ -34,8 +34,10 @@ def test_garbage_of_others_is_not_counted() -> None:
 
 
 def test_statements_of_sqlite_are_counted(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.db")
+
     def count(most: int) -> None:
-        with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        with closing(sqlite3.connect(file)) as connection:
             numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
             connection.execute(f"{numbers} SELECT sum(i) FROM n", [most]).fetchall()
 
