@@ -33,8 +33,36 @@ class Work:
 GRAIN = 10
 
 
-def python_steps(function: Callable[[], object], *, but: Callable[[], object] | None = None) -> int:
-    """How many bytecodes a call takes, but for one function's and for collecting garbage that others have left."""
+def python_steps(function: Callable[[], object]) -> int:
+    """How many bytecodes a call takes, the second one: the first may import modules and fill caches."""
+    function()
+    return _traced(function)
+
+
+def work(function: Callable[[], object]) -> Work:
+    """What a call takes that opens the connections it needs; the second one, too."""
+    function()
+    found = Work()
+
+    def step() -> int:
+        found.sqlite += GRAIN
+        return 0
+
+    class Counting(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.set_progress_handler(step, GRAIN)
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        return Counting(*args, **options)
+
+    with mock.patch.object(sqlite3, "connect", connect):
+        found.python = _traced(function, but=step)
+    return found
+
+
+def _traced(function: Callable[[], object], *, but: Callable[[], object] | None = None) -> int:
+    """The bytecodes of a call, but for one function's and for collecting garbage that others have left."""
     taken, left_out = 0, None if but is None else but.__code__
 
     def step(frame: FrameType, event: str, _: object) -> Any:
@@ -55,24 +83,3 @@ def python_steps(function: Callable[[], object], *, but: Callable[[], object] | 
         if collecting:
             gc.enable()
     return taken
-
-
-def work(function: Callable[[], object]) -> Work:
-    """What a call takes that opens the connections it needs."""
-    found = Work()
-
-    def step() -> int:
-        found.sqlite += GRAIN
-        return 0
-
-    class Counting(sqlite3.Connection):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self.set_progress_handler(step, GRAIN)
-
-    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
-        return Counting(*args, **options)
-
-    with mock.patch.object(sqlite3, "connect", connect):
-        found.python = python_steps(function, but=step)
-    return found

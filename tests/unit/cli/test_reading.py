@@ -41,7 +41,6 @@ def test_ls_names_and_errors_with_control_characters_are_spelled_out(populated: 
 
 def test_ls_among_a_hundred_times_as_many_runs_is_no_slower(populated: Home, mmtui_: Invoke) -> None:
     copy_run(populated, 1, 97)
-    mmtui_("ls")  # imports
     few = work(lambda: mmtui_("ls"))
     copy_run(populated, 1, 9_900)
     many = work(lambda: mmtui_("ls"))

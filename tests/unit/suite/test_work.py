@@ -15,6 +15,15 @@ def test_count_grows_with_what_is_done() -> None:
     assert many - few == python_steps(lambda: [i * i for i in range(300)]) - many > 100
 
 
+def test_what_is_done_at_first_use_is_not_counted() -> None:
+    kept: list[int] = []
+
+    def fill() -> None:
+        kept.extend(i for i in range(500 if not kept else 0))
+
+    assert python_steps(fill) == python_steps(fill)
+
+
 def test_garbage_of_others_is_not_counted() -> None:
     """Also what runs when garbage is collected: a callback, as hypothesis has one, or a finaliser."""
 
