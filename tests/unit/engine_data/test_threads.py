@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from engine.data.pairs import LabelRule, check_indices, plain_meaning
 from engine.data.pictures import pixels_of
 from engine.data.threads import in_threads
 from engine.errors import DataError
+from tests.waiting import PATIENCE
 
 NOWHERE = Path("mask.png")
 
@@ -49,12 +51,17 @@ def test_in_threads_raises_the_first_error_in_order_though_a_later_one_comes_soo
         in_threads(work, 1000, "reading")
 
 
-def test_in_threads_that_is_stopped_leaves_what_has_not_begun(some_threads: int) -> None:
+def test_in_threads_that_is_stopped_leaves_what_has_not_begun(
+    some_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun: list[int] = []
+    left = threading.Event()
+    monkeypatch.setattr(threads, "threading", SimpleNamespace(Event=lambda: left))
 
     def work(index: int) -> None:
         begun.append(index)
-        time.sleep(0.002)
+        if index >= threads.MOST_AT_ONCE:  # however slowly the stop is heard of, nobody gets further meanwhile
+            assert left.wait(PATIENCE)
 
     def stop(_text: str, _done: int, _count: int) -> None:
         raise KeyboardInterrupt
@@ -62,7 +69,8 @@ def test_in_threads_that_is_stopped_leaves_what_has_not_begun(some_threads: int)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         in_threads(work, 2000, "reading", stop)
-    assert len(begun) < 2 * some_threads * threads.MOST_AT_ONCE and threading.active_count() == before
+    assert threads.MOST_AT_ONCE <= len(begun) <= threads.MOST_AT_ONCE + some_threads
+    assert threading.active_count() == before
 
 
 def test_check_indices_finds_every_value_that_is_not_allowed() -> None:
