@@ -354,18 +354,21 @@ def read_origin(run_dir: Path) -> dict[str, Any] | None:
     return dict(found)
 
 
-def change_recipe(run_dir: Path, recipe: Recipe) -> Plan:
-    """Give a fork that has not begun another recipe; what it goes on from stays the same.
+def plan_change(run_dir: Path, recipe: Recipe) -> Plan:
+    """What a fork that has not begun goes on with under another recipe: the same checkpoint. Nothing is changed.
 
     Raises:
         RecipeError: the recipe does not fit what was taken over.
         CheckpointError: what was taken over is damaged.
     """
+    return _plan_change(run_dir, recipe, kept_checkpoints(run_dir))[0]
+
+
+def _plan_change(run_dir: Path, recipe: Recipe, found: Sequence[Kept]) -> tuple[Plan, dict[str, Any]]:
     origin = read_origin(run_dir)
     if origin is None:
         raise CheckpointError(f"{run_dir} was not forked")
     where = Origin(**origin["forked_from"])
-    found = kept_checkpoints(run_dir)
     last = next((kept for kept in reversed(found) if (kept.stage, kept.step) == (where.stage, where.step)), None)
     if last is None:
         raise CheckpointError(f"the checkpoint that {run_dir} was forked from is damaged: fork the run again")
@@ -373,12 +376,23 @@ def change_recipe(run_dir: Path, recipe: Recipe) -> Plan:
     plan = _plan_from(last, found, recipe, where.run)
     if not isinstance(plan, Plan):
         raise RecipeError(plan)
+    return Plan(where, plan.taken, plan.begun, plan.left), origin
+
+
+def change_recipe(run_dir: Path, recipe: Recipe) -> Plan:
+    """Give a fork that has not begun another recipe; what it goes on from stays the same.
+
+    Raises:
+        CheckpointError, RecipeError: see ``plan_change``.
+    """
+    found = kept_checkpoints(run_dir)
+    plan, origin = _plan_change(run_dir, recipe, found)
     told = {"forked_from": origin["forked_from"], "lineage": origin["lineage"]}
     for kept in found:
         draft = kept.path / ".meta.json"
         write_file(draft, _meta(kept, recipe, told).encode())
         draft.replace(kept.path / "meta.json")
-    return Plan(where, plan.taken, plan.begun, plan.left)
+    return plan
 
 
 def parse_place(text: str) -> tuple[str, int | None]:

@@ -45,24 +45,24 @@ def note(run: RunArgument, text: Annotated[str, Argument("what to remember; empt
 
 def rm(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = False) -> None:
     """Move finished runs to the trash; restore brings them back, purge frees the space."""
-    from mmtui.services import keeping
     from mmtui.services import runs as lookup
+    from mmtui.services import trash
 
     home = Home.from_environment()
     ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
     for run_id in ids:
         if not dry_run:
-            keeping.remove(home, run_id)
+            trash.remove(home, run_id)
         render.line(run_id) if quiet else say(f"run {run_id} {'would go' if dry_run else 'is'} in the trash")
 
 
 def restore(runs: RunsArgument, quiet: QuietOption = False) -> None:
     """Bring runs back from the trash."""
-    from mmtui.services import keeping
+    from mmtui.services import trash
 
     home = Home.from_environment()
     for run_id in dict.fromkeys(runs):
-        keeping.restore(home, run_id)
+        trash.restore(home, run_id)
         render.line(run_id) if quiet else say(f"run {run_id} is back")
 
 
@@ -73,10 +73,10 @@ def purge(
 ) -> None:
     """Delete what is in the trash for good, and frozen code that no run needs; says what it frees."""
     from mmtui.cli.lengths import seconds_of
-    from mmtui.services import keeping, stages
+    from mmtui.services import stages, trash
 
     home, seconds = Home.from_environment(), seconds_of(unused)
-    found = keeping.purge(home, really=yes)
+    found = trash.purge(home, really=yes)
     if shared:
         found += stages.evict(home, seconds, really=yes)
     for name, taken in found:

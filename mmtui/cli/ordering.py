@@ -70,8 +70,7 @@ def edit(
     quiet: QuietOption = False,
 ) -> None:
     """Change the recipe of a run that has not started."""
-    from mmtui.services import queue as service
-    from mmtui.services import runs
+    from mmtui.services import editing, runs
 
     home = Home.from_environment()
     run_id = runs.resolve(home, run)
@@ -79,7 +78,7 @@ def edit(
     if not texts:
         say(f"run {run_id} is unchanged")
         return
-    service.edit(home, run_id, texts)
+    editing.edit(home, run_id, texts)
     render.line(run_id) if quiet else say(f"run {run_id} now has {' '.join(texts)}")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmtui.errors import MmtuiError
+from mmtui.errors import MmtuiError, RefusedError
 from mmtui.paths import Home
 
 DIGEST_CHARACTERS = 16
@@ -68,7 +68,11 @@ def freeze(home: Home) -> dict[str, Any]:
         home.create()
         temporary = home.code / f".{target.name}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+        try:
+            shutil.copytree(source, temporary / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         if not _intact(temporary, full):
             shutil.rmtree(temporary, ignore_errors=True)
             raise MmtuiError(f"the engine's source {source} changed while it was copied", "queue the run again")
@@ -91,6 +95,16 @@ def is_own(home: Home, code: Mapping[str, Any]) -> bool:
     """Whether the code of a run was frozen here: only ``freeze`` makes folders of that name and content."""
     full = str(code.get("sha256", ""))
     return bool(FULL.fullmatch(full)) and _intact(home.code / full[:DIGEST_CHARACTERS], full)
+
+
+def refuse_purged(home: Home, code: Mapping[str, Any]) -> None:
+    """With the write lock held, as ``purge`` takes the code that no run needs with that lock held.
+
+    Raises:
+        RefusedError: frozen code was deleted before the run that needs it was queued.
+    """
+    if not (home.code / str(code["digest"]) / "engine").is_dir():
+        raise RefusedError("the code was purged while the run was being queued; nothing is queued", "queue it again")
 
 
 def own_folder(home: Home, code: Mapping[str, Any]) -> Path:

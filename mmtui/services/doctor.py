@@ -18,7 +18,7 @@ from pathlib import Path
 from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import devices, recipes, supervisors
+from mmtui.services import devices, leftovers, pending_edits, recipes, supervisors
 from mmtui.settings import SettingsError, load
 from mmtui.store.cells import DAMAGED
 from mmtui.store.reader import Reader
@@ -57,6 +57,8 @@ def checks(home: Home) -> list[Check]:
         _database(home),
         *_run_folders(home),
         *_rows(home),
+        _edits(home),
+        _leftovers(home),
         _supervisor(home),
         _gpu(home),
         _linger(),
@@ -166,10 +168,34 @@ def _run_folders(home: Home) -> list[Check]:
     # Whoever queues a run right now makes the one before the other.
     lost = sorted(number for number, age in there.items() if number not in known and age > _SETTLED)
     gone = sorted(shown - there.keys())
+    in_trash = [number for number in gone if (home.trash / str(number)).exists()]
     return [
         Check("folders", not lost, _listed(lost, "run folder", "not in the database"), "mmtui doctor --fix"),
-        Check("files", not gone, _listed(gone, "run", "without its folder"), f"mmtui rm {' '.join(map(str, gone))}"),
+        Check("files", not gone, _listed(gone, "run", "without its folder"), _cure_of_files(gone, in_trash)),
     ]
+
+
+def _cure_of_files(gone: Sequence[int], in_trash: Sequence[int]) -> str:
+    if in_trash:
+        return "mmtui doctor --fix (their files are in the trash)"
+    return f"mmtui rm {' '.join(map(str, gone))}"
+
+
+def _edits(home: Home) -> Check:
+    """Edits of waiting runs that ended between the row and the files."""
+    ids = pending_edits.unsettled(home)
+    text = f"edits of {_listed([int(i) for i in ids], 'run', 'half done')}" if ids else "every edit is whole"
+    return Check("edits", not ids, text, "mmtui doctor --fix")
+
+
+def _leftovers(home: Home) -> Check:
+    """What interrupted commands have left: it takes room and does no harm."""
+    found = leftovers.find(home)
+    if not found:
+        return Check("leftovers", True, "interrupted commands have left nothing")
+    kinds = ", ".join(dict.fromkeys(one.what for one in found[:_FEW]))
+    room = size(sum(leftovers.bytes_of(one.path) for one in found))
+    return Check("leftovers", None, f"{room} of {kinds}; to free it: mmtui purge --yes")
 
 
 def _rows(home: Home) -> list[Check]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmtui.domain.sweeps import key_of
-from mmtui.errors import RefusedError, UsageError
+from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
 from mmtui.services import recipes, runs
 
@@ -78,8 +78,10 @@ def _translated() -> Iterator[None]:
         raise UsageError(str(error)) from None
     except CheckpointError as error:
         raise RefusedError(str(error)) from None
-    except OSError as error:
+    except FileNotFoundError as error:
         raise RefusedError(f"the checkpoint cannot be taken over: {error.strerror or error}") from None
+    except OSError as error:
+        raise UnreachableError(f"the checkpoint cannot be taken over: {error.strerror or error}") from None
 
 
 def plan(home: Home, fork: Fork, recipe: Recipe) -> Plan:
@@ -100,7 +102,7 @@ def taken(found: Plan) -> tuple[str, ...]:
     return tuple(kept.stage for kept in found.taken)
 
 
-def take(home: Home, fork: Fork, recipe: Recipe, run_id: str) -> Plan:
+def take(home: Home, fork: Fork, recipe: Recipe, folder: Path) -> Plan:
     """Link the checkpoint into a child's folder: from then on it does not need its parent.
 
     Raises:
@@ -109,11 +111,23 @@ def take(home: Home, fork: Fork, recipe: Recipe, run_id: str) -> Plan:
     from engine.config import forking
 
     with _translated():
-        return forking.take(recipe, (fork.folder(home), fork.run, fork.step), home.run(run_id).root)
+        return forking.take(recipe, (fork.folder(home), fork.run, fork.step), folder)
+
+
+def plan_change(home: Home, recipe: Recipe, run_id: str) -> Plan:
+    """What a child that waits would go on with under another recipe; nothing is changed.
+
+    Raises:
+        RefusedError, UsageError: see ``plan``.
+    """
+    from engine.config import forking
+
+    with _translated():
+        return forking.plan_change(home.run(run_id).root, recipe)
 
 
 def change_recipe(home: Home, recipe: Recipe, run_id: str) -> Plan:
-    """Another recipe for a child that waits.
+    """Another recipe for a child that waits. Doing it again changes nothing.
 
     Raises:
         RefusedError, UsageError: see ``plan``.

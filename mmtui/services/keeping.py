@@ -1,22 +1,19 @@
-"""Labels of runs, the trash, and copies of the database."""
+"""Labels of runs, and copies of the database."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmtui.domain.states import FINAL_STATES, RunState
-from mmtui.errors import NotFoundError, RefusedError, UnreachableError
+from mmtui.errors import RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.queue import writing
 from mmtui.services.text_limits import check_lengths
 from mmtui.store import cells
-from mmtui.store.reader import Reader
 from mmtui.store.schema import schema_revision
 
 
@@ -42,72 +39,6 @@ def set_note(home: Home, run_id: str, text: str) -> None:
         run = read_run(session, int(run_id))
         run.note = text
         session.add(run)
-
-
-def remove(home: Home, run_id: str) -> None:
-    """Move a finished run to the trash: its row is hidden, its files are put aside.
-
-    Raises:
-        RefusedError: it has not finished.
-    """
-    from mmtui.store.runs import read_run, state_of
-
-    with writing(home) as session:
-        run = read_run(session, int(run_id))
-        if state_of(run) not in FINAL_STATES and run.state != RunState.HELD:
-            raise RefusedError(f"run {run_id} is {run.state}", f"first: mmtui cancel {run_id}")
-        run.deleted_at = time.time()
-        session.add(run)
-        # Inside the transaction: if the files cannot be moved, the run stays where it is.
-        folder = home.run(run_id).root
-        if folder.exists():
-            folder.rename(home.trash / run_id)
-
-
-def restore(home: Home, run_id: str) -> None:
-    """Bring a run back from the trash.
-
-    Raises:
-        NotFoundError: it is not there.
-    """
-    from mmtui.store.runs import read_run
-
-    if not re.fullmatch("[0-9]{1,18}", run_id):
-        raise NotFoundError(f"no run '{run_id}' in the trash", "give its id")
-    with writing(home) as session:
-        run = read_run(session, int(run_id))
-        if run.deleted_at is None:
-            raise NotFoundError(f"run {run_id} is not in the trash")
-        run.deleted_at = None
-        session.add(run)
-        if (home.trash / run_id).exists():
-            (home.trash / run_id).rename(home.run(run_id).root)
-
-
-def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
-    """Delete the trash and frozen code that no run needs; (what, bytes) of each, also when not ``really``."""
-    from mmtui.store.runs import forget_run
-
-    with Reader(home) as reader:
-        gone = [str(row[0]) for row in reader.query("SELECT id FROM runs WHERE deleted_at IS NOT NULL")]
-        codes_of_runs = [cells.mapped(row[0]) for row in reader.query("SELECT code FROM runs WHERE deleted_at IS NULL")]
-    kept = {str(found.get(name, "")) for found in codes_of_runs for name in ("digest", "sha256")}
-    found = [(f"run {run_id}", _bytes(home.trash / run_id)) for run_id in gone]
-    folders = [*sorted(home.code.glob("*")), *sorted(home.imported_code.glob("*"))]
-    codes = [entry for entry in folders if entry.is_dir() and entry.name not in kept]
-    found += [(f"code {entry.name}", _bytes(entry)) for entry in codes]
-    if really:
-        for run_id in gone:
-            with writing(home) as session:
-                forget_run(session, int(run_id))
-            shutil.rmtree(home.trash / run_id, ignore_errors=True)
-        for entry in codes:
-            shutil.rmtree(entry, ignore_errors=True)
-    return found
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
 
 
 def backup(home: Home, target: str = "") -> Path:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
+from engine.files import link, sync_folder
 from mmtui.domain.text import printable
-from mmtui.errors import NotFoundError, RefusedError, UnreachableError
+from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services import supervisors
+from mmtui.services import pending_edits, supervisors
 from mmtui.services.doctor import checks
+from mmtui.services.queue import writing
 from mmtui.services.register import UNREADABLE, rebuild, told_by_folder
+from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database, backup
 from mmtui.store.reader import Reader
 from mmtui.store.schema import damage, schema_revision
 
-_MENDS = ("home", "database", "folders", "rows", "supervisor")
+_MENDS = ("home", "database", "folders", "files", "rows", "edits", "supervisor")
 """Checks that have a cure here, in the order of curing: a database that lives comes before what it holds."""
 
 
@@ -32,7 +38,9 @@ def fix(home: Home) -> Iterator[str]:
         "home": _close_home,
         "database": _replace_database,
         "folders": _take_in,
+        "files": _return_files,
         "rows": _mend_rows,
+        "edits": _settle_edits,
         "supervisor": _serve,
     }
     for name in _MENDS:
@@ -48,7 +56,7 @@ def _close_home(home: Home) -> Iterator[str]:
 
 
 def _replace_database(home: Home) -> Iterator[str]:
-    """Set the damaged file aside, put the newest sound backup in its place, then take in what came after it.
+    """Put the newest sound backup in the place of the damaged file, which is kept, then take in what came after it.
 
     Only what SQLite itself finds damaged: what cannot be read now may be whole.
     """
@@ -56,14 +64,11 @@ def _replace_database(home: Home) -> Iterator[str]:
     if not problem:
         yield f"the database is left as it is: nothing shows that it is damaged ({home.database})"
         return
+    _refuse_served(home)
     yield f"the database is damaged ({printable(problem.splitlines()[0])}): it is replaced, and kept"
-    yield f"the damaged database is kept as {_set_aside(home, 'damaged')}"
     found = _newest_sound(home)
-    if found is None:
-        yield "there is no sound backup: every run is made again from its folder"
-    else:
-        backup(found, home.database)
-        yield f"restored {found}"
+    yield f"the damaged database is kept as {_exchange(home, found, 'damaged')}"
+    yield "there is no sound backup: every run is made again from its folder" if found is None else f"restored {found}"
     yield from _take_in(home)
 
 
@@ -72,31 +77,66 @@ def restore_backup(home: Home, file: Path) -> Iterator[str]:
 
     Raises:
         NotFoundError: there is no such file.
-        UnreachableError: it is no sound database of mmtui.
+        UnreachableError: it is no sound database of mmtui, or cannot be copied.
         RefusedError: a supervisor is at work.
     """
     if not file.is_file():
         raise NotFoundError(f"there is no file {file}", f"backups made by mmtui lie in {home.backups}")
     if not _is_sound(file):
         raise UnreachableError(f"{file} is no sound database of mmtui", "give another backup")
+    _refuse_served(home)
     home.create()
-    if home.database.exists():
-        yield f"the database as it was is kept as {_set_aside(home, 'replaced')}"
-    backup(file, home.database)
+    kept = _exchange(home, file, "replaced")
+    if kept:
+        yield f"the database as it was is kept as {kept}"
     yield f"restored {file}"
     yield from _take_in(home)
+    yield from _return_files(home)
 
 
-def _set_aside(home: Home, word: str) -> str:
-    """Rename the database and what belongs to it; returns its new name."""
+def _refuse_served(home: Home) -> None:
     if supervisors.status(home).running:
         raise RefusedError("a supervisor is at work on the database", "stop it first: mmtui daemon stop")
-    mark = f"{word}-{int(time.time())}"
-    for suffix in ("", "-wal", "-shm"):
-        file = Path(f"{home.database}{suffix}")
-        if file.exists():
-            file.rename(f"{home.database}.{mark}{suffix}")
-    return f"{home.database.name}.{mark}"
+
+
+def _exchange(home: Home, source: Path | None, word: str) -> str:
+    """Put a copy of ``source``, or nothing, in the place of the database; returns what the old one is called now.
+
+    At every moment the database's name means the old one or the new one, whole.
+
+    Raises:
+        UnreachableError: the copy cannot be written; the database is as it was.
+    """
+    made = home.root / f".restoring.{os.getpid()}.new"
+    try:
+        if source is not None:
+            backup(source, made)
+        kept = _keep_old(home, word) if home.database.exists() else ""
+        if source is not None:
+            made.rename(home.database)
+        elif kept:
+            home.database.unlink()
+        sync_folder(home.root)
+    except (OSError, sqlite3.Error) as error:
+        made.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
+        raise UnreachableError(f"{source or home.database} cannot be copied within {home.root}: {why}") from None
+    return kept
+
+
+def _keep_old(home: Home, word: str) -> str:
+    """A second name for the database, with all that its log holds; returns that name."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(home.database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    number = int(time.time())
+    while (kept := home.database.with_name(f"{home.database.name}.{word}-{number}")).exists():
+        number += 1
+    # A log that could not be copied into the file goes with it: beside another database it would be believed.
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{home.database}{suffix}").rename(f"{kept}{suffix}")
+    link(home.database, kept)
+    return kept.name
 
 
 def _newest_sound(home: Home) -> Path | None:
@@ -137,6 +177,31 @@ def _mend_rows(home: Home) -> Iterator[str]:
                 session.connection().exec_driver_sql(sql, (told.get(column), run_id))
         database.close()
         yield f"run {run_id}: {', '.join(columns)} mended"
+
+
+def _return_files(home: Home) -> Iterator[str]:
+    """Runs that are listed, and whose files are in the trash: a copy of the database from before they were removed."""
+    with Reader(home) as reader:
+        ids = reader.ids()
+    for run_id in map(str, ids):
+        if (home.trash / run_id).exists() and not home.run(run_id).root.exists():
+            (home.trash / run_id).rename(home.run(run_id).root)
+            yield f"run {run_id}: its files are back from the trash"
+
+
+def _settle_edits(home: Home) -> Iterator[str]:
+    """Files of runs whose edit ended half way."""
+    from mmtui.store.runs import read_run
+
+    for run_id in pending_edits.unsettled(home):
+        try:
+            with writing(home) as session:
+                overrides = cells.texts(read_run(session, int(run_id)).overrides)
+                pending_edits.settle(home, run_id, overrides)
+        except (MmtuiError, OSError) as error:
+            yield f"the edit of run {run_id} cannot be finished: {printable(str(error))}"
+            continue
+        yield f"run {run_id}: its files say what its row says"
 
 
 def _serve(home: Home) -> Iterator[str]:

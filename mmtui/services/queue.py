@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmtui.domain import sweeps
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import shorten
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
-from mmtui.paths import Home
+from mmtui.paths import Home, RunPaths
 from mmtui.services.manifests import read_manifest
+from mmtui.services.run_folders import NewFolders, highest_folder, new_folders, write_file, write_run_files
 from mmtui.services.text_limits import check_lengths
 
 if TYPE_CHECKING:
@@ -119,58 +116,70 @@ def enqueue_all(
         check_lengths(what, told)
     _refuse_impossible(terms)
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
-    from engine.config import dump_recipe
     from mmtui.services import code, forks, inputs, recipes
     from mmtui.store.db import Database
-    from mmtui.store.runs import insert_run, set_group, set_setting
 
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
     for one in resolved:
         taken = () if fork is None else forks.taken(forks.plan(home, fork, one))
         if not terms.hold:
             inputs.refuse_lacking(one, later=terms.comes_later, taken=taken)
-    home.create()
-    frozen = code.freeze(home)
-    database = Database(home)
-    try:
-        with database.write(durable=True) as session:
-            ids: list[str] = []
-            group = terms.group
-            for one, texts, apart in zip(resolved, members, sweeps.differences(members), strict=True):
-                new = _new_run(one, texts, frozen, terms, group, fork)
-                if apart:
-                    new = replace(new, name=f"{new.name} {shorten(apart, LONGEST_SUFFIX)}")
-                run_id = str(insert_run(session, new, above=highest_folder(home)))
-                ids.append(run_id)
-                if len(members) > 1 and not group:
-                    group = f"sweep-{run_id}"
-                    set_group(session, int(run_id), group)
-                # Inside the transaction: a run is never visible without its files.
-                _write_files(home, run_id, dump_recipe(one), new)
-                if fork is not None:
-                    _begin_fork(session, home, run_id, fork, one)
-            if terms.fail_fast:
-                set_setting(session, f"failfast:{group}", "1")
-            if terms.budget:
-                set_setting(session, f"budget:{group}", repr(terms.budget))
-    finally:
-        database.close()
+    # The folders in their places before the commit: a run is never visible without its files.
+    with new_folders(home.create()) as folders:
+        frozen = code.freeze(home)
+        database = Database(home)
+        try:
+            with database.write(durable=True) as session:
+                code.refuse_purged(home, frozen)
+                ids = _insert_all(session, folders, zip(resolved, members, strict=True), frozen, terms, fork)
+                folders.place()
+            return ids
+        finally:
+            database.close()
+
+
+def _insert_all(
+    session: Session,
+    folders: NewFolders,
+    members: Iterable[tuple[Recipe, Sequence[str]]],
+    frozen: Mapping[str, Any],
+    terms: Terms,
+    fork: Fork | None,
+) -> list[str]:
+    """Rows and folders of runs, each of a recipe and its overrides; returns their ids."""
+    from engine.config import dump_recipe
+    from mmtui.store.runs import insert_run, set_group, set_setting
+
+    home, ids, group, above = folders.home, list[str](), terms.group, highest_folder(folders.home)
+    found = list(members)
+    for (one, texts), apart in zip(found, sweeps.differences([texts for _, texts in found]), strict=True):
+        new = _new_run(one, texts, frozen, terms, group, fork)
+        if apart:
+            new = replace(new, name=f"{new.name} {shorten(apart, LONGEST_SUFFIX)}")
+        run_id = str(insert_run(session, new, above=above))
+        ids.append(run_id)
+        if len(found) > 1 and not group:
+            group = f"sweep-{run_id}"
+            set_group(session, int(run_id), group)
+        draft = folders.draft(run_id)
+        write_run_files(draft, run_id, dump_recipe(one), new)
+        if fork is not None:
+            _begin_fork(session, home, run_id, draft, fork, one)
+    if terms.fail_fast:
+        set_setting(session, f"failfast:{group}", "1")
+    if terms.budget:
+        set_setting(session, f"budget:{group}", repr(terms.budget))
     return ids
 
 
-def _begin_fork(session: Session, home: Home, run_id: str, fork: Fork, recipe: Recipe) -> None:
+def _begin_fork(session: Session, home: Home, run_id: str, draft: RunPaths, fork: Fork, recipe: Recipe) -> None:
     """Take the checkpoint over now: the parent may train on, be removed or be purged while its child waits."""
     from mmtui.services import forks
     from mmtui.store.runs import set_origin
 
-    try:
-        found = forks.take(home, fork, recipe, run_id)
-    except BaseException:
-        shutil.rmtree(home.run(run_id).root, ignore_errors=True)
-        raise
-    manifest = home.run(run_id).manifest
-    told = read_manifest(manifest) | {"forked_from": forks.origin_of(found)}
-    write_file(manifest, json.dumps(told, indent=1))
+    found = forks.take(home, fork, recipe, draft.root)
+    told = read_manifest(draft.manifest) | {"forked_from": forks.origin_of(found)}
+    write_file(draft.manifest, json.dumps(told, indent=1))
     set_origin(session, int(run_id), forks.origin_of(found), forks.done_of(found))
 
 
@@ -232,50 +241,17 @@ def _new_run(
         wanted=terms.wanted,
         work=work_name(resolved),
         # What a fork computes depends on its parent too.
-        shared_stages={} if fork is not None else _shared_stages(resolved, frozen),
+        shared_stages={} if fork is not None else shared_stages(resolved, frozen),
         time_limit=terms.time_limit,
         launcher=terms.launcher,
     )
 
 
-def _shared_stages(resolved: Recipe, frozen: Mapping[str, Any]) -> dict[str, str]:
+def shared_stages(resolved: Recipe, frozen: Mapping[str, Any]) -> dict[str, str]:
     """Names of the work that runs of the same code can share, by stage."""
     from engine.config.determining import stage_names
 
     return {stage: f"{name}-{frozen.get('digest', '')[:8]}" for stage, name in stage_names(resolved).items()}
-
-
-def highest_folder(home: Home) -> int:
-    """The largest id of which a folder exists, whatever the database says."""
-    return max((int(entry.name) for entry in home.runs.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)), default=0)
-
-
-def _write_files(home: Home, run_id: str, recipe: str, new: Any) -> None:
-    paths = home.run(run_id)
-    paths.root.mkdir(mode=0o700)  # must be new: the engine goes on from any checkpoint it finds
-    manifest = {
-        "id": run_id,
-        "name": new.name,
-        "recipe": new.recipe,
-        "seed": new.seed,
-        "overrides": list(new.overrides),
-        "code": dict(new.code),
-        "tags": list(new.tags),
-        "group": new.group,
-    }
-    write_file(paths.recipe, recipe)
-    write_file(paths.manifest, json.dumps(manifest, indent=1))
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write a small private file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.writing")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.replace(path)
 
 
 def move(home: Home, run_id: str, *, before: str = "", after: str = "", bottom: bool = False) -> None:
@@ -302,47 +278,6 @@ def set_priority(home: Home, run_id: str, priority: int) -> None:
         run = read_run(session, int(run_id))
         run.priority = priority
         session.add(run)
-
-
-def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
-    """Change the recipe of a run that waits and has not begun: further overrides, applied last.
-
-    Raises:
-        UsageError: an override is wrong; nothing is changed.
-        RefusedError: the run has begun, or does not wait.
-    """
-    from engine.config import RecipeFileError, dump_recipe, load_recipe
-    from engine.config.determining import work_name
-    from mmtui.services import forks, inputs
-    from mmtui.store.runs import change_recipe, read_run, set_origin
-
-    paths = home.run(run_id)
-    with writing(home) as session:
-        run = read_run(session, int(run_id))
-        if run.state not in (RunState.QUEUED, RunState.HELD) or run.attempt:
-            begun = "has begun" if run.attempt else f"is {run.state}"
-            raise RefusedError(
-                f"run {run_id} {begun}: only a run that has not started can be edited", "queue a new one"
-            )
-        try:
-            resolved = load_recipe(paths.recipe, list(overrides))
-        except RecipeFileError as error:
-            raise UsageError(str(error)) from None
-        forked = forks.change_recipe(home, resolved, run_id) if run.origin != "{}" else None
-        if run.state == RunState.QUEUED:
-            later = run.launcher != "{}" or run.after != "[]" or bool(run.not_before)
-            inputs.refuse_lacking(resolved, later=later, taken=forks.taken(forked) if forked else ())
-        texts = [*json.loads(run.overrides), *overrides]
-        change_recipe(session, run, resolved.model_dump(mode="json"), texts, resolved.seed, resolved.stages())
-        run.work = work_name(resolved)
-        run.shared_stages = "{}" if forked else json.dumps(_shared_stages(resolved, json.loads(run.code)))
-        if forked:
-            here = run.parent is not None
-            set_origin(session, int(run_id), json.loads(run.origin), forks.done_of(forked), here=here)
-        manifest = read_manifest(paths.manifest) | {"overrides": texts, "seed": resolved.seed}
-        # Before the commit: the row is never ahead of the files. A crash in between leaves a valid recipe.
-        write_file(paths.manifest, json.dumps(manifest, indent=1))
-        write_file(paths.recipe, dump_recipe(resolved))
 
 
 def close_queue(home: Home, why: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmtui.paths import Home
+from mmtui.services.leftovers import mark_deleted
 
 _BLOCK = 1 << 20
 
@@ -81,7 +82,5 @@ def evict(home: Home, unused_seconds: float, *, really: bool, now: float | None 
     if really:
         for entry in gone:
             # Renamed first: a run that looks at this moment finds a whole entry or none.
-            aside = home.stage_cache / f".{entry.key}.deleted"
-            (home.stage_cache / entry.key).rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(mark_deleted(home.stage_cache / entry.key), ignore_errors=True)
     return [(f"stage {entry.stage} {entry.key[:12]} of run {entry.run}", entry.bytes) for entry in gone]

@@ -21,7 +21,8 @@ from sqlmodel import Session, create_engine
 
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.store.schema import HEAD, schema_revision
+from mmtui.store.reserve import DiskReserve
+from mmtui.store.schema import HEAD, is_full, schema_revision
 
 BUSY_SECONDS = 10.0
 
@@ -38,6 +39,10 @@ class Database:
     def __init__(self, home: Home, *, checkpoints: bool = False) -> None:
         self.home = home
         home.create()
+        if not checkpoints:
+            # On a full disk there is room for what a person asks for: an idle supervisor would not give it. It gives
+            # its own share only where a write has failed: trainers take at once what is free.
+            DiskReserve(home).release()
         prepare(home)
         self.engine = create_engine(
             URL.create("sqlite", database=str(home.database)),  # a text would give ? and % in a path a meaning
@@ -85,10 +90,17 @@ def _begin_immediate(connection: Any) -> None:
 
 def _translated(error: Exception, home: Home) -> Exception:
     original = getattr(error, "orig", error)
+    if isinstance(error, OSError) and str(error.filename or "").startswith(str(home.database)):
+        text = f"the database {home.database} cannot be brought to the disk: {error.strerror}"
+        return UnreachableError(text, "what was asked for is done, unless the power fails; see: mmtui doctor")
     if isinstance(original, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
         original, sqlite3.IntegrityError
     ):
-        return UnreachableError(f"the database {home.database} cannot be written: {original}")
+        if "disk is full" in str(original) or is_full(home.root):
+            text, hint = "the disk is full", "free some space, then do the same again"
+        else:
+            text, hint = str(original), ""
+        return UnreachableError(f"the database {home.database} cannot be written: {text}", hint)
     return error
 
 
@@ -109,6 +121,9 @@ def sync_file(path: Path) -> None:
         return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)  # which fsync does not know
+        raise
     finally:
         os.close(descriptor)
 
@@ -122,22 +137,30 @@ def prepare(home: Home) -> None:
     revision = schema_revision(home.database)
     if revision == HEAD:
         return
-    with _locked(home.root / "migrate.lock"):
-        revision = schema_revision(home.database)
-        if revision == HEAD:
-            return
-        if revision is not None:
-            _refuse_newer(home, revision)
-            _refuse_served(home)
-        if home.database.exists() and home.database.stat().st_size:
-            backup(home.database, home.backups / f"before-{HEAD}-{int(time.time())}.db")
-        try:
-            _migrate(home)
-        except SQLAlchemyError as error:
-            raise UnreachableError(
-                f"the database {home.database} cannot be made or upgraded: {getattr(error, 'orig', error)}",
-                f"a copy of it as it was lies in {home.backups}",
-            ) from error
+    try:
+        with _locked(home.root / "migrate.lock"):
+            _make_or_upgrade(home)
+    except (OSError, sqlite3.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UnreachableError(f"the database {home.database} cannot be made or upgraded: {why}") from error
+
+
+def _make_or_upgrade(home: Home) -> None:
+    revision = schema_revision(home.database)
+    if revision == HEAD:
+        return
+    if revision is not None:
+        _refuse_newer(home, revision)
+        _refuse_served(home)
+    if home.database.exists() and home.database.stat().st_size:
+        backup(home.database, home.backups / f"before-{HEAD}-{int(time.time())}.db")
+    try:
+        _migrate(home)
+    except SQLAlchemyError as error:
+        raise UnreachableError(
+            f"the database {home.database} cannot be made or upgraded: {getattr(error, 'orig', error)}",
+            f"a copy of it as it was lies in {home.backups}",
+        ) from error
 
 
 def _refuse_newer(home: Home, revision: str) -> None:

@@ -30,7 +30,8 @@ def open_to_read(database: Path, timeout: float = 10, *, check_same_thread: bool
         return connection
     except sqlite3.OperationalError:
         connection.close()
-        if os.access(database.parent, os.W_OK) or not os.access(database, os.R_OK):
+        writable = os.access(database.parent, os.W_OK) and not is_full(database.parent)
+        if writable or not os.access(database, os.R_OK):
             raise
     except BaseException:
         connection.close()
@@ -39,6 +40,12 @@ def open_to_read(database: Path, timeout: float = 10, *, check_same_thread: bool
     if log.exists() and log.stat().st_size:
         return _copied(database, log, check_same_thread)
     return sqlite3.connect(f"{place}&immutable=1", uri=True, check_same_thread=check_same_thread)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether there is no room for the index of a log, which SQLite makes where nobody has the database open."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < _INDEX_BYTES
 
 
 def _quoted(text: str) -> str:
@@ -88,6 +95,7 @@ def schema_revision(database: Path) -> str | None:
     return None if row is None else str(row[0])
 
 
+_INDEX_BYTES = 1 << 16
 _REVISION = "SELECT version_num FROM alembic_version"
 
 

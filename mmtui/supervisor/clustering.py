@@ -10,6 +10,7 @@ from mmtui.domain.scheduling import order, own_reason
 from mmtui.domain.slurm import NOT_BEGUN, waiting_words
 from mmtui.domain.states import RunEvent, RunState, is_legal
 from mmtui.errors import MmtuiError
+from mmtui.services.pending_edits import settle
 from mmtui.services.trust import startable
 from mmtui.store import cells
 from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_reasons, state_of, transition
@@ -64,10 +65,11 @@ class Jobs:
             if not is_legal(state_of(run), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, [], "slurm")
-            code, asked = cells.mapped(run.code), cells.mapped(run.launcher)
+            code, asked, overrides = cells.mapped(run.code), cells.mapped(run.launcher), cells.texts(run.overrides)
         try:
+            settle(home, str(run_id), overrides)
             job = self.cluster.submit(run_id, number, asked, startable(home, str(run_id), code))
-        except MmtuiError as error:
+        except (OSError, MmtuiError) as error:
             self.supervisor.reject(run_id, error)
             return
         self._store(run_id, number, job)

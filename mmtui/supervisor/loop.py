@@ -24,12 +24,14 @@ from mmtui.domain.text import duration
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
+from mmtui.services.pending_edits import settle
 from mmtui.services.queue_state import Queue
 from mmtui.services.trust import startable
 from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
+from mmtui.store.reserve import DiskReserve
 from mmtui.store.runs import (
     apply_verb,
     begin_attempt,
@@ -49,7 +51,6 @@ from mmtui.supervisor.hooks import Hooks
 from mmtui.supervisor.launch import identity
 from mmtui.supervisor.launchers import local
 from mmtui.supervisor.outcome import Ending, judge
-from mmtui.supervisor.reserve import DiskReserve
 from mmtui.supervisor.sampling import DeviceRecorder
 
 ACTIVE_SECONDS = 0.25
@@ -441,12 +442,14 @@ class Supervisor:
             if not is_legal(state_of(read_run(session, run_id)), RunEvent.START):
                 return
             number = begin_attempt(session, run_id, places, socket.gethostname())
-            code = cells.mapped(read_run(session, run_id).code)
+            row = read_run(session, run_id)
+            code, overrides = cells.mapped(row.code), cells.texts(row.overrides)
         kind = slots.place(places[0]).kind
         # On a model of GPU where its work was never measured; several processes share what one of them would need.
         probe = bool(kind) and len(places) == 1 and kind not in run.needs
         # Committed before the spawn: a supervisor that dies here leaves an attempt that the next one can judge.
         try:
+            settle(self.home, str(run_id), overrides)
             child = local.start(self.home, run_id, number, places, startable(self.home, str(run_id), code), probe=probe)
         except (OSError, MmtuiError) as error:
             self.reject(run_id, error)

@@ -76,3 +76,32 @@ def test_full_disk_stops_the_run_with_the_cause_and_nothing_is_lost(small_home: 
     events = [event for _, event in read_events(small_home.run("1").events(2)) if event is not None]
     (started,) = [event["values"] for event in events if event["kind"] == "run_started"]
     assert started["resumed_step"] > 0, "it went on from its checkpoint"
+
+
+def test_full_disk_and_an_idle_supervisor_what_is_asked_for_is_written_until_the_reserve_is_spent(
+    small_home: Home, tmp_path: Path
+) -> None:
+    assert mmtui(small_home, "run", "shapes_baseline", *RUN, "--hold", "-q").returncode == 0
+    assert mmtui(small_home, "daemon", "start").returncode == 0
+    until(small_home.reserve.exists, "the reserve")
+    for verb in (("note", "1", "kept"), ("rm", "1"), ("restore", "1")):
+        fill(tmp_path)
+        done = mmtui(small_home, *verb)
+        assert done.returncode == 0, done.stderr
+    # Without a supervisor nobody makes room in the database's log.
+    assert mmtui(small_home, "daemon", "stop").returncode == 0
+    until(lambda: _refused(small_home, tmp_path), "the end of the reserve")
+    removed = mmtui(small_home, "rm", "1")
+    assert removed.returncode == 3 and "is full" in removed.stderr and "free some space" in removed.stderr, removed
+    assert small_home.run("1").manifest.is_file() and not (small_home.trash / "1").exists()
+    assert shown(small_home)["id"] in ("1", 1)
+
+    (tmp_path / "ballast").unlink()
+    assert mmtui(small_home, "rm", "1").returncode == 0
+    assert (small_home.trash / "1").is_dir() and mmtui(small_home, "show", "1").returncode == 4
+
+
+def _refused(home: Home, folder: Path) -> bool:
+    """Fill the disk, ask for something, and see whether there was room for it."""
+    fill(folder)
+    return mmtui(home, "note", "1", "again").returncode == 3

@@ -133,11 +133,11 @@ def test_branches_of_a_tree() -> None:
 
 
 def test_history_of_a_child_whose_parent_is_gone(family: Home) -> None:
-    from mmtui.services import keeping
+    from mmtui.services import trash
 
     child_of(family, "1@9")
-    keeping.remove(family, "1")
-    keeping.purge(family, really=True)
+    trash.remove(family, "1")
+    trash.purge(family, really=True)
     text = plain(facts.history(family, "2", 80, False))
     assert "run 1, not here any more: forked at step 9 (segment 2)" in text
 

@@ -24,8 +24,8 @@ from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import MmtuiError, RefusedError, UsageError
 from mmtui.paths import Home, RunPaths
 from mmtui.services import code, runs, trust
-from mmtui.services.queue import highest_folder
 from mmtui.services.register import register
+from mmtui.services.run_folders import highest_folder
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
 

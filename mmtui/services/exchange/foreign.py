@@ -13,7 +13,7 @@ from mmtui.domain.states import RunEvent
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
-from mmtui.services.queue import highest_folder, write_file
+from mmtui.services.run_folders import highest_folder, write_file
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, add_attempt, insert_run, transition
 

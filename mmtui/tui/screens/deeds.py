@@ -196,7 +196,7 @@ class RunDeeds(CommonScreen):
             self.app.push_screen(dialog, partial(self._edit, detail))
 
     def _edit(self, detail: RunDetail, wanted: object) -> None:
-        from mmtui.services import queue, recipes
+        from mmtui.services import editing, recipes
         from mmtui.tui.screens.run_request import NewRun, like_run
 
         if not isinstance(wanted, NewRun):
@@ -213,8 +213,8 @@ class RunDeeds(CommonScreen):
         self.program.note_command(shlex.join(["mmtui", "edit", run_id, *changes]))
         self.do(
             f"run {run_id}: {' '.join(changes)}",
-            lambda: queue.edit(home, run_id, changes),
-            lambda: queue.edit(home, run_id, back),
+            lambda: editing.edit(home, run_id, changes),
+            lambda: editing.edit(home, run_id, back),
         )
 
     def action_tag(self) -> None:
@@ -268,7 +268,7 @@ class RunDeeds(CommonScreen):
 
     def action_trash(self) -> None:
         """Move ended runs to the trash."""
-        from mmtui.services import keeping
+        from mmtui.services import trash
 
         found = self.details()
         ids = [one.row.id for one in found if RunState(one.row.state) in FINAL_STATES]
@@ -276,7 +276,7 @@ class RunDeeds(CommonScreen):
             self.say("only runs that have ended can go to the trash: x cancels one")
             return
         self.program.note_command(f"mmtui rm {' '.join(ids)}")
-        self._each(f"run {', '.join(ids)} in the trash; z brings it back", ids, keeping.remove, keeping.restore)
+        self._each(f"run {', '.join(ids)} in the trash; z brings it back", ids, trash.remove, trash.restore)
 
     def action_diff(self) -> None:
         """Why two runs are not the same."""

@@ -16,7 +16,7 @@ from mmtui.domain import filters
 from mmtui.domain.filters import Both, Compare, In, IsNull, Node, Not, Operand, parse, parse_operand
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
-from mmtui.services import comparing, keeping, queue, runs
+from mmtui.services import comparing, keeping, queue, runs, trash
 from mmtui.store import pyramid
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, insert_run
@@ -293,30 +293,30 @@ def test_diff_of_an_older_recipe_takes_new_keys_as_their_defaults(home: Home) ->
 
 def test_trash_hides_keeps_and_frees(home: Home) -> None:
     a, b = (queue.enqueue(home, "shapes_smoke", hold=True) for _ in range(2))
-    keeping.remove(home, a)
+    trash.remove(home, a)
     assert [row.id for row in runs.list_runs(home)] == [b]
     assert (home.trash / a / "recipe.yaml").is_file() and not home.run(a).root.exists()
     with pytest.raises(NotFoundError):
-        keeping.restore(home, b)
-    keeping.restore(home, a)
+        trash.restore(home, b)
+    trash.restore(home, a)
     assert [row.id for row in runs.list_runs(home)] == [b, a] and home.run(a).recipe.is_file()
-    keeping.remove(home, a)
-    told = keeping.purge(home, really=False)
+    trash.remove(home, a)
+    told = trash.purge(home, really=False)
     assert [name for name, _ in told] == [f"run {a}"] and told[0][1] > 0
-    assert keeping.purge(home, really=True) == told
-    assert not (home.trash / a).exists() and keeping.purge(home, really=True) == []
+    assert trash.purge(home, really=True) == told
+    assert not (home.trash / a).exists() and trash.purge(home, really=True) == []
     with pytest.raises(NotFoundError):
-        keeping.restore(home, a)
+        trash.restore(home, a)
     assert queue.enqueue(home, "shapes_smoke", hold=True) == "3", "ids are not given again"
-    keeping.remove(home, b)
-    keeping.remove(home, "3")
-    assert any(name.startswith("code ") for name, _ in keeping.purge(home, really=True))
+    trash.remove(home, b)
+    trash.remove(home, "3")
+    assert any(name.startswith("code ") for name, _ in trash.purge(home, really=True))
 
 
 def test_running_runs_do_not_go_to_the_trash(home: Home) -> None:
     run_id = queue.enqueue(home, "shapes_smoke")
     with pytest.raises(Exception, match=f"run {run_id} is queued"):
-        keeping.remove(home, run_id)
+        trash.remove(home, run_id)
     assert home.run(run_id).root.is_dir()
 
 

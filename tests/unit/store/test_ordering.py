@@ -16,7 +16,7 @@ from alembic.config import Config
 from engine.config import load_recipe
 from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
-from mmtui.services import forecast, queue, recipes, runs
+from mmtui.services import editing, forecast, queue, recipes, runs
 from mmtui.store import db
 from mmtui.store.db import Database
 from mmtui.store.pyramid import fill
@@ -91,7 +91,7 @@ def test_sweep_is_one_group_all_or_none(home: Home) -> None:
 
 def test_edit_changes_row_recipe_and_manifest_of_a_run_that_has_not_begun(home: Home) -> None:
     run_id = queue.enqueue(home, "shapes_smoke", ["segment.steps=7"], hold=True)
-    queue.edit(home, run_id, ["segment.steps=9", "seed=4", "match=null"])
+    editing.edit(home, run_id, ["segment.steps=9", "seed=4", "match=null"])
     detail = runs.get_run(home, run_id)
     assert (detail.row.seed, detail.config["segment"]["steps"], detail.config["match"]) == (4, 9, None)
     assert [(stage.name, stage.total_steps) for stage in detail.stages if stage.name != "proxy"] == [
@@ -107,11 +107,11 @@ def test_edit_with_a_mistake_changes_nothing(home: Home) -> None:
     run_id = queue.enqueue(home, "shapes_smoke", hold=True)
     before = home.run(run_id).recipe.read_bytes()
     with pytest.raises(UsageError, match="did you mean"):
-        queue.edit(home, run_id, ["segment.stepz=9"])
+        editing.edit(home, run_id, ["segment.stepz=9"])
     assert home.run(run_id).recipe.read_bytes() == before
     queue.cancel(home, run_id)
     with pytest.raises(RefusedError, match="is cancelled"):
-        queue.edit(home, run_id, ["segment.steps=9"])
+        editing.edit(home, run_id, ["segment.steps=9"])
 
 
 @pytest.mark.processes

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.config import load_recipe
-from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UsageError
+from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
-from mmtui.services import code, queue, runs
+from mmtui.services import code, queue, run_folders, runs
 
 
 def test_enqueue_writes_row_recipe_and_manifest(home: Home) -> None:
@@ -39,10 +39,10 @@ def test_enqueue_files_cannot_be_written_leaves_no_row(home: Home, monkeypatch: 
     def full(_path: Path, _text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(queue, "write_file", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(run_folders, "write_file", full)
+    with pytest.raises(UnreachableError, match="No space"):
         queue.enqueue(home, "shapes_smoke")
-    assert runs.list_runs(home) == []
+    assert runs.list_runs(home) == [] and not list(home.runs.iterdir())
     monkeypatch.undo()
     run_id = queue.enqueue(home, "shapes_smoke")
     assert home.run(run_id).manifest.is_file()

@@ -1,0 +1,127 @@
+"""The trash: removed runs, which can be restored until they are purged.
+
+The row decides, and no order of a crash leaves more than one reading (docs/crash-safety.md): the files of a run that is
+listed lie in ``runs``; those of a removed run lie in ``trash``, or still in ``runs`` if the process ended in between.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.errors import NotFoundError, RefusedError
+from mmtui.paths import Home
+from mmtui.services import leftovers
+from mmtui.services.queue import writing
+from mmtui.store import cells
+from mmtui.store.reader import Reader
+
+
+def remove(home: Home, run_id: str) -> None:
+    """Move a finished run to the trash: its row is hidden, its files are put aside.
+
+    Raises:
+        RefusedError: it has not finished.
+        UnreachableError: the database cannot be written; nothing has changed.
+    """
+    from mmtui.store.runs import read_run, state_of
+
+    with writing(home) as session:
+        run = read_run(session, int(run_id))
+        if state_of(run) not in FINAL_STATES and run.state != RunState.HELD:
+            raise RefusedError(f"run {run_id} is {run.state}", f"first: mmtui cancel {run_id}")
+        run.deleted_at = time.time()
+        session.add(run)
+    # The row first: on a full disk it is the row that fails, and then no file has been touched.
+    _put_aside(home, run_id)
+
+
+def _put_aside(home: Home, run_id: str) -> None:
+    """Move the files of a removed run to the trash. With the write lock: nobody restores it meanwhile."""
+    from mmtui.store.tables import Run
+
+    with writing(home) as session:
+        run = session.get(Run, int(run_id))
+        folder, target = home.run(run_id).root, home.trash / run_id
+        if run is not None and run.deleted_at is not None and folder.exists() and not target.exists():
+            folder.rename(target)
+
+
+def restore(home: Home, run_id: str) -> None:
+    """Bring a run back from the trash.
+
+    Raises:
+        NotFoundError: it is not there.
+        UnreachableError: the database cannot be written; it is still in the trash.
+    """
+    from mmtui.store.runs import read_run
+
+    if not re.fullmatch("[0-9]{1,18}", run_id):
+        raise NotFoundError(f"no run '{run_id}' in the trash", "give its id")
+    with writing(home) as session:
+        run = read_run(session, int(run_id))
+        if run.deleted_at is None:
+            raise NotFoundError(f"run {run_id} is not in the trash")
+        run.deleted_at = None
+        session.add(run)
+        # Before the commit: a run that is listed has its files. If it fails, the run is in the trash as before,
+        # with its files in ``runs``, where restoring finds them.
+        if (home.trash / run_id).exists() and not home.run(run_id).root.exists():
+            (home.trash / run_id).rename(home.run(run_id).root)
+
+
+def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
+    """Delete the trash, frozen code that no run needs, and what interrupted commands left.
+
+    Returns:
+        (what, bytes) of each, also when not ``really``; of what could not be deleted only the bytes that are free now.
+    """
+    with Reader(home) as reader:
+        removed = [str(row[0]) for row in reader.query("SELECT id FROM runs WHERE deleted_at IS NOT NULL")]
+    # Leftovers first: on a full disk the rows of the rest can only be changed once there is some room.
+    found = [_deleted(one.what, [one.path], really=really) for one in leftovers.find(home)]
+    found += [_deleted(f"code {path.name}", [path], really=really) for path in _unused_code(home, really=really)]
+    for run_id in removed:
+        if really:
+            _forget(home, run_id)
+        found.append(_deleted(f"run {run_id}", [home.trash / run_id], really=really))
+    return found
+
+
+def _forget(home: Home, run_id: str) -> None:
+    """Delete the rows of a removed run. What then remains of its files is a leftover, which the next purge deletes."""
+    from mmtui.store.runs import forget_run
+
+    _put_aside(home, run_id)
+    with writing(home) as session:
+        forget_run(session, int(run_id))
+
+
+def _unused_code(home: Home, *, really: bool) -> list[Path]:
+    """Frozen code that no listed run needs; if ``really``, renamed with the write lock held, as queueing looks then."""
+    if not really:
+        return _code_without_runs(home)
+    with writing(home):
+        return [leftovers.mark_deleted(path) for path in _code_without_runs(home)]
+
+
+def _code_without_runs(home: Home) -> list[Path]:
+    with Reader(home) as reader:
+        codes = [cells.mapped(row[0]) for row in reader.query("SELECT code FROM runs WHERE deleted_at IS NULL")]
+    needed = {str(code.get(name, "")) for code in codes for name in ("digest", "sha256")}
+    folders = [*sorted(home.code.glob("*")), *sorted(home.imported_code.glob("*"))]
+    return [path for path in folders if path.is_dir() and path.name[0] != "." and path.name not in needed]
+
+
+def _deleted(what: str, paths: Iterable[Path], *, really: bool) -> tuple[str, int]:
+    """Delete folders or files; what it was, and how many bytes that freed (or would free)."""
+    before = sum(leftovers.bytes_of(path) for path in paths)
+    if not really:
+        return what, before
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(True)
+    return what, before - sum(leftovers.bytes_of(path) for path in paths)
