@@ -345,13 +345,18 @@ def query(
     """Ask the database in SQL, read-only: mmtui query 'SELECT state, count(*) FROM runs GROUP BY state'"""
     from mmtui.services import runs
 
-    header, rows = runs.sql(Home.from_environment(), sql)
-    if as_json:
-        render.document({"columns": header, "rows": [list(row) for row in rows]})
-    elif as_csv:
-        render.csv_table(header, [[_cell(value, exact=True) for value in row] for row in rows])
-    elif header:
-        render.table(header, [[_shown(value) for value in row] for row in rows])
+    with runs.sql(Home.from_environment(), sql) as (header, rows):
+        if as_json:
+            render.document_of_rows({"columns": header}, ([_stored(value) for value in row] for row in rows))
+        elif as_csv:
+            render.csv_table(header, ([_cell(_stored(value), exact=True) for value in row] for row in rows))
+        else:
+            render.long_table(header, ([_shown(value) for value in row] for row in rows))
+
+
+def _stored(value: Any) -> Any:
+    """A cell as JSON and CSV have it: bytes in hexadecimal digits, as SQL's ``hex()`` gives them."""
+    return value.hex().upper() if isinstance(value, bytes) else value
 
 
 def _shown(value: Any) -> str:

@@ -6,14 +6,15 @@ Everything that is printed goes through ``_clean``: control characters of names,
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
 import sys
+import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from mmtui.paths import Home
 from mmtui.settings import COLOR_MODES, Settings, SettingsError, load
 
 SCHEMA_VERSION = 1
+ROWS_AT_ONCE = 1000
+LETTERS_AT_ONCE = 4 * 2**20
+"""A long table is laid out in portions of so many rows or letters."""
 _ANSI = {"bright_black": 90, "red": 31, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36}
 _asked_color = ""
 
@@ -111,6 +115,20 @@ def document(body: dict[str, Any]) -> None:
     print(json.dumps(_finite({"schema_version": SCHEMA_VERSION, **body}), indent=2, allow_nan=False), flush=True)
 
 
+def document_of_rows(body: dict[str, Any], rows: Iterable[Sequence[Any]]) -> None:
+    """The same document with the rows under the key ``rows``, written as they come; cut off if one raises."""
+    text = json.dumps(_finite({"schema_version": SCHEMA_VERSION, **body, "rows": []}), indent=2, allow_nan=False)
+    write = sys.stdout.write
+    write(text.removesuffix("]\n}"))
+    comma = ""
+    for row in rows:
+        item = json.dumps(_finite(row), indent=2, allow_nan=False)
+        write(f"{comma}\n{textwrap.indent(item, '    ')}")
+        comma = ","
+    write("\n  ]\n}\n" if comma else "]\n}\n")
+    sys.stdout.flush()
+
+
 def _finite(value: Any) -> Any:
     """JSON knows no NaN."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -154,13 +172,36 @@ def table(
     print("\n".join(text), flush=True)
 
 
+def long_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Aligned columns of rows that may never end: printed in portions, each as wide as what came so far needs."""
+    widths = [0] * len(header)
+    for portion in _portions(chain([header], rows)):
+        lines_ = [[_clean(cell) for cell in row] for row in portion]
+        widths = [max(width, *(cells(row[column]) for row in lines_)) for column, width in enumerate(widths)]
+        padded = ([_padded(cell, width, False) for cell, width in zip(row, widths, strict=True)] for row in lines_)
+        print("\n".join("  ".join(row).rstrip() for row in padded), flush=True)
+
+
+def _portions(rows: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
+    """The rows in portions that fit memory."""
+    portion: list[Sequence[str]] = []
+    length = 0
+    for row in rows:
+        portion.append(row)
+        length += sum(map(len, row))
+        if len(portion) > ROWS_AT_ONCE or length > LETTERS_AT_ONCE:
+            yield portion
+            portion, length = [], 0
+    if portion:
+        yield portion
+
+
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Comma-separated values with a header, quoted where needed."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    """Comma-separated values with a header, quoted where needed, written as they come."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    print(buffer.getvalue(), end="", flush=True)
+    sys.stdout.flush()
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

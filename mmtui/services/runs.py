@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,25 +92,26 @@ def values(home: Home, ids: Sequence[str], columns: Sequence[str]) -> dict[str, 
         return {row.id: found for row, found in reader.select(only, [], chosen)}
 
 
-def sql(home: Home, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of a query; the connection cannot write.
+@contextmanager
+def sql(home: Home, text: str) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
+    """Column names of a query, and its rows as they come. It can only read; ctrl-C ends it.
 
     Raises:
-        UsageError: the query is wrong, or writes.
+        UsageError: the query is wrong, would do more than read, or needs too much memory.
         NotFoundError: there is no database yet.
     """
+    from mmtui.store.read_only import reading
     from mmtui.store.views import add_views
 
     with Reader(home) as reader:
         connection = reader.connection()
         if connection is None:
             raise NotFoundError("there is no database yet", "queue a run first")
+        # Changed later, this would drop the views. In memory, because a file would grow unbounded.
+        connection.execute("PRAGMA temp_store=MEMORY")
         add_views(connection)
-        try:
-            cursor = connection.execute(text)
-            return [item[0] for item in cursor.description or ()], [tuple(row) for row in cursor.fetchall()]
-        except (sqlite3.Error, sqlite3.Warning) as error:
-            raise UsageError(f"the query is refused: {error}", "give one SELECT") from None
+        with reading(connection, text) as found:
+            yield found
 
 
 def queue_order(home: Home) -> list[str]:

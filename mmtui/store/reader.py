@@ -26,6 +26,7 @@ from mmtui.errors import UnreachableError
 from mmtui.paths import Home
 from mmtui.store import buckets, cells, filters, lineage
 from mmtui.store.confusion import class_shares, matrix_of
+from mmtui.store.interrupts import interruptible
 from mmtui.store.schema import HEAD, open_to_read, schema_revision
 
 STALLED_SECONDS = 120.0
@@ -93,6 +94,14 @@ class Reader:
         with _translated(self.home):
             return connection.execute(sql, parameters).fetchall()
 
+    def _search(self, sql: str, parameters: Sequence[Any]) -> list[sqlite3.Row]:
+        """All rows of a query with a user's patterns in it: one can keep Python busy for years, until ctrl-C."""
+        connection = self.connection()
+        if connection is None:
+            return []
+        with interruptible(connection):
+            return self.query(sql, parameters)
+
     def data_version(self) -> int:
         """A number that changes whenever another connection has committed."""
         rows = self.query("PRAGMA data_version")
@@ -141,7 +150,7 @@ class Reader:
         values = [value for _, several in chosen for value in several] + parameters
         values += [value for _, several in ordered for value in (*several, *several)]
         sql = f"SELECT {_RUN_COLUMNS}{extra} FROM runs WHERE deleted_at IS NULL AND {condition}"
-        rows = self.query(
+        rows = self._search(
             f"{sql} ORDER BY {order}id DESC LIMIT ? OFFSET ?", [*values, -1 if limit is None else limit, offset]
         )
         now, first = time.time(), len(_RUN_COLUMNS.split(","))
@@ -150,7 +159,9 @@ class Reader:
     def count_where(self, node: Node) -> int:
         """Number of runs that a filter lets pass."""
         condition, parameters = filters.where(node)
-        return int(self.query(f"SELECT count(*) FROM runs WHERE deleted_at IS NULL AND {condition}", parameters)[0][0])
+        return int(
+            self._search(f"SELECT count(*) FROM runs WHERE deleted_at IS NULL AND {condition}", parameters)[0][0]
+        )
 
     def config_keys(self) -> list[str]:
         """Every key that some run's recipe has, as dotted path."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mmtui.paths import Home
+from mmtui.services import runs
 from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, begin_attempt, insert_run, transition
@@ -38,6 +39,12 @@ def add_run(database: Database) -> Callable[..., int]:
             return insert_run(session, new)
 
     return add
+
+
+def asked(home: Home, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """What a query gives, all of it."""
+    with runs.sql(home, text) as (header, rows):
+        return header, list(rows)
 
 
 class EventFile:

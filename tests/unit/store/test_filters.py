@@ -20,6 +20,7 @@ from mmtui.services import comparing, keeping, queue, runs, trash
 from mmtui.store import pyramid
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, insert_run
+from tests.unit.store.conftest import asked
 
 NOW = 1_800_000_000.0
 MODELS: list[dict[str, Any]] = [
@@ -254,7 +255,7 @@ def test_sort_puts_runs_without_a_value_last_and_limits_count_all(filled: Home) 
 
 
 def test_sql_reads_and_cannot_write(filled: Home, home: Home) -> None:
-    header, rows = runs.sql(filled, "SELECT count(*) AS n FROM runs")
+    header, rows = asked(filled, "SELECT count(*) AS n FROM runs")
     assert (header, rows) == (["n"], [(12,)])
     for text in (
         "DELETE FROM runs",
@@ -263,9 +264,9 @@ def test_sql_reads_and_cannot_write(filled: Home, home: Home) -> None:
         "ATTACH '/tmp/x.db' AS x; SELECT 1",
     ):
         with pytest.raises(UsageError, match="the query is refused"):
-            runs.sql(filled, text)
+            asked(filled, text)
     with pytest.raises(NotFoundError):
-        runs.sql(home, "SELECT 1")
+        asked(home, "SELECT 1")
 
 
 # --- Comparing and keeping.

@@ -19,6 +19,7 @@ from mmtui.store.db import Database
 from mmtui.store.reader import Reader
 from mmtui.store.runs import read_run
 from tests.copies import copy_run
+from tests.unit.store.conftest import asked
 from tests.work import work
 
 
@@ -68,21 +69,21 @@ def test_class_table_history_and_graphs_leave_superseded_ones_out(home: Home, re
 
 
 def test_views_for_queries_say_what_the_verbs_say(home: Home, resumed_run: str) -> None:
-    header, rows = runs.sql(home, "SELECT global_step, attempt, value FROM live_metrics WHERE name = 'loss' ORDER BY 1")
+    header, rows = asked(home, "SELECT global_step, attempt, value FROM live_metrics WHERE name = 'loss' ORDER BY 1")
     assert header == ["global_step", "attempt", "value"]
     assert rows == [(p.global_step, p.attempt, p.value) for p in runs.points(home, resumed_run, "loss")]
     table = runs.class_table(home, resumed_run)
     assert table is not None
-    _, rows = runs.sql(home, "SELECT name, iou, pixels, step FROM class_iou WHERE latest ORDER BY class")
+    _, rows = asked(home, "SELECT name, iou, pixels, step FROM class_iou WHERE latest ORDER BY class")
     assert rows == [(row.name, row.iou, row.pixels, 10) for row in table.classes]
-    _, rows = runs.sql(home, "SELECT iou FROM class_iou WHERE class = 0 ORDER BY global_step")
+    _, rows = asked(home, "SELECT iou FROM class_iou WHERE class = 0 ORDER BY global_step")
     assert tuple(row[0] for row in rows) == table.classes[0].history
-    _, rows = runs.sql(home, "SELECT id, took FROM live_runs")
+    _, rows = asked(home, "SELECT id, took FROM live_runs")
     assert rows == [(int(resumed_run), None)]
     with Database(home).write() as session:
         read_run(session, int(resumed_run)).deleted_at = 1.0
     for view in ("live_runs", "live_metrics", "class_iou"):
-        assert runs.sql(home, f"SELECT count(*) FROM {view}")[1] == [(0,)], "it is in the trash"
+        assert asked(home, f"SELECT count(*) FROM {view}")[1] == [(0,)], "it is in the trash"
 
 
 def test_extremes_of_a_resumed_run_are_those_of_its_kept_points(
@@ -105,10 +106,10 @@ def test_extremes_of_a_resumed_run_are_those_of_its_kept_points(
 def test_query_cannot_write_nor_leave_anything_behind(home: Home, resumed_run: str) -> None:
     for text in ("DELETE FROM runs", "CREATE TABLE x (y)", "DROP VIEW main.live_runs", "PRAGMA user_version = 7"):
         with contextlib.suppress(UsageError):
-            runs.sql(home, text)
-    assert runs.sql(home, "SELECT count(*) FROM runs")[1] == [(1,)]
-    assert runs.sql(home, "PRAGMA user_version")[1] == [(0,)]
-    assert runs.sql(home, "SELECT count(*) FROM sqlite_schema WHERE name IN ('x', 'live_runs')")[1] == [(0,)]
+            asked(home, text)
+    assert asked(home, "SELECT count(*) FROM runs")[1] == [(1,)]
+    assert asked(home, "PRAGMA user_version")[1] == [(0,)]
+    assert asked(home, "SELECT count(*) FROM sqlite_schema WHERE name IN ('x', 'live_runs')")[1] == [(0,)]
 
 
 def test_series_buckets_keep_every_extreme_and_mark_superseded(home: Home, resumed_run: str) -> None:
