@@ -28,7 +28,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError, disk_full_text
-from engine.files import is_plain_name, sync_folder, write_file
+from engine.files import is_plain_name, sync_folder, utf8_name, write_file
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
@@ -205,7 +205,8 @@ def load_module(path: Path, module: nn.Module) -> None:
     """
     file = path / "model.safetensors"
     try:
-        module.load_state_dict(load_file(file), strict=True)
+        with utf8_name(file) as name:
+            module.load_state_dict(load_file(name), strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{file} cannot be loaded ({_first_line(error)}); remove {path}") from error
 

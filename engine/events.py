@@ -297,11 +297,13 @@ def resident_bytes() -> int | None:
 
 def _encoded(event: Mapping[str, Any]) -> bytes:
     """The line of an event."""
-    line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    text = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # Names of files may hold bytes that are no UTF-8: as JSON's own escapes they can be read, and told apart.
+    line = text.encode(errors="backslashreplace") + b"\n"
     if len(line) <= LONGEST_LINE:
         return line
-    text = f"an event '{event['kind']}' of {len(line) / 2**20:.0f} MiB was left out: a line has at most 16 MiB"
-    return _encoded({**event, "kind": "warning", "values": {"text": text}})
+    left_out = f"an event '{event['kind']}' of {len(line) / 2**20:.0f} MiB was left out: a line has at most 16 MiB"
+    return _encoded({**event, "kind": "warning", "values": {"text": left_out}})
 
 
 def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PLAIN = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
@@ -13,6 +15,22 @@ _PLAIN = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 def is_plain_name(name: object) -> bool:
     """Whether a name that a file tells is one within its own folder, whoever has written that file."""
     return isinstance(name, str) and _PLAIN.fullmatch(name) is not None
+
+
+@contextmanager
+def utf8_name(path: Path) -> Iterator[str]:
+    """A name under which a library opens a file that takes UTF-8 alone: that of its descriptor where its own is none.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:

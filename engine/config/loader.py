@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config import strict_yaml
+from engine.config.file_names import restored, spelled
 from engine.config.overrides import (
     RecipeFileError,
     apply_override,
@@ -58,11 +59,11 @@ def load_recipe(
     """
     file = find_recipe(path, search)
     document = _load_with_base(file, search)
-    for override in parse_overrides(overrides):
+    for override in parse_overrides([spelled(text) for text in overrides]):
         apply_override(document.data, override)
         document.lines[override.key] = (f"override '{override.text}'", 0)
     if not document.data.get("name"):
-        document.data["name"] = file.stem
+        document.data["name"] = spelled(file.stem)
     _make_paths_absolute(document.data)
     return _validate(document, file, stored)
 
@@ -143,9 +144,14 @@ def _make_paths_absolute(data: dict[str, Any]) -> None:
         if (section, key, value) == ("runtime", "data_cache", NO_CACHE):
             continue
         if isinstance(value, str) and value:
-            part[key] = str(Path(value).expanduser().absolute())  # type: ignore[index]
+            part[key] = _absolute(value)  # type: ignore[index]
         elif isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            part[key] = [item and str(Path(item).expanduser().absolute()) for item in value]  # type: ignore[index]
+            part[key] = [item and _absolute(item) for item in value]  # type: ignore[index]
+
+
+def _absolute(value: str) -> str:
+    """The path from the current folder on, as a recipe has it: neither that folder's name nor its own need be UTF-8."""
+    return spelled(str(Path(restored(value)).expanduser().absolute()))
 
 
 def _validate(document: Document, file: Path, stored: bool) -> Recipe:

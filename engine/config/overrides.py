@@ -162,6 +162,8 @@ def type_text(info: FieldInfo) -> str:
 
 def _annotation_text(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _annotation_text(arguments[0])
     if origin is typing.Literal:
         return " | ".join(str(argument) for argument in arguments)
     if origin in (typing.Union, types.UnionType):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from engine.config.checks import problems
+from engine.config.file_names import FilePath
 
 SCHEMA_VERSION = 1
 STAGE_ORDER = ("proxy", "match", "segment", "evaluate")
@@ -42,9 +43,9 @@ class FolderData(Section):
     """Any folder of images and index masks: ROOT/images/SPLIT/*.jpg|png, ROOT/labels/SPLIT/*.png, classes.txt."""
 
     kind: Literal["folder"] = Field("folder", description="shapes: drawn by a procedure; folder: images and masks")
-    root: str = Field("", description="folder that holds images, labels and the classes file")
-    images: str = Field("images/{split}", description="image folder below root; {split} is replaced")
-    labels: str = Field("labels/{split}", description="label folder below root; {split} is replaced")
+    root: FilePath = Field("", description="folder that holds images, labels and the classes file")
+    images: FilePath = Field("images/{split}", description="image folder below root; {split} is replaced")
+    labels: FilePath = Field("labels/{split}", description="label folder below root; {split} is replaced")
     classes: str = Field("classes.txt", description="classes file below root, one name a line, in index order")
     train_split: str = Field("train", description="name of the training split")
     val_split: str = Field("val", description="name of the validation split")
@@ -59,7 +60,7 @@ class VocData(Section):
     """PASCAL VOC 2012 as it is unpacked: ROOT/JPEGImages, ROOT/SegmentationClass, ROOT/ImageSets/Segmentation."""
 
     kind: Literal["voc"] = Field("voc", description="PASCAL VOC 2012, with or without the SBD masks")
-    root: str = Field("", description="folder VOC2012, the one that holds JPEGImages")
+    root: FilePath = Field("", description="folder VOC2012, the one that holds JPEGImages")
     masks: str = Field("SegmentationClassAug", description="mask folder below root; SegmentationClass = without SBD")
     train_list: str = Field(
         "ImageSets/Segmentation/train_aug.txt", description="list of training images below root, one name a line"
@@ -76,7 +77,7 @@ class CityscapesData(Section):
     """Cityscapes in its official layout: ROOT/leftImg8bit/SPLIT/CITY, ROOT/gtFine/SPLIT/CITY; 19 trainIds."""
 
     kind: Literal["cityscapes"] = Field("cityscapes", description="Cityscapes, fine annotations")
-    root: str = Field("", description="folder that holds leftImg8bit and gtFine")
+    root: FilePath = Field("", description="folder that holds leftImg8bit and gtFine")
     masks: Literal["labelIds", "labelTrainIds"] = Field(
         "labelIds", description="which masks to read; labelIds are mapped to the 19 trainIds"
     )
@@ -121,7 +122,7 @@ class ModelConfig(Section):
     dropout: float = Field(
         0.5, ge=0, lt=1, description="dropout after fc6 and fc7, in fcn and aspp before the scores, probability"
     )
-    weights: str = Field(
+    weights: FilePath = Field(
         "",
         description="backbone weights to start from: safetensors, a torch state dict (.pth), a .caffemodel or"
         " .caffemodel.h5;"
@@ -160,7 +161,7 @@ class ProxyConfig(Section):
     kind: Literal["colorization", "jigsaw", "rotation", "moco", "densecl", "classification"] = Field(
         "colorization", description="proxy task; classification is the supervised one, on a folder a class"
     )
-    images: str = Field(
+    images: FilePath = Field(
         "",
         description="folder of images for the task, searched to any depth; classification: one folder a class;"
         " empty = the images of data, without their labels",
@@ -288,7 +289,7 @@ class EvaluateConfig(Section):
     window_stride: int = Field(256, ge=8, description="distance of neighbouring windows, pixels")
     scales: tuple[float, ...] = Field((1.0,), min_length=1, description="resize factors whose probabilities are summed")
     flip: bool = Field(False, description="add the mirrored image's probabilities")
-    ensemble: tuple[str, ...] = Field(
+    ensemble: tuple[FilePath, ...] = Field(
         (), description="run directories whose segmentation networks' probabilities are added to this run's"
     )
     overlays: bool = Field(False, description="also write each prediction as colours over its image")
@@ -322,7 +323,7 @@ class RuntimeConfig(Section):
     memory_budget_gib: float = Field(
         8.0, gt=0, le=1_000_000, description="decoded data up to this size are held in memory, GiB"
     )
-    data_cache: str = Field(
+    data_cache: FilePath = Field(
         "",
         description="folder for decoded data that do not fit, which are mapped from there; empty = MMTUI_HOME/decoded,"
         " else mmtui/decoded in XDG_CACHE_HOME or ~/.cache; none = refuse such data",

@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.config.schema import InputName
 from engine.data.pipeline import GRAY_MEAN, IMAGENET_MEAN, IMAGENET_STD
+from engine.files import utf8_name
 from engine.models.foreign import Renamed
 
 
@@ -31,7 +32,7 @@ def input_of(file: Path) -> InputName:
         file: weights. An exported backbone says it in its header, a checkpoint in the recipe beside it.
     """
     try:
-        with safe_open(file, "pt") as opened:
+        with utf8_name(file) as name, safe_open(name, "pt") as opened:
             said = (opened.metadata() or {}).get("input")
         if said is None and file.name == "model.safetensors":
             said = json.loads((file.parent / "meta.json").read_text())["recipe"]["model"]["input"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.config.schema import InputName
 from engine.errors import CheckpointError
+from engine.files import utf8_name
 from engine.models.caffe_hdf5 import read_caffe_hdf5
 from engine.models.caffe_import import rename_caffe
 from engine.models.caffemodel import read_caffemodel
@@ -199,7 +200,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: missing or not a safetensors file.
     """
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        with utf8_name(path) as name:
+            tensors: dict[str, Tensor] = load_file(name)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: set model.weights to a safetensors file.") from None
     except (SafetensorError, OSError, ValueError) as error:

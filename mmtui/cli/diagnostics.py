@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -57,6 +58,10 @@ def guarded(command: Callable[[], int]) -> int:
     signal.signal(signal.SIGINT, _interrupt)
     # `mmtui ls | head` ends quietly, like any other program in a pipe.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What its encoding lacks is spelled out instead of ending the program.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command()
     except MmtuiError as error:

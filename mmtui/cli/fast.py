@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmtui.cli import verbs
-from mmtui.cli.options import Argument, Option
+from mmtui.cli.options import Argument, Option, storable
 
 
 class _NotPlain(Exception):
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> tuple[verbs.Verb, dict[str, Any]] | None:
         return None
     verb = verbs.load(name)
     try:
-        return verb, _values(_shape(verb), rest)
+        return verb, storable(_values(_shape(verb), rest))
     except _NotPlain:
         return None
 
@@ -79,6 +79,8 @@ def _values(shape: _Shape, words: list[str]) -> dict[str, Any]:
             text = words.pop(0)
         value = _convert(kind, text, declared.minimum)
         values[parameter.name] = [*values.get(parameter.name, []), value] if many else value
+    if any(p.default is p.empty and p.name not in values for p, _ in shape.options.values()):
+        raise _NotPlain
     values.update(_positional(shape.arguments, positional))
     return values
 

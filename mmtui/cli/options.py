@@ -7,8 +7,17 @@ without Typer and pydantic and so starts in a third of the time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
+
+from mmtui.domain.text import as_text
+
+FILES = frozenset({"file", "html", "output", "overrides", "recipe", "run", "source"})
+"""Parameters of verbs that may name files: those are found by their bytes, whatever these are."""
+
+FILTER = "filter_"
+"""The parameter that holds a filter, in which a backslash has a meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,22 @@ class Option:
     help: str
     minimum: int | None = None
     complete: str = ""
+
+
+def storable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a command line with what is no UTF-8 in them spelled out, but for names of files."""
+    kept = {name: value if name in FILES else _storable(value) for name, value in values.items() if name != FILTER}
+    if values.get(FILTER):
+        from mmtui.domain import filters
+
+        kept[FILTER] = filters.storable(values[FILTER])
+    return kept
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_text(value)
+    return [_storable(item) for item in value] if isinstance(value, list) else value
 
 
 def option(*flags: str, help: str, minimum: int | None = None, complete: str = "") -> Option:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mmtui.cli import verbs
+from mmtui.domain.text import as_text
 from mmtui.paths import Home
 from mmtui.services import naming
 
@@ -73,7 +74,7 @@ def _choices(shell: str, before: list[str], incomplete: str) -> Choices | None:
 
 def run_choices(incomplete: str) -> Choices:
     """The newest runs whose id begins so."""
-    found = naming.begin_with(Home.from_environment(), incomplete, MOST_RUNS)
+    found = naming.begin_with(Home.from_environment(), as_text(incomplete), MOST_RUNS)
     return [(run_id, harmless(f"{name} {state}")) for run_id, name, state in found]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmtui.domain.dates import is_moment
 from mmtui.domain.eventvalues import LARGEST, LARGEST_STEP, LONGEST_TEXT, finite, sound, whole
+from mmtui.domain.text import as_text
 
 LONGEST_WORD = 128
 """Characters of a kind or of a stage's name."""
@@ -83,4 +84,4 @@ def _integers(items: list[Any]) -> bool:
 
 
 def _text(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else as_text(text)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
 
+from mmtui.domain.text import as_text
 from mmtui.errors import UsageError
 
 COLUMNS = (
@@ -40,7 +41,20 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_UNDECODED = re.compile("[\ud800-\udfff]+")
 Value = str | float | bool
+
+
+def storable(text: str) -> str:
+    """The filter as text that can be stored and sent: what is no UTF-8 is spelled out, as in the names it looks for."""
+
+    def doubled(found: re.Match[str]) -> str:
+        return as_text(found[0]).replace("\\", "\\\\")  # within quotes and slashes a backslash has a meaning
+
+    def token(found: re.Match[str]) -> str:
+        return found[0] if found["word"] else _UNDECODED.sub(doubled, found[0])
+
+    return as_text(_TOKEN.sub(token, text)) if _UNDECODED.search(text) else text
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import unicodedata
 
 _KEPT = frozenset("\t")
+_BYTES = range(0xDC80, 0xDD00)
+"""What Python makes of a byte that it cannot decode."""
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -16,12 +19,42 @@ def printable(text: str) -> str:
     return "".join(_spell(character) for character in text)
 
 
+def as_text(text: str) -> str:
+    """The text as it can be stored and sent anywhere: bytes that are no UTF-8 are spelled out (``\\xe9``).
+
+    Arguments, names of files and variables come as Python decodes bytes it cannot read: as lone surrogates, which no
+    UTF-8 file and no database takes. Names, tags and notes are kept in this form. A path is not: it would no longer
+    name its file; it is spelled out where it is shown.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        return text
+    try:
+        # In a locale without UTF-8 good UTF-8 comes in this form, too.
+        return os.fsencode(text).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def stored_text(stored: bytes) -> str:
+    """Text from a database that may hold anything as text: what is no UTF-8 is spelled out."""
+    try:
+        return as_text(stored.decode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError:
+        return stored.decode("utf-8", "backslashreplace")
+
+
 def _spell(character: str) -> str:
     if character in _KEPT:
         return "    "
     if unicodedata.category(character) not in _HIDDEN or character == "\u200d":
         return character
     code = ord(character)
+    if _BYTES[0] <= code <= _BYTES[-1]:
+        code -= _BYTES[0] - 0x80
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 

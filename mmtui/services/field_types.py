@@ -70,7 +70,8 @@ def _noun(kind: Any, least: int) -> tuple[str, tuple[str, ...]]:
         found = one_of(tuple(str(argument) for argument in arguments))
         return found.words, found.choices
     if origin is tuple:
-        inner = _NOUNS[arguments[0]]
+        first = arguments[0]
+        inner = _NOUNS[typing.get_args(first)[0] if typing.get_origin(first) is typing.Annotated else first]
         several = inner if inner == "text" else f"{inner}s"
         if Ellipsis in arguments:
             return f"list of {several}{f', at least {least}' if least else ''}", ()

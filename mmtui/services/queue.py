@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmtui.domain import sweeps
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
-from mmtui.domain.text import shorten
+from mmtui.domain.text import as_text, shorten
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
 from mmtui.paths import Home, RunPaths
 from mmtui.services.manifests import read_manifest
@@ -119,6 +119,7 @@ def enqueue_all(
     from mmtui.services import code, forks, inputs, recipes
     from mmtui.store.db import Database
 
+    members = [[as_text(text) for text in texts] for texts in members]
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
     for one in resolved:
         taken = () if fork is None else forks.taken(forks.plan(home, fork, one))

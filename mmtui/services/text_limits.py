@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from mmtui.domain.text import shorten
+from mmtui.domain.text import as_text, shorten
 from mmtui.errors import UsageError
 
 LONGEST: Final = {"name": 512, "group": 256, "tag": 256, "note": 16_384}
@@ -27,4 +27,4 @@ def check_lengths(what: str, texts: Iterable[str]) -> None:
 
 def fitting(what: str, text: object) -> str:
     """The text of a run from elsewhere, cut to what a text of this kind may have."""
-    return shorten(str(text), LONGEST[what])
+    return shorten(as_text(str(text)), LONGEST[what])

@@ -13,6 +13,7 @@ from typing import Any
 from mmtui.domain.dates import is_moment
 from mmtui.domain.eventvalues import LARGEST, finite, sound
 from mmtui.domain.states import RunState
+from mmtui.domain.text import as_text
 from mmtui.domain.views import GraphStats, Point
 
 
@@ -30,7 +31,7 @@ def listed(cell: Any) -> list[Any]:
 
 def texts(cell: Any) -> tuple[str, ...]:
     """A JSON list of texts."""
-    return tuple(str(item) for item in listed(cell))
+    return tuple(as_text(str(item)) for item in listed(cell))
 
 
 def words(cell: Any) -> dict[str, Any]:

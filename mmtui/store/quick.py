@@ -20,7 +20,7 @@ def put_setting(home: Home, key: str, value: str) -> None:
     """
     if schema_revision(home.database) != HEAD:
         return
-    uri = f"file:{quote(str(home.database))}?mode=rw"
+    uri = f"file:{quote(bytes(home.database))}?mode=rw"
     try:
         connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE_SECONDS, isolation_level=None)
         try:

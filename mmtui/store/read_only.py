@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from mmtui.domain.text import stored_text
 from mmtui.errors import UnreachableError, UsageError
 from mmtui.store.interrupts import interruptible
 
@@ -66,7 +67,7 @@ def reading(connection: sqlite3.Connection, text: str) -> Iterator[tuple[list[st
     refused: list[str] = []
     _limit(connection)
     connection.set_authorizer(_authorizer(connection, refused))
-    connection.text_factory = _text
+    connection.text_factory = stored_text
     with interruptible(connection, OPERATIONS), _told(refused):
         cursor = _begin(connection, text)
         if cursor.description is None:
@@ -124,10 +125,6 @@ def _functions(connection: sqlite3.Connection) -> frozenset[str]:
 def _harmless(name: str, argument: str | None) -> bool:
     name = name.lower()
     return name in _DESCRIBING or name in _CHECKING or (name in _VALUES and argument is None)
-
-
-def _text(stored: bytes) -> str:
-    return stored.decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmtui.domain.filters import Node, Operand
 from mmtui.domain.states import ACTIVE_STATES, RunState
-from mmtui.domain.text import duration, replay_words
+from mmtui.domain.text import duration, replay_words, stored_text
 from mmtui.domain.views import (
     AttemptView,
     Bucket,
@@ -92,6 +92,13 @@ class Reader:
         if connection is None:
             return []
         with _translated(self.home):
+            try:
+                return connection.execute(sql, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                if "decode to UTF-8" not in str(error) or connection.text_factory is stored_text:
+                    raise
+            # One such cell must not hide the others. Decoding every cell in Python would slow all queries down.
+            connection.text_factory = stored_text
             return connection.execute(sql, parameters).fetchall()
 
     def _search(self, sql: str, parameters: Sequence[Any]) -> list[sqlite3.Row]:
