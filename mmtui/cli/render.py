@@ -161,7 +161,7 @@ def table(
         right: columns whose cells are flush right.
         colors: a colour for each row's cell in column ``colored``.
     """
-    lines = [list(header), *([_clean(cell) for cell in row] for row in rows)]
+    lines = [[_clean(cell) for cell in row] for row in (header, *rows)]
     widths = [max(cells(row[column]) for row in lines) for column in range(len(header))]
     text = []
     for number_, row in enumerate(lines):
@@ -197,10 +197,15 @@ def _portions(rows: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
 
 
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Comma-separated values with a header, quoted where needed, written as they come."""
+    """Comma-separated values with a header, quoted where needed, written as they come.
+
+    In a pipe or a file cells are data, as they are. On a terminal control characters in them are spelled out.
+    """
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    lines_: Iterable[Sequence[str]] = chain([header], rows)
+    if sys.stdout.isatty():
+        lines_ = ([printable(cell) for cell in row] for row in lines_)
+    writer.writerows(lines_)
     sys.stdout.flush()
 
 
