@@ -165,8 +165,8 @@ def _run_folders(home: Home) -> list[Check]:
     except MmtuiError:
         return []  # the database itself is the fault, and told already
     there = _numbered(home.runs)
-    # Whoever queues a run right now makes the one before the other.
-    lost = sorted(number for number, age in there.items() if number not in known and age > _SETTLED)
+    # Whoever queues a run right now makes the one before the other. Ages are below 0 when the clock was set back.
+    lost = sorted(number for number, age in there.items() if number not in known and abs(age) > _SETTLED)
     gone = sorted(shown - there.keys())
     in_trash = [number for number in gone if (home.trash / str(number)).exists()]
     return [

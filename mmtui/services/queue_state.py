@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mmtui.devices.slots import Use
 from mmtui.domain.placing import Slots, expected
@@ -22,12 +22,15 @@ _COLUMNS = "id, priority, position, not_before, run_group, after, if_failed, wan
 class Queue:
     """The queue of one data directory, as it is now.
 
+    Args:
+        clock: tells Unix time now; None = as the machine's clock is set.
+
     Attributes:
         broken: {run: (what to do, why)} of queued runs that wait for one that has failed.
     """
 
-    def __init__(self, home: Home, reader: Reader) -> None:
-        self.home, self.reader = home, reader
+    def __init__(self, home: Home, reader: Reader, clock: Callable[[], float] | None = None) -> None:
+        self.home, self.reader, self._clock = home, reader, clock or time.time
         self.broken: dict[int, tuple[str, str]] = {}
 
     def waiting(self, *, on_cluster: bool = False) -> dict[int, Waiting]:
@@ -136,10 +139,10 @@ class Queue:
     def _spent(self) -> dict[str, float]:
         """Device hours that each group has taken; a run on a share of a device counts that share."""
         sql = (
-            "SELECT r.run_group, sum((coalesce(a.ended_at, ?) - a.spawned_at) * r.wanted) / 3600 FROM attempts a"
+            "SELECT r.run_group, sum(max(coalesce(a.ended_at, ?) - a.spawned_at, 0) * r.wanted) / 3600 FROM attempts a"
             " JOIN runs r ON r.id = a.run_id WHERE r.run_group != '' GROUP BY r.run_group"
         )
-        return {row[0]: row[1] for row in self.reader.query(sql, [time.time()])}
+        return {row[0]: row[1] for row in self.reader.query(sql, [self._clock()])}
 
 
 def _same_stage(stages: str, busy: Mapping[str, str]) -> str:

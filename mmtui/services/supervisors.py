@@ -18,6 +18,7 @@ from mmtui.errors import MmtuiError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
 from mmtui.services.runs import LOG_TAIL_BYTES, count_runs
+from mmtui.store import clock
 
 START_SECONDS = 20.0
 
@@ -43,9 +44,12 @@ def status(home: Home) -> SupervisorStatus:
 def _heartbeat_age(home: Home) -> float | None:
     """Seconds since the supervisor last looked after a run; it touches its lock file only while there is work."""
     try:
-        return max(time.time() - home.lock.stat().st_mtime, 0.0)
+        beat, since = home.lock.stat().st_mtime, (_record(home) or {}).get("offset")
     except OSError:
         return None
+    # It dates its beats by the clock as it was set when it began: a duration is counted by one that nobody sets.
+    now = clock.steady() + since if isinstance(since, float) else time.time()
+    return max(now - beat, 0.0)
 
 
 def holder(home: Home) -> tuple[int | None, float | None]:

@@ -182,10 +182,10 @@ def set_reasons(session: Session, reasons: Sequence[Mapping[str, Any]]) -> None:
     session.connection().execute(text(statement), list(reasons))
 
 
-def shift_deadlines(session: Session, seconds: float) -> None:
-    """Move the moments at which trainers that were told to leave are killed."""
-    alive = col(Attempt.ended_at).is_(None) & col(Attempt.kill_at).is_not(None)
-    session.execute(update(Attempt).where(alive).values(kill_at=Attempt.kill_at + seconds))  # type: ignore[operator]
+def end_attempts(session: Session, run_id: int, now: float) -> None:
+    """Nothing of a run trains any more: an attempt that had no trainer, too, takes no further time."""
+    still = (col(Attempt.run_id) == run_id) & col(Attempt.ended_at).is_(None)
+    session.execute(update(Attempt).where(still).values(ended_at=now))
 
 
 def add_wish(session: Session, run_id: int, verb: str, arguments: Mapping[str, Any]) -> None:
@@ -206,10 +206,14 @@ def take_wishes(session: Session) -> list[Wish]:
     return wishes
 
 
-def begin_attempt(session: Session, run_id: int, gpus: Sequence[str], host: str) -> int:
-    """Claim a queued run for a start: state, attempt row and device in one transaction; returns the number."""
+def begin_attempt(session: Session, run_id: int, gpus: Sequence[str], host: str, now: float | None = None) -> int:
+    """Claim a queued run for a start: state, attempt row and device in one transaction; returns the number.
+
+    Args:
+        now: Unix time from which its time is counted; None = as the machine's clock is set.
+    """
     run = read_run(session, run_id)
-    number, now = run.attempt + 1, time.time()
+    number, now = run.attempt + 1, time.time() if now is None else now
     transition(
         session,
         run_id,
@@ -253,7 +257,8 @@ def seconds_taken(session: Session, run_id: int) -> float:
     """How long a run has trained, all attempts together."""
     attempts = session.exec(select(Attempt).where(Attempt.run_id == run_id)).all()
     now = time.time()
-    return sum((now if attempt.ended_at is None else attempt.ended_at) - attempt.spawned_at for attempt in attempts)
+    ends = ((now if attempt.ended_at is None else attempt.ended_at) - attempt.spawned_at for attempt in attempts)
+    return sum(max(seconds, 0.0) for seconds in ends)
 
 
 def waiting_line(session: Session) -> list[Run]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from mmtui.domain.scheduling import order, own_reason
@@ -44,7 +43,7 @@ class Jobs:
         if not waiting:
             self.nobody_waits = version
             return False
-        now, rules, started, reasons = time.time(), queue.rules(), False, []
+        now, rules, started, reasons = self.supervisor.clock.now(), queue.rules(), False, []
         for run in order(list(waiting.values())):
             reason = own_reason(run, rules)
             if reason or run.not_before > now:
@@ -64,7 +63,7 @@ class Jobs:
             run = read_run(session, run_id)
             if not is_legal(state_of(run), RunEvent.START):
                 return
-            number = begin_attempt(session, run_id, [], "slurm")
+            number = begin_attempt(session, run_id, [], "slurm", self.supervisor.clock.now())
             code, asked, overrides = cells.mapped(run.code), cells.mapped(run.launcher), cells.texts(run.overrides)
         try:
             settle(home, str(run_id), overrides)
@@ -104,12 +103,12 @@ class Jobs:
         rows = self.supervisor.reader.query(
             "SELECT spawned_at FROM attempts WHERE run_id = ? AND number = ?", [run_id, number]
         )
-        if rows and time.time() - rows[0][0] > UNKNOWN_SECONDS:
+        if rows and self.supervisor.clock.now() - rows[0][0] > UNKNOWN_SECONDS:
             self.supervisor.finish(run_id, number)
 
     def _follow(self, run_id: int, state: str, job: str, word: str, reason: str, kill_at: float | None) -> None:
         if state in (RunState.STOPPING, RunState.PAUSING):
-            overdue = kill_at is not None and time.time() > kill_at
+            overdue = kill_at is not None and self.supervisor.clock.now() > kill_at
             if word in NOT_BEGUN or overdue:
                 self.cluster.kill(job)
             elif job not in self.told:

@@ -31,10 +31,11 @@ def identity(pid: int) -> str | None:
     fields = text.rpartition(")")[2].split()
     if fields[0] in _DEAD:
         return None
-    return f"{_boot_id()}:{fields[19]}"
+    return f"{boot_id()}:{fields[19]}"
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """What tells this start of the machine from others, 8 characters."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
     except OSError:

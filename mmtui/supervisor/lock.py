@@ -9,6 +9,7 @@ import time
 
 from mmtui.errors import RefusedError
 from mmtui.paths import Home
+from mmtui.store import clock
 
 
 class SupervisorLock:
@@ -28,7 +29,7 @@ class SupervisorLock:
                 f"another supervisor already serves {home.root} (pid {_pid(text)})", "stop it with: mmtui daemon stop"
             )
         self.inode = os.fstat(self._descriptor).st_ino
-        self._started_at = time.time()
+        self._started_at, self.offset = time.time(), clock.offset()
         self._tell(ready=False)
 
     def ready(self) -> None:
@@ -36,7 +37,7 @@ class SupervisorLock:
         self._tell(ready=True)
 
     def _tell(self, *, ready: bool) -> None:
-        record = {"pid": os.getpid(), "started_at": self._started_at, "ready": ready}
+        record = {"pid": os.getpid(), "started_at": self._started_at, "offset": self.offset, "ready": ready}
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(record).encode(), 0)
 

@@ -35,32 +35,30 @@ from mmtui.store.reserve import DiskReserve
 from mmtui.store.runs import (
     apply_verb,
     begin_attempt,
+    end_attempts,
     read_attempt,
     read_run,
     set_pid,
     set_reasons,
-    shift_deadlines,
     state_of,
     take_wishes,
     transition,
 )
 from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process
+from mmtui.supervisor.clock import GRACE_SAVE_SECONDS, Clock
 from mmtui.supervisor.clustering import Jobs
 from mmtui.supervisor.hooks import Hooks
 from mmtui.supervisor.launch import identity
 from mmtui.supervisor.launchers import local
-from mmtui.supervisor.outcome import Ending, judge
+from mmtui.supervisor.outcome import Ending, judge, last_written
 from mmtui.supervisor.sampling import DeviceRecorder
 
 ACTIVE_SECONDS = 0.25
 IDLE_SECONDS = 0.5
 GRACE_SECONDS = 30.0
 GRACE_NOW_SECONDS = 3.0
-GRACE_SAVE_SECONDS = 600.0
 NEVER = float("inf")
-CLOCK_SECONDS = 2.0
-"""A difference of the clocks between two ticks that is no jitter any more."""
 TURN_BYTES = 8 * 1024 * 1024
 """So much of a run's events is read in one tick, then it is the next run's turn."""
 LOCK_SECONDS = 15.0
@@ -83,11 +81,11 @@ class Supervisor:
         self.complaints: set[tuple[int, str]] = set()
         self.recorder = DeviceRecorder()
         self.reserve = DiskReserve(home)
-        self.queue = Queue(home, self.reader)
+        self.clock = Clock(self.reader)
+        self.queue = Queue(home, self.reader, self.clock.now)
         self.hooks = Hooks(home)
         self.stopping = False
         self.jobs = Jobs(self)
-        self.clock_offset = time.time() - time.monotonic()
         self.looked_at: Any = None
         self.look_again_at = 0.0
 
@@ -129,7 +127,8 @@ class Supervisor:
 
     def tick(self) -> bool:
         """One round; True while anything is active or waiting."""
-        self._mind_the_clock()
+        if self.clock.follow(self.database):
+            self.looked_at = None
         self._reap()
         active = self._active()
         for run_id, number in active:
@@ -148,28 +147,18 @@ class Supervisor:
     def _enforce_limits(self) -> None:
         """Stop runs whose time is over, as a person would: they checkpoint first, and can be retried."""
         sql = (
-            "SELECT r.id, r.attempt, r.time_limit, sum(coalesce(a.ended_at, ?) - a.spawned_at) AS taken FROM runs r"
-            " JOIN attempts a ON a.run_id = r.id WHERE r.state IN ('starting', 'running') AND r.time_limit > 0"
-            " GROUP BY r.id HAVING taken > r.time_limit"
+            "SELECT r.id, r.attempt, r.time_limit, sum(max(coalesce(a.ended_at, ?) - a.spawned_at, 0)) AS taken"
+            " FROM runs r JOIN attempts a ON a.run_id = r.id WHERE r.state IN ('starting', 'running')"
+            " AND r.time_limit > 0 GROUP BY r.id HAVING taken > r.time_limit"
         )
-        for run_id, number, limit, _ in self.reader.query(sql, [time.time()]):
+        for run_id, number, limit, _ in self.reader.query(sql, [self.clock.now()]):
             reason = f"its time limit of {duration(limit)} is over; mmtui retry {run_id} --time-limit goes on"
             with self.database.write() as session:
                 transition(session, run_id, RunEvent.CANCEL, reason=reason)
                 attempt = read_attempt(session, run_id, number)
-                attempt.kill_at = time.time() + GRACE_SAVE_SECONDS
+                attempt.kill_at = self.clock.now() + GRACE_SAVE_SECONDS
                 session.add(attempt)
             logger.info("run %d: %s", run_id, reason)
-
-    def _mind_the_clock(self) -> None:
-        """When somebody sets the clock, trainers that were told to leave keep the time that they were promised."""
-        offset = time.time() - time.monotonic()
-        jump, self.clock_offset = offset - self.clock_offset, offset
-        if abs(jump) < CLOCK_SECONDS:
-            return
-        logger.warning("the clock was set by %+.0f s", jump)
-        with self.database.write() as session:
-            shift_deadlines(session, jump)
 
     def _alone(self, run_id: int, action: Callable[[int, int], object], number: int) -> None:
         """Do something for one run such that its failure holds up no other run; said once in the log."""
@@ -198,7 +187,8 @@ class Supervisor:
     def _beat(self) -> None:
         """Heartbeat: the lock file's time, touched only while there is work."""
         with suppress(OSError):
-            os.utime(self.home.lock)
+            beat = self.clock.beat()
+            os.utime(self.home.lock, (beat, beat))
 
     def _active(self) -> list[tuple[int, int]]:
         marks = ",".join("?" * len(ACTIVE_STATES))
@@ -248,7 +238,7 @@ class Supervisor:
             if run.state != RunState.STOPPING:
                 transition(session, run_id, RunEvent(verb), reason=f"{verb} was asked for", actor="user")
             attempt = read_attempt(session, run_id, run.attempt)
-            attempt.kill_at = min(attempt.kill_at or float("inf"), time.time() + grace)
+            attempt.kill_at = min(attempt.kill_at or float("inf"), self.clock.now() + grace)
             session.add(attempt)
             return
         apply_verb(session, run_id, verb)
@@ -307,16 +297,18 @@ class Supervisor:
             process.signal_group(pid, known, signal.SIGTERM)
             self.signalled.add((run_id, number))
             told.touch(mode=0o600)
-        if kill_at is not None and time.time() > kill_at:
+        if kill_at is not None and self.clock.now() > kill_at:
             process.signal_group(pid, known, signal.SIGKILL)
 
     def finish(self, run_id: int, number: int) -> None:
         """A trainer is gone: judge what became of it, and put it back if policy says so."""
-        log, now, exit_code = self.home.run(str(run_id)).log(number), time.time(), self.exits.get((run_id, number))
+        files, now, exit_code = self.home.run(str(run_id)), self.clock.now(), self.exits.get((run_id, number))
         with self.database.write(durable=True) as session:
             run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
-            ending = self._judged(run, attempt, exit_code, log, now)
-            attempt.ended_at, attempt.exit_code = now, exit_code
+            ending = self._judged(run, attempt, exit_code, files.log(number), now)
+            # Nobody knows when one ended that was no child of this supervisor: it wrote until then.
+            attempt.ended_at = now if exit_code is not None else last_written(files, attempt, now)
+            attempt.exit_code = exit_code
             attempt.outcome = attempt.outcome or ending.outcome
             session.add(attempt)
             session.flush()
@@ -368,7 +360,7 @@ class Supervisor:
 
     def _schedule(self) -> bool:
         """Start what can start; write why the others wait. Nothing is done while nothing has changed."""
-        now, slots, rules = time.time(), self.queue.slots(), self.queue.rules()
+        now, slots, rules = self.clock.now(), self.queue.slots(), self.queue.rules()
         seen = (self.reader.data_version(), slots, rules)
         if seen == self.looked_at and now < self.look_again_at:
             return False
@@ -417,7 +409,7 @@ class Supervisor:
         """Hold or cancel runs whose condition cannot come true any more."""
         for run_id, (wish, reason) in broken.items():
             event = RunEvent.CANCEL if wish == "cancel" else RunEvent.HOLD
-            fields: dict[str, Any] = {"ended_at": time.time()} if event is RunEvent.CANCEL else {}
+            fields: dict[str, Any] = {"ended_at": self.clock.now()} if event is RunEvent.CANCEL else {}
             with self.database.write() as session:
                 transition(session, run_id, event, reason=reason, **fields)
 
@@ -425,7 +417,7 @@ class Supervisor:
         """Write why runs wait, where that changed."""
         table = "runs INDEXED BY ix_runs_waiting"
         rows = self.reader.query(f"SELECT id, reason, not_before FROM {table} WHERE state = 'queued'")
-        now = time.time()
+        now = self.clock.now()
         changed = [
             {"key": row[0], "why": reasons[row[0]]}
             for row in rows
@@ -441,7 +433,7 @@ class Supervisor:
         with self.database.write() as session:
             if not is_legal(state_of(read_run(session, run_id)), RunEvent.START):
                 return
-            number = begin_attempt(session, run_id, places, socket.gethostname())
+            number = begin_attempt(session, run_id, places, socket.gethostname(), self.clock.now())
             row = read_run(session, run_id)
             code, overrides = cells.mapped(row.code), cells.texts(row.overrides)
         kind = slots.place(places[0]).kind
@@ -464,6 +456,8 @@ class Supervisor:
     def reject(self, run_id: int, error: Exception) -> None:
         """A run that could not be started at all has failed."""
         text = error.message if isinstance(error, MmtuiError) else f"the trainer could not be started: {error}"
+        now = self.clock.now()
         with self.database.write() as session:
-            transition(session, run_id, RunEvent.REJECT, reason=text, error=text, ended_at=time.time())
+            transition(session, run_id, RunEvent.REJECT, reason=text, error=text, ended_at=now)
+            end_attempts(session, run_id, now)
         logger.error("run %d: %s", run_id, text)

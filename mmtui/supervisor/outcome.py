@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.domain.text import printable
+from mmtui.paths import RunPaths
 from mmtui.services.plain_files import open_file
 from mmtui.store.tables import Attempt, Run
 
@@ -57,6 +59,18 @@ def judge(
             text = f"{DISK_FULL} (the trainer left with code {exit_code})"
         return Ending(RunEvent.EXIT_ERROR, "failed", text, text)
     return _again(run, RunEvent.VANISHED, "vanished", f"its trainer vanished{_how(exit_code)}")
+
+
+def last_written(files: RunPaths, attempt: Attempt, now: float) -> float:
+    """When a trainer that is gone last wrote something, Unix time from its start to now; now if it wrote nothing.
+
+    A machine that was off, or a supervisor that was, for a day makes no attempt a day longer.
+    """
+    moments = []
+    for file in (files.events(attempt.number), files.log(attempt.number)):
+        with suppress(OSError):
+            moments.append(file.stat().st_mtime)
+    return min(max([attempt.spawned_at, *moments]), now) if moments else now
 
 
 def _how(exit_code: int | None) -> str:

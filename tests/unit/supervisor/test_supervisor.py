@@ -444,7 +444,7 @@ def test_files_of_trainers_are_private(workshop: Workshop) -> None:
     assert {name: oct(mode) for name, mode in modes.items() if mode} == {}
 
 
-@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+@pytest.mark.parametrize("jump", [3600.0, -3600.0, 3.2e8])
 def test_clock_that_is_set_neither_shortens_nor_stretches_the_time_to_leave(
     workshop: Workshop, cancel: Callable[..., None], monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
