@@ -51,8 +51,8 @@ def _end_processes(home: Home) -> None:
 
     Not only the supervisor that holds the lock: one that is still starting would take it as soon as it is free.
     """
+    from mmtui.services.launch import identity
     from mmtui.services.supervisors import holder
-    from mmtui.supervisor.launch import identity
 
     serving, _ = holder(home)
     for each in {*_supervisors(home), *([serving] if serving and serving > 0 else [])} - {os.getpid()}:

@@ -18,6 +18,8 @@ def start() -> None:
     home = Home.from_environment()
     before = supervisors.status(home)
     found = supervisors.ensure(home)
+    if found.note:
+        say(f"note: {found.note}")
     say(f"the supervisor {'already runs' if before.running else 'runs now'} (pid {found.pid}) for {home.root}")
 
 
@@ -43,6 +45,8 @@ def status(as_json: JsonOption = False) -> int:
     if as_json:
         render.document({"supervisor": jsonform.supervisor(found)})
     else:
+        if found.note:
+            say(f"note: {found.note}")
         word = f"running (pid {found.pid})" if found.running else "not running"
         render.line(f"{word}: {found.active_runs} active, {found.queued_runs} queued")
     return int(ExitCode.OK if found.running else ExitCode.UNREACHABLE)

@@ -128,7 +128,9 @@ def _serve(home: Home) -> None:
 
     found = supervisors.status(home)
     if not found.running and (found.active_runs or found.queued_runs):
-        supervisors.ensure(home)
+        note = supervisors.ensure(home).note
+        if note:
+            say(f"note: {note}")
 
 
 def _status(home: Home, as_json: bool) -> None:
@@ -152,6 +154,8 @@ def _status(home: Home, as_json: bool) -> None:
     word = f"runs (pid {status.pid})" if status.running else "does not run"
     totals = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no runs yet"
     render.line(f"supervisor {word}; {totals}")
+    if status.note:
+        say(f"note: {status.note}")
     if settings.get("closed"):
         say(settings["closed"])
     shown = [*busy, *runs.by_ids(home, line[:20])]

@@ -98,8 +98,9 @@ def run(
     ids = queue.enqueue_all(home, recipe, members, terms, fork)
     for run_id in ids:
         render.line(run_id)
-    if not hold:
-        supervisors.ensure(home)
+    note = "" if hold else supervisors.ensure(home).note
+    if note:
+        say(f"note: {note}")
     if follow:
         from mmtui.cli.follow import watch_run
 
@@ -247,6 +248,8 @@ def _serve(home: Home) -> None:
     found = supervisors.status(home)
     if not found.running and (found.active_runs or found.queued_runs):
         supervisors.ensure(home)
+    if found.note:
+        say(f"note: {found.note}")
 
 
 def cancel(

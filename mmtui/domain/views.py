@@ -330,3 +330,4 @@ class SupervisorStatus:
     queued_runs: int
     home: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    note: str = ""  # why the last one has left, and what to run, in words; "" where nothing is to be done

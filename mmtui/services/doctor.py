@@ -228,6 +228,9 @@ def _supervisor(home: Home) -> Check:
     if found.running:
         text = f"runs (pid {found.pid}), {found.active_runs} active, {found.queued_runs} queued"
         return Check("supervisor", True, text)
+    if found.note:
+        reason, _, cure = found.note.rpartition("; run: ")
+        return Check("supervisor", False, reason, cure)
     waiting = found.active_runs + found.queued_runs
     text = f"does not run; {waiting or 'no'} run{'' if waiting == 1 else 's'} waiting for it"
     return Check("supervisor", False if waiting else None, text, "mmtui daemon start")

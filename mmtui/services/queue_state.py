@@ -11,6 +11,7 @@ from mmtui.domain.scheduling import UNMEASURED, Rules, Waiting
 from mmtui.domain.states import ACTIVE_STATES, FINAL_STATES, RunState
 from mmtui.paths import Home
 from mmtui.services.places import find_slots
+from mmtui.services.trainers import Living, is_alive
 from mmtui.store import cells
 from mmtui.store.reader import Reader
 
@@ -26,12 +27,14 @@ class Queue:
         clock: tells Unix time now; None = as the machine's clock is set.
 
     Attributes:
+        strangers: trainers that live and of which the database knows nothing: their slots are in use.
         broken: {run: (what to do, why)} of queued runs that wait for one that has failed.
     """
 
     def __init__(self, home: Home, reader: Reader, clock: Callable[[], float] | None = None) -> None:
         self.home, self.reader, self._clock = home, reader, clock or time.time
         self.broken: dict[int, tuple[str, str]] = {}
+        self.strangers: Sequence[Living] = ()
 
     def waiting(self, *, on_cluster: bool = False) -> dict[int, Waiting]:
         """Queued runs by id, with what each of them still waits for.
@@ -101,7 +104,8 @@ class Queue:
 
     def slots(self) -> Slots:
         """Places as they are now."""
-        whole: list[str] = []
+        self.strangers = [one for one in self.strangers if is_alive(one.trainer.pid, one.trainer.identity)]
+        whole = [slot for one in self.strangers for slot in one.slots]
         shares: dict[str, list[tuple[float, str]]] = {}
         rows = self.reader.query(f"SELECT gpus, wanted, work FROM runs WHERE state IN ({_ACTIVE})")
         for gpus, wanted, work in rows:

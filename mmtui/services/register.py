@@ -16,7 +16,7 @@ from engine.config.determining import stage_names, work_name
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState
 from mmtui.domain.text import printable
 from mmtui.paths import Home, RunPaths
-from mmtui.services import trust
+from mmtui.services import adoption, trainers, trust
 from mmtui.services.ingest import ingest_file
 from mmtui.services.plain_files import read_table
 from mmtui.services.runs import class_table
@@ -97,7 +97,11 @@ def register(database: Database, home: Home, folder: Path) -> str:
     numbers = sorted(int(entry.name) for entry in paths.attempts.glob("[0-9]*") if entry.is_dir())
     for number in numbers:
         _attempt(database, paths, run_id, number)
-    _close(database, run_id, bool(numbers))
+    found = trainers.find(paths)
+    if found is None:
+        _close(database, run_id, bool(numbers))
+    else:
+        adoption.adopt(database, home, found)
     return str(run_id)
 
 

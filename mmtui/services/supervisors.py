@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmtui.domain.states import ACTIVE_STATES, RunState
+from mmtui.domain.text import printable
 from mmtui.domain.views import SupervisorStatus
 from mmtui.errors import MmtuiError, UnreachableError
 from mmtui.paths import Home
@@ -21,6 +23,7 @@ from mmtui.services.runs import LOG_TAIL_BYTES, count_runs
 from mmtui.store import clock
 
 START_SECONDS = 20.0
+_MOST_OF_LOCK = 16 * 1024
 
 
 def status(home: Home) -> SupervisorStatus:
@@ -38,7 +41,20 @@ def status(home: Home) -> SupervisorStatus:
         active_runs=sum(counts.get(state.value, 0) for state in ACTIVE_STATES),
         queued_runs=counts.get(RunState.QUEUED.value, 0),
         home=str(home.root),
+        note=_why_left(home) if pid is None else "",
     )
+
+
+def _why_left(home: Home) -> str:
+    """Why the last supervisor has left, if nobody has told it to: it keeps that in the lock file that it gave up."""
+    try:
+        with open_file(home.lock) as file:
+            told = json.loads(file.read(_MOST_OF_LOCK))
+        reason, pid = str(told["left"]), int(told["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    why = f"{printable(reason)} under the supervisor (pid {pid}), which has left; trainers go on"
+    return f"{why}; run: mmtui doctor --fix"
 
 
 def _heartbeat_age(home: Home) -> float | None:
@@ -93,10 +109,14 @@ def _serves(home: Home) -> bool:
 def ensure(home: Home) -> SupervisorStatus:
     """Start a supervisor if there is none, detached from this terminal, and wait until it serves.
 
+    Returns:
+        what is there now; its note is still that of the one before.
+
     Raises:
         UnreachableError: it did not come up; its last words are in the message.
     """
-    if not status(home).running:
+    before = status(home)
+    if not before.running:
         home.create()
         log = os.open(home.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -112,7 +132,7 @@ def ensure(home: Home) -> SupervisorStatus:
         finally:
             os.close(log)
         _wait_until_served(home, process)
-    return status(home)
+    return replace(status(home), note=before.note)
 
 
 def _wait_until_served(home: Home, process: subprocess.Popen[bytes]) -> None:

@@ -182,9 +182,9 @@ def set_reasons(session: Session, reasons: Sequence[Mapping[str, Any]]) -> None:
     session.connection().execute(text(statement), list(reasons))
 
 
-def end_attempts(session: Session, run_id: int, now: float) -> None:
-    """Nothing of a run trains any more: an attempt that had no trainer, too, takes no further time."""
-    still = (col(Attempt.run_id) == run_id) & col(Attempt.ended_at).is_(None)
+def end_attempts(session: Session, run_id: int, now: float, but: int = 0) -> None:
+    """No attempt of a run trains any more, but for one: those that never had a trainer take no further time either."""
+    still = (col(Attempt.run_id) == run_id) & col(Attempt.ended_at).is_(None) & (col(Attempt.number) != but)
     session.execute(update(Attempt).where(still).values(ended_at=now))
 
 

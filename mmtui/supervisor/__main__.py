@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 
-from mmtui.errors import MmtuiError
+from mmtui.errors import ExitCode, MmtuiError
 from mmtui.paths import Home
 
 
 def main() -> int:
-    """Exit code 0 after SIGTERM, 5 if another supervisor serves the directory."""
+    """Exit code 0 after SIGTERM, or when the data directory is gone; 3 when its database was deleted or replaced, so
+    that a service manager starts the next one; 5 if another supervisor serves the directory."""
     os.umask(0o077)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # Alembic announces every context it makes; only its warnings are news here.
@@ -33,6 +34,9 @@ def main() -> int:
             signal.signal(number, supervisor.stop)
         lock.ready()
         supervisor.serve()
+        if supervisor.lost and not supervisor.served.gone:
+            lock.leave(supervisor.lost)
+            return int(ExitCode.UNREACHABLE)
     except MmtuiError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return int(error.exit_code)

@@ -6,12 +6,12 @@ import logging
 import time
 from contextlib import suppress
 
+from mmtui.services.launch import boot_id
 from mmtui.store import clock
 from mmtui.store.clock_changes import Change, move
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
 from mmtui.store.runs import set_setting
-from mmtui.supervisor.launch import boot_id
 from mmtui.supervisor.outcome import BACK_OFF_SECONDS
 
 SECONDS = 2.0

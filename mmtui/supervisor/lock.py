@@ -28,6 +28,7 @@ class SupervisorLock:
             raise RefusedError(
                 f"another supervisor already serves {home.root} (pid {_pid(text)})", "stop it with: mmtui daemon stop"
             )
+        self._left: dict[str, object] = {}
         self.inode = os.fstat(self._descriptor).st_ino
         self._started_at, self.offset = time.time(), clock.offset()
         self._tell(ready=False)
@@ -54,9 +55,15 @@ class SupervisorLock:
             else:
                 return True
 
+    def leave(self, reason: str) -> None:
+        """Say, to those who look before the next one comes, why this one has left."""
+        self._left = {"left": reason, "pid": os.getpid()}
+
     def release(self) -> None:
         """Let the next one in."""
         os.ftruncate(self._descriptor, 0)
+        if self._left:
+            os.pwrite(self._descriptor, json.dumps(self._left).encode(), 0)
         os.close(self._descriptor)
 
 

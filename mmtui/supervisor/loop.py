@@ -24,8 +24,10 @@ from mmtui.domain.text import duration
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
+from mmtui.services.launch import identity
 from mmtui.services.pending_edits import settle
 from mmtui.services.queue_state import Queue
+from mmtui.services.trainers import is_alive, read_pid_file
 from mmtui.services.trust import startable
 from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
@@ -49,10 +51,11 @@ from mmtui.supervisor import process
 from mmtui.supervisor.clock import GRACE_SAVE_SECONDS, Clock
 from mmtui.supervisor.clustering import Jobs
 from mmtui.supervisor.hooks import Hooks
-from mmtui.supervisor.launch import identity
 from mmtui.supervisor.launchers import local
 from mmtui.supervisor.outcome import Ending, judge, last_written
 from mmtui.supervisor.sampling import DeviceRecorder
+from mmtui.supervisor.served import Served
+from mmtui.supervisor.takeover import take_over
 
 ACTIVE_SECONDS = 0.25
 IDLE_SECONDS = 0.5
@@ -71,8 +74,9 @@ class Supervisor:
     """Serves one data directory. Its state is in the database; what it keeps in memory can be lost at any moment."""
 
     def __init__(self, home: Home, lock_inode: int | None = None) -> None:
-        self.home, self.lock_inode = home, lock_inode
+        self.home, self.served = home, Served(home, lock_inode)
         self.database = Database(home, checkpoints=True)
+        self.served.hold_database()
         self.reader = Reader(home)
         self.children: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
         self.exits: dict[tuple[int, int], int] = {}
@@ -84,7 +88,7 @@ class Supervisor:
         self.clock = Clock(self.reader)
         self.queue = Queue(home, self.reader, self.clock.now)
         self.hooks = Hooks(home)
-        self.stopping = False
+        self.stopping, self.lost, self.took_over = False, "", False
         self.jobs = Jobs(self)
         self.looked_at: Any = None
         self.look_again_at = 0.0
@@ -95,11 +99,12 @@ class Supervisor:
         # Libraries are a large part of all objects and stay: looking at them again and again took longer than a tick.
         gc.collect()
         gc.freeze()
-        while not self.stopping and not self._evicted():
+        while not self.stopping and not self._lost():
             busy = True
             try:
                 self.reserve.hold()
                 busy = self.tick()
+                self.served.hold_log()
             except MmtuiError as error:
                 # A full disk or a locked database passes; runs go on meanwhile and nothing is lost.
                 logger.error("%s", error.message)
@@ -110,6 +115,7 @@ class Supervisor:
             time.sleep(ACTIVE_SECONDS if busy else IDLE_SECONDS)
         self.database.close()
         self.reader.close()
+        self.served.close()
         logger.info("supervisor %d leaves; runs go on", os.getpid())
 
     def _make_room(self) -> None:
@@ -129,6 +135,9 @@ class Supervisor:
         """One round; True while anything is active or waiting."""
         if self.clock.follow(self.database):
             self.looked_at = None
+        if not self.took_over:
+            self.queue.strangers = take_over(self.database, self.home)
+            self.took_over = True
         self._reap()
         active = self._active()
         for run_id, number in active:
@@ -176,13 +185,12 @@ class Supervisor:
             self.complaints.add(complaint)
             logger.error("run %d: %s", run_id, text, exc_info=error)
 
-    def _evicted(self) -> bool:
-        """Whether the data directory was removed under us: another supervisor may serve its successor."""
-        try:
-            return self.lock_inode is not None and self.home.lock.stat().st_ino != self.lock_inode
-        except OSError:
-            logger.info("%s is gone", self.home.lock)
-            return True
+    def _lost(self) -> bool:
+        """Whether the files were taken from under us: whatever is written now, nobody reads."""
+        self.lost = self.served.problem()
+        if self.lost:
+            logger.error("%s; trainers go on", self.lost)
+        return bool(self.lost)
 
     def _beat(self) -> None:
         """Heartbeat: the lock file's time, touched only while there is work."""
@@ -258,7 +266,7 @@ class Supervisor:
             return
         if pid is None and self._adopt(run_id, number):
             return
-        if process.is_alive(pid, known):
+        if is_alive(pid, known):
             self._signal(run_id, number, state, pid, known, kill_at)
             return
         if self._is_gone(run_id, number, pid):
@@ -279,7 +287,7 @@ class Supervisor:
 
     def _adopt(self, run_id: int, number: int) -> bool:
         """Take over a trainer whose supervisor died before it could note the pid."""
-        found = process.read_pid_file(self.home.run(str(run_id)).attempt(number))
+        found = read_pid_file(self.home.run(str(run_id)).attempt(number))
         if found is None:
             return False
         with self.database.write() as session:

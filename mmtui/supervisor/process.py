@@ -9,39 +9,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from mmtui.services.plain_files import open_file
-from mmtui.supervisor.launch import identity
+from mmtui.services import launch
+from mmtui.services.launch import identity
+from mmtui.services.trainers import is_alive
 
-LAUNCHER = Path(__file__).with_name("launch.py")
+LAUNCHER = Path(launch.__file__)
 _NO_ATTEMPT = "none"
-_PID_BYTES = 4096
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """A trainer process: its pid and what tells it from a later process of the same pid."""
-
-    pid: int
-    identity: str
-
-
-def is_alive(pid: int | None, known: str) -> bool:
-    """Whether the very process is still there."""
-    return pid is not None and known != "" and identity(pid) == known
-
-
-def read_pid_file(attempt_folder: Path) -> Trainer | None:
-    """The trainer that wrote who it is into the attempt's folder, if that very process is alive."""
-    try:
-        with open_file(attempt_folder / "pid") as file:
-            pid, known = file.read(_PID_BYTES).decode().split()
-        trainer = Trainer(int(pid), known)
-    except (OSError, ValueError):
-        return None
-    return trainer if is_alive(trainer.pid, known) else None
 
 
 def fence(run_dir: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from mmtui.paths import Home
 from mmtui.services.places import device_environment
+from mmtui.services.trainers import SLOTS
 from mmtui.supervisor import process
 
 
@@ -30,6 +32,7 @@ def start(
     environment = {
         **os.environ,
         **device_environment(places),
+        SLOTS: json.dumps(list(places)),
         "PYTHONPATH": str(code),
         # Else Python would look into the run's folder first, where files of a capsule may lie.
         "PYTHONSAFEPATH": "1",

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from mmtui.devices.host import CpuMeter, host_snapshot, parent_of, process_identity, process_owner, session_of
-from mmtui.supervisor.launch import identity
+from mmtui.services.launch import identity
 from tests.waiting import until
 
 

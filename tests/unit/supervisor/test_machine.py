@@ -30,10 +30,10 @@ from hypothesis.stateful import (
 from mmtui.errors import RefusedError
 from mmtui.paths import Home
 from mmtui.services import code, queue, runs
+from mmtui.services.launch import identity
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, begin_attempt, insert_run
 from mmtui.supervisor import outcome
-from mmtui.supervisor.launch import identity
 from mmtui.supervisor.loop import Supervisor
 from tests.waiting import until
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mmtui.domain.states import RunEvent
+from mmtui.services.launch import identity
 from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process
-from mmtui.supervisor.launch import identity
 from mmtui.supervisor.outcome import judge
 from tests.waiting import until
 
