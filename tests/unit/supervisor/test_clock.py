@@ -17,6 +17,7 @@ import pytest
 
 from mmtui.services import queue, supervisors
 from mmtui.services.queue_state import Queue
+from mmtui.store import clock as clocks
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt, delayed_text, seconds_taken
 from mmtui.supervisor.loop import Supervisor
@@ -246,6 +247,24 @@ def test_heartbeat_is_as_old_as_it_is(workshop: Workshop, put: Callable[[float],
         until(lambda: 1.0 < (supervisors.status(workshop.home).heartbeat_age or 0.0) < HOUR, "it grows old")
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_machine_that_slept_leaves_a_trainer_the_time_that_it_was_promised(
+    workshop: Workshop, supervisor: Supervisor, put: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes on meanwhile, and so does the one that nobody sets; only the trainer does not."""
+    run_id = workshop.add(waits=True, deaf=True)
+    until(lambda: workshop.row(run_id).state == "running", meanwhile=supervisor.tick)
+    queue.cancel(workshop.home, run_id)
+    supervisor.tick()
+    real = clocks.steady
+    monkeypatch.setattr(clocks, "steady", lambda: real() + HOUR)
+    put(HOUR)
+    supervisor.tick()
+    assert workshop.row(run_id).state == "stopping"
+    kill_at, spawned_at = workshop.sql("SELECT kill_at, spawned_at FROM attempts")[0]
+    assert 0 < kill_at - time.time() <= 30
+    assert time.time() - spawned_at >= HOUR, "it held its place"
 
 
 def test_machine_that_was_off_has_not_trained_meanwhile(workshop: Workshop, supervisor: Supervisor) -> None:
