@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmtui.domain.states import RunEvent
+from mmtui.services import trainers
 from mmtui.services.launch import identity
 from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process
@@ -81,12 +82,12 @@ def test_identity_is_stable_and_dies_with_the_process_although_a_zombie_keeps_th
     known = identity(sleeper.pid)
     assert known is not None
     assert known == identity(sleeper.pid)
-    assert process.is_alive(sleeper.pid, known)
+    assert trainers.is_alive(sleeper.pid, known)
     sleeper.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
     assert Path(f"/proc/{sleeper.pid}/stat").exists()
     assert identity(sleeper.pid) is None
-    assert not process.is_alive(sleeper.pid, known)
+    assert not trainers.is_alive(sleeper.pid, known)
 
 
 def test_is_alive_other_start_or_boot_or_nothing_known_is_another_process(sleeper: subprocess.Popen[bytes]) -> None:
@@ -94,9 +95,9 @@ def test_is_alive_other_start_or_boot_or_nothing_known_is_another_process(sleepe
     assert known is not None
     boot, tick = known.split(":")
     for other in (f"{boot}:{int(tick) + 1}", f"00000000:{tick}", ""):
-        assert not process.is_alive(sleeper.pid, other)
+        assert not trainers.is_alive(sleeper.pid, other)
         assert not process.signal_group(sleeper.pid, other, signal.SIGKILL)
-    assert not process.is_alive(None, known)
+    assert not trainers.is_alive(None, known)
     time.sleep(0.05)
     assert sleeper.poll() is None
 
@@ -118,12 +119,12 @@ def test_identity_name_with_spaces_and_parentheses_is_read_right(tmp_path: Path)
 @pytest.mark.parametrize("text", ["", "x", "12", "12 a b", "-1 a:1", "999999999 a:1", "\x00 \x00"])
 def test_pid_file_that_makes_no_sense_is_nobody(tmp_path: Path, text: str) -> None:
     (tmp_path / "pid").write_text(text)
-    assert process.read_pid_file(tmp_path) is None
+    assert trainers.read_pid_file(tmp_path) is None
 
 
 def test_pid_file_that_is_no_text_is_nobody(tmp_path: Path) -> None:
     (tmp_path / "pid").write_bytes(b"\xff\xfe\x00")
-    assert process.read_pid_file(tmp_path) is None
+    assert trainers.read_pid_file(tmp_path) is None
 
 
 def test_end_leftovers_of_a_live_process_that_has_the_number_now_is_left_alone(
