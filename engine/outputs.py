@@ -1,0 +1,312 @@
+"""Files that a user named: nothing of another's is written over, and what stands there is whole at every moment.
+
+Everything is written beside its target, under a hidden name, and renamed when it lies on the disk. No torch in here:
+the front ends write with the same functions (``mmtui.services.output_files``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import EngineError
+from engine.files import sync_folder
+
+NAME_MAX = 255
+"""Bytes that a file name may have on every file system in use."""
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL)
+"""What ``link`` says where the file system knows no second names."""
+
+
+class OutputExistsError(EngineError):
+    """A file is there that the program may not write over without being told to."""
+
+    exit_code = 5
+
+
+def obstacle(target: Path, is_ours: Callable[[Path], bool] | None = None, *, force: bool = False) -> str:
+    """Why nothing may be written to ``target``, as a sentence without an end; "" if it may.
+
+    Links are followed. Pipes, terminals and the like of ``/dev/null`` may always be written to, block devices only with
+    ``force``; a folder never.
+
+    Args:
+        is_ours: whether the file that is there was made by this program, so that a newer one may take its place; it is
+            called for regular files that are writable.
+        force: a file may be written over whoever made it.
+
+    Raises:
+        OSError: it cannot be known what is there: a circle of links, a folder that cannot be searched.
+    """
+    if _descriptor(target) is not None:
+        return ""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return ""
+    if stat.S_ISDIR(mode):
+        return f"{target} is a folder"
+    if force or not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        return ""
+    if is_ours is None:
+        return f"{target} exists already"
+    if not stat.S_ISREG(mode) or not is_ours(target):
+        return f"{target} exists already and was not made by this program"
+    return "" if os.access(target, os.W_OK) else f"{target} exists already and is read-only"
+
+
+def folder_obstacle(target: Path, is_ours: Callable[[Path], bool] | None = None, *, force: bool = False) -> str:
+    """The same of a folder that is to be replaced as a whole. An empty folder holds nothing to lose."""
+    try:
+        with os.scandir(target) as entries:
+            empty = next(entries, None) is None
+    except FileNotFoundError:
+        return ""
+    except NotADirectoryError:
+        return f"{target} is no folder"
+    if empty or force:
+        return ""
+    if is_ours is None:
+        return f"the folder {target} exists already"
+    return "" if is_ours(target) else f"the folder {target} exists already and was not made by this program"
+
+
+@contextmanager
+def replacing(target: Path, *, overwrite: bool, mode: int | None = None) -> Iterator[Path]:
+    """A new file beside ``target`` to write into (it is there, empty); it becomes ``target`` when the body ends well.
+
+    Whatever ends the body otherwise, the new file is removed and ``target`` stays as it was. Missing folders above it
+    are made, and removed if it fails. A link is followed. What is no regular file (``/dev/stdout``, a pipe) is written
+    to when all is known, from a temporary file, so that a body may always seek. The name of the new file does not end
+    as the target's does: tell an encoder its format.
+
+    Args:
+        overwrite: a file that is there is replaced; else ``target`` must be new, also at the end.
+        mode: permissions of the result; None: those of the file that is replaced, else what the umask leaves.
+
+    Raises:
+        OutputExistsError: a file is there, or was made meanwhile, and is not to be overwritten.
+        OSError: it cannot be written.
+    """
+    descriptor = _descriptor(target)
+    if descriptor is not None or _is_special(target):
+        with _spooled(target, descriptor) as path:
+            yield path
+        return
+    final = _destination(target)
+    before = _state(final)
+    if before is not None and not overwrite:
+        raise _exists(target)
+    with _folders_above(final):
+        beside = _beside(final)
+        try:
+            _create(beside, before, mode)
+            yield beside
+            _finish(beside, before, mode)
+            _put_in_place(beside, final, target, overwrite=overwrite)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """The same of a folder: the new one is filled, then stands in the place of the old one, which is removed then.
+
+    Between two renames there is a moment without ``target``; if the second one fails, the old folder is put back.
+
+    Raises:
+        OutputExistsError: a folder that is not empty is there and is not to be replaced.
+        OSError: it cannot be written.
+    """
+    final = _destination(target)
+    if folder_obstacle(final, force=overwrite):
+        raise _exists(target)
+    with _folders_above(final):
+        beside = _beside(final)
+        try:
+            beside.mkdir()
+            yield beside
+            _sync_all(beside)
+            _swap(beside, final, target, overwrite=overwrite)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_bytes(target: Path, content: bytes | memoryview, *, overwrite: bool) -> None:
+    """A whole file; raises as ``replacing`` does."""
+    with replacing(target, overwrite=overwrite) as path, path.open("wb") as file:
+        file.write(content)
+
+
+def write_text(target: Path, text: str, *, overwrite: bool) -> None:
+    """The same for text, as UTF-8."""
+    write_bytes(target, text.encode("utf-8"), overwrite=overwrite)
+
+
+def _exists(target: Path) -> OutputExistsError:
+    return OutputExistsError(f"{target} exists already")
+
+
+def _descriptor(target: Path) -> int | None:
+    """Which open file of this process a name like /dev/stdout or /dev/fd/3 means."""
+    text = os.path.normpath(target)
+    if (standard := re.fullmatch(r"/dev/(stdin|stdout|stderr)", text)) is not None:
+        return _STANDARD[standard[1]]
+    found = re.fullmatch(rf"(?:/dev/fd|/proc/(?:self|thread-self|{os.getpid()})/fd)/([0-9]{{1,9}})", text)
+    return int(found[1]) if found is not None else None
+
+
+def _is_special(target: Path) -> bool:
+    """Whether something other than a regular file or a folder is there, which no file can take the place of."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def _spooled(target: Path, descriptor: int | None) -> Iterator[Path]:
+    """A temporary file whose content goes to a pipe, a device or an open file at the end."""
+    with tempfile.TemporaryDirectory(prefix="mmtui-") as folder:
+        path = Path(folder) / "output"
+        path.touch()
+        yield path
+        if descriptor == 1 and sys.stdout is not None:
+            sys.stdout.flush()  # what was printed before stands before
+        opened = os.open(target, os.O_WRONLY) if descriptor is None else os.dup(descriptor)
+        with path.open("rb") as source, os.fdopen(opened, "wb") as sink:
+            shutil.copyfileobj(source, sink)
+
+
+def _destination(target: Path) -> Path:
+    """Where a link leads to, also where nothing is yet."""
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
+
+
+def _state(file: Path) -> os.stat_result | None:
+    """What is known of the regular file that is there; None if nothing is.
+
+    Raises:
+        OSError: it is a folder, or cannot be known.
+    """
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    return found
+
+
+def _beside(final: Path) -> Path:
+    """A hidden name in the same folder that nobody else uses, no longer than a name may be."""
+    ending = f".{os.getpid()}.{secrets.token_hex(4)}.new"
+    room = NAME_MAX - len(ending) - 1
+    # Cut between characters where they are such, so that file systems that insist on UTF-8 take it.
+    name = os.fsencode(final.name)
+    cut = name if len(name) <= room else name[:room].decode("utf-8", "ignore").encode()
+    return final.with_name(f".{os.fsdecode(cut)}{ending}")
+
+
+def _create(beside: Path, before: os.stat_result | None, mode: int | None) -> None:
+    """An empty file that nobody may read who may not read the result."""
+    wanted = mode if mode is not None else 0o666 if before is None else stat.S_IMODE(before.st_mode)
+    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, wanted | stat.S_IWUSR))
+
+
+def _finish(beside: Path, before: os.stat_result | None, mode: int | None) -> None:
+    """Owner and permissions of the file that is replaced, and all of it on the disk."""
+    descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if before is not None:
+            with contextlib.suppress(OSError):  # only root gives files away
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+        wanted = mode if mode is not None or before is None else stat.S_IMODE(before.st_mode)
+        if wanted is not None:
+            os.fchmod(descriptor, wanted)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(beside: Path, final: Path, target: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        beside.replace(final)
+    else:
+        try:
+            os.link(beside, final)  # unlike a rename it takes no other file's place
+        except FileExistsError:
+            raise _exists(target) from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(final):
+                raise _exists(target) from None
+            beside.rename(final)
+        beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it stands there whole, whatever this file system says to it
+        sync_folder(final.parent)
+
+
+def _swap(beside: Path, final: Path, target: Path, *, overwrite: bool) -> None:
+    try:
+        beside.rename(final)  # where nothing is, or an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not overwrite:
+            raise _exists(target) from None
+        aside = _beside(final)
+        final.rename(aside)
+        try:
+            beside.rename(final)
+        except BaseException:
+            aside.rename(final)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        sync_folder(final.parent)
+
+
+def _sync_all(folder: Path) -> None:
+    for found, _, files in os.walk(folder):
+        for name in files:
+            path = Path(found) / name
+            if path.is_symlink() or not path.is_file():
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        with contextlib.suppress(OSError):
+            sync_folder(Path(found))
+
+
+@contextmanager
+def _folders_above(final: Path) -> Iterator[None]:
+    """Make the folders that are missing; those that were made go again if the body fails."""
+    missing = [folder for folder in final.parents if not folder.exists()]
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            made.append(folder)
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise

@@ -1,0 +1,115 @@
+"""Files that a user named (``-o FILE``): not over another's file, and whole or not there at all.
+
+How they are written is the engine's (``engine.outputs``), which has outputs of its own; here are the errors and exit
+codes of mmtui. Whether a person at the terminal agrees to write over a file is asked in ``mmtui.cli.outputs``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from engine import outputs
+from mmtui.errors import RefusedError, UnreachableError
+
+IsOurs = Callable[[Path], bool]
+"""Whether mmtui has made what is there."""
+HINT = "give another name, or write over it with --force"
+
+
+def check_target(target: Path, *, force: bool, is_ours: IsOurs | None = None, folder: bool = False) -> None:
+    """Refuse what must not be written over, before anything has been computed.
+
+    Links are followed; pipes and the like of ``/dev/stdout`` may always be written to.
+
+    Args:
+        force: a file may be written over whoever made it (a folder never is, where a file is to be written).
+        is_ours: recognises a file that this program made, which a newer one may replace; None: no file may be.
+        folder: the target is to be a folder; one that is there may be replaced if it is empty, ours, or by ``force``.
+
+    Raises:
+        RefusedError: something is there that may not be written over.
+        UnreachableError: it cannot be known what is there.
+    """
+    try:
+        problem = (outputs.folder_obstacle if folder else outputs.obstacle)(target, is_ours, force=force)
+    except OSError as error:
+        raise unwritable(error, target) from None
+    if problem:
+        stays = force or problem.endswith(("is a folder", "is no folder"))
+        raise RefusedError(problem, "give another name" if stays else HINT)
+
+
+@contextmanager
+def replacing(target: Path, *, force: bool, is_ours: IsOurs | None = None, mode: int | None = None) -> Iterator[Path]:
+    """A file beside ``target`` to write into, which becomes ``target`` when the body ends well (``engine.outputs``).
+
+    Args:
+        force, is_ours: as of ``check_target``, which is asked first.
+        mode: permissions of the result; None: those of the file that is replaced, else what the umask leaves.
+
+    Raises:
+        RefusedError: something is there that may not be written over, or came meanwhile.
+        UnreachableError: it cannot be written: no such folder, no right to, a full disk. The target is as it was.
+    """
+    check_target(target, force=force, is_ours=is_ours)
+    with _told(target, outputs.replacing(target, overwrite=_may_replace(target, force, is_ours), mode=mode)) as path:
+        yield path
+
+
+@contextmanager
+def replacing_folder(target: Path, *, force: bool, is_ours: IsOurs | None = None) -> Iterator[Path]:
+    """The same of a folder, which is replaced as a whole: the old one is removed when the new one stands.
+
+    Raises:
+        RefusedError, UnreachableError: as of ``replacing``.
+    """
+    check_target(target, force=force, is_ours=is_ours, folder=True)
+    overwrite = _may_replace(target, force, is_ours)
+    with _told(target, outputs.replacing_folder(target, overwrite=overwrite)) as path:
+        yield path
+
+
+def write_text(target: Path, text: str, *, force: bool, is_ours: IsOurs | None = None, mode: int | None = None) -> None:
+    """A whole text file, as UTF-8; raises as ``replacing`` does."""
+    with replacing(target, force=force, is_ours=is_ours, mode=mode) as path:
+        path.write_text(text, encoding="utf-8", newline="")
+
+
+def unwritable(error: OSError, target: Path) -> UnreachableError:
+    """The sentence for a file that cannot be written; a full disk is called by its name."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return UnreachableError(f"{target} cannot be written: {error.strerror or error}")
+    folder = next((parent for parent in target.parents if parent.is_dir()), Path("/"))
+    free = shutil.disk_usage(folder).free / 2**20
+    return UnreachableError(
+        f"{target} cannot be written: the disk is full ({free:.1f} MiB are left there)",
+        "free some space, or name a file on another disk; what was there before is whole",
+    )
+
+
+def _may_replace(target: Path, force: bool, is_ours: IsOurs | None) -> bool:
+    """Whether what is there now was looked at; what comes later may not be replaced, except by force."""
+    return force or (is_ours is not None and os.path.lexists(target))
+
+
+@contextmanager
+def _told(target: Path, writing: AbstractContextManager[Path]) -> Iterator[Path]:
+    """Errors of writing in the words of mmtui; those about other files, which a body reads, are left as they are."""
+    places = {str(target), *map(str, Path(os.path.realpath(target)).parents), *map(str, target.parents)}
+    beside = ""
+    try:
+        with writing as path:
+            beside = str(path)
+            yield path
+    except outputs.OutputExistsError as error:
+        raise RefusedError(str(error), HINT) from None
+    except OSError as error:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, Path)) else ""
+        if name and name not in places and not (beside and name.startswith(beside)):
+            raise
+        raise unwritable(error, target) from None
