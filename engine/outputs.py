@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from engine.files import sync_folder
 
 NAME_MAX = 255
 """Bytes that a file name may have on every file system in use."""
+_MORE = 16
+"""Bytes that a program may add to the name of the new file, as SQLite does for its journal."""
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL)
 """What ``link`` says where the file system knows no second names."""
@@ -62,8 +64,9 @@ def obstacle(target: Path, is_ours: Callable[[Path], bool] | None = None, *, for
     if is_ours is None:
         return f"{target} exists already"
     if not stat.S_ISREG(mode) or not is_ours(target):
-        return f"{target} exists already and was not made by this program"
-    return "" if os.access(target, os.W_OK) else f"{target} exists already and is read-only"
+        return f"{target} exists already and was made or changed by someone else"
+    writable = mode & 0o222 and os.access(target, os.W_OK)  # root has access to everything
+    return "" if writable else f"{target} exists already and is read-only"
 
 
 def folder_obstacle(target: Path, is_ours: Callable[[Path], bool] | None = None, *, force: bool = False) -> str:
@@ -79,7 +82,7 @@ def folder_obstacle(target: Path, is_ours: Callable[[Path], bool] | None = None,
         return ""
     if is_ours is None:
         return f"the folder {target} exists already"
-    return "" if is_ours(target) else f"the folder {target} exists already and was not made by this program"
+    return "" if is_ours(target) else f"the folder {target} exists already and was made or changed by someone else"
 
 
 @contextmanager
@@ -143,6 +146,21 @@ def replacing_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
 
 
+def write_all(files: Mapping[Path, bytes], is_ours: Callable[[Path], bool], *, force: bool) -> None:
+    """Several files, none of them unless all may be written; a disk that is full meanwhile leaves some of them.
+
+    Raises:
+        OutputExistsError: at least one is there, was not made by this program or was changed, and not ``force``.
+        OSError: one cannot be written.
+    """
+    problems = [found for path in files if (found := obstacle(path, is_ours, force=force))]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise OutputExistsError(f"{problems[0]}{more}")
+    for path, content in files.items():
+        write_bytes(path, content, overwrite=force or path.exists())
+
+
 def write_bytes(target: Path, content: bytes | memoryview, *, overwrite: bool) -> None:
     """A whole file; raises as ``replacing`` does."""
     with replacing(target, overwrite=overwrite) as path, path.open("wb") as file:
@@ -152,6 +170,20 @@ def write_bytes(target: Path, content: bytes | memoryview, *, overwrite: bool) -
 def write_text(target: Path, text: str, *, overwrite: bool) -> None:
     """The same for text, as UTF-8."""
     write_bytes(target, text.encode("utf-8"), overwrite=overwrite)
+
+
+def error_text(error: OSError, target: Path) -> str:
+    """The sentence for a file that cannot be written; a full disk is called by its name, with what is left."""
+    if error.errno == errno.EDQUOT:
+        return f"{target} cannot be written: your quota of that disk is used up; free some space, or name another disk"
+    if error.errno != errno.ENOSPC:
+        return f"{target} cannot be written: {error.strerror or error}"
+    folder = next((parent for parent in target.parents if parent.is_dir()), Path("/"))
+    free = shutil.disk_usage(folder).free / 2**20
+    return (
+        f"{target} cannot be written: the disk is full, {free:.1f} MiB are left there;"
+        " free some space, or name a file on another disk"
+    )
 
 
 def _exists(target: Path) -> OutputExistsError:
@@ -213,7 +245,7 @@ def _state(file: Path) -> os.stat_result | None:
 def _beside(final: Path) -> Path:
     """A hidden name in the same folder that nobody else uses, no longer than a name may be."""
     ending = f".{os.getpid()}.{secrets.token_hex(4)}.new"
-    room = NAME_MAX - len(ending) - 1
+    room = NAME_MAX - _MORE - len(ending) - 1
     # Cut between characters where they are such, so that file systems that insist on UTF-8 take it.
     name = os.fsencode(final.name)
     cut = name if len(name) <= room else name[:room].decode("utf-8", "ignore").encode()

@@ -10,14 +10,17 @@ With several runs, the first two are drawn for each and carry its number: ``grap
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import DataError, EngineError, disk_full_text
+from engine.errors import DataError, EngineError
 from engine.events import attempt_folder, attempt_numbers, read_events
+from engine.marks import is_marked, marked_png
+from engine.outputs import OutputExistsError, error_text, write_all
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,41 +39,57 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sub.set_defaults(command=pictures_command)
     sub.add_argument("--run-dir", required=True, type=Path, action="append", help="folder of a run; may be repeated")
     sub.add_argument("--out", required=True, type=Path, help="folder for the pictures")
+    sub.add_argument(
+        "--force", action="store_true", help="write over pictures that this has not drawn, or were changed"
+    )
 
 
 def pictures_command(options: argparse.Namespace) -> int:
-    """Draw what there is; 1 if there is nothing, or something cannot be read or written."""
+    """Draw what there is; 1 if there is nothing, or it cannot be read or written, 2 without a folder.
+
+    5 if a file is there that this has not drawn, or that was changed since.
+    """
+    if str(options.out) == "-":
+        sys.stderr.write("error: --out -: write the name of a folder\n")
+        return 2
     try:
-        made = draw_runs(options.run_dir, options.out)
+        made = draw_runs(options.run_dir, options.out, force=options.force)
+    except OutputExistsError as error:
+        sys.stderr.write(f"error: {error}: write another folder{'' if options.force else ', or --force'}\n")
+        return error.exit_code
     except EngineError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except OSError as error:
-        path = Path(error.filename or options.out)
-        sys.stderr.write(f"error: {disk_full_text(error, path, 'the picture')}\n")
+        sys.stderr.write(f"error: {error_text(error, Path(error.filename or options.out))}\n")
         return 1
     for path in made:
         sys.stdout.write(f"{path}\n")
     return 0
 
 
-def draw_runs(run_dirs: Sequence[Path], out: Path) -> list[Path]:
+def draw_runs(run_dirs: Sequence[Path], out: Path, *, force: bool = False) -> list[Path]:
     """Draw every picture that the runs have the files for; returns their paths.
+
+    Pictures that an earlier call drew, and nobody has changed, are replaced.
 
     Raises:
         DataError: a folder is no run, a file of it is damaged, or there is nothing to draw.
+        OutputExistsError: another's file is there, and not ``force``: nothing is written.
         OSError: a picture cannot be written.
     """
-    from engine.stages.predictions import write_png
-
-    made = []
-    for name, picture in _pictures(run_dirs):
-        write_png(out / name, picture)
-        made.append(out / name)
+    made = {out / name: marked_png(_encoded(picture)) for name, picture in _pictures(run_dirs)}
     if not made:
         names = ", ".join(str(run_dir) for run_dir in run_dirs)
         raise DataError(f"{names} holds nothing to draw yet: pictures need some steps of match, or an evaluation")
-    return made
+    write_all(made, is_marked, force=force)
+    return list(made)
+
+
+def _encoded(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def _pictures(run_dirs: Sequence[Path]) -> Iterator[tuple[str, Image.Image]]:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError, disk_full_text
+from engine.errors import EngineError
+from engine.outputs import error_text
 
 
 def add_parser(commands: Any) -> None:
@@ -24,9 +25,10 @@ def add_parser(commands: Any) -> None:
     inspect.set_defaults(command=inspect_command)
     export = actions.add_parser("export", help="write a run's backbone or its whole segmenter to a file")
     export.add_argument("--run-dir", type=Path, required=True)
-    export.add_argument("--out", type=Path, required=True)
+    export.add_argument("--out", type=Path, required=True, help="the file; its card is FILE.json")
     export.add_argument("--format", default="safetensors", choices=["safetensors", "torch-export"])
     export.add_argument("--side", type=int, default=256, help="torch-export: side of the input, pixels")
+    export.add_argument("--force", action="store_true", help="write over files that no export has made")
     export.set_defaults(command=export_command)
 
 
@@ -59,27 +61,30 @@ def _refused(text: str, code: int) -> int:
 
 
 def export_command(options: argparse.Namespace) -> int:
-    """Write the file and say what it holds; 2 if there is no such folder or side."""
+    """Write the file and say what it holds; 2 if there is no such folder or side, 5 if another's file is there."""
     problem = _problem(options.out, options.side)
     if problem:
         return _refused(problem, 2)
-    from engine.models.export import export_backbone, export_segmenter
+    from engine.models.export import export_backbone, export_segmenter, refuse_others
 
     try:
+        refuse_others(options.out, force=options.force)
         if options.format == "torch-export":
-            card = export_segmenter(options.run_dir, options.out, options.side)
+            card = export_segmenter(options.run_dir, options.out, options.side, force=options.force)
         else:
-            card = export_backbone(options.run_dir, options.out)
+            card = export_backbone(options.run_dir, options.out, force=options.force)
     except EngineError as error:
         return _refused(str(error), error.exit_code)
     except OSError as error:
-        return _refused(disk_full_text(error, options.out, "the file"), 1)
+        return _refused(error_text(error, options.out), 1)
     sys.stdout.write(f"{options.out}  {card['backbone']} after {card['stage']}  sha256 {card['sha256'][:16]}\n")
     return 0
 
 
 def _problem(out: Path, side: int) -> str:
     """What is wrong with the options before anything has been computed; "" if nothing is."""
+    if str(out) == "-" or (out.exists() and not out.is_file() and not out.is_dir()):
+        return f"--out {out}: write the name of a file, beside which the card can lie"
     if not out.parent.is_dir():
         return f"--out {out}: there is no folder {out.parent}; make it, or write another"
     if out.is_dir():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,27 @@ from torch import Tensor, nn
 from engine.checkpoint import final_checkpoint, load_module, read_meta
 from engine.config.schema import ModelConfig, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
-from engine.files import write_file
 from engine.models import Segmenter, build_backbone, build_head
 from engine.models.heads import HypercolumnSegmenter
 from engine.models.inputs import input_card
 from engine.models.weights import load_backbone
+from engine.outputs import OutputExistsError, obstacle, write_bytes
 
 STAGES = ("segment", "match", "proxy")
 
 
-def export_backbone(run_dir: Path, out: Path) -> dict[str, Any]:
+def export_backbone(run_dir: Path, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the backbone of a run's last training stage to ``out`` and its card to ``out`` + ``.json``.
+
+    Args:
+        force: also over files that no export has made.
 
     Returns:
         The card: architecture, input normalisation, stage, recipe, classes, SHA-256.
 
     Raises:
         CheckpointError: the run has finished no training stage.
+        OutputExistsError: another's file is there.
     """
     stage, folder = _last_stage(run_dir)
     meta = read_meta(folder)
@@ -45,7 +48,9 @@ def export_backbone(run_dir: Path, out: Path) -> dict[str, Any]:
     load_backbone(backbone, folder / "model.safetensors")
     tensors = {name: value.contiguous() for name, value in backbone.state_dict().items()}
     content = save(tensors, {"input": config.input})
-    return _write(out, content, {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config)})
+    return _write(
+        out, content, {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config)}, force=force
+    )
 
 
 def _card(run_dir: Path, stage: str, meta: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
@@ -62,20 +67,51 @@ def _card(run_dir: Path, stage: str, meta: dict[str, Any], config: ModelConfig) 
     }
 
 
-def _write(out: Path, content: bytes | memoryview, card: dict[str, Any]) -> dict[str, Any]:
+def refuse_others(out: Path, *, force: bool = False) -> None:
+    """Before anything is computed: neither the file nor its card may take the place of what no export has made.
+
+    Raises:
+        OutputExistsError: one of them is there, is not an earlier export or was changed since, and not ``force``.
+        OSError: it cannot be known what is there.
+    """
+    for path, is_ours in ((out, _is_export), (_card_of(out), _is_card)):
+        problem = obstacle(path, is_ours, force=force)
+        if problem:
+            raise OutputExistsError(f"{problem}: write another name" + ("" if force else ", or --force"))
+
+
+def _card_of(out: Path) -> Path:
+    return Path(f"{out}.json")
+
+
+def _is_export(path: Path) -> bool:
+    """Whether the card beside a file says that an export made it, and has its SHA-256."""
+    try:
+        digest = json.loads(_card_of(path).read_bytes())["sha256"]
+        with path.open("rb") as file:
+            return _is_card(_card_of(path)) and hashlib.file_digest(file, "sha256").hexdigest() == digest
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _is_card(path: Path) -> bool:
+    try:
+        return str(json.loads(path.read_bytes())["format"]).startswith(("mmtui backbone,", "mmtui segmenter,"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _write(out: Path, content: bytes | memoryview, card: dict[str, Any], *, force: bool) -> dict[str, Any]:
     """Write a file, whole or not at all, and its card; returns the card with the file's SHA-256."""
     card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
-    for path, part in ((out, content), (Path(f"{out}.json"), json.dumps(card, indent=1).encode() + b"\n")):
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            write_file(beside, part)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+    # Looked at again: computing took a while. What comes between here and the end is not written over either.
+    refuse_others(out, force=force)
+    for path, part in ((out, content), (_card_of(out), json.dumps(card, indent=1).encode() + b"\n")):
+        write_bytes(path, part, overwrite=force or path.exists())
     return card
 
 
-def export_segmenter(run_dir: Path, out: Path, side: int = 256) -> dict[str, Any]:
+def export_segmenter(run_dir: Path, out: Path, side: int = 256, *, force: bool = False) -> dict[str, Any]:
     """Write the segmentation network as a ``torch.export`` program and its card to ``out`` + ``.json``.
 
     The program takes (B, C, side, side), any B >= 1, and gives scores (B, K, side, side).
@@ -86,6 +122,7 @@ def export_segmenter(run_dir: Path, out: Path, side: int = 256) -> dict[str, Any
     Raises:
         CheckpointError: the run has not finished its segment stage.
         RecipeError: the network cannot compute an input of this side.
+        OutputExistsError: another's file is there.
     """
     folder = final_checkpoint(run_dir, "segment")
     if folder is None:
@@ -98,7 +135,7 @@ def export_segmenter(run_dir: Path, out: Path, side: int = 256) -> dict[str, Any
     buffer = io.BytesIO()
     torch.export.save(traced(model.eval(), 1 if config.input == "gray" else 3, side), buffer)
     card = {**_card(run_dir, "segment", meta, config), "head": config.head, "side": side}
-    return _write(out, buffer.getbuffer(), {"format": "mmtui segmenter, schema 1", **card})
+    return _write(out, buffer.getbuffer(), {"format": "mmtui segmenter, schema 1", **card}, force=force)
 
 
 def traced(model: Segmenter, channels: int, side: int) -> torch.export.ExportedProgram:

@@ -7,6 +7,7 @@ from typing import Annotated
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import DryRunOption, JsonOption, option
+from mmtui.cli.outputs import ForceOption, agreed
 from mmtui.errors import ExitCode
 from mmtui.paths import Home
 
@@ -52,7 +53,7 @@ def status(as_json: JsonOption = False) -> int:
     return int(ExitCode.OK if found.running else ExitCode.UNREACHABLE)
 
 
-def install_service(dry_run: DryRunOption = False) -> None:
+def install_service(dry_run: DryRunOption = False, force: ForceOption = False) -> None:
     """Write a systemd user unit, so that the supervisor starts with the machine."""
     from mmtui.services import service_unit
 
@@ -60,5 +61,6 @@ def install_service(dry_run: DryRunOption = False) -> None:
     if dry_run:
         render.block(service_unit.unit(home))
         return
-    render.line(str(service_unit.install(home.create())))
+    force = agreed(lambda force: service_unit.check_place(home, force=force), force=force)
+    render.line(str(service_unit.install(home.create(), force=force)))
     say("start it now and after every reboot with: systemctl --user enable --now mmtui && loginctl enable-linger")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mmtui.cli import verbs
 from mmtui.cli.app import app
-from mmtui.cli.diagnostics import say
+from mmtui.cli.diagnostics import guarded, say
 from mmtui.errors import ExitCode
+from mmtui.services.output_files import write_text
 
 HEADER = """# The command line
 
@@ -20,6 +21,10 @@ Generated from `--help` by `make docs`; a test compares the two.
 stdout is data, stderr is talk. `--json` prints one document with `schema_version`, times in UTC ISO-8601, and `null`
 where a number is missing or not finite. Colours only on a terminal, never with `NO_COLOR` or `TERM=dumb`; `--color`
 overrules.
+
+A file that is there is written over without a word only if mmtui made it and nobody has changed it since. Else it is
+asked at a terminal; without one that is exit code 5, and `--force` writes over it. `-` is standard output where a verb
+writes text.
 
 Runs are named by id, by a unique prefix of an id, by `@` (the last), `@~1` (the one before it) and so on.
 
@@ -73,13 +78,17 @@ def help_text(name: str) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
 
 
+def _is_page(file: Path) -> bool:
+    return file.read_text(encoding="utf-8", errors="replace").startswith(HEADER.splitlines()[0])
+
+
 def main(argv: list[str]) -> int:
     """Write or check the page; returns the exit code."""
     check = "--check" in argv
     file = Path(next(word for word in argv if word != "--check"))
     text = reference()
     if not check:
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text, force=False, is_ours=_is_page)
     elif not file.exists() or file.read_text(encoding="utf-8") != text:
         say(f"error: {file} is not what --help says\n  write it again with: make docs")
         return int(ExitCode.FAILED)
@@ -87,4 +96,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -10,6 +10,7 @@ from typing import Annotated
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, DryRunOption, JsonOption, QuietOption, RunArgument, RunsArgument, option
+from mmtui.cli.outputs import ForceOption, agreed, output_path
 from mmtui.domain.text import duration, size
 from mmtui.errors import ExitCode, UsageError
 from mmtui.paths import Home
@@ -91,6 +92,7 @@ def purge(
 def backup(
     file: Annotated[str, Argument("where to (default: the backups folder of the data directory)")] = "",
     restore: Annotated[bool, option("--restore", help="take this copy back; the database is kept")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Copy the database while it is in use, and print where the copy lies."""
     from mmtui.services import keeping
@@ -103,7 +105,11 @@ def backup(
         for deed in mending.restore_backup(Home.from_environment(), Path(file).expanduser().absolute()):
             say(deed)
         return
-    render.line(str(keeping.backup(Home.from_environment(), file)))
+    home = Home.from_environment()
+    target = output_path(file, flag="mmtui backup") if file else None
+    if target is not None:
+        force = agreed(lambda force: keeping.check_backup(home, target, force=force), force=force)
+    render.line(str(keeping.backup(home, target, force=force)))
 
 
 def cache(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from mmtui.cli import render
-from mmtui.cli.diagnostics import ask, say
+from mmtui.cli.diagnostics import ask
 from mmtui.cli.options import option
 from mmtui.errors import RefusedError, UsageError
-from mmtui.services.output_files import IsOurs, check_target
+from mmtui.services.output_files import IsOurs, check_all
 
 STDOUT = Path("/dev/stdout")
 ForceOption = Annotated[bool, option("--force", help="write over a file that is there, whoever made it")]
@@ -38,8 +39,18 @@ def output_path(text: str, *, stdout: bool = False, flag: str = "--output") -> P
         return Path(text).absolute()
 
 
-def allowed(target: Path, *, force: bool, is_ours: IsOurs | None = None, folder: bool = False) -> bool:
-    """Whether ``target`` may be written over: by ``--force``, or because the person at the terminal says so now.
+def refuse_no_folder(target: Path) -> None:
+    """Before anything is computed for a folder: something else must not be in its place.
+
+    Raises:
+        RefusedError: a file is there.
+    """
+    if target.exists() and not target.is_dir():
+        raise RefusedError(f"{target} is no folder", "name a folder, which need not be there yet")
+
+
+def allowed(*targets: Path, force: bool, is_ours: IsOurs | None = None) -> bool:
+    """Whether files may be written over: by ``--force``, or because the person at the terminal says so now.
 
     To be called before anything is computed, and its answer to be given on as ``force``.
 
@@ -47,10 +58,15 @@ def allowed(target: Path, *, force: bool, is_ours: IsOurs | None = None, folder:
         RefusedError: something is there that may not be written over, and nobody agrees to it.
         UnreachableError: it cannot be known what is there.
     """
+    return agreed(lambda force: check_all(targets, is_ours, force=force), force=force)
+
+
+def agreed(check: Callable[[bool], None], *, force: bool) -> bool:
+    """The same of any check that refuses what may not be written over: ``check(force)``."""
     try:
-        check_target(target, force=force, is_ours=is_ours, folder=folder)
+        check(force)
     except RefusedError as refused:
-        check_target(target, force=True, is_ours=is_ours, folder=folder)  # what no --force helps is not asked
+        check(True)  # what no --force helps is not asked
         if not ask(f"{refused.message}: write over it?"):
             raise
         return True
@@ -58,5 +74,6 @@ def allowed(target: Path, *, force: bool, is_ours: IsOurs | None = None, folder:
 
 
 def announce(target: Path) -> None:
-    """The name of what was written: on stdout for a script, or among the talk if the content itself went there."""
-    say(f"written to {target}") if target == STDOUT else render.line(str(target))
+    """The name of what was written on stdout, unless the content itself went there."""
+    if target != STDOUT:
+        render.line(str(target))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
+from engine.marks import is_marked, marked_text
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
+from mmtui.cli.outputs import ForceOption, allowed, announce, output_path, refuse_no_folder
 from mmtui.domain.text import fixed, printable
-from mmtui.errors import MmtuiError, UnreachableError, UsageError
+from mmtui.errors import MmtuiError, UsageError
 from mmtui.paths import Home
 
 if TYPE_CHECKING:
@@ -20,14 +23,17 @@ def report(
     what: Annotated[list[str] | None, Argument("paper: the paper's tables (default), or runs", complete="runs")] = None,
     as_markdown: Annotated[bool, option("--md", help="Markdown")] = False,
     as_latex: Annotated[bool, option("--latex", help="runs: LaTeX tables (booktabs)")] = False,
-    html: Annotated[str, option("--html", help="runs: write one HTML file that needs nothing but itself")] = "",
+    html: Annotated[
+        str, option("--html", help="runs: write one HTML file that needs nothing but itself; - is stdout")
+    ] = "",
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """The paper's tables with what was measured here, or a report on runs: mmtui report 3 4 --html report.html"""
     from mmtui.services import reports
 
     if what and what != ["paper"]:
-        _runs(what, as_latex, html)
+        _runs(what, as_latex, html, force)
         return
     if as_latex or html:
         raise UsageError("--latex and --html are for reports on runs", "name them: mmtui report @")
@@ -51,37 +57,39 @@ def report(
 def figures(
     runs: RunsArgument,
     output: Annotated[str, option("--output", "-o", help="folder for the pictures")] = "figures",
+    force: ForceOption = False,
 ) -> None:
     """Draw graph, patches, boxes, embeddings, predictions and curves of runs: mmtui figures 3 4 -o figures"""
     from mmtui.services import figures as service
     from mmtui.services import runs as lookup
 
-    home, target = Home.from_environment(), Path(output).expanduser().absolute()
+    home, target = Home.from_environment(), output_path(output)
+    refuse_no_folder(target)
     ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
-    try:
-        made, problems = service.draw(home, ids, target)
-    except OSError as error:
-        raise UnreachableError(f"{target} cannot be written: {error.strerror or error}") from None
+    with TemporaryDirectory(prefix="mmtui-") as scratch:
+        drawn, problems = service.draw(home, ids, Path(scratch))
+        force = allowed(*(target / path.name for path in drawn), force=force, is_ours=is_marked)
+        made = service.place(drawn, target, force=force)
     for path in made:
         render.line(str(path))
     if problems:
         raise MmtuiError("; ".join(map(printable, problems)))
 
 
-def _runs(selectors: list[str], as_latex: bool, html: str) -> None:
+def _runs(selectors: list[str], as_latex: bool, html: str, force: bool) -> None:
     """A report on runs, to stdout or to a file."""
-    from mmtui.services import run_report, runs
+    from mmtui.services import output_files, run_report, runs
 
+    target = output_path(html, stdout=True, flag="--html") if html else None
+    if target is not None:
+        force = allowed(target, force=force, is_ours=is_marked)
     home = Home.from_environment()
     ids = list(dict.fromkeys(runs.resolve(home, selector) for selector in selectors))
     found = run_report.collect(home, ids)
-    if html:
-        target = Path(html).expanduser().absolute()
-        try:
-            target.write_text(run_report.html(found), encoding="utf-8")
-        except OSError as error:
-            raise UnreachableError(f"{target} cannot be written: {error.strerror or error}") from None
-        render.line(str(target))
+    if target is not None:
+        text = marked_text(run_report.html(found), "<!-- -->")
+        output_files.write_text(target, text, force=force, is_ours=is_marked)
+        announce(target)
         return
     for line in run_report.latex_lines(found) if as_latex else run_report.text_lines(found):
         render.line(line)

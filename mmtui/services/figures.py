@@ -5,19 +5,19 @@ Pictures are drawn by the engine in a child process: front ends load no torch.
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from engine.marks import is_marked, marked_png, marked_text
 from mmtui.domain.eventvalues import whole
 from mmtui.domain.states import RunState
 from mmtui.domain.views import RunDetail
 from mmtui.errors import NotFoundError
 from mmtui.paths import Home
-from mmtui.services import runs, svg
+from mmtui.services import output_files, runs, svg
 
 SHEETS = {"match_patches.png": "patches", "match_boxes.png": "boxes"}
 """Pictures that a match stage draws itself, and what they are called here."""
@@ -25,7 +25,7 @@ POINTS = 600
 
 
 def draw(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], list[str]]:
-    """Draw every figure that the runs have the data for into the folder ``target``; the files, and what failed.
+    """Draw every figure that the runs have the data for into ``target``, an empty folder; the files, and what failed.
 
     - ``graph``, ``embeddings``, ``predictions`` (PNG): as ``python -m engine pictures`` draws them
     - ``patches``, ``boxes`` (PNG): patches of a graph by class, and the windows they were cut from
@@ -36,7 +36,6 @@ def draw(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], list
     Raises:
         NotFoundError: there is nothing to draw yet.
     """
-    target.mkdir(parents=True, exist_ok=True)
     details = [runs.get_run(home, run_id) for run_id in ids]
     drawn, problems = _drawn(home, ids, target)
     made = [*_sheets(home, ids, target), *drawn]
@@ -44,11 +43,25 @@ def draw(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], list
         if not text:
             continue
         path = target / f"{name}.svg"
-        path.write_text(svg.standalone(text), encoding="utf-8")
+        path.write_text(marked_text(svg.standalone(text), "<!-- -->"), encoding="utf-8")
         made.append(path)
     if not made and not problems:
         raise NotFoundError("there is nothing to draw yet", "figures need some steps of a run")
     return made, problems
+
+
+def place(drawn: Sequence[Path], target: Path, *, force: bool) -> list[Path]:
+    """Copy what was drawn into a folder of the user's: all of it or, if something may not be written over, nothing.
+
+    Figures that were drawn earlier, and that nobody has changed since, are replaced.
+
+    Raises:
+        RefusedError: a file is there that is no such figure, and not ``force``.
+        UnreachableError: it cannot be written.
+    """
+    files = {target / path.name: path.read_bytes() for path in drawn}
+    output_files.write_all(files, is_marked, force=force)
+    return list(files)
 
 
 def _sheets(home: Home, ids: Sequence[str], target: Path) -> Iterator[Path]:
@@ -56,7 +69,9 @@ def _sheets(home: Home, ids: Sequence[str], target: Path) -> Iterator[Path]:
         for file, name in SHEETS.items():
             found = home.run(run_id).root / "images" / file
             if found.is_file():
-                yield Path(shutil.copyfile(found, target / f"{name}{_suffix(run_id, ids)}.png"))
+                path = target / f"{name}{_suffix(run_id, ids)}.png"
+                path.write_bytes(marked_png(found.read_bytes()))
+                yield path
 
 
 def _suffix(run_id: str, ids: Sequence[str]) -> str:

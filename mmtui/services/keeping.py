@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmtui.errors import RefusedError, UnreachableError
+from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
+from mmtui.services.output_files import check_target, unwritable
 from mmtui.services.queue import writing
 from mmtui.services.text_limits import check_lengths
 from mmtui.store import cells
-from mmtui.store.schema import schema_revision
+
+LONGEST_NAME = 247
+"""Bytes of a database's name: SQLite adds eight for its journal."""
 
 
 def change_tags(home: Home, run_id: str, add: Sequence[str], remove: Sequence[str]) -> tuple[str, ...]:
@@ -41,41 +44,50 @@ def set_note(home: Home, run_id: str, text: str) -> None:
         session.add(run)
 
 
-def backup(home: Home, target: str = "") -> Path:
+def backup(home: Home, target: Path | None = None, *, force: bool = False) -> Path:
     """Copy the database while it is in use; returns where the copy lies.
+
+    Args:
+        target: where to; None: a new file in the backups folder. An earlier backup is replaced.
+        force: also a file that is no backup.
 
     Raises:
         UnreachableError: there is no database, or the copy cannot be written.
-        RefusedError: the target is a file that is no backup of mmtui.
+        RefusedError, UsageError: as of ``check_backup``.
     """
     from mmtui.store.db import backup as copy
+    from mmtui.store.db import unused
 
     if not home.database.exists():
         raise UnreachableError(f"there is no database at {home.database} yet", "queue a run first")
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    file = Path(target).expanduser().absolute() if target else home.backups / f"mmtui-{stamp}.db"
-    _refuse_other_files(home, file)
+    file = unused(home.backups, time.strftime("mmtui-%Y%m%d-%H%M%S")) if target is None else target
+    check_backup(home, file, force=force)
     try:
-        return copy(home.database, file)
+        return copy(home.database, file, overwrite=target is not None and (force or file.exists()))
     except OSError as error:
-        raise UnreachableError(f"{file} cannot be written: {error.strerror or error}") from None
+        raise unwritable(error, file) from None
     except sqlite3.Error as error:
         raise UnreachableError(f"{home.database} cannot be copied to {file}: {error}") from None
 
 
-def _refuse_other_files(home: Home, file: Path) -> None:
-    """Nothing is written over but an earlier backup.
+def check_backup(home: Home, file: Path, *, force: bool = False) -> None:
+    """Nothing is written over but an earlier backup, or by ``force`` what else is no database in use.
 
     Raises:
+        UsageError: SQLite could name no journal of such a database.
         RefusedError: something else is there.
+        UnreachableError: it cannot be known what is there.
     """
-    if not file.exists():
-        return
-    if home.database.exists() and file.samefile(home.database):
-        raise RefusedError(f"{file} is the database itself", "give the copy another name")
-    try:
-        ours = file.is_file() and re.fullmatch("[0-9]{4}", schema_revision(file) or "") is not None
-    except UnreachableError:
-        ours = False
-    if not ours:
-        raise RefusedError(f"{file} is there and no backup of mmtui", "give the copy another name")
+    from mmtui.store.db import is_backup
+
+    if len(os.fsencode(file.name)) > LONGEST_NAME:
+        raise UsageError(f"the name of {file} is too long for a database", f"write at most {LONGEST_NAME} bytes")
+    if file.exists():
+        if not file.is_file():
+            raise RefusedError(f"{file} is no file", "give the copy another name")
+        if home.database.exists() and file.samefile(home.database):
+            raise RefusedError(f"{file} is the database itself", "give the copy another name")
+        if Path(f"{os.path.realpath(file)}-wal").exists():
+            # Its log would be taken for that of the copy.
+            raise RefusedError(f"{file} is a database in use", "give the copy another name")
+    check_target(file, force=force, is_ours=is_backup)

@@ -6,10 +6,8 @@ codes of mmtui. Whether a person at the terminal agrees to write over a file is 
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -74,6 +72,31 @@ def replacing_folder(target: Path, *, force: bool, is_ours: IsOurs | None = None
         yield path
 
 
+def check_all(targets: Iterable[Path], is_ours: IsOurs | None = None, *, force: bool) -> None:
+    """``check_target`` of several files; one error names the first of those that are in the way, and counts them."""
+    refused = []
+    for target in targets:
+        try:
+            check_target(target, force=force, is_ours=is_ours)
+        except RefusedError as error:
+            refused.append(error)
+    if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise RefusedError(f"{refused[0].message}{more}", refused[0].hint)
+
+
+def write_all(files: Mapping[Path, bytes], is_ours: IsOurs | None = None, *, force: bool) -> None:
+    """Several files, each whole; none of them if one may not be written over.
+
+    Raises:
+        RefusedError, UnreachableError: as of ``replacing``.
+    """
+    check_all(files, is_ours, force=force)
+    for target, content in files.items():
+        with replacing(target, force=force, is_ours=is_ours) as path:
+            path.write_bytes(content)
+
+
 def write_text(target: Path, text: str, *, force: bool, is_ours: IsOurs | None = None, mode: int | None = None) -> None:
     """A whole text file, as UTF-8; raises as ``replacing`` does."""
     with replacing(target, force=force, is_ours=is_ours, mode=mode) as path:
@@ -81,15 +104,8 @@ def write_text(target: Path, text: str, *, force: bool, is_ours: IsOurs | None =
 
 
 def unwritable(error: OSError, target: Path) -> UnreachableError:
-    """The sentence for a file that cannot be written; a full disk is called by its name."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return UnreachableError(f"{target} cannot be written: {error.strerror or error}")
-    folder = next((parent for parent in target.parents if parent.is_dir()), Path("/"))
-    free = shutil.disk_usage(folder).free / 2**20
-    return UnreachableError(
-        f"{target} cannot be written: the disk is full ({free:.1f} MiB are left there)",
-        "free some space, or name a file on another disk; what was there before is whole",
-    )
+    """The error for a file that cannot be written; a full disk is called by its name."""
+    return UnreachableError(outputs.error_text(error, target))
 
 
 def _may_replace(target: Path, force: bool, is_ours: IsOurs | None) -> bool:

@@ -116,13 +116,13 @@ def write_run_files(paths: RunPaths, run_id: str, recipe: str, new: NewRun) -> N
 def write_file(path: Path, text: str) -> None:
     """Write a small private file whole or not at all."""
     temporary = path.with_name(f".{path.name}.writing")
+    temporary.unlink(missing_ok=True)  # of a process that was killed; a trainer could have put a link there
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

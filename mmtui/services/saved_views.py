@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from mmtui.domain.filters import suggestion
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
+from mmtui.services.output_files import write_text
 
 GROUPS = ("", "seed", "sweep")
 
@@ -113,10 +113,5 @@ def _view(value: Mapping[str, Any]) -> SavedView:
 
 
 def _write(home: Home, views: Mapping[str, SavedView]) -> None:
-    path = file_of(home)
-    # Beside it and then in its place: who reads meanwhile sees the old or the new.
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(
-        json.dumps({name: asdict(view) for name, view in sorted(views.items())}, indent=1), encoding="utf-8"
-    )
-    beside.replace(path)
+    text = json.dumps({name: asdict(view) for name, view in sorted(views.items())}, indent=1)
+    write_text(file_of(home), text, force=True)

@@ -6,8 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-from mmtui.errors import UnreachableError
+from engine.marks import is_marked, marked_text
+from mmtui.errors import RefusedError
 from mmtui.paths import Home
+from mmtui.services.output_files import IsOurs, check_target, write_text
 
 NAME = "mmtui.service"
 
@@ -35,18 +37,39 @@ def _quoted(word: str) -> str:
     return f'"{escaped}"'
 
 
-def install(home: Home) -> Path:
-    """Write the unit where the user's systemd looks for it; returns the file.
+def place() -> Path:
+    """Where the user's systemd looks for the unit."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base else Path.home() / ".config") / "systemd" / "user" / NAME
+
+
+def check_place(home: Home, *, force: bool) -> None:
+    """Refuse to write over a unit that somebody else has written or changed.
 
     Raises:
+        RefusedError: there is such a unit and not ``force``, or the unit is masked.
+    """
+    file = place()
+    if file.exists() and not file.is_file():
+        raise RefusedError(f"{file} is masked: it is no file", f"first: systemctl --user unmask {NAME}")
+    check_target(file, force=force, is_ours=_made_here(home))
+
+
+def _made_here(home: Home) -> IsOurs:
+    """Recognises units with their mark, and this home's as earlier versions wrote it, without one."""
+    return lambda file: is_marked(file) or file.read_bytes() == unit(home).encode()
+
+
+def install(home: Home, *, force: bool = False) -> Path:
+    """Write the unit where the user's systemd looks for it, in the place of one that was written here.
+
+    Returns:
+        The file.
+
+    Raises:
+        RefusedError: as of ``check_place``.
         UnreachableError: it cannot be written.
     """
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    folder = (Path(base) if base else Path.home() / ".config") / "systemd" / "user"
-    file = folder / NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(unit(home))
-    except OSError as error:
-        raise UnreachableError(f"{file} cannot be written: {error.strerror or error}") from None
-    return file
+    check_place(home, force=force)
+    write_text(place(), marked_text(unit(home), "#"), force=force, is_ours=_made_here(home))
+    return place()

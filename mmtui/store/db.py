@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, create_engine
 
-from mmtui.errors import UnreachableError
+from engine.outputs import OutputExistsError, replacing
+from mmtui.errors import RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.store.reserve import DiskReserve
 from mmtui.store.schema import HEAD, is_full, schema_revision
@@ -153,7 +156,7 @@ def _make_or_upgrade(home: Home) -> None:
         _refuse_newer(home, revision)
         _refuse_served(home)
     if home.database.exists() and home.database.stat().st_size:
-        backup(home.database, home.backups / f"before-{HEAD}-{int(time.time())}.db")
+        backup(home.database, unused(home.backups, f"before-{HEAD}-{int(time.time())}"))
     try:
         _migrate(home)
     except SQLAlchemyError as error:
@@ -205,26 +208,51 @@ def _migrate(home: Home) -> None:
         os.umask(previous)
 
 
-def backup(source: Path, target: Path) -> Path:
+def backup(source: Path, target: Path, *, overwrite: bool = False) -> Path:
     """Copy a database while it is in use. The copy is written beside its target: whatever fails, that stays as it was.
 
     Raises:
+        RefusedError: the target is there, and not ``overwrite``.
         OSError, sqlite3.Error: it cannot be written, or the source cannot be read.
     """
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        with replacing(target, overwrite=overwrite, mode=0o600) as made:
+            _copy(source, made)
+    except OutputExistsError as error:
+        raise RefusedError(str(error), "give the copy another name") from None
+    return target
+
+
+def _copy(source: Path, made: Path) -> None:
     try:
         with closing(sqlite3.connect(source)) as origin, closing(sqlite3.connect(made)) as copy:
             origin.backup(copy)
             # One file, that can be read where nothing can be written.
             copy.execute("PRAGMA journal_mode=DELETE")
-        made.chmod(0o600)
-        sync_file(made)
-        made.rename(target)
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in ("-wal", "-shm", "-journal"):
             made.with_name(made.name + suffix).unlink(missing_ok=True)
-    return target
+
+
+def unused(folder: Path, stem: str) -> Path:
+    """A name for a backup that none has: that of the same second before it is not written over."""
+    names = (folder / f"{stem}{f'-{number}' if number else ''}.db" for number in count())
+    return next(file for file in names if not file.exists())
+
+
+def is_backup(file: Path) -> bool:
+    """Whether a file is a database of mmtui as ``backup`` leaves it: whole in itself, and not one that is in use.
+
+    In use it keeps a log beside it (write-ahead logging); the header says so for as long as it is no copy.
+    """
+    try:
+        with file.open("rb") as opened:
+            header = opened.read(20)
+        revision = schema_revision(file) or ""
+    except (OSError, UnreachableError):
+        return False
+    return header[18:20] == b"\1\1" and re.fullmatch("[0-9]{4}", revision) is not None
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def _quoted(text: str) -> str:
         return text
     from urllib.parse import quote
 
-    return quote(os.fsencode(text))
+    return quote(os.fsencode(text))  # a name need not be UTF-8
 
 
 def _copied(database: Path, log: Path, check_same_thread: bool) -> sqlite3.Connection:

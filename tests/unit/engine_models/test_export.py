@@ -141,6 +141,34 @@ def test_export_to_a_full_disk_leaves_no_part_of_a_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("changed", ["net", "net.json"])
+def test_export_is_written_over_an_earlier_one_alone(
+    trained: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    out = tmp_path / "net"
+    words = ["weights", "export", "--run-dir", str(trained.run_dir), "--out", str(out)]
+    assert main(words) == 0 and main(words) == 0
+    (tmp_path / changed).write_bytes(b"theirs")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main(words) == 5
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"error: {tmp_path}/net") and "--force" in said.err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert main([*words, "--force"]) == 0 and len(load_file(out)) > 0
+    assert json.loads(Path(f"{out}.json").read_text())["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+
+
+def test_export_to_what_no_card_can_lie_beside_is_refused(
+    trained: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out, code in (("-", 2), ("/dev/null", 2), (str(tmp_path), 2), ("x" * 252, 1)):
+        assert main(["weights", "export", "--run-dir", str(trained.run_dir), "--out", out]) == code
+        assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("side", ["0", "-3"])
 def test_export_to_no_side_is_refused(
     trained: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str], side: str

@@ -23,6 +23,7 @@ from engine.pictures_cli import draw_runs
 from engine.stages import Context, match_pictures, pictures
 from engine.stages.match import MatchStage
 from engine.stages.palette import voc_palette
+from tests.process_state import file_size_limit
 
 Make = Callable[..., Recipe]
 PALETTE = voc_palette()
@@ -307,7 +308,29 @@ def test_pictures_into_a_file_instead_of_a_folder_is_one_sentence(
     run = write_run(tmp_path / "run", [{"kind": "projection", "values": {"x": [0, 1], "y": [0, 1], "label": [0, 1]}}])
     (tmp_path / "out").write_text("")
     assert main(["pictures", "--run-dir", str(run), "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.startswith("error: the picture ")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'out'}")
+
+
+def test_pictures_are_drawn_over_earlier_ones_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", [{"kind": "projection", "values": {"x": [0, 1], "y": [0, 1], "label": [0, 1]}}])
+    file = tmp_path / "out" / "embeddings.png"
+    words = ["pictures", "--run-dir", str(run), "--out", str(file.parent)]
+    assert main(words) == 0 and main(words) == 0
+    Image.new("RGB", (4, 4)).save(file)
+    before = file.read_bytes()
+    capsys.readouterr()
+    assert main(words) == 5
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"error: {file} exists already") and "--force" in said.err
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+    with file_size_limit(100):
+        assert main([*words, "--force"]) == 1
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+    assert main([*words, "--force"]) == 0 and file.read_bytes() != before
+    monkeypatch.chdir(tmp_path)
+    assert main([*words[:-1], "-"]) == 2 and not Path("-").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,293 @@
+"""What -o writes: never over a file that mmtui did not make, whole or not at all, and "-" where it is text."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import mmtui.__main__
+from engine.marks import is_marked
+from mmtui.cli import docs
+from mmtui.errors import RefusedError, UnreachableError
+from mmtui.paths import Home
+from mmtui.services import keeping, output_files, saved_views
+from mmtui.services.queue import write_file
+from mmtui.store.db import Database
+from mmtui.store.db import backup as copy_database
+from tests.process_state import file_size_limit
+from tests.ptys import Program
+
+Invoke = Callable[..., Any]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """The folder that things are written to."""
+    folder = tmp_path / "there"
+    folder.mkdir()
+    return folder
+
+
+def unit_file(there: Path) -> Path:
+    return there / "systemd" / "user" / "mmtui.service"
+
+
+VERBS: dict[str, tuple[list[str], Callable[[Path], Path]]] = {
+    "report": (["report", "1", "--html", "{}/out"], lambda there: there / "out"),
+    "figures": (["figures", "1", "-o", "{}"], lambda there: there / "loss_segment.svg"),
+    "backup": (["backup", "{}/out"], lambda there: there / "out"),
+    "unit": (["daemon", "install-service"], unit_file),
+}
+"""A command line, and a file that it writes."""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_writes_over_a_file_that_it_did_not_make(
+    populated: Home, mmtui_: Invoke, there: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(there))
+    words, place = VERBS[verb]
+    argv, file = [word.format(there) for word in words], place(there)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("theirs")
+    before = names(file.parent)
+    found = mmtui_(*argv)
+    assert (found.code, found.out) == (5, "") and str(file) in found.err and "--force" in found.err
+    assert file.read_text() == "theirs" and names(file.parent) == before, "nor anything beside it"
+    assert mmtui_(*argv, "--force").code == 0
+    assert file.read_bytes() != b"theirs"
+    assert mmtui_(*argv).code == 0, "its own file is written anew without being told to"
+    if verb != "backup":
+        file.write_text(file.read_text() + "<!-- a word of mine -->")
+        assert mmtui_(*argv).code == 5, "changed by hand it is the user's"
+    assert not [name for name in names(file.parent) if name.startswith(".")]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("verb", VERBS)
+def test_disk_that_is_full_leaves_the_former_file(
+    populated: Home, mmtui_: Invoke, there: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(there))
+    words, place = VERBS[verb]
+    argv, file = [word.format(there) for word in words], place(there)
+    assert mmtui_(*argv).code == 0
+    before, beside = file.read_bytes(), names(file.parent)
+    mmtui_("note", "1", "something else")
+    # Figures are drawn in a temporary folder first, on a disk of its own: only the copy finds no room.
+    write = Path.write_bytes
+    if verb == "figures":
+        monkeypatch.setattr(Path, "write_bytes", lambda self, data: _in_no_room(write, self, data, there))
+        found = mmtui_(*argv)
+    else:
+        with file_size_limit(len(before) // 2):
+            found = mmtui_(*argv)
+    assert (found.code, found.out) == (3, "") and "cannot be" in found.err
+    assert file.read_bytes() == before and names(file.parent) == beside
+
+
+def _in_no_room(write: Callable[[Path, bytes], int], path: Path, data: bytes, there: Path) -> int:
+    if path.parent != there:
+        return write(path, data)
+    with file_size_limit(len(data) // 2):
+        return write(path, data)
+
+
+@pytest.mark.parametrize(("answer", "written"), [("y", True), ("n", False), ("", False)])
+def test_at_a_terminal_it_is_asked(populated: Home, there: Path, answer: str, written: bool) -> None:
+    file = there / "out.html"
+    file.write_text("theirs")
+    arguments = ["-m", "mmtui", "report", "1", "--html", str(file)]
+    program = Program(sys.executable, arguments, 200, 20, env={**os.environ, "MMTUI_HOME": str(populated.root)})
+    try:
+        program.expect("write over it. .y/N.")
+        program.sendline(answer)
+        assert program.until_ended() == (0 if written else 5)
+    finally:
+        program.close()
+    assert (file.read_text() == "theirs") != written and is_marked(file) == written
+
+
+def test_report_goes_to_standard_output(
+    populated: Home, there: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(there)
+    monkeypatch.setattr("sys.argv", ["mmtui", "report", "1", "--html", "-"])
+    assert mmtui.__main__.main() == 0
+    out = capfd.readouterr().out
+    assert out.startswith("<!doctype html>") and out.endswith("-->\n") and names(there) == []
+
+
+def test_dash_is_no_file_where_nothing_can_go_to_standard_output(
+    populated: Home, mmtui_: Invoke, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(there)
+    for argv in (("figures", "1", "-o", "-"), ("backup", "-")):
+        found = mmtui_(*argv)
+        assert (found.code, found.out) == (2, "") and "./-" in found.err, argv
+    assert mmtui_("figures", "1", "-o", "").code == 2
+    assert names(there) == []
+    assert mmtui_("backup", "./-").code == 0 and names(there) == ["-"]
+
+
+def test_folder_that_is_a_file_and_file_that_is_a_folder(
+    populated: Home, mmtui_: Invoke, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there / "file").write_text("theirs")
+    for argv in (
+        ("figures", "1", "-o", f"{there}/file"),
+        ("report", "1", "--html", str(there)),
+        ("backup", str(there)),
+    ):
+        for more in ((), ("--force",)):
+            found = mmtui_(*argv, *more)
+            assert found.code == 5 and any(word in found.err for word in ("other name", "name a folder")), argv
+            assert "--force" not in found.err
+    assert names(there) == ["file"] and (there / "file").read_text() == "theirs"
+    assert mmtui_("report", "1", "--html", f"{there}/file/deep/x.html").code == 3
+    monkeypatch.chdir(there)
+    assert mmtui_("report", "1", "--html", "~nobody-here/x.html").code == 0, "a shell takes that for a name, too"
+    assert names(there) == ["file", "~nobody-here"]
+
+
+@pytest.mark.processes
+def test_figures_that_were_drawn_before_are_replaced_and_others_left_alone(
+    populated: Home, mmtui_: Invoke, there: Path
+) -> None:
+    images = populated.run("1").root / "images"
+    images.mkdir()
+    for colour in ("red", "blue"):
+        Image.new("RGB", (4, 4), colour).save(images / "match_patches.png")
+        (there / "notes.txt").write_text("theirs")
+        assert mmtui_("figures", "1", "-o", str(there)).code == 0
+        with Image.open(there / "patches.png") as found:
+            assert found.convert("RGB").getpixel((0, 0)) == {"red": (255, 0, 0), "blue": (0, 0, 255)}[colour]
+    assert names(there) == ["loss_segment.svg", "notes.txt", "patches.png"]
+    Image.new("RGB", (4, 4), "white").save(there / "patches.png")
+    svg = (there / "loss_segment.svg").read_bytes()
+    mmtui_("note", "1", "x")
+    found = mmtui_("figures", "1", "-o", str(there))
+    assert found.code == 5 and "patches.png" in found.err and (there / "loss_segment.svg").read_bytes() == svg
+
+
+# --- The database.
+
+
+def test_backup_over_a_database_in_use_is_refused(populated: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    Database(other).close()
+    before = other.database.read_bytes()
+    found = mmtui_("backup", str(other.database))
+    assert found.code == 5 and str(other.database) in found.err and other.database.read_bytes() == before
+    connection = sqlite3.connect(other.database)  # it has a log as long as somebody is at work on it
+    connection.execute("INSERT INTO settings (key, value) VALUES ('a', '1')")
+    connection.commit()
+    assert Path(f"{other.database}-wal").exists()
+    for more in ((), ("--force",)):
+        found = mmtui_("backup", str(other.database), *more)
+        assert found.code == 5 and "in use" in found.err
+    connection.close()
+
+
+def test_backups_of_the_same_second_are_both_kept(populated: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "strftime", lambda format, *_: format.replace("%", ""))
+    first, second = (keeping.backup(populated) for _ in range(2))
+    assert first != second and first.is_file() and second.is_file()
+    assert stat.S_IMODE(second.stat().st_mode) == 0o600
+
+
+def test_copy_of_a_database_takes_no_place_that_is_taken(populated: Home, tmp_path: Path) -> None:
+    """As of a backup that is taken back: another process may have made a new database meanwhile."""
+    file = tmp_path / "there.db"
+    file.write_text("theirs")
+    with pytest.raises(RefusedError):
+        copy_database(populated.database, file)
+    assert file.read_text() == "theirs"
+
+
+def test_backup_under_the_longest_name_there_is(populated: Home, mmtui_: Invoke, there: Path) -> None:
+    for name in ("x" * 244 + ".db", os.fsdecode(b"\xff\xfe.db")):
+        for _ in range(2):
+            assert mmtui_("backup", str(there / name)).code == 0, name
+    assert mmtui_("backup", str(there / ("x" * 245 + ".db"))).code == 2
+    assert len(names(there)) == 2
+
+
+# --- The unit.
+
+
+def test_unit_of_an_earlier_version_is_replaced_and_a_masked_one_is_not(
+    home: Home, mmtui_: Invoke, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(there))
+    file = unit_file(there)
+    file.parent.mkdir(parents=True)
+    file.write_text(mmtui_("daemon", "install-service", "--dry-run").out)
+    assert mmtui_("daemon", "install-service").code == 0 and is_marked(file)
+    file.unlink()
+    file.symlink_to("/dev/null")
+    found = mmtui_("daemon", "install-service", "--force")
+    assert found.code == 5 and "systemctl --user unmask mmtui.service" in found.err
+    assert file.is_symlink()
+
+
+# --- Functions.
+
+
+def test_page_of_the_command_line_is_written_over_no_other_file(there: Path) -> None:
+    file = there / "README.md"
+    file.write_text("# Ours\n")
+    with pytest.raises(RefusedError):
+        docs.main([str(file)])
+    assert file.read_text() == "# Ours\n"
+    file.write_text(f"{docs.HEADER}older")
+    assert docs.main([str(file)]) == 0 and docs.main(["--check", str(file)]) == 0
+
+
+def test_error_about_a_file_that_is_read_is_not_told_as_one_of_writing(there: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"), output_files.replacing(there / "a", force=False):
+        (there.parent / "gone").read_bytes()
+    with pytest.raises(UnreachableError, match=r"deep/b cannot be written"):
+        output_files.write_text(Path("/proc/deep/b"), "x", force=False)
+    (there / "c").write_text("theirs")
+    with pytest.raises(RefusedError) as refused, output_files.replacing_folder(there / "c", force=True):
+        pass
+    assert "--force" not in refused.value.hint
+    assert names(there) == ["c"]
+
+
+def test_views_and_manifests_that_find_no_room_stay_as_they_were(home: Home) -> None:
+    home.create()
+    saved_views._write(home, {"a": saved_views.SavedView("state:failed")})
+    write_file(home.root / "run.json", "former")
+    before = names(home.root)
+    with file_size_limit(3):
+        with pytest.raises(UnreachableError):
+            saved_views._write(home, {"b": saved_views.SavedView()})
+        with pytest.raises(OSError):
+            write_file(home.root / "run.json", "newer")
+    assert list(saved_views.load(home)) == ["a"] and (home.root / "run.json").read_text() == "former"
+    assert names(home.root) == before
+
+
+def test_manifest_is_not_written_through_a_link_that_a_trainer_has_put_there(home: Home, there: Path) -> None:
+    secret = there / "secret"
+    secret.write_text("theirs")
+    for name in ("run.json", ".run.json.writing"):
+        home.create().root.joinpath(name).symlink_to(secret)
+    write_file(home.root / "run.json", "new")
+    assert secret.read_text() == "theirs" and (home.root / "run.json").read_text() == "new"
