@@ -248,11 +248,11 @@ def is_backup(file: Path) -> bool:
     """
     try:
         with file.open("rb") as opened:
-            header = opened.read(20)
-        revision = schema_revision(file) or ""
+            if opened.read(20)[18:] != b"\1\1":
+                return False  # not even opened by SQLite, which would put files beside it
+        return re.fullmatch("[0-9]{4}", schema_revision(file) or "") is not None
     except (OSError, UnreachableError):
         return False
-    return header[18:20] == b"\1\1" and re.fullmatch("[0-9]{4}", revision) is not None
 
 
 @contextmanager

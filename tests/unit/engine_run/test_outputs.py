@@ -163,13 +163,14 @@ def test_standard_output_pipes_and_devices_are_written_to(tmp_path: Path) -> Non
         "from engine.outputs import *\n"
         "print('before'); write_text(Path({!r}), 'text\\n', overwrite=False); print('after')"
     )
+    env = {**os.environ, "PYTHONUNBUFFERED": ""}  # what was printed before waits to be written
     for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
         log = tmp_path / "log"
         log.write_text("kept\n")
         with log.open("ab") as end:
-            subprocess.run([sys.executable, "-c", code.format(name)], stdout=end, check=True)
+            subprocess.run([sys.executable, "-c", code.format(name)], stdout=end, check=True, env=env)
         assert log.read_text() == "kept\nbefore\ntext\nafter\n", "not over what the shell appends to"
-        piped = subprocess.run([sys.executable, "-c", code.format(name)], stdout=subprocess.PIPE, check=True)
+        piped = subprocess.run([sys.executable, "-c", code.format(name)], stdout=subprocess.PIPE, check=True, env=env)
         assert piped.stdout == b"before\ntext\nafter\n"
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
