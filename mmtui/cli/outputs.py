@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -43,9 +44,9 @@ def refuse_no_folder(target: Path) -> None:
     """Before anything is computed for a folder: something else must not be in its place.
 
     Raises:
-        RefusedError: a file is there.
+        RefusedError: a file is there, or a link that leads nowhere.
     """
-    if target.exists() and not target.is_dir():
+    if os.path.lexists(target) and not target.is_dir():
         raise RefusedError(f"{target} is no folder", "name a folder, which need not be there yet")
 
 

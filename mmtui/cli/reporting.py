@@ -67,13 +67,22 @@ def figures(
     refuse_no_folder(target)
     ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
     with TemporaryDirectory(prefix="mmtui-") as scratch:
-        drawn, problems = service.draw(home, ids, Path(scratch))
+        drawn, problems = _drawn(home, ids, Path(scratch))
         force = allowed(*(target / path.name for path in drawn), force=force, is_ours=is_marked)
         made = service.place(drawn, target, force=force)
     for path in made:
         render.line(str(path))
     if problems:
         raise MmtuiError("; ".join(map(printable, problems)))
+
+
+def _drawn(home: Home, ids: list[str], scratch: Path) -> tuple[list[Path], list[str]]:
+    from mmtui.services import figures, output_files
+
+    try:
+        return figures.draw(home, ids, scratch)
+    except OSError as error:
+        raise output_files.unwritable(error, Path(error.filename or scratch)) from None
 
 
 def _runs(selectors: list[str], as_latex: bool, html: str, force: bool) -> None:

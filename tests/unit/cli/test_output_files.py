@@ -152,7 +152,9 @@ def test_folder_that_is_a_file_and_file_that_is_a_folder(
     populated: Home, mmtui_: Invoke, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (there / "file").write_text("theirs")
+    (there / "link").symlink_to("nowhere")
     for argv in (
+        ("figures", "1", "-o", f"{there}/link"),
         ("figures", "1", "-o", f"{there}/file"),
         ("report", "1", "--html", str(there)),
         ("backup", str(there)),
@@ -161,11 +163,11 @@ def test_folder_that_is_a_file_and_file_that_is_a_folder(
             found = mmtui_(*argv, *more)
             assert found.code == 5 and any(word in found.err for word in ("other name", "name a folder")), argv
             assert "--force" not in found.err
-    assert names(there) == ["file"] and (there / "file").read_text() == "theirs"
+    assert names(there) == ["file", "link"] and (there / "file").read_text() == "theirs"
     assert mmtui_("report", "1", "--html", f"{there}/file/deep/x.html").code == 3
     monkeypatch.chdir(there)
     assert mmtui_("report", "1", "--html", "~nobody-here/x.html").code == 0, "a shell takes that for a name, too"
-    assert names(there) == ["file", "~nobody-here"]
+    assert names(there) == ["file", "link", "~nobody-here"]
 
 
 @pytest.mark.processes
