@@ -100,7 +100,7 @@ def replacing(target: Path, *, overwrite: bool, mode: int | None = None) -> Iter
 
     Raises:
         OutputExistsError: a file is there, or was made meanwhile, and is not to be overwritten.
-        OSError: it cannot be written.
+        OSError: it cannot be written; it names ``target``, not the new file.
     """
     descriptor = _descriptor(target)
     if descriptor is not None or _is_special(target):
@@ -118,6 +118,9 @@ def replacing(target: Path, *, overwrite: bool, mode: int | None = None) -> Iter
             yield beside
             _finish(beside, before, mode)
             _put_in_place(beside, final, target, overwrite=overwrite)
+        except OSError as error:
+            _name(error, beside, target)
+            raise
         finally:
             beside.unlink(missing_ok=True)
 
@@ -142,6 +145,9 @@ def replacing_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             yield beside
             _sync_all(beside)
             _swap(beside, final, target, overwrite=overwrite)
+        except OSError as error:
+            _name(error, beside, target)
+            raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -184,6 +190,13 @@ def error_text(error: OSError, target: Path) -> str:
         f"{target} cannot be written: the disk is full, {free:.1f} MiB are left there;"
         " free some space, or name a file on another disk"
     )
+
+
+def _name(error: OSError, beside: Path, target: Path) -> None:
+    """An error about the new file is one about its target: nobody knows the hidden name."""
+    name = error.filename
+    if isinstance(name, str | bytes | os.PathLike) and os.fsdecode(name).startswith(str(beside)):
+        error.filename, error.filename2 = str(target), None
 
 
 def _exists(target: Path) -> OutputExistsError:

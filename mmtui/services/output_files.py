@@ -117,15 +117,12 @@ def _may_replace(target: Path, force: bool, is_ours: IsOurs | None) -> bool:
 def _told(target: Path, writing: AbstractContextManager[Path]) -> Iterator[Path]:
     """Errors of writing in the words of mmtui; those about other files, which a body reads, are left as they are."""
     places = {str(target), *map(str, Path(os.path.realpath(target)).parents), *map(str, target.parents)}
-    beside = ""
     try:
         with writing as path:
-            beside = str(path)
             yield path
     except outputs.OutputExistsError as error:
         raise RefusedError(str(error), HINT) from None
     except OSError as error:
-        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, Path)) else ""
-        if name and name not in places and not (beside and name.startswith(beside)):
+        if error.filename is not None and str(error.filename) not in places:
             raise
         raise unwritable(error, target) from None

@@ -274,10 +274,18 @@ def test_error_about_a_file_that_is_read_is_not_told_as_one_of_writing(there: Pa
         (there.parent / "gone").read_bytes()
     with pytest.raises(UnreachableError, match=r"deep/b cannot be written"):
         output_files.write_text(Path("/proc/deep/b"), "x", force=False)
-    (there / "c").write_text("theirs")
-    with pytest.raises(RefusedError) as refused, output_files.replacing_folder(there / "c", force=True):
+    with pytest.raises(UnreachableError, match=r"^/proc/b cannot be written"):
+        output_files.write_text(Path("/proc/b"), "x", force=False)
+    refused = pytest.raises(UnreachableError, match=r"^/proc/b cannot be written")
+    with refused, output_files.replacing_folder(Path("/proc/b"), force=False):
         pass
-    assert "--force" not in refused.value.hint
+    refused = pytest.raises(UnreachableError, match=r"/d cannot be written: No such file")
+    with refused, output_files.replacing(there / "d", force=False) as path:
+        path.unlink()
+    (there / "c").write_text("theirs")
+    with pytest.raises(RefusedError) as error, output_files.replacing_folder(there / "c", force=True):
+        pass
+    assert "--force" not in error.value.hint
     assert names(there) == ["c"]
 
 

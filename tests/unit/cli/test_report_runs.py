@@ -119,7 +119,9 @@ def test_report_html_needs_nothing_but_itself_and_escapes_everything(
 def test_report_options_that_do_not_go_together(populated: Home, mmtui_: Invoke) -> None:
     assert mmtui_("report", "--latex").code == 2
     assert mmtui_("report", "paper", "--html", "x.html").code == 2
-    assert mmtui_("report", "1", "--html", "/proc/nowhere/x.html").code == 3
+    for file in ("/proc/nowhere/x.html", "/proc/x.html"):
+        found = mmtui_("report", "1", "--html", file)
+        assert found.code == 3 and found.err.startswith(f"error: {file} cannot be written: ")
 
 
 def test_report_html_in_a_real_browser(pictured: Home, mmtui_: Invoke, tmp_path: Path) -> None:
