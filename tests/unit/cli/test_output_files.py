@@ -21,7 +21,7 @@ from mmtui.cli import docs
 from mmtui.errors import RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.services import keeping, output_files, saved_views
-from mmtui.services.queue import write_file
+from mmtui.services.run_folders import write_file
 from mmtui.store.db import Database
 from mmtui.store.db import backup as copy_database
 from tests.process_state import file_size_limit
