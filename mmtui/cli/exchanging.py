@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, QuietOption, RunsArgument, option
+from mmtui.cli.outputs import ForceOption, allowed, announce, output_path
 from mmtui.domain.text import size
-from mmtui.errors import UnreachableError, UsageError
+from mmtui.errors import UsageError
 from mmtui.paths import Home
 
 if TYPE_CHECKING:
@@ -22,43 +23,59 @@ def export(
     runs: RunsArgument,
     to: Annotated[str, option("--to", "-t", help="csv, jsonl, parquet, tensorboard, mlflow, wandb or capsule")],
     output: Annotated[
-        str, option("--output", "-o", help="file (tensorboard, wandb: a folder; mlflow: an SQLite file)")
+        str,
+        option(
+            "--output",
+            "-o",
+            help="file (tensorboard, wandb: a folder; mlflow: an SQLite file; csv, jsonl: - for stdout)",
+        ),
     ],
+    force: ForceOption = False,
 ) -> None:
     """Write runs for other tools, or one finished run whole: mmtui export @ --to capsule -o best.tar"""
     from mmtui.services import runs as lookup
 
     if to not in FORMATS:
         raise UsageError(f"--to {to}: write one of {', '.join(FORMATS)}")
-    home, target = Home.from_environment(), Path(output).expanduser().absolute()
+    home, target = Home.from_environment(), output_path(output, stdout=to in ("csv", "jsonl"))
     ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        text = _write(home, ids, to, target)
-    except OSError as error:
-        raise UnreachableError(f"{target} cannot be written: {error.strerror or error}") from None
-    render.line(str(target))
+    if to == "capsule" and len(ids) > 1:
+        raise UsageError("a capsule holds one run", "export them one by one")
+    text = _write(home, ids, to, target, _agreed(to, target, force))
+    announce(target)
     say(text)
 
 
-def _write(home: Home, ids: list[str], to: str, target: Path) -> str:
+def _agreed(to: str, target: Path, force: bool) -> bool:
+    """Whether what is there may be written over, asked before anything is computed. Folders of runs are looked at one
+    by one as they are written, and a store of MLflow is added to."""
+    from mmtui.services.exchange import capsule, mlflow, tables
+
+    if to == "mlflow":
+        mlflow.check(target, force=force)
+    is_ours = capsule.is_capsule if to == "capsule" else tables.IS_OURS.get(to)
+    return force if is_ours is None else allowed(target, force=force, is_ours=is_ours)
+
+
+def _write(home: Home, ids: list[str], to: str, target: Path, force: bool) -> str:
+    """Write the runs; returns what is said of it."""
     from mmtui.services.exchange import capsule, mlflow, tables, tensorboard, wandb
 
     if to == "capsule":
-        if len(ids) > 1:
-            raise UsageError("a capsule holds one run", "export them one by one")
-        return (
-            f"run {ids[0]}, {size(capsule.export(home, ids[0], target))}; take it in elsewhere with: mmtui import FILE"
-        )
+        written = size(capsule.export(home, ids[0], target, force=force))
+        return f"run {ids[0]}, {written}; take it in elsewhere with: mmtui import FILE"
     if to == "tensorboard":
-        return f"{tensorboard.write(home, ids, target)} points; look at them with: tensorboard --logdir {target}"
-    if to == "mlflow":
-        look = f"mlflow server --backend-store-uri sqlite:///{target}"
-        return f"{mlflow.write(home, ids, target)} points; look at them with: {look}"
-    if to == "wandb":
-        return f"{wandb.write(home, ids, target)} points; look at them with: wandb leet {target / 'wandb'}"
-    write = {"csv": tables.to_csv, "jsonl": tables.to_jsonl, "parquet": tables.to_parquet}[to]
-    return f"{write(home, ids, target)} points of {len(ids)} run{'' if len(ids) == 1 else 's'}"
+        account, after = tensorboard.write(home, ids, target, force=force), f"tensorboard --logdir {target}"
+    elif to == "mlflow":
+        account = mlflow.write(home, ids, target, force=force)
+        after = f"mlflow server --backend-store-uri sqlite:///{target}"
+    elif to == "wandb":
+        account, after = wandb.write(home, ids, target), f"wandb leet {target / 'wandb'}"
+    else:
+        write = {"csv": tables.to_csv, "jsonl": tables.to_jsonl, "parquet": tables.to_parquet}[to]
+        account, after = write(home, ids, target, force=force), ""
+    told = f"; look at them with: {after}" if after else f" of {len(ids)} run{'' if len(ids) == 1 else 's'}"
+    return "\n".join([f"{account.points} points{told}", *account.lines()])
 
 
 def import_(
@@ -66,19 +83,41 @@ def import_(
     name: Annotated[str, option("--name", help="name of the run (events and TensorBoard; default: the folder's)")] = "",
     quiet: QuietOption = False,
 ) -> None:
-    """Take in a run from elsewhere; a capsule that is here already changes nothing."""
-    from mmtui.services.exchange import capsule, foreign
+    """Take in a run from elsewhere, or one for each folder of TensorBoard's; a capsule that is here already changes
+    nothing."""
+    from mmtui.services.exchange import capsule
 
     home, path = Home.from_environment(), Path(source).expanduser().absolute()
     if path.suffix == ".jsonl" or path.is_dir() or "tfevents" in path.name:
-        run_id, new = foreign.take_in(home, path, name), True
-    else:
-        if not quiet:
-            say(_holds(capsule.look(path)))
-        run_id, new = capsule.take_in(home, path)
+        _import_logs(home, path, name, quiet)
+        return
+    if not quiet:
+        say(_holds(capsule.look(path)))
+    run_id, new = capsule.take_in(home, path)
     render.line(run_id)
     if not quiet:
         say(f"{'taken in as' if new else 'it is here already:'} run {run_id}; see: mmtui show {run_id}")
+
+
+def _import_logs(home: Home, path: Path, name: str, quiet: bool) -> None:
+    """Take in what another trainer logged. What was left out is told even if nothing else is to be."""
+    from mmtui.cli.progress import work_bar
+    from mmtui.services.exchange import importing
+
+    with work_bar(f"importing {path.name}", quiet=quiet) as progress:
+        imports = importing.take_in(home, path, name, progress)
+    found = imports.runs
+    for run in found:
+        render.line(run.run_id)
+    several = len(found) > 1
+    for run in found:
+        for note in run.notes:
+            say(f"warning: {f'run {run.run_id} ({run.name}): ' if several else ''}{note}")
+    for text in imports.empty:
+        say(f"warning: {text}")
+    if not quiet:
+        ids = [run.run_id for run in found]
+        say(f"taken in as run{'s' if several else ''} {', '.join(ids)}; see: mmtui show {ids[0]}")
 
 
 def _holds(found: Contents) -> str:

@@ -109,6 +109,13 @@ class Reader:
         with interruptible(connection):
             return self.query(sql, parameters)
 
+    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
+        """The rows of a query one by one, all as of the moment of the first; none while there is no database."""
+        connection = self.connection()
+        if connection is not None:
+            with _translated(self.home):
+                yield from connection.execute(sql, parameters)
+
     def data_version(self) -> int:
         """A number that changes whenever another connection has committed."""
         rows = self.query("PRAGMA data_version")

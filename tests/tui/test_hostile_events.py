@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from mmtui.domain.text import printable
 from mmtui.paths import Home
 from mmtui.services import comparing, device_history, foreign, moments, run_history, runs
-from mmtui.services.exchange.foreign import take_in
+from mmtui.services.exchange.importing import take_in
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.feed import Feed, Wanted
 from mmtui.tui.pages import charts, classes, compare, facts, graph, log, predictions, queue, run_devices
@@ -129,7 +129,7 @@ async def test_screen_goes_through_a_hostile_run_and_to_another(home: Home, seed
 
 async def test_event_that_took_the_screen_down_is_told_and_left_out(home: Home, tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text(LINE)
-    run_id = take_in(home, tmp_path / "events.jsonl")
+    run_id = take_in(home, tmp_path / "events.jsonl").runs[0].run_id
     app = MmtuiApp(home, select=run_id)
     async with app.run_test(size=(120, 40)) as pilot:
         await until_async(lambda: app.feed.latest.detail is not None, "the run")

@@ -13,7 +13,7 @@ import pytest
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import run_history, runs
-from mmtui.services.exchange.foreign import take_in
+from mmtui.services.exchange.importing import take_in
 from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt, transition
@@ -178,7 +178,7 @@ def test_chart_of_a_run_that_tells_of_no_stage_goes_to_its_last_step(home: Home,
     ]
     events[7]["values"] = {"loss": 1.5}
     file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    run_id = take_in(home, file)
+    run_id = take_in(home, file).runs[0].run_id
     text = plain(charts.charts(home, [run_id], 100, 30, False, charts.View(), Focus("loss", True)).lines)
     axis = text.splitlines()[-1]
     assert "80" in axis.split(), text

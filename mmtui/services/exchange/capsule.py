@@ -24,6 +24,7 @@ from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import MmtuiError, RefusedError, UsageError
 from mmtui.paths import Home, RunPaths
 from mmtui.services import code, runs, trust
+from mmtui.services.output_files import replacing
 from mmtui.services.register import register
 from mmtui.services.run_folders import highest_folder
 from mmtui.store.db import Database
@@ -36,11 +37,12 @@ _LEFT_OUT = re.compile(r"(step_\d+.*|.*\.writing|.*\.lock|attempt|pid|terminated
 written, and none is taken in."""
 
 
-def export(home: Home, run_id: str, target: Path) -> int:
-    """Write a finished run to a capsule; returns its size in bytes.
+def export(home: Home, run_id: str, target: Path, *, force: bool = False) -> int:
+    """Write a finished run to a capsule, which may take the place of another one; returns its size in bytes.
 
     Raises:
-        RefusedError: the run has not ended.
+        RefusedError: the run has not ended, or something else is there and there is no ``force``.
+        UnreachableError: it cannot be written.
     """
     found = runs.get_run(home, run_id)
     if RunState(found.row.state) not in FINAL_STATES:
@@ -57,16 +59,26 @@ def export(home: Home, run_id: str, target: Path) -> int:
         "host": found.host,
         "files": sums,
     }
-    temporary = target.with_name(f".{target.name}.writing")
-    with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
+    with (
+        replacing(target, force=force, is_ours=is_capsule, mode=0o600) as path,
+        tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         text = json.dumps(header, indent=1).encode()
         info = tarfile.TarInfo("capsule.json")
         info.size, info.mode = len(text), 0o600
         archive.addfile(info, io.BytesIO(text))
         for name, file in sorted(members.items()):
             archive.add(file, name, recursive=False)
-    temporary.replace(target)
     return target.stat().st_size
+
+
+def is_capsule(file: Path) -> bool:
+    """Whether a file begins as a capsule does."""
+    try:
+        look(file)
+    except UsageError:
+        return False
+    return True
 
 
 def _code_folder(home: Home, run_id: str, found: Mapping[str, Any]) -> Path | None:

@@ -1,63 +1,125 @@
-"""Metrics of runs as long tables: CSV, JSON lines, Parquet. One row a point, as they were logged."""
+"""Metrics of runs as long tables: CSV, JSON lines, Parquet. One row a point, names as they are.
+
+A value that is no finite number is ``nan`` in CSV, ``null`` in JSON, which has no such number, and NaN in Parquet.
+A table takes the place of an earlier one of the same columns, of nothing else.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmtui.errors import UsageError
 from mmtui.paths import Home
 from mmtui.services import runs
+from mmtui.services.exchange.points import Account, points
+from mmtui.services.output_files import IsOurs, replacing
 
 COLUMNS = ("run", "name", "metric", "stage", "step", "global_step", "attempt", "time", "value")
+ROWS_OF_A_GROUP = 100_000
+"""Rows that a Parquet file keeps together, and that are in memory at once."""
 
 
-def points(home: Home, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Every point of every metric; tails that a later attempt did again are left out. ``time`` is Unix seconds."""
-    for run_id in ids:
-        name = runs.get_run(home, run_id).row.name
-        for metric in runs.metric_names(home, run_id):
-            for p in runs.points(home, run_id, metric):
-                yield run_id, name, metric, p.stage, p.step, p.global_step, p.attempt, p.time, p.value
+def to_csv(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) -> Account:
+    """Write a CSV file.
 
-
-def to_csv(home: Home, ids: Sequence[str], target: Path) -> int:
-    """Write a CSV file; returns the number of rows."""
-    count = 0
-    with target.open("w", newline="", encoding="utf-8") as file:
+    Raises:
+        RefusedError, UnreachableError: as of ``mmtui.services.output_files.replacing``.
+    """
+    account = Account()
+    with (
+        replacing(target, force=force, is_ours=is_csv_of_ours) as path,
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for row in points(home, ids):
+        for row in _rows(home, ids, account):
             writer.writerow([repr(value) if isinstance(value, float) else value for value in row])
-            count += 1
-    return count
+    return account
 
 
-def to_jsonl(home: Home, ids: Sequence[str], target: Path) -> int:
-    """Write one JSON object a line; returns the number of rows."""
-    count = 0
-    with target.open("w", encoding="utf-8") as file:
-        for row in points(home, ids):
-            file.write(json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n")
-            count += 1
-    return count
+def to_jsonl(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) -> Account:
+    """Write one JSON object a line; raises as ``to_csv`` does."""
+    account = Account()
+    with replacing(target, force=force, is_ours=is_jsonl_of_ours) as path, path.open("w", encoding="utf-8") as file:
+        for row in _rows(home, ids, account):
+            *others, value = row
+            found = [*others, value if math.isfinite(value) else None]
+            file.write(json.dumps(dict(zip(COLUMNS, found, strict=True)), allow_nan=False) + "\n")
+    return account
 
 
-def to_parquet(home: Home, ids: Sequence[str], target: Path) -> int:
-    """Write a Parquet file; returns the number of rows.
+def to_parquet(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) -> Account:
+    """Write a Parquet file; raises as ``to_csv`` does.
 
     Raises:
         UsageError: pyarrow is not installed.
     """
+    pyarrow, parquet = _pyarrow()
+    text, whole, number = pyarrow.string(), pyarrow.int64(), pyarrow.float64()
+    types = (text, text, text, text, whole, whole, whole, number, number)
+    schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
+    account = Account()
+    with (
+        replacing(target, force=force, is_ours=is_parquet_of_ours) as path,
+        path.open("wb") as file,
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
+        rows = _rows(home, ids, account)
+        while group := list(islice(rows, ROWS_OF_A_GROUP)):
+            columns = [
+                pyarrow.array(column, kind) for column, kind in zip(zip(*group, strict=True), types, strict=True)
+            ]
+            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
+    return account
+
+
+def _rows(home: Home, ids: Sequence[str], account: Account) -> Iterator[tuple[Any, ...]]:
+    """Every point of every run, as ``COLUMNS`` say; ``time`` is Unix seconds."""
+    for run_id in ids:
+        name = runs.get_run(home, run_id).row.name
+        for p in points(home, run_id, account):
+            yield run_id, name, p.metric, p.stage, p.step, p.global_step, p.attempt, p.time, p.value
+
+
+def is_csv_of_ours(file: Path) -> bool:
+    """Whether a file begins with the columns of these tables."""
+    expected = ",".join(COLUMNS).encode() + b"\r\n"
+    with file.open("rb") as stream:
+        return stream.read(len(expected)) in (expected, b"")
+
+
+def is_jsonl_of_ours(file: Path) -> bool:
+    """Whether the first line of a file is a row of these tables."""
+    with file.open("rb") as stream:
+        line = stream.readline(1 << 20)
+    try:
+        return not line or list(json.loads(line)) == list(COLUMNS)
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def is_parquet_of_ours(file: Path) -> bool:
+    """Whether a Parquet file has the columns of these tables."""
+    pyarrow, parquet = _pyarrow()
+    try:
+        return list(parquet.read_schema(file).names) == list(COLUMNS)
+    except (pyarrow.ArrowException, OSError):
+        return False
+
+
+IS_OURS: dict[str, IsOurs] = {"csv": is_csv_of_ours, "jsonl": is_jsonl_of_ours, "parquet": is_parquet_of_ours}
+
+
+def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UsageError("Parquet needs pyarrow", "install it: pip install 'mmtui[parquet]'") from None
-    columns = list(zip(*points(home, ids), strict=True)) or [()] * len(COLUMNS)
-    table = pyarrow.table({name: list(values) for name, values in zip(COLUMNS, columns, strict=True)})
-    parquet.write_table(table, target)
-    return int(table.num_rows)
+    return pyarrow, parquet

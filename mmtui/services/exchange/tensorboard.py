@@ -1,68 +1,78 @@
-"""TensorBoard event files, one folder a run, and metrics from such files. Through TensorBoard's own code."""
+"""TensorBoard event files, one folder a run, through TensorBoard's own code. Reading: ``.tensorboard_reader``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mmtui.errors import NotFoundError, UsageError
+from mmtui.errors import UsageError
 from mmtui.paths import Home
 from mmtui.services import runs
+from mmtui.services.exchange.points import Account, points
+from mmtui.services.output_files import replacing_folder
+
+LARGEST_FLOAT = 2.0**128 - 2.0**103
+"""From here on a number is infinite when it is rounded to the 32 bits that a scalar of TensorBoard has."""
+INFINITE = "became infinite: they are beyond the 32-bit numbers of TensorBoard"
+_NAME = re.compile(r"events\.out\.tfevents\.[0-9]+\.mmtui")
 
 
-def _library() -> Any:
+def library() -> Any:
+    """TensorBoard's modules (event_pb2, summary_pb2) and its ``RecordWriter``.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
     try:
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
         raise UsageError("this needs tensorboard", "install it: pip install 'mmtui[tensorboard]'") from None
-    return event_pb2, summary_pb2, EventFileWriter
+    return event_pb2, summary_pb2, RecordWriter
 
 
-def write(home: Home, ids: Sequence[str], target: Path) -> int:
-    """Write one folder ``RUN-NAME`` a run; returns the number of points. Steps are those of the whole run.
+def write(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) -> Account:
+    """Write one folder ``target/RUN`` a run, all of them or none. Steps are those of the whole run.
 
-    Raises:
-        UsageError: TensorBoard is not installed.
-    """
-    event_pb2, summary_pb2, writer_class = _library()
-    count = 0
-    for run_id in ids:
-        writer = writer_class(str(target / run_id))
-        try:
-            for metric in runs.metric_names(home, run_id):
-                for point in runs.points(home, run_id, metric):
-                    value = summary_pb2.Summary.Value(tag=metric, simple_value=point.value)
-                    summary = summary_pb2.Summary(value=[value])
-                    writer.add_event(event_pb2.Event(wall_time=point.time, step=point.global_step, summary=summary))
-                    count += 1
-        finally:
-            writer.close()
-    return count
-
-
-def read(folder: Path) -> Iterator[tuple[str, int, float, float]]:
-    """(tag, step, Unix time, value) of every scalar below a folder of event files.
+    A folder that an earlier export has made is replaced, so exporting twice shows every point once; what else lies in
+    ``target`` stays. Numbers have 32 bits there.
 
     Raises:
         UsageError: TensorBoard is not installed.
-        NotFoundError: there is no event file.
+        RefusedError: a folder of a run's name is there and is not of an earlier export.
+        UnreachableError: it cannot be written.
     """
-    _library()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util import tensor_util
+    modules = library()
+    account = Account()
+    with ExitStack() as folders:
+        for run_id in ids:
+            folder = folders.enter_context(replacing_folder(target / run_id, force=force, is_ours=is_ours))
+            _write_run(home, run_id, folder, account, *modules)
+    return account
 
-    if not folder.exists() or not any(folder.rglob("*tfevents*") if folder.is_dir() else [folder]):
-        raise NotFoundError(f"{folder} has no TensorBoard event file", "give the folder that holds them")
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
-    found.Reload()
-    for tag in found.Tags()["scalars"]:
-        for event in found.Scalars(tag):
-            yield tag, event.step, event.wall_time, event.value
-    for tag in found.Tags()["tensors"]:
-        # TensorFlow 2 writes scalars as tensors of no dimension.
-        for event in found.Tensors(tag):
-            array = tensor_util.make_ndarray(event.tensor_proto)
-            if array.ndim == 0 and array.dtype.kind in "fiu":
-                yield tag, event.step, event.wall_time, float(array)
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds what ``write`` makes and nothing else."""
+    return folder.is_dir() and all(_NAME.fullmatch(entry.name) and entry.is_file() for entry in folder.iterdir())
+
+
+def _write_run(
+    home: Home, run_id: str, folder: Path, account: Account, event_pb2: Any, summary_pb2: Any, writer_class: Any
+) -> None:
+    begun = runs.get_run(home, run_id).row.created_at or 0.0
+    # Not under the name that TensorBoard looks for: a program that watches the folder would show half a run.
+    file = folder / "unfinished"
+    with file.open("wb") as stream:
+        writer = writer_class(stream)
+        writer.write(event_pb2.Event(wall_time=begun, file_version="brain.Event:2").SerializeToString())
+        for point in points(home, run_id, account):
+            if abs(point.value) >= LARGEST_FLOAT:
+                account.changed[INFINITE] += 1
+            value = summary_pb2.Summary.Value(tag=point.metric, simple_value=point.value)
+            summary = summary_pb2.Summary(value=[value])
+            event = event_pb2.Event(wall_time=point.time, step=point.global_step, summary=summary)
+            writer.write(event.SerializeToString())
+    file.rename(folder / f"events.out.tfevents.{round(begun):010d}.mmtui")

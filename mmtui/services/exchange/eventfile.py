@@ -1,0 +1,152 @@
+"""An event file of another trainer, made fit to be taken in: every event gets the steps that its line leaves out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.events import LONGEST_LINE, parse_line, whole_lines
+from mmtui.domain.eventvalues import whole
+from mmtui.errors import NotFoundError, UsageError
+from mmtui.services.plain_files import open_file
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes read since the last call."""
+
+
+class StepFiller:
+    """Gives events their ``step`` and ``global_step`` where a line has none; counts what the database will not keep.
+
+    With ``step`` alone the run's step is that of the stage behind all earlier stages: where they end is told by
+    ``run_started`` or ``stage_started``, or is the last step before the stage began. With ``global_step`` alone it is
+    the other way round. With neither, each ``metrics`` event is a step of its own, and any other event belongs to the
+    last one.
+    """
+
+    def __init__(self) -> None:
+        self.filled = 0
+        """Events that got a step."""
+        self.repeated = 0
+        """Points of a step at which the metric had one already, which the later one replaces."""
+        self.too_long = 0
+        """Lines that are longer than an event may be."""
+        self._offsets: dict[str, int] = {}
+        self._last = 0
+        self._seen: dict[str, set[int]] = {}
+
+    def fill(self, event: dict[str, Any]) -> bool:
+        """Complete an event in place; whether anything had to be added."""
+        stage = str(event.get("stage") or "")
+        values = event.get("values")
+        told = values if isinstance(values, dict) else {}
+        self._learn(event["kind"], stage, told)
+        added = self._add_steps(event, stage)
+        step = whole(event.get("global_step"))
+        if step is not None:
+            self._last = step
+            if event["kind"] == "metrics":
+                self._count(step, told)
+        return added
+
+    def _learn(self, kind: str, stage: str, values: dict[str, Any]) -> None:
+        """Where stages begin, as events tell it."""
+        if kind == "run_started" and isinstance(values.get("stages"), list):
+            offset = 0
+            for item in values["stages"]:
+                steps = whole(item[1]) if isinstance(item, list) and len(item) == 2 else None
+                if steps is None:
+                    return
+                self._offsets[str(item[0])] = offset
+                offset += steps
+        elif kind == "stage_started" and (offset_told := whole(values.get("offset"))) is not None:
+            self._offsets[stage] = offset_told
+
+    def _add_steps(self, event: dict[str, Any], stage: str) -> bool:
+        step, global_step = event.get("step"), event.get("global_step")
+        if step is not None and global_step is not None:
+            return False
+        offset = self._offsets.setdefault(stage, self._last) if stage else 0
+        if step is None and global_step is None:
+            event["global_step"] = self._last + (event["kind"] == "metrics")
+            event["step"] = max(event["global_step"] - offset, 0)
+        elif global_step is None:
+            number = whole(step)
+            if number is None:
+                return False  # it is no event, which is told where it is stored
+            event["global_step"] = offset + number
+        else:
+            number = whole(global_step)
+            event["step"] = 0 if number is None else max(number - offset, 0)
+        self.filled += event["kind"] == "metrics"
+        return True
+
+    def _count(self, step: int, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if value is None or isinstance(value, int | float):
+                steps = self._seen.setdefault(name, set())
+                self.repeated += step in steps
+                steps.add(step)
+
+    def notes(self) -> list[str]:
+        """Sentences about what was added and what is not kept."""
+        told = []
+        if self.filled:
+            told.append(f"{self.filled:,} metrics events told no step or no global_step: they got one, in their order")
+        if self.too_long:
+            told.append(f"left out: {self.too_long:,} lines longer than {LONGEST_LINE >> 20} MiB")
+        if self.repeated:
+            told.append(f"left out: {self.repeated:,} points of steps that were logged again: the last one counts")
+        return told
+
+
+def check(source: Path) -> None:
+    """Refuse what is no event file.
+
+    Raises:
+        NotFoundError: there is no such file.
+        UsageError: it holds no event, or cannot be read.
+    """
+    if not source.is_file():
+        raise NotFoundError(f"{source} does not exist")
+    try:
+        with open_file(source) as file:
+            if any(line is not None and parse_line(line) is not None for _, line in whole_lines(file)):
+                return
+            file.seek(0)
+            if parse_line(file.read(LONGEST_LINE)) is not None:  # one line without a newline
+                return
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror or error}") from None
+    raise UsageError(f"{source} holds no event", "the format is described in docs/events.md")
+
+
+def lines(source: Path, filler: StepFiller, progress: Progress) -> Iterator[bytes]:
+    """The lines of an event file, unchanged but for steps that are filled in. The last one may lack its newline.
+
+    Lines that are no events stay as they are: they are counted where they are stored. One that is too long is left out.
+    """
+    with open_file(source) as file:
+        reached = 0
+        for length, line in whole_lines(file):
+            progress(length)
+            reached += length
+            if line is None:
+                filler.too_long += 1
+            else:
+                yield _completed(line, filler)
+        file.seek(reached)
+        rest = file.read(LONGEST_LINE)
+        progress(len(rest))
+        if len(rest) == LONGEST_LINE:
+            filler.too_long += 1
+        elif rest.strip():
+            yield _completed(rest + b"\n", filler)
+
+
+def _completed(line: bytes, filler: StepFiller) -> bytes:
+    event = parse_line(line)
+    if event is None or not filler.fill(event):
+        return line
+    return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n"

@@ -1,0 +1,191 @@
+"""Scalars from TensorBoard event files. As in TensorBoard, each folder that holds event files is a run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmtui.errors import NotFoundError, RefusedError
+from mmtui.services.exchange import tensorboard
+from mmtui.services.exchange.tfrecords import Gap, records
+
+MOST_RUNS = 1_000
+"""Runs that one import takes."""
+LARGEST_TOTAL = 16 << 30
+"""Bytes of all event files of one import."""
+MOST_POINTS = 5_000_000
+"""Points of one run: they are in memory at once."""
+MOST_GAPS_TOLD = 5
+_MARK = "tfevents"
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes read since the last call."""
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """The event files of one run, in the order in which they were begun, and what the run is called."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value of a tag; ``time`` is Unix seconds."""
+
+    tag: str
+    step: int
+    time: float
+    value: float
+
+
+@dataclass(slots=True)
+class Scalars:
+    """The scalars of a run by time, and sentences about what else its files held."""
+
+    points: list[Scalar] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find(source: Path) -> list[LoggedRun]:
+    """The runs below a folder (its own event files, too), or that of one file: ``FOLDER`` and ``FOLDER/train`` ...
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+        NotFoundError: there is no event file.
+        RefusedError: there are too many runs, or bytes, for one import.
+    """
+    tensorboard.library()
+    found = list(_found(source))
+    if not found:
+        raise NotFoundError(f"{source} has no TensorBoard event file", "give the folder that holds them")
+    if len(found) > MOST_RUNS:
+        raise RefusedError(f"{source} holds {len(found):,} runs", f"import at most {MOST_RUNS:,} at once: a sub-folder")
+    total = sum(file.stat().st_size for run in found for file in run.files)
+    if total > LARGEST_TOTAL:
+        raise RefusedError(
+            f"{source} holds {total / 2**30:,.1f} GiB of event files",
+            f"import at most {LARGEST_TOTAL >> 30} GiB at once: a sub-folder",
+        )
+    return found
+
+
+def _found(source: Path) -> Iterator[LoggedRun]:
+    if source.is_file():
+        yield LoggedRun(source.parent.name, (source,))
+        return
+    for folder, below, names in os.walk(source):
+        below.sort()
+        files = sorted(name for name in names if _MARK in name)
+        regular = tuple(path for path in (Path(folder, name) for name in files) if path.is_file())
+        if regular:
+            inner = Path(folder).relative_to(source)
+            yield LoggedRun(str(Path(source.name) / inner), regular)
+
+
+def read(run: LoggedRun, progress: Progress) -> Scalars:
+    """Every scalar of a run: of a step that was told again, as after a restart, the last one.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    reading = _Reading()
+    for file in run.files:
+        for record in records(file):
+            if isinstance(record, Gap):
+                reading.gaps.append((file, record))
+                progress(record.count)
+            else:
+                reading.take(record, file)
+                progress(len(record))
+    points = sorted(reading.points.values(), key=lambda point: (point.time, point.step))
+    return Scalars(points, reading.notes())
+
+
+class _Reading:
+    """What has been read of a run so far."""
+
+    def __init__(self) -> None:
+        self.event_pb2: Any = tensorboard.library()[0]
+        self.undecodable = _decode_error()
+        self.points: dict[tuple[str, int], Scalar] = {}
+        self.gaps: list[tuple[Path, Gap]] = []
+        self.repeated = 0
+        self.beyond = 0
+        self.unknown = 0
+        self.others: Counter[str] = Counter()
+
+    def take(self, record: bytes, file: Path) -> None:
+        """Keep the scalars of one record."""
+        try:
+            event = self.event_pb2.Event.FromString(record)
+        except self.undecodable:
+            self.unknown += 1
+            return
+        for value in event.summary.value:
+            number = _number(value)
+            if number is None:
+                self.others[value.tag] += 1
+            else:
+                self._keep(Scalar(value.tag, event.step, event.wall_time, number))
+
+    def _keep(self, point: Scalar) -> None:
+        place = (point.tag, point.step)
+        if place in self.points:
+            self.repeated += 1
+            del self.points[place]
+        elif len(self.points) >= MOST_POINTS:
+            self.beyond += 1
+            return
+        self.points[place] = point
+
+    def notes(self) -> list[str]:
+        """Sentences about everything that is not among the points."""
+        told = [
+            f"{gap.count:,} bytes behind byte {gap.byte:,} of {file} could not be read: {gap.why}"
+            for file, gap in self.gaps[:MOST_GAPS_TOLD]
+        ]
+        if more := self.gaps[MOST_GAPS_TOLD:]:
+            told.append(f"{sum(gap.count for _, gap in more):,} bytes at {len(more):,} more places could not be read")
+        if self.unknown:
+            told.append(f"left out: {self.unknown:,} records that are no events of TensorBoard")
+        if self.repeated:
+            told.append(
+                f"left out: {self.repeated:,} points of steps that were logged again later: the last one counts"
+            )
+        if self.beyond:
+            told.append(f"left out: {self.beyond:,} points beyond the first {MOST_POINTS:,} of a run")
+        if self.others:
+            values = sum(self.others.values())
+            told.append(f"left out: {values:,} values of {len(self.others):,} tags that are no scalars")
+        return told
+
+
+def _decode_error() -> type[Exception]:
+    """What protobuf raises for bytes that are no message."""
+    from google.protobuf import message
+
+    found: type[Exception] = message.DecodeError
+    return found
+
+
+def _number(value: Any) -> float | None:
+    """The number of a scalar, as TensorFlow 1 and 2 write it; None for an image, a histogram, a text ..."""
+    kind = value.WhichOneof("value")
+    if kind == "simple_value":
+        return float(value.simple_value)
+    if kind != "tensor":
+        return None
+    from tensorboard.util import tensor_util
+
+    try:
+        # TensorFlow 2 writes scalars as tensors of no dimension.
+        array = tensor_util.make_ndarray(value.tensor)
+    except (TypeError, ValueError):
+        return None
+    return float(array) if array.ndim == 0 and array.dtype.kind in "fiu" else None
