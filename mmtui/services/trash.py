@@ -56,8 +56,10 @@ def restore(home: Home, run_id: str) -> None:
 
     Raises:
         NotFoundError: it is not there.
+        RefusedError: it is half of an import.
         UnreachableError: the database cannot be written; it is still in the trash.
     """
+    from mmtui.services.exchange.unfinished import is_unfinished
     from mmtui.store.runs import read_run
 
     if not re.fullmatch("[0-9]{1,18}", run_id):
@@ -66,6 +68,8 @@ def restore(home: Home, run_id: str) -> None:
         run = read_run(session, int(run_id))
         if run.deleted_at is None:
             raise NotFoundError(f"run {run_id} is not in the trash")
+        if is_unfinished(run.reason):
+            raise RefusedError(f"run {run_id} is not whole: {run.reason}", "import it again")
         run.deleted_at = None
         session.add(run)
         # Before the commit: a run that is listed has its files. If it fails, the run is in the trash as before,
@@ -77,18 +81,23 @@ def restore(home: Home, run_id: str) -> None:
 def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
     """Delete the trash, frozen code that no run needs, and what interrupted commands left.
 
+    Runs that are being imported lie in the trash until they are whole, and stay there.
+
     Returns:
         (what, bytes) of each, also when not ``really``; of what could not be deleted only the bytes that are free now.
     """
+    from mmtui.services.exchange.unfinished import is_under_way
+
     with Reader(home) as reader:
-        removed = [str(row[0]) for row in reader.query("SELECT id FROM runs WHERE deleted_at IS NOT NULL")]
+        rows = reader.query("SELECT id, reason FROM runs WHERE deleted_at IS NOT NULL")
+        removed = [str(run_id) for run_id, reason in rows if not is_under_way(cells.text(reason))]
     # Leftovers first: on a full disk the rows of the rest can only be changed once there is some room.
     found = [_deleted(one.what, [one.path], really=really) for one in leftovers.find(home)]
     found += [_deleted(f"code {path.name}", [path], really=really) for path in _unused_code(home, really=really)]
     for run_id in removed:
         if really:
             _forget(home, run_id)
-        found.append(_deleted(f"run {run_id}", [home.trash / run_id], really=really))
+        found.append(_deleted(f"run {run_id}", [home.trash / run_id, home.run(run_id).root], really=really))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 from engine.events import LONGEST_LINE, parse_line, whole_lines
 from mmtui.domain.eventvalues import whole
 from mmtui.errors import NotFoundError, UsageError
+from mmtui.services.exchange.counting import counted
 from mmtui.services.plain_files import open_file
+
+INFINITE = "changed: {} kept as no number"
+REPEATED = "left out: {} of a step that was logged again: the last one counts"
 
 Progress = Callable[[int], None]
 """Called with the number of bytes read since the last call."""
@@ -30,6 +35,8 @@ class StepFiller:
         """Events that got a step."""
         self.repeated = 0
         """Points of a step at which the metric had one already, which the later one replaces."""
+        self.infinite = 0
+        """Infinite values, which the database keeps as no numbers."""
         self.too_long = 0
         """Lines that are longer than an event may be."""
         self._offsets: dict[str, int] = {}
@@ -86,6 +93,7 @@ class StepFiller:
         for name, value in values.items():
             if value is None or isinstance(value, int | float):
                 steps = self._seen.setdefault(name, set())
+                self.infinite += isinstance(value, float) and math.isinf(value)
                 self.repeated += step in steps
                 steps.add(step)
 
@@ -93,11 +101,13 @@ class StepFiller:
         """Sentences about what was added and what is not kept."""
         told = []
         if self.filled:
-            told.append(f"{self.filled:,} metrics events told no step or no global_step: they got one, in their order")
+            told.append(f"changed: {counted(self.filled, 'metrics event')} without a step got one, in their order")
+        if self.infinite:
+            told.append(INFINITE.format(counted(self.infinite, "infinite value")))
         if self.too_long:
-            told.append(f"left out: {self.too_long:,} lines longer than {LONGEST_LINE >> 20} MiB")
+            told.append(f"left out: {counted(self.too_long, 'line')} longer than {LONGEST_LINE >> 20} MiB")
         if self.repeated:
-            told.append(f"left out: {self.repeated:,} points of steps that were logged again: the last one counts")
+            told.append(REPEATED.format(counted(self.repeated, "point")))
         return told
 
 

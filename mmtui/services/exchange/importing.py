@@ -10,15 +10,17 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmtui.domain.states import RunEvent
-from mmtui.errors import UnreachableError, UsageError
+from mmtui.errors import MmtuiError, UnreachableError, UsageError
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.exchange import eventfile, tensorboard_reader, unfinished
+from mmtui.services.exchange.counting import counted
 from mmtui.services.exchange.tensorboard_reader import LoggedRun, Scalars
 from mmtui.services.ingest import BATCH_BYTES, ingest_file
 from mmtui.services.run_folders import highest_folder
@@ -135,7 +137,7 @@ def _event_lines(scalars: Scalars, notes: list[str]) -> Iterator[bytes]:
         event["values"] = {point.tag: point.value if math.isfinite(point.value) else None}
         yield json.dumps(event).encode() + b"\n"
     if infinite:
-        notes.append(f"changed: {infinite:,} infinite values are kept as no numbers")
+        notes.append(eventfile.INFINITE.format(counted(infinite, "infinite value")))
 
 
 class _Import:
@@ -165,8 +167,9 @@ class _Import:
                 raise UsageError(f"{self.source} has no scalars that can be read", "\n  ".join(empty[:5]))
             self._show([int(run.run_id) for run in complete])
         except BaseException:
-            for run_id in self.begun:
-                unfinished.remove(self.database, self.home, run_id)
+            with suppress(MmtuiError):  # of a full disk, say: the next import removes what is left
+                for run_id in self.begun:
+                    unfinished.remove(self.database, self.home, run_id)
             raise
         return Imports(complete, empty)
 

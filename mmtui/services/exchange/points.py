@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mmtui.paths import Home
+from mmtui.services.exchange.counting import counted
 from mmtui.store.exported import LeftOut, MetricPoint, course
 from mmtui.store.reader import Reader
 
@@ -34,7 +35,7 @@ class Account:
 
 
 def _counted(what: str, counts: Mapping[str, int]) -> list[str]:
-    return [f"{what}: {number:,} point{'' if number == 1 else 's'} {why}" for why, number in counts.items() if number]
+    return [f"{what}: {counted(number, 'point')} {why}" for why, number in counts.items() if number]
 
 
 def points(home: Home, run_id: str, account: Account) -> Iterator[MetricPoint]:

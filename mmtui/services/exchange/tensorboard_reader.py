@@ -11,6 +11,8 @@ from typing import Any
 
 from mmtui.errors import NotFoundError, RefusedError
 from mmtui.services.exchange import tensorboard
+from mmtui.services.exchange.counting import counted
+from mmtui.services.exchange.eventfile import REPEATED
 from mmtui.services.exchange.tfrecords import Gap, records
 
 MOST_RUNS = 1_000
@@ -147,22 +149,21 @@ class _Reading:
     def notes(self) -> list[str]:
         """Sentences about everything that is not among the points."""
         told = [
-            f"{gap.count:,} bytes behind byte {gap.byte:,} of {file} could not be read: {gap.why}"
+            f"{counted(gap.count, 'byte')} behind byte {gap.byte:,} of {file} could not be read: {gap.why}"
             for file, gap in self.gaps[:MOST_GAPS_TOLD]
         ]
         if more := self.gaps[MOST_GAPS_TOLD:]:
-            told.append(f"{sum(gap.count for _, gap in more):,} bytes at {len(more):,} more places could not be read")
+            lost = counted(sum(gap.count for _, gap in more), "byte")
+            told.append(f"{lost} at {counted(len(more), 'more place')} could not be read")
         if self.unknown:
-            told.append(f"left out: {self.unknown:,} records that are no events of TensorBoard")
+            told.append(f"left out: {counted(self.unknown, 'record')} that TensorBoard's format does not know")
         if self.repeated:
-            told.append(
-                f"left out: {self.repeated:,} points of steps that were logged again later: the last one counts"
-            )
+            told.append(REPEATED.format(counted(self.repeated, "point")))
         if self.beyond:
-            told.append(f"left out: {self.beyond:,} points beyond the first {MOST_POINTS:,} of a run")
+            told.append(f"left out: {counted(self.beyond, 'point')} beyond the first {MOST_POINTS:,} of a run")
         if self.others:
-            values = sum(self.others.values())
-            told.append(f"left out: {values:,} values of {len(self.others):,} tags that are no scalars")
+            values, tags = counted(sum(self.others.values()), "value"), counted(len(self.others), "tag")
+            told.append(f"left out: {values} of {tags} without scalars")
         return told
 
 
