@@ -180,8 +180,8 @@ def _number(value: Any) -> float | None:
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return float(value.simple_value)
-    if kind != "tensor":
-        return None
+    if kind != "tensor" or value.tensor.tensor_shape.dim:
+        return None  # a tensor of a shape may claim any amount of memory
     from tensorboard.util import tensor_util
 
     try:

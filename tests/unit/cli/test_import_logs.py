@@ -141,6 +141,35 @@ def test_records_behind_a_damaged_one_are_read(home: Home, mmtui_: Invoke, tmp_p
     assert stored(home, "1") == {step: 1.0 * step for step in range(1, 6) if step != lost}
 
 
+def test_hostile_records_neither_fail_nor_claim_memory(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    file = tensorboard(tmp_path / "log", LOSS)
+    shape = tensor_shape_pb2.TensorShapeProto(dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=1 << 50)])
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape=shape, float_val=[1.0])
+    bomb = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag="bomb", tensor=tensor)])
+    empty = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT)
+    nothing = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag="nothing", tensor=empty)])
+    early = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag="early", simple_value=1.0)])
+    odd = [
+        event_pb2.Event(step=1, wall_time=1.0, summary=bomb),
+        event_pb2.Event(step=1, wall_time=1.0, summary=nothing),
+        event_pb2.Event(step=-5, wall_time=1.0, summary=early),
+        event_pb2.Event(step=2, wall_time=math.nan, summary=early),
+        event_pb2.Event(step=3, wall_time=1e300, summary=early),
+    ]
+    with file.open("ab") as stream:
+        writer = RecordWriter(stream)
+        for record in [*(event.SerializeToString() for event in odd), b"", b"\x0a\xff\xff\xff\xff", os.urandom(64)]:
+            writer.write(record)
+    outcome = mmtui_("import", str(tmp_path / "log"))
+    assert (outcome.code, outcome.out) == (0, "1\n"), outcome.err
+    assert len(stored(home, "1")) == 5 and stored(home, "1", "early") == {}
+    for text in ("from 0 to 2^53", "no Unix time", "that TensorBoard's format does not know", "without scalars"):
+        assert text in outcome.err
+
+
 def test_a_file_of_which_nothing_can_be_read_is_an_error(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
     file = tensorboard(tmp_path / "log", LOSS)
     file.write_bytes(bytes([1, 2, 3]) * 1000)
