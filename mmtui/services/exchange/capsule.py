@@ -60,7 +60,7 @@ def export(home: Home, run_id: str, target: Path, *, force: bool = False) -> int
         "files": sums,
     }
     with (
-        replacing(target, force=force, is_ours=is_capsule, mode=0o600) as path,
+        replacing(target, force=force, is_ours=is_capsule) as path,
         tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive,
     ):
         text = json.dumps(header, indent=1).encode()

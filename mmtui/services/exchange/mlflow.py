@@ -7,7 +7,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -129,7 +129,8 @@ def _add(home: Home, ids: Sequence[str], file: Path, named: Path, library: Any) 
                 client.delete_tag(theirs, UNFINISHED)
         except BaseException:
             for theirs in store.fresh:
-                client.delete_run(theirs)
+                with suppress(Exception):  # of a full disk, say: the mark stays, and the next export deletes it
+                    client.delete_run(theirs)
             raise
         for old in store.earlier:
             client.delete_run(old)

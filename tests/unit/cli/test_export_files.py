@@ -117,38 +117,58 @@ def test_a_kill_leaves_the_earlier_file(home: Home, two: tuple[str, str], mmtui_
     assert target.read_bytes() == before
 
 
-def test_a_kill_leaves_a_marked_run_in_mlflow_which_the_next_export_deletes(
-    home: Home, two: tuple[str, str], mmtui_: Invoke, tmp_path: Path
-) -> None:
+def marked(store: Path) -> list[str]:
+    """Runs of a store of MLflow that are being written, or were when somebody was killed."""
+    sql = f"SELECT run_uuid FROM tags WHERE key = 'mmtui.unfinished' AND run_uuid IN ({LIVE})"
+    with closing(sqlite3.connect(store, timeout=PATIENCE)) as connection:
+        return [row[0] for row in connection.execute(sql)]
+
+
+@pytest.fixture
+def shared_store(home: Home, two: tuple[str, str], mmtui_: Invoke, tmp_path: Path) -> Path:
+    """A store of MLflow with the second run, while the first one takes a while to be written."""
     pytest.importorskip("mlflow")
     courses.add_points(home, two[0], 300_000)
-    target = tmp_path / "out"
-    assert mmtui_("export", two[1], "--to", "mlflow", "-o", str(target)).code == 0
+    assert mmtui_("export", two[1], "--to", "mlflow", "-o", str(tmp_path / "store")).code == 0
+    return tmp_path / "store"
 
-    def marked() -> list[str]:
-        sql = f"SELECT run_uuid FROM tags WHERE key = 'mmtui.unfinished' AND run_uuid IN ({LIVE})"
-        with closing(sqlite3.connect(target, timeout=PATIENCE)) as connection:
-            return [row[0] for row in connection.execute(sql)]
 
-    process = mmtui("export", two[0], "--to", "mlflow", "-o", str(target))
-    (left,) = until(marked, "a run is being written")
+def live(store: Path) -> int:
+    with closing(sqlite3.connect(store)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM ({LIVE})").fetchone()[0])
+
+
+def test_a_kill_leaves_a_marked_run_in_mlflow_which_the_next_export_deletes(
+    two: tuple[str, str], shared_store: Path, mmtui_: Invoke
+) -> None:
+    process = mmtui("export", two[0], "--to", "mlflow", "-o", str(shared_store))
+    (left,) = until(lambda: marked(shared_store), "a run is being written")
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was on its way"
-    assert marked() == [left], "a kill leaves the run, and says so in it"
-    assert mmtui_("export", two[1], "--to", "mlflow", "-o", str(target)).code == 0
-    assert marked() == []
-    with closing(sqlite3.connect(target)) as connection:
-        assert connection.execute(f"SELECT count(*) FROM ({LIVE})").fetchone() == (1,)
+    assert marked(shared_store) == [left], "a kill leaves the run, and says so in it"
+    assert mmtui_("export", two[1], "--to", "mlflow", "-o", str(shared_store)).code == 0
+    assert marked(shared_store) == [] and live(shared_store) == 1
 
 
-def test_ctrl_c_leaves_nothing(home: Home, two: tuple[str, str], tmp_path: Path) -> None:
-    courses.add_points(home, two[0], 300_000)
-    process = mmtui("export", two[0], "--to", "csv", "-o", str(tmp_path / "new" / "out.csv"))
-    until(lambda: list((tmp_path / "new").glob(".*")), "it writes")
+def test_ctrl_c_leaves_no_run_in_mlflow_and_the_earlier_ones(two: tuple[str, str], shared_store: Path) -> None:
+    process = mmtui("export", two[1], two[0], "--to", "mlflow", "-o", str(shared_store))
+    until(lambda: marked(shared_store), "a run is being written")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, "interrupted\n")
+    assert marked(shared_store) == [] and live(shared_store) == 1
+
+
+@pytest.mark.parametrize("to", ["csv", "tensorboard", "wandb"])
+def test_ctrl_c_leaves_nothing(home: Home, two: tuple[str, str], to: str, tmp_path: Path) -> None:
+    needs(to)
+    courses.add_points(home, two[0], 300_000)
+    process = mmtui("export", two[0], "--to", to, "-o", str(tmp_path / "new" / "out"))
+    until(lambda: list((tmp_path / "new").rglob(".*")), "it writes")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and err.splitlines()[-1] == "interrupted"
     assert tree(tmp_path) == {}
 
 
