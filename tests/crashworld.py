@@ -14,7 +14,7 @@ from typing import Any
 from engine.config import load_recipe
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
-from mmtui.services import doctor, forks, keeping, leftovers, mending, pending_edits, queue, stages, trash
+from mmtui.services import doctor, forks, keeping, leftovers, mending, pending_edits, queue, stages, trash, unfinished
 from mmtui.services.forks import Fork
 from mmtui.store import cells
 from mmtui.store.db import Database
@@ -57,7 +57,7 @@ def rows(home: Home) -> dict[str, dict[str, Any]]:
     """What the database says of every run."""
     with closing(sqlite3.connect(home.database)) as connection:
         connection.row_factory = sqlite3.Row
-        columns = "id, name, note, tags, overrides, state, deleted_at IS NOT NULL AS removed, origin"
+        columns = "id, name, recipe, note, tags, overrides, state, reason, deleted_at IS NOT NULL AS removed, origin"
         return {str(row["id"]): dict(row) for row in connection.execute(f"SELECT {columns} FROM runs ORDER BY id")}
 
 
@@ -76,6 +76,7 @@ def picture(home: Home) -> dict[str, Any]:
     found: dict[str, Any] = {f"stage {entry.key}": files(home.stage_cache / entry.key) for entry in stages.stored(home)}
     for run_id, row in rows(home).items():
         places = [folder for folder in (home.run(run_id).root, home.trash / run_id) if folder.exists()]
+        row = {key: value for key, value in row.items() if key != "reason"}
         found[run_id] = {**row, "files": files(places[0]) if len(places) == 1 else [str(place) for place in places]}
     return found
 
@@ -86,10 +87,13 @@ def problems(home: Home) -> list[str]:
         found = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
     known = rows(home)
     for run_id, row in known.items():
+        if unfinished.is_unfinished(row["reason"]):
+            found.append(f"run {run_id}: half of an import")
+            continue
         here, aside = home.run(run_id).root.exists(), (home.trash / run_id).exists()
         if here + aside != 1 or (aside and not row["removed"]):
             found.append(f"run {run_id}: files here {here}, in the trash {aside}, removed {row['removed']}")
-        elif not row["removed"]:
+        elif not row["removed"] and row["recipe"] != "imported":
             found += _of_files(home, run_id, row)
     there = {entry.name for entry in home.runs.iterdir() if entry.name.isdecimal()}
     found += [f"run folder {name} without a row" for name in sorted(there - known.keys())]
@@ -124,6 +128,11 @@ def mend(home: Home) -> list[str]:
     """What ``doctor --fix`` and, an hour later, ``purge`` do; the sentences."""
     doctor._SETTLED = -1.0  # as if it came later: what is being queued right now is nobody's fault
     told = list(mending.fix(home)) if problems(home) or pending_edits.unsettled(home) else []
+    before = rows(home)
+    database = Database(home)
+    unfinished.remove_abandoned(database, home)
+    database.close()
+    told += [f"run {run_id}: half of an import, removed" for run_id in sorted(before.keys() - rows(home).keys())]
     for one in leftovers.find(home, time.time() + 2 * leftovers.IDLE_SECONDS):
         told.append(f"leftover: {one.what}")
         shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink()
@@ -131,6 +140,7 @@ def mend(home: Home) -> list[str]:
 
 
 def hidden(home: Home) -> list[str]:
-    """Names in the data directory that are no thing of its own."""
+    """Names in the data directory that are no thing of its own; beside an export, whose place the user chose, the next
+    one leaves them too."""
     found = [path.relative_to(home.root).as_posix() for path in home.root.rglob(".*")]
-    return sorted(name for name in found if "__pycache__" not in name)
+    return sorted(name for name in found if "__pycache__" not in name and not name.startswith(".out.tar."))

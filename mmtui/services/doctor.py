@@ -18,8 +18,9 @@ from pathlib import Path
 from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import devices, leftovers, pending_edits, recipes, supervisors
+from mmtui.services import devices, leftovers, pending_edits, recipes, supervisors, unfinished
 from mmtui.settings import SettingsError, load
+from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
 from mmtui.store.reader import Reader
 from mmtui.store.schema import damage, schema_revision
@@ -160,7 +161,8 @@ def _run_folders(home: Home) -> list[Check]:
             known, shown = set[int](), set[int]()
         else:
             with Reader(home) as reader:
-                known = {int(row[0]) for row in reader.query("SELECT id FROM runs")}
+                rows = reader.query("SELECT id, reason FROM runs")
+                known = {int(row[0]) for row in rows if not unfinished.is_abandoned(cells.text(row[1]))}
                 shown = set(reader.ids())
     except MmtuiError:
         return []  # the database itself is the fault, and told already

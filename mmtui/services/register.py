@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from engine.config import RecipeFileError, load_recipe
 from engine.config.determining import stage_names, work_name
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState
 from mmtui.domain.text import printable
+from mmtui.errors import MmtuiError
 from mmtui.paths import Home, RunPaths
-from mmtui.services import adoption, trainers, trust
+from mmtui.services import adoption, trainers, trust, unfinished
 from mmtui.services.ingest import ingest_file
 from mmtui.services.plain_files import read_table
 from mmtui.services.runs import class_table
@@ -47,6 +49,7 @@ def rebuild(home: Home) -> Iterator[Registered]:
     """
     database = Database(home.create())
     try:
+        unfinished.remove_abandoned(database, home)
         folders = [entry for entry in home.runs.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)]
         for folder in sorted(folders, key=lambda entry: int(entry.name)):
             with database.write() as session:
@@ -54,7 +57,7 @@ def rebuild(home: Home) -> Iterator[Registered]:
             if known:
                 continue
             try:
-                run_id = register(database, home, folder)
+                run_id = register(database, home, folder, unfinished.REBUILD)
             except UNREADABLE as error:
                 yield Registered(folder, "", "", printable(str(error).splitlines()[0] if str(error) else repr(error)))
                 continue
@@ -64,12 +67,29 @@ def rebuild(home: Home) -> Iterator[Registered]:
         database.close()
 
 
-def register(database: Database, home: Home, folder: Path) -> str:
+def register(database: Database, home: Home, folder: Path, what: str) -> str:
     """Make the rows of a run from its folder, whose name is the id that it gets, and no row's yet; returns the id.
 
+    It is not to be seen before all of its rows are there.
+
+    Args:
+        what: for what they are made, ``unfinished.IMPORT`` or ``unfinished.REBUILD``.
+
     Raises:
-        one of ``UNREADABLE``: the folder is none of a run, or damaged.
+        one of ``UNREADABLE``: the folder is none of a run, or damaged; nothing of it is in the database.
     """
+    run_id = _insert(database, home, folder, what)
+    try:
+        _fill(database, home, RunPaths(folder), run_id)
+    except BaseException:
+        with suppress(MmtuiError):  # of a full disk, say: the next rebuild or import removes what is left
+            unfinished.remove(database, home, run_id)
+        raise
+    return str(run_id)
+
+
+def _insert(database: Database, home: Home, folder: Path, what: str) -> int:
+    """The row of the run and its stages, hidden; returns the id."""
     paths = RunPaths(folder)
     manifest = read_table(paths.manifest)
     recipe = load_recipe(paths.recipe, stored=True)
@@ -91,9 +111,15 @@ def register(database: Database, home: Home, folder: Path) -> str:
     )
     with database.write(durable=True) as session:
         run_id = insert_run(session, new, now=created, number=int(folder.name))
+        unfinished.hide(session, run_id, what)
         if origin:
             # The ids of another machine mean other runs here.
             set_origin(session, run_id, origin, here=not paths.imported.exists())
+    return run_id
+
+
+def _fill(database: Database, home: Home, paths: RunPaths, run_id: int) -> None:
+    """The rows of its attempts and events; then the run is there."""
     numbers = sorted(int(entry.name) for entry in paths.attempts.glob("[0-9]*") if entry.is_dir())
     for number in numbers:
         _attempt(database, paths, run_id, number)
@@ -102,7 +128,8 @@ def register(database: Database, home: Home, folder: Path) -> str:
         _close(database, run_id, bool(numbers))
     else:
         adoption.adopt(database, home, found)
-    return str(run_id)
+        with database.write(durable=True) as session:
+            unfinished.show(session, run_id)
 
 
 def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -158,13 +185,12 @@ def _attempt(database: Database, paths: RunPaths, run_id: int, number: int) -> N
 
 def _close(database: Database, run_id: int, begun: bool) -> None:
     """The state that its events speak of: what had not ended was interrupted, what had not begun is held."""
-    if not begun:
-        return
     with database.write(durable=True) as session:
+        unfinished.show(session, run_id)
         run = read_run(session, run_id)
-        outcome = _outcome(session, run)
-        if RunState(run.state) in FINAL_STATES:
+        if not begun or RunState(run.state) in FINAL_STATES:
             return
+        outcome = _outcome(session, run)
         transition(session, run_id, RunEvent.RELEASE, reason="made again from its folder")
         transition(session, run_id, RunEvent.START)
         event = _ENDINGS.get(outcome, RunEvent.VANISHED)

@@ -15,7 +15,7 @@ from pathlib import Path
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import NotFoundError, RefusedError
 from mmtui.paths import Home
-from mmtui.services import leftovers
+from mmtui.services import leftovers, unfinished
 from mmtui.services.queue import writing
 from mmtui.store import cells
 from mmtui.store.reader import Reader
@@ -59,7 +59,6 @@ def restore(home: Home, run_id: str) -> None:
         RefusedError: it is half of an import.
         UnreachableError: the database cannot be written; it is still in the trash.
     """
-    from mmtui.services.exchange.unfinished import is_unfinished
     from mmtui.store.runs import read_run
 
     if not re.fullmatch("[0-9]{1,18}", run_id):
@@ -68,8 +67,8 @@ def restore(home: Home, run_id: str) -> None:
         run = read_run(session, int(run_id))
         if run.deleted_at is None:
             raise NotFoundError(f"run {run_id} is not in the trash")
-        if is_unfinished(run.reason):
-            raise RefusedError(f"run {run_id} is not whole: {run.reason}", "import it again")
+        if unfinished.is_unfinished(run.reason):
+            raise RefusedError(f"run {run_id} is not whole: {run.reason}", "import it again, or: mmtui doctor --fix")
         run.deleted_at = None
         session.add(run)
         # Before the commit: a run that is listed has its files. If it fails, the run is in the trash as before,
@@ -81,16 +80,16 @@ def restore(home: Home, run_id: str) -> None:
 def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
     """Delete the trash, frozen code that no run needs, and what interrupted commands left.
 
-    Runs that are being imported lie in the trash until they are whole, and stay there.
+    Runs that are being imported are hidden until they are whole, and stay.
 
     Returns:
         (what, bytes) of each, also when not ``really``; of what could not be deleted only the bytes that are free now.
     """
-    from mmtui.services.exchange.unfinished import is_under_way
-
+    if really:
+        _remove_abandoned(home)
     with Reader(home) as reader:
         rows = reader.query("SELECT id, reason FROM runs WHERE deleted_at IS NOT NULL")
-        removed = [str(run_id) for run_id, reason in rows if not is_under_way(cells.text(reason))]
+        removed = [str(run_id) for run_id, reason in rows if not unfinished.is_unfinished(cells.text(reason))]
     # Leftovers first: on a full disk the rows of the rest can only be changed once there is some room.
     found = [_deleted(one.what, [one.path], really=really) for one in leftovers.find(home)]
     found += [_deleted(f"code {path.name}", [path], really=really) for path in _unused_code(home, really=really)]
@@ -99,6 +98,16 @@ def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
             _forget(home, run_id)
         found.append(_deleted(f"run {run_id}", [home.trash / run_id, home.run(run_id).root], really=really))
     return found
+
+
+def _remove_abandoned(home: Home) -> None:
+    from mmtui.store.db import Database
+
+    database = Database(home)
+    try:
+        unfinished.remove_abandoned(database, home)
+    finally:
+        database.close()
 
 
 def _forget(home: Home, run_id: str) -> None:

@@ -10,7 +10,7 @@ import logging
 
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.services import adoption, register, trainers
+from mmtui.services import adoption, register, trainers, unfinished
 from mmtui.services.trainers import Living
 from mmtui.store.db import Database
 from mmtui.store.tables import Run
@@ -47,6 +47,6 @@ def _take(database: Database, home: Home, found: Living) -> bool:
     with database.write() as session:
         known = session.get(Run, found.run_id) is not None
     if not known:
-        register.register(database, home, home.run(str(found.run_id)).root)
+        register.register(database, home, home.run(str(found.run_id)).root, unfinished.REBUILD)
         return True
     return adoption.adopt(database, home, found)

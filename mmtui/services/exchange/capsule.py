@@ -6,6 +6,7 @@ output, final weights, predictions) and ``code/`` (the frozen engine).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -21,9 +22,9 @@ from typing import Any
 
 from engine.config import RecipeFileError
 from mmtui.domain.states import FINAL_STATES, RunState
-from mmtui.errors import MmtuiError, RefusedError, UsageError
+from mmtui.errors import MmtuiError, RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home, RunPaths
-from mmtui.services import code, runs, trust
+from mmtui.services import code, runs, trust, unfinished
 from mmtui.services.output_files import replacing
 from mmtui.services.register import register
 from mmtui.services.run_folders import highest_folder
@@ -151,7 +152,8 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
         UsageError: the file is no capsule, or not what was written.
     """
     home.create()
-    with _told(source), tarfile.open(source, "r:") as archive:
+    _remove_abandoned(home)
+    with _told(source, home), tarfile.open(source, "r:") as archive:
         header = _header(archive)
         # What the run is: the same capsule again has the same sums.
         stamp = hashlib.sha256(json.dumps(header["files"], sort_keys=True).encode()).hexdigest()
@@ -161,15 +163,30 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
             return (known, False) if known else (_place(home, Path(folder), header, stamp), True)
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def _remove_abandoned(home: Home) -> None:
+    """What imports that were killed have left."""
+    database = Database(home)
+    try:
+        unfinished.remove_abandoned(database, home)
+    finally:
+        database.close()
+
+
 @contextmanager
-def _told(source: Path) -> Iterator[None]:
-    """Whatever is wrong with a capsule is the user's to know, in one sentence."""
+def _told(source: Path, home: Home | None = None) -> Iterator[None]:
+    """Whatever is wrong with a capsule is the user's to know, in one sentence; ``home``: where it is written to."""
     try:
         yield
     except tarfile.TarError as error:
         raise UsageError(f"{source} is no capsule: {error}") from None
     except OSError as error:
-        raise UsageError(f"{source} cannot be read: {error.strerror or error}") from None
+        why = error.strerror or str(error)
+        if home is not None and (error.errno in _NO_ROOM or str(error.filename).startswith(str(home.root))):
+            raise UnreachableError(f"{home.root} cannot be written: {why}", "nothing is imported") from None
+        raise UsageError(f"{source} cannot be read: {why}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RecipeFileError) as error:
         raise UsageError(f"{source} is no capsule that this version can read: {error}") from None
 
@@ -237,12 +254,22 @@ def _place(home: Home, folder: Path, header: dict[str, Any], stamp: str) -> str:
         target = home.run(run_id).root
         (folder / "run").rename(target)
         try:
-            return register(database, home, target)
+            return register(database, home, target, unfinished.IMPORT)
         except BaseException:
-            shutil.rmtree(target, ignore_errors=True)
+            if not _has_row(home, run_id):
+                shutil.rmtree(target, ignore_errors=True)
             raise
     finally:
         database.close()
+
+
+def _has_row(home: Home, run_id: str) -> bool:
+    """Whether a run is in the database, hidden or not; if that cannot be told, yes: then nothing is deleted."""
+    try:
+        with Reader(home) as reader:
+            return bool(reader.query("SELECT 1 FROM runs WHERE id = ?", [int(run_id)]))
+    except MmtuiError:
+        return True
 
 
 def _refuse_other_code(folder: Path, digest: str) -> None:

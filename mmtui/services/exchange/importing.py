@@ -1,6 +1,6 @@
 """Runs that another trainer logged: an event file in this program's format, or TensorBoard's.
 
-Nothing of an import is to be seen before all of it is here (``mmtui.services.exchange.unfinished``).
+Nothing of an import is to be seen before all of it is here (``mmtui.services.unfinished``).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,15 +17,15 @@ from typing import Any
 from mmtui.domain.states import RunEvent
 from mmtui.errors import MmtuiError, UnreachableError, UsageError
 from mmtui.paths import Home
-from mmtui.services import runs
-from mmtui.services.exchange import eventfile, tensorboard_reader, unfinished
+from mmtui.services import runs, unfinished
+from mmtui.services.exchange import eventfile, tensorboard_reader
 from mmtui.services.exchange.counting import counted
 from mmtui.services.exchange.tensorboard_reader import LoggedRun, Scalars
 from mmtui.services.ingest import BATCH_BYTES, ingest_file
 from mmtui.services.run_folders import highest_folder
 from mmtui.services.text_limits import check_lengths, fitting
 from mmtui.store.db import Database
-from mmtui.store.runs import NewRun, add_attempt, insert_run, read_attempt, read_run, transition
+from mmtui.store.runs import NewRun, add_attempt, insert_run, read_attempt, transition
 
 STAGE = "imported"
 LINES_AT_ONCE = 10_000
@@ -193,9 +192,7 @@ class _Import:
         new = NewRun(name, STAGE, 0, {}, (), {}, [(STAGE, 0)], ("imported",), self.group, held=True)
         with self.database.write(durable=True) as session:
             run_id = insert_run(session, new, above=highest_folder(self.home))
-            run = read_run(session, run_id)
-            run.deleted_at, run.reason = time.time(), unfinished.reason()
-            session.add(run)
+            unfinished.hide(session, run_id, unfinished.IMPORT)
             add_attempt(session, run_id, 1, began=None, ended=None, host="")
         self.begun.append(run_id)
         return run_id
@@ -213,10 +210,7 @@ class _Import:
         """Give the runs the state in which they ended, and take them out of the trash."""
         with self.database.write(durable=True) as session:
             for run_id in run_ids:
-                run = read_run(session, run_id)
-                run.deleted_at = None
-                session.add(run)
-                session.flush()
+                unfinished.show(session, run_id)
                 failed = read_attempt(session, run_id, 1).outcome in _FAILED
                 transition(session, run_id, RunEvent.RELEASE)
                 transition(session, run_id, RunEvent.START)

@@ -47,7 +47,7 @@ class Cluster:
     def __init__(self, home: Home) -> None:
         self.home = home
         # Names tell jobs of different data directories apart, and a job from its run before its number is stored.
-        self.prefix = f"mmtui-{hashlib.sha256(str(home.root).encode()).hexdigest()[:8]}"
+        self.prefix = f"mmtui-{hashlib.sha256(bytes(home.root)).hexdigest()[:8]}"
         self._jobs: dict[str, tuple[str, str, str]] | None = None
         self._looked_at = -LOOK_SECONDS
 

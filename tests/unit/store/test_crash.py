@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mmtui.paths import Home
-from mmtui.services import runs
+from mmtui.services import register, runs
 from mmtui.store.db import Database
 from mmtui.store.schema import HEAD, schema_revision
-from tests import crashpoints
+from tests import crashpoints, crashworld
 from tests.compat.conftest import unpack
 from tests.crashtrial import DEEDS, Trial, make_world
 
@@ -65,3 +65,26 @@ def test_migration_interrupted_at_any_step_is_done_by_the_next_command(tmp_path:
             assert schema_revision(home.database) in ("0002", HEAD)
             assert runs.list_runs(home) == expected, (fault, steps[number - 1])
             assert schema_revision(home.database) == HEAD
+
+
+def _rebuild(home: Home) -> None:
+    list(register.rebuild(home))
+
+
+def test_rebuilding_interrupted_at_any_step_is_done_by_the_next_one(world: Home, tmp_path: Path) -> None:
+    def fresh(name: str) -> Home:
+        home = Home(Path(shutil.copytree(world.root, tmp_path / name)))
+        for file in home.root.glob("mmtui.db*"):
+            file.unlink()
+        return home
+
+    whole = fresh("whole")
+    steps = crashpoints.steps_of(partial(_rebuild, whole), whole.root)
+    expected = crashworld.picture(whole)
+    assert crashworld.FINISHED in expected and steps.count("commit") > len(crashworld.rows(whole))
+    for number in (number for number, step in enumerate(steps, 1) if step == "commit"):
+        home = fresh(str(number))
+        assert crashpoints.end_at(partial(_rebuild, home), home.root, crashpoints.KILL, number) == crashpoints.KILL
+        _rebuild(home)
+        assert crashworld.picture(home) == expected, (number, steps[number - 1])
+        shutil.rmtree(home.root)

@@ -1,0 +1,103 @@
+"""Runs whose rows are still being made: hidden like those in the trash until all of them is here.
+
+What a killed import leaves is removed by the next one, and by ``mmtui purge``; ``mmtui restore`` refuses it. Rows that
+were being made again from a run's folder are made once more by the next ``mmtui doctor --fix``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from mmtui.paths import Home
+from mmtui.store import cells
+from mmtui.store.reader import Reader
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from mmtui.store.db import Database
+
+IMPORT, REBUILD = "import", "rebuild"
+_REASON = re.compile(r"its (import|rebuild) has not finished \(process ([0-9]{1,10}) on (.*)\)")
+
+
+def reason(what: str) -> str:
+    """What the row of a run says while this process makes it; ``what``: ``IMPORT`` or ``REBUILD``."""
+    return f"its {what} has not finished (process {os.getpid()} on {socket.gethostname()})"
+
+
+def is_unfinished(text: str) -> bool:
+    """Whether a row's reason is that of a run whose rows are not all there yet, or never will be."""
+    return _REASON.fullmatch(text) is not None
+
+
+def is_under_way(text: str) -> bool:
+    """Whether that may still go on: by the process, or on another machine, whose processes are not seen here."""
+    found = _REASON.fullmatch(text)
+    if found is None:
+        return False
+    return found[3] != socket.gethostname() or _lives(int(found[2]))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def is_abandoned(text: str) -> bool:
+    """Whether the process that made the row has ended before it was done."""
+    return is_unfinished(text) and not is_under_way(text)
+
+
+def remove_abandoned(database: Database, home: Home) -> None:
+    """Remove what killed processes of this machine have left."""
+    with Reader(home) as reader:
+        rows = reader.query("SELECT id, reason FROM runs WHERE deleted_at IS NOT NULL AND reason LIKE 'its % has not%'")
+    for run_id, text in rows:
+        if is_abandoned(cells.text(text)):
+            remove(database, home, int(run_id))
+
+
+def remove(database: Database, home: Home, run_id: int) -> None:
+    """Remove the rows of a run that is not whole, and of an import its folder; one that is whole stays."""
+    from mmtui.store.runs import forget_run
+    from mmtui.store.tables import Run
+
+    with database.write() as session:
+        run = session.get(Run, run_id, populate_existing=True)
+        if run is None or not is_unfinished(run.reason):
+            return
+        # The folder first: rows that are left are removed next time, a folder without rows is taken for a run.
+        if run.reason.startswith(f"its {IMPORT} "):
+            shutil.rmtree(home.run(str(run_id)).root, ignore_errors=True)
+        forget_run(session, run_id)
+
+
+def hide(session: Session, run_id: int, what: str) -> None:
+    """Hide a run until ``show``: it has just been inserted, and more is to come."""
+    from mmtui.store.runs import read_run
+
+    run = read_run(session, run_id)
+    run.deleted_at, run.reason = time.time(), reason(what)
+    session.add(run)
+
+
+def show(session: Session, run_id: int) -> None:
+    """The run is whole."""
+    from mmtui.store.runs import read_run
+
+    run = read_run(session, run_id)
+    run.deleted_at = None
+    run.reason = "" if is_unfinished(run.reason) else run.reason
+    session.add(run)
+    session.flush()
