@@ -23,6 +23,7 @@ from engine.config.schema import stored_recipe
 from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
+from engine.run_folder import claimed
 
 EXIT_STOPPED = 143
 PR_SET_PDEATHSIG = 1
@@ -127,7 +128,7 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
         _say(f"error: {disk_full_text(error, Path(error.filename or run_dir), 'the file')}")
         return 1
     echo = (lambda _line: None) if options.quiet else _print
-    with Heartbeat(writer):
+    with Heartbeat(writer), claimed(run_dir):
         if options.probe:
             _probe(writer, Path(options.recipe or options.name))
         return _train(recipe, run_dir, writer, attempt, stop, echo, options)

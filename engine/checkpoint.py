@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from engine.errors import CheckpointError, disk_full_text
 from engine.files import is_plain_name, sync_folder, utf8_name, write_file
+from engine.run_folder import make_folder
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
@@ -223,7 +224,7 @@ def _write(target: Path, files: Mapping[str, bytes | memoryview], meta: Mapping[
     sums = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}
     text = json.dumps({"format": FORMAT, **meta, "files": sums}, indent=1)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(target.parent, 0o700)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700)
         for name, content in {**files, "meta.json": text.encode()}.items():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.config.schema import EvaluateConfig
 from engine.data.dataset import SegmentationData
+from engine.run_folder import make_folder
 from engine.stages.palette import overlay, palette_of, to_palette_image
 
 Pixels = NDArray[np.uint8]
@@ -95,7 +96,7 @@ def write_png(path: Path, image: Image.Image) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.writing")
     image.save(temporary, format="PNG")
     temporary.replace(path)
@@ -103,7 +104,7 @@ def write_png(path: Path, image: Image.Image) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """The same for text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.writing")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

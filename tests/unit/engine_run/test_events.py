@@ -269,3 +269,12 @@ def test_emit_event_longer_than_readers_take_becomes_a_warning(tmp_path: Path, m
     assert first is not None and second is not None
     assert (first["kind"], first["seq"], second["seq"]) == ("warning", 1, 2)
     assert "'projection'" in first["values"]["text"]
+
+
+def test_emit_writes_names_of_files_that_are_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"h\xff \xc3\xa9")
+    writer = EventWriter.open_for_attempt(tmp_path, 1)
+    writer.emit("error", {"text": name, "type": "x"})
+    writer.close()
+    ((_, event),) = read_events(writer.path)
+    assert event is not None and event["values"]["text"] == name
