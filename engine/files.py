@@ -50,22 +50,6 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def utf8_name(path: Path) -> Iterator[str]:
-    """A name of a file for libraries that take UTF-8 alone: its own, or one of the open file.
-
-    Raises:
-        OSError: its own name is none, and it cannot be opened.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        with path.open("rb") as file:
-            yield f"/proc/self/fd/{file.fileno()}"
-    else:
-        yield str(path)
-
-
 def link(source: Path, target: Path) -> None:
     """A second name for a file that is never written again; a copy where the file system has no links."""
     try:

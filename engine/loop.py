@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import engine
-from engine import checkpoint, determinism, dist
+from engine import checkpoint, determinism, dist, own_code
 from engine.config import forking
 from engine.config.schema import Recipe
 from engine.data.registry import class_names
@@ -431,6 +431,7 @@ def _started(recipe: Recipe, attempt: int, device: torch.device, position: Posit
         "resumed_step": position.step,
         "resumed_global_step": position.global_step,
         "versions": versions(),
+        "code": own_code.loaded() or None,
         "seed": recipe.seed,
         "classes": list(class_names(recipe.data)),
         "threads": threads,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from engine import determinism
+from engine import determinism, own_code
 from engine.config.schema import Recipe
 from engine.data.cache import CacheUse
 from engine.errors import EngineError
@@ -119,7 +118,7 @@ def probe_in_child(recipe_file: Path) -> dict[str, Any]:
     Raises:
         EngineError: it failed; the message is its last line.
     """
-    command = [sys.executable, "-m", "engine", "probe", "--json", "--recipe", str(recipe_file)]
+    command = own_code.command("engine", "probe", "--json", "--recipe", str(recipe_file))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False)
     except subprocess.TimeoutExpired:

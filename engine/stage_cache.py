@@ -23,7 +23,7 @@ import numpy as np
 import PIL
 import torch
 
-from engine import checkpoint, dist
+from engine import checkpoint, dist, run_folder
 from engine.config.determining import REUSED_STAGES, determining
 from engine.config.schema import Recipe
 from engine.data import digests
@@ -31,6 +31,7 @@ from engine.data.dataset import Progress
 from engine.data.fingerprint import fingerprint, images_fingerprint
 from engine.files import link
 from engine.mixmatch.window_cutters import opencv_version
+from engine.own_code import sources
 
 FORMAT = 1
 KEY_CHARACTERS = 32
@@ -79,10 +80,10 @@ def key_of(inputs: dict[str, Any]) -> str:
 
 def source_digest() -> str:
     """Digest of every source file of the engine that runs."""
-    root, total = Path(__file__).parent, hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        total.update(f"{file.relative_to(root).as_posix()}\0".encode())
-        total.update(hashlib.sha256(file.read_bytes()).digest())
+    total = hashlib.sha256()
+    for path, content in sorted(sources().items()):
+        total.update(f"{path}\0".encode())
+        total.update(hashlib.sha256(content).digest())
     return total.hexdigest()
 
 
@@ -104,6 +105,7 @@ class StageCache:
 
     def inputs(self, stage: str) -> dict[str, Any]:
         """See ``stage_inputs``; checksums of files that did not change are remembered from run to run."""
+        run_folder.require()  # the list lies beside it: where one was moved, both were
         remembered = self.folder / "digests.json"
         digests.recall(remembered)
         found = stage_inputs(self.recipe, stage, self.device, self.progress)
@@ -112,6 +114,7 @@ class StageCache:
 
     def data_fingerprint(self) -> str:
         """What identifies the run's data set."""
+        run_folder.require()  # the list lies beside it: where one was moved, both were
         remembered = self.folder / "digests.json"
         digests.recall(remembered)
         found = fingerprint(self.recipe.data, self.progress)
@@ -159,7 +162,7 @@ def _copy(source: Path, target: Path, meta: dict[str, Any]) -> None:
     checkpoint is ever written twice."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True, mode=0o700)
+    run_folder.make_folder(temporary, 0o700)
     try:
         for file in source.iterdir():
             if file.name != "meta.json":

@@ -35,6 +35,7 @@ EVENTS: dict[str, dict[str, Any]] = {
         "precision": "float32",
         "processes": 1,
         "forked_from": {"run": "3", "stage": "match", "step": 2, "global_step": 42},
+        "code": {"sha256": "0123456789abcdef" * 4, "held": True},
     },
     "stage_started": {"total_steps": 100, "offset": 40, "resumed_step": 0},
     "stage_data": {"images_per_step": 8, "images_per_epoch": 367},

@@ -19,6 +19,7 @@ import numpy as np
 
 from engine.data.pictures import Bytes, square
 from engine.errors import DataError
+from engine.own_code import command
 
 PIECE = 64
 """Files that are decoded for one message."""
@@ -29,14 +30,11 @@ class _Decoder:
     """A process that decodes what it is told into shared memory."""
 
     def __init__(self, descriptor: int, shape: tuple[int, int, int, int]) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, str(descriptor), *map(str, shape)],
+            command(__spec__.name, str(descriptor), *map(str, shape)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[descriptor],
-            env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for the trainer, which ends it
         )
 
@@ -53,6 +51,8 @@ class _Decoder:
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = b""
+        if not answer and self._process.wait() > 0:
+            raise DataError(f"a process that decodes images left with code {self._process.returncode}: see its output")
         if not answer:
             raise DataError(f"a process that decodes images was killed near {files[0]}: is there memory for them?")
         text = json.loads(answer)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from engine.data.digests import digest_files
 from engine.data.pairs import Listing, load_pair, read_size, require_files, scaled_size
 from engine.data.pictures import Bytes
 from engine.data.threads import in_threads
+from engine.own_code import sources
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def decode(source: Source, images: Bytes, labels: Bytes, progress: Progress | No
 
 def decoder_digest() -> str:
     """Of the code that decodes and of its JPEG decoder: another version may give other pixels."""
-    folder = Path(__file__).parent
-    parts = [(folder / name).read_bytes() for name in ("pairs.py", "pictures.py", "source.py", "shapes.py")]
+    files = sources()
+    parts = [files[f"data/{name}"] for name in ("pairs.py", "pictures.py", "source.py", "shapes.py")]
     parts += [pillow_version.encode(), str(features.version("jpg")).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

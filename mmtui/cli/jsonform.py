@@ -61,7 +61,7 @@ def detail(found: RunDetail) -> dict[str, Any]:
         "stages": [stage(item) for item in found.stages],
         "attempts": [attempt(item) for item in found.attempts],
         "error": found.error,
-        "code": found.code,
+        "code": {**found.code, "proof": next((one.code for one in reversed(found.attempts) if one.code), None)},
         "host": found.host,
         "paths": found.paths,
         "eta_seconds": found.eta_seconds,

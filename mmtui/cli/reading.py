@@ -20,6 +20,12 @@ from mmtui.paths import Home
 
 _MOST_CHILDREN = 8
 """Of a run that a whole sweep was forked from, so many are named."""
+_PROOFS = {
+    "proven": "proven: the trainer has loaded these very files",
+    "unproven": "unproven: the copy was checked on disk, its trainer does not say what it has loaded",
+    "differs": "differs: the trainer has loaded other code",
+}
+_PROOFS_IN_SHORT = {"unproven": ", code unproven", "differs": ", code differs"}
 
 
 def show(run: RunArgument, as_json: JsonOption = False) -> None:
@@ -49,7 +55,7 @@ def _show_text(found: RunDetail) -> None:
         ("created", jsonform.when(row.created_at) or "-"),
         ("took", duration((row.ended_at or time.time()) - row.started_at) if row.started_at else "-"),
         ("device", device or "-"),
-        ("code", f"{found.code.get('digest', '-')}{_commit(found)}"),
+        ("code", f"{found.code.get('digest', '-')}{_commit(found)}{_proof(found)}"),
         ("versions", "  ".join(f"{name} {text}" for name, text in found.versions.items()) or "-"),
         ("host", str(found.host.get("name") or "-")),
         ("data", found.data_fingerprint[:16] or "-"),
@@ -67,8 +73,9 @@ def _show_text(found: RunDetail) -> None:
         reused = f"  taken over from run {stage.reused_from}" if stage.reused_from else ""
         render.line(f"  {stage.name:8} {stage.status:8} {stage.step}/{stage.total_steps}{eta}{reused}")
     for attempt in found.attempts:
+        known = _PROOFS_IN_SHORT.get(attempt.code, "")
         resumed = f", went on from {attempt.resumed_stage} {attempt.resumed_step}" if attempt.resumed_stage else ""
-        render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}")
+        render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}{known}")
     for warning in found.warnings[:5]:
         render.line(f"  warning: {warning}")
 
@@ -101,6 +108,11 @@ def _terms(found: RunDetail) -> str:
 def _commit(found: RunDetail) -> str:
     commit = found.code.get("commit")
     return f" (commit {str(commit)[:10]}{_changes(found)})" if commit else ""
+
+
+def _proof(found: RunDetail) -> str:
+    """What is known of the code of the newest attempt that has begun."""
+    return next((f", {_PROOFS[one.code]}" for one in reversed(found.attempts) if one.code), "")
 
 
 def _changes(found: RunDetail) -> str:

@@ -7,6 +7,7 @@ nobody who reads them has to ask again.
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,6 +28,8 @@ MOST_STAGES = 100
 MOST_NODES = 1_000_000
 MOST_BINS = 1_000
 MOST_TEXTS = 1_000
+
+SHA256 = re.compile("[0-9a-f]{64}")
 
 Check = Callable[[Any], Any]
 """The value as it is kept. Raises ``ValueError`` for one that is none of its kind."""
@@ -206,6 +209,13 @@ def _measured(value: Any) -> dict[str, Any]:
     return _table(value, _name, partial(_table, key=_name, item=_number, most=MOST_TEXTS), MOST_STAGES)
 
 
+def _code(value: Any) -> dict[str, Any]:
+    """The SHA-256 of a trainer's code, and whether what was hashed is what was loaded."""
+    if not SHA256.fullmatch(_text(value["sha256"])):
+        raise ValueError
+    return {"sha256": value["sha256"], "held": _truth(value["held"])}
+
+
 def _first(value: Any) -> dict[str, Any]:
     """{part: its first names}."""
     return _table(value, _name, _texts, MOST_TEXTS)
@@ -225,6 +235,7 @@ _KINDS: Mapping[str, Mapping[str, Check]] = {
         "versions": _words,
         "classes": _names,
         "forked_from": _words,
+        "code": _code,
     },
     "stage_started": _all(_step, "total_steps", "offset", "resumed_step"),
     "stage_data": _all(_step, "images_per_step", "images_per_epoch"),

@@ -59,6 +59,7 @@ class AttemptView:
     resumed_step: int
     host: str
     device: str
+    code: str = ""  # proven unproven differs (see domain.proof); "" before the trainer has reported
 
 
 @dataclass(frozen=True, slots=True)

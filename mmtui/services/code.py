@@ -15,14 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import own_code
 from mmtui.errors import MmtuiError, RefusedError
 from mmtui.paths import Home
 
 DIGEST_CHARACTERS = 16
 SHORT, FULL = re.compile("[0-9a-f]{16}"), re.compile("[0-9a-f]{64}")
 """Names of folders of frozen code, and what guards their contents."""
+CHANGES, digest_of = own_code.CHANGES, own_code.digest_of
 COMMIT = re.compile("[0-9a-f]{7,64}")
-CHANGES = re.compile(r"changes-[0-9a-f]{1,40}\.diff")
+
+
+@dataclass(frozen=True)
+class FrozenCode:
+    """Code that a trainer may load: the folder that holds it, and the SHA-256 of all its files."""
+
+    folder: Path
+    sha256: str
 
 
 def engine_folder() -> Path:
@@ -34,20 +43,8 @@ def engine_folder() -> Path:
 
 
 def files_of(root: Path) -> dict[str, str]:
-    """SHA-256 of every file that Python could load from a folder, by its path: all but ``__pycache__``, which Python
-    writes itself, and the lists of changes beside the engine."""
-    found = {}
-    for file in root.rglob("*"):
-        path = file.relative_to(root)
-        if "__pycache__" not in path.parts and not CHANGES.fullmatch(path.as_posix()) and not file.is_dir():
-            found[path.as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
-
-
-def digest_of(files: Mapping[str, str]) -> str:
-    """SHA-256 of names and contents: what a run's code is."""
-    lines = "".join(f"{path}\0{files[path]}\n" for path in sorted(files))
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    """SHA-256 of every file that Python could load from a folder, by its path (see ``engine.own_code``)."""
+    return own_code.sums(own_code.read(root))
 
 
 def installed() -> str:
@@ -108,7 +105,7 @@ def refuse_purged(home: Home, code: Mapping[str, Any]) -> None:
 
 
 def own_folder(home: Home, code: Mapping[str, Any]) -> Path:
-    """The frozen copy of a run's code, to put on a trainer's PYTHONPATH.
+    """The frozen copy of a run's code.
 
     Raises:
         MmtuiError: the copy is gone or was changed.
@@ -195,10 +192,10 @@ def _git(folder: Path, frozen: Path) -> dict[str, Any]:
     def ask(*words: str) -> str | None:
         command = ["git", "-C", str(folder), *words]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=5, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
 
     tracked = ask("ls-files", "--error-unmatch", "__init__.py")
     commit = ask("rev-parse", "HEAD") if tracked else None
@@ -208,6 +205,6 @@ def _git(folder: Path, frozen: Path) -> dict[str, Any]:
     # Beside the copy, once: equal digests have equal differences to the same commit.
     diff = frozen / f"changes-{commit[:10]}.diff"
     if dirty and not diff.exists():
-        diff.write_text(f"{ask('diff', 'HEAD', '--', '.') or ''}\n")
+        diff.write_bytes(os.fsencode(f"{ask('diff', 'HEAD', '--', '.') or ''}\n"))
         diff.chmod(0o600)
     return {"commit": commit, "dirty": dirty, **({"diff": str(diff)} if dirty else {})}

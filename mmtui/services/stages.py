@@ -81,6 +81,26 @@ def evict(home: Home, unused_seconds: float, *, really: bool, now: float | None 
     gone = [entry for entry in stored(home) if entry.used_at <= before]
     if really:
         for entry in gone:
-            # Renamed first: a run that looks at this moment finds a whole entry or none.
-            shutil.rmtree(mark_deleted(home.stage_cache / entry.key), ignore_errors=True)
+            _delete(home, entry.key)
     return [(f"stage {entry.stage} {entry.key[:12]} of run {entry.run}", entry.bytes) for entry in gone]
+
+
+def withdraw(home: Home, run_id: str, since: float) -> list[str]:
+    """Delete what a run has put here since then (Unix time): nobody is to go on from it. Keys of what is gone."""
+    gone = [entry.key for entry in stored(home) if entry.run == run_id and _made_at(home, entry.key) >= since]
+    for key in gone:
+        _delete(home, key)
+    return gone
+
+
+def _made_at(home: Home, key: str) -> float:
+    """When an entry was trained; now, where it does not say so."""
+    try:
+        return float(json.loads((home.stage_cache / key / "meta.json").read_text())["made_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return time.time()
+
+
+def _delete(home: Home, key: str) -> None:
+    # Renamed first: a run that looks at this moment finds a whole entry or none.
+    shutil.rmtree(mark_deleted(home.stage_cache / key), ignore_errors=True)

@@ -88,8 +88,10 @@ def untrusted(home: Home, run_ids: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def startable(home: Home, run_id: str, code: Mapping[str, Any]) -> Path:
-    """The folder to put on the PYTHONPATH of a run's trainer.
+def startable(home: Home, run_id: str, code: Mapping[str, Any]) -> frozen.FrozenCode:
+    """The code that a run's trainer may load.
+
+    Code that an earlier version has named by 16 characters is checked by them; its whole digest is what lies there now.
 
     Raises:
         UntrustedCodeError: it is from elsewhere, and nobody has asked for it.
@@ -97,13 +99,14 @@ def startable(home: Home, run_id: str, code: Mapping[str, Any]) -> Path:
     """
     found = brought(home, run_id, code)
     if found is None:
-        return frozen.own_folder(home, code)
+        folder = frozen.own_folder(home, code)
+        return frozen.FrozenCode(folder, str(code.get("sha256") or frozen.digest_of(frozen.files_of(folder))))
     demand(home, run_id, code)
     if found.folder.name not in (found.digest, code.get("digest")):
         raise MmtuiError(f"the imported code {found.folder} was changed", "import the capsule again")
     # Whatever is compiled there did not come with the digest.
     frozen.without_bytecode(found.folder)
-    return found.folder
+    return frozen.FrozenCode(found.folder, found.digest)
 
 
 def told_by(manifest: Mapping[str, Any], imported: Path) -> dict[str, Any]:

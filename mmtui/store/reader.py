@@ -24,7 +24,7 @@ from mmtui.domain.views import (
 )
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.store import buckets, cells, filters, lineage
+from mmtui.store import buckets, cells, filters, lineage, proof
 from mmtui.store.confusion import class_shares, matrix_of
 from mmtui.store.interrupts import interruptible
 from mmtui.store.schema import HEAD, open_to_read, schema_revision
@@ -213,7 +213,8 @@ class Reader:
         if not rows:
             return None
         row = rows[0]
-        stages, attempts = self.stages(run_id), self.attempts(run_id)
+        stages, code = self.stages(run_id), cells.words(row["code"])
+        attempts = proof.with_verdicts(self, run_id, code, self.attempts(run_id))
         files, started = self.home.run(str(run_id)), self._last(run_id, "run_started")
         return RunDetail(
             row=_run_row(row, time.time()),
@@ -222,7 +223,7 @@ class Reader:
             stages=stages,
             attempts=attempts,
             error=cells.text(row["error"]),
-            code=cells.words(row["code"]),
+            code=code,
             host={"name": attempts[-1].host, "device": attempts[-1].device} if attempts else {},
             paths={
                 "run": str(files.root),

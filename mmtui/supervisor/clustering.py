@@ -127,7 +127,8 @@ class Jobs:
     def _over(self, run_id: int, number: int, state: str, job: str, word: str) -> None:
         if not self.supervisor.ingest(run_id, number):
             return
-        if word == "CANCELLED" and state in (RunState.STARTING, RunState.RUNNING):
+        ended_here = bool(self.supervisor.proving.fault(run_id, number))
+        if word == "CANCELLED" and state in (RunState.STARTING, RunState.RUNNING) and not ended_here:
             reason = f"SLURM job {job} was cancelled outside mmtui"
             with self.supervisor.database.write() as session:
                 if is_legal(state_of(read_run(session, run_id)), RunEvent.CANCEL):

@@ -53,6 +53,7 @@ from mmtui.supervisor.clustering import Jobs
 from mmtui.supervisor.hooks import Hooks
 from mmtui.supervisor.launchers import local
 from mmtui.supervisor.outcome import Ending, judge, last_written
+from mmtui.supervisor.proving import Proving
 from mmtui.supervisor.sampling import DeviceRecorder
 from mmtui.supervisor.served import Served
 from mmtui.supervisor.takeover import take_over
@@ -90,6 +91,7 @@ class Supervisor:
         self.hooks = Hooks(home)
         self.stopping, self.lost, self.took_over = False, "", False
         self.jobs = Jobs(self)
+        self.proving = Proving(self)
         self.looked_at: Any = None
         self.look_again_at = 0.0
 
@@ -142,6 +144,7 @@ class Supervisor:
         active = self._active()
         for run_id, number in active:
             self._alone(run_id, self.ingest, number)
+            self._alone(run_id, self.proving.look, number)
         wishes = self._wishes()
         for run_id, number in self._active():
             self._alone(run_id, self._reconcile, number)
@@ -331,7 +334,8 @@ class Supervisor:
     def _judged(self, run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: float) -> Ending:
         """What became of an attempt; one that cannot be judged has failed: its place is free again."""
         try:
-            return judge(run, attempt, exit_code, log, now, disk_full=self.reserve.spent)
+            ending = self.proving.judge(run, attempt)
+            return ending or judge(run, attempt, exit_code, log, now, disk_full=self.reserve.spent)
         except Exception as error:
             logger.exception("run %s: attempt %d cannot be judged", run.id, attempt.number)
             text = f"its end could not be judged ({type(error).__name__}: {error}); see supervisor.log"

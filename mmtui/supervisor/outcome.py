@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.own_code import OTHER_CODE
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.domain.text import printable
 from mmtui.paths import RunPaths
@@ -54,7 +55,10 @@ def judge(
         return _again(run, RunEvent.EXIT_STOPPED, "stopped", "its trainer was told to stop")
     if exit_code is not None and 0 < exit_code < 128 and exit_code != EXIT_LOCKED:
         # It left by itself and could not write why, as on a full disk; starting again would meet the same.
-        text = f"the trainer left with code {exit_code}: {last_line(log)}"
+        spoken = last_line(log)
+        text = f"the trainer left with code {exit_code}: {spoken}"
+        if spoken.startswith(f"error: {OTHER_CODE}"):
+            text = spoken.removeprefix("error: ")  # it ended before it could write an event
         if disk_full and "disk is full" not in text:
             text = f"{DISK_FULL} (the trainer left with code {exit_code})"
         return Ending(RunEvent.EXIT_ERROR, "failed", text, text)

@@ -1,4 +1,4 @@
-"""What SLURM runs on each node of a job: ``job.py RUN_DIR ATTEMPT CODE PROCESSES -- ENGINE ARGUMENTS``.
+"""What SLURM runs on each node of a job: ``job.py RUN_DIR ATTEMPT CODE PROCESSES -- PROGRAM CODE SHA256 -m ...``.
 
 It starts the node's trainer, or torchrun over several, and waits for it. SIGTERM reaches the trainer by itself: SLURM
 signals every process of a step. Imports nothing but the standard library.
@@ -20,7 +20,8 @@ PATIENCE_SECONDS = 600
 
 
 def command(folder: Path, processes: int, arguments: list[str]) -> list[str]:
-    """The engine, under torchrun if the job has more than one process."""
+    """The engine, under torchrun if the job has more than one process. The program that loads it loads torchrun, too:
+    other code than what was frozen is told of before anything has begun."""
     nodes = int(os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES") or 1)
     if nodes * processes < 2:
         return [sys.executable, *arguments]
@@ -32,7 +33,8 @@ def command(folder: Path, processes: int, arguments: list[str]) -> list[str]:
     number = os.environ.get("SLURM_NODEID") or "0"
     port = open_meeting(folder) if number == "0" else find_meeting(folder)
     meeting = [f"--node_rank={number}", f"--master_addr={head}", f"--master_port={port}"]
-    return [sys.executable, *torchrun, *meeting, *arguments]
+    program = arguments[: arguments.index("-m")]
+    return [sys.executable, *program, *torchrun, *meeting, *arguments]
 
 
 def _note(folder: Path) -> Path:
@@ -74,12 +76,17 @@ def main(words: list[str]) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     # Safe path: else Python would look into the folder it starts in first, where files of a capsule may lie.
-    os.environ |= {"PYTHONPATH": code, "PYTHONSAFEPATH": "1"}
+    os.environ["PYTHONSAFEPATH"] = "1"
+    arguments = words[words.index("--") + 1 :]
+    if arguments[0] == "-m":
+        os.environ["PYTHONPATH"] = code  # submitted by an earlier version, which named no program
+    else:
+        os.environ.pop("PYTHONPATH", None)
     os.environ |= {"PYTHONUNBUFFERED": "1", "MMTUI_RUN_ID": run_dir.name}
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Before the trainer is there: a signal must not end this process and, with it, the step.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    child = subprocess.Popen(command(folder, processes, words[words.index("--") + 1 :]))
+    child = subprocess.Popen(command(folder, processes, arguments))
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         child.send_signal(signal.SIGTERM)

@@ -9,20 +9,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine import own_code
 from mmtui.paths import Home
+from mmtui.services.code import FrozenCode
 from mmtui.services.places import device_environment
 from mmtui.services.trainers import SLOTS
 from mmtui.supervisor import process
 
 
 def start(
-    home: Home, run_id: int, number: int, places: Sequence[str], code: Path, *, probe: bool
+    home: Home, run_id: int, number: int, places: Sequence[str], code: FrozenCode, *, probe: bool
 ) -> subprocess.Popen[bytes]:
     """Start an attempt of a run.
 
     Args:
         places: GPUs or CPU slots it gets; several: one process each.
-        code: folder of the frozen engine.
+        code: what the trainer may load.
         probe: whether to measure first what the run needs.
 
     Raises:
@@ -33,24 +35,36 @@ def start(
         **os.environ,
         **device_environment(places),
         SLOTS: json.dumps(list(places)),
-        "PYTHONPATH": str(code),
         # Else Python would look into the run's folder first, where files of a capsule may lie.
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
         "MMTUI_RUN_ID": str(run_id),
     }
-    command = [*launcher(len(places)), *train(home, run_id, number, code)]
-    if probe and (code / "engine" / "probe.py").exists():
+    # Its own search path is no trainer's: what a trainer loads is frozen.
+    environment.pop("PYTHONPATH", None)
+    command = launcher(len(places), held(code), train(home, run_id, number, code.folder))
+    if probe and (code.folder / "engine" / "probe.py").exists():
         command.append("--probe")
     return process.spawn(paths.root, number, command, environment)
 
 
-def launcher(processes: int) -> list[str]:
-    """What runs Python modules in so many processes."""
+def held(code: FrozenCode) -> list[str]:
+    """The program that runs modules with this code alone, behind the interpreter (see ``engine.own_code``)."""
+    return [own_code.__file__, str(code.folder), code.sha256]
+
+
+def launcher(processes: int, program: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Command line that runs a Python module in so many processes.
+
+    Args:
+        program: what runs it with the right code; torchrun itself is run by it, too: other code is told of before
+            anything has begun.
+    """
     if processes < 2:
-        return [sys.executable]
+        return [sys.executable, *program, *arguments]
     # Standalone: the processes meet on a free port of this machine, so two runs do not get in each other's way.
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [sys.executable, *program, *torchrun, *program, *arguments]
 
 
 def train(home: Home, run_id: int, number: int, code: Path) -> list[str]:

@@ -9,6 +9,7 @@ import getpass
 import hashlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mmtui.domain.slurm import LIVE, parameters, parse_queue
+from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
+from mmtui.services.code import FrozenCode
 from mmtui.supervisor.launchers import local
 
 JOB = Path(__file__).with_name("job.py")
@@ -26,6 +29,7 @@ LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 15.0
 LEAVE_SECONDS = 90
 """So long before the end of its time a job is told to checkpoint and leave."""
+_NOT_FOR_SLURM = re.compile(r"[\x00-\x1f\x7f\\]")
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +59,24 @@ class Cluster:
         """What the job of an attempt is called."""
         return f"{self.prefix}-{run_id}-{number}"
 
-    def submit(self, run_id: int, number: int, asked: Mapping[str, Any], code: Path) -> str:
+    def submit(self, run_id: int, number: int, asked: Mapping[str, Any], code: FrozenCode) -> str:
         """Hand an attempt to SLURM; returns the job's number.
 
         Raises:
-            MmtuiError: submitit is not installed, or SLURM refuses.
+            MmtuiError: submitit is not installed, the data directory has a path that SLURM does not take, or SLURM
+                refuses.
         """
         try:
             import submitit
         except ImportError:
             raise MmtuiError("runs on SLURM need submitit", "install it: pip install 'mmtui[slurm]'") from None
+        require_plain(self.home.root)
         paths = self.home.run(str(run_id))
         folder = paths.attempt(number)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engine = local.train(self.home, run_id, number, code)
+        engine = [*local.held(code), *local.train(self.home, run_id, number, code.folder)]
         processes = int(asked.get("processes", 1))
-        task = [sys.executable, str(JOB), str(paths.root), str(number), str(code), str(processes), "--", *engine]
+        task = [sys.executable, str(JOB), str(paths.root), str(number), str(code.folder), str(processes), "--", *engine]
         try:
             executor = submitit.AutoExecutor(folder=folder / "slurm", cluster="slurm", slurm_python=sys.executable)
             executor.update_parameters(
@@ -108,6 +114,26 @@ class Cluster:
     def kill(self, job: str) -> None:
         """End a job now, or take it out of the queue."""
         _ask("scancel", job)
+
+
+def require_plain(folder: Path) -> None:
+    """Make sure that SLURM can be given paths below a folder: a batch script names them, line by line.
+
+    Raises:
+        MmtuiError: it cannot.
+    """
+    text = str(folder)
+    try:
+        text.encode()
+        plain = _NOT_FOR_SLURM.search(text) is None
+    except UnicodeEncodeError:
+        plain = False
+    if not plain:
+        raise MmtuiError(
+            f"SLURM takes no data directory whose path holds a backslash, a control character or bytes that are no"
+            f" UTF-8: {printable(text)}",
+            "set MMTUI_HOME to another one and queue the run there",
+        )
 
 
 def is_live(state: str) -> bool:

@@ -72,7 +72,7 @@ def test_file_beside_the_genuine_engine_reaches_no_run_of_ones_own(
     assert found.code == 0, found.err
     assert "code of its own" in found.err and "runs only if you ask for it" in found.err
     own = queue.enqueue(elsewhere, "shapes_smoke", hold=True)
-    folder = trust.startable(elsewhere, own, runs.get_run(elsewhere, own).code)
+    folder = trust.startable(elsewhere, own, runs.get_run(elsewhere, own).code).folder
     assert {entry.name.partition("-")[0] for entry in folder.iterdir()} <= {"engine", "changes"}
     assert not any((parent / stray).exists() for parent in elsewhere.code.iterdir())
     (kept,) = elsewhere.imported_code.iterdir()
@@ -116,7 +116,7 @@ def test_foreign_code_runs_only_on_request(
     assert mmtui_(verb, "1", "--trust-code", digest[1]).code == 0
     found = runs.get_run(elsewhere, "1")
     assert found.row.state == "queued"
-    folder = trust.startable(elsewhere, "1", found.code)
+    folder = trust.startable(elsewhere, "1", found.code).folder
     assert folder == elsewhere.imported_code / digest[1]
     assert "--stage-cache" not in local.train(elsewhere, 1, 1, folder), "nobody else goes on from what it makes"
     (folder / "engine" / "more.py").write_bytes(EVIL)
@@ -144,7 +144,7 @@ def test_code_of_this_installation_is_asked_about_by_nobody(
     end_as(elsewhere, "1", "failed")
     assert mmtui_("retry", "1").code == 0
     found = runs.get_run(elsewhere, "1")
-    folder = trust.startable(elsewhere, "1", found.code)
+    folder = trust.startable(elsewhere, "1", found.code).folder
     assert folder == elsewhere.code / code.freeze(elsewhere)["digest"]
     assert "--stage-cache" not in local.train(elsewhere, 1, 1, folder), "its checkpoints are a stranger's"
     assert not elsewhere.imported_code.exists()
@@ -163,9 +163,9 @@ def test_trainer_loads_no_module_from_the_folder_of_its_run(
     monkeypatch.setattr("mmtui.services.supervisors.ensure", lambda _home: None)
     with_files(capsule, IN_THE_RUN)
     assert "the code of this installation" in mmtui_("import", str(capsule)).err
-    root, folder = elsewhere.run("1").root, trust.startable(elsewhere, "1", runs.get_run(elsewhere, "1").code)
+    root, found = elsewhere.run("1").root, trust.startable(elsewhere, "1", runs.get_run(elsewhere, "1").code)
     assert (root / "engine" / "__main__.py").read_bytes() == EVIL
-    child = local.start(elsewhere, 1, 2, ["cpu:0"], folder, probe=False)
+    child = local.start(elsewhere, 1, 2, ["cpu:0"], found, probe=False)
     events = elsewhere.run("1").events(2)
     until(lambda: child.poll() is not None or events.exists(), "the trainer", elsewhere.run("1").log(2).read_text)
     child.terminate()
@@ -175,11 +175,12 @@ def test_trainer_loads_no_module_from_the_folder_of_its_run(
 
 
 def test_node_of_a_cluster_loads_no_module_from_where_it_starts(home: Home, tmp_path: Path) -> None:
-    frozen = home.code / code.freeze(home)["digest"]
+    told = code.freeze(home)
+    frozen = home.code / told["digest"]
     for name, content in IN_THE_RUN.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    engine = ["-m", "engine", "train", "none"]
+    engine = [*local.held(code.FrozenCode(frozen, told["sha256"])), "-m", "engine", "train", "none"]
     command = [sys.executable, str(Path(job.__file__)), ".", "1", str(frozen), "1", "--", *engine]
     done = subprocess.run(command, cwd=tmp_path / "run", capture_output=True, check=False)
     log = (tmp_path / "run" / "attempts" / "001" / "output.log").read_text()
