@@ -56,7 +56,9 @@ def test_engine_goes_on_from_old_checkpoints_to_the_end(opened: Home) -> None:
         (started,) = [event["values"] for event in events if event["kind"] == "run_started"]
         assert (started["resumed_stage"], started["resumed_global_step"]) == (meta["stage"], meta["step"]) > ("", 0)
         assert_first_losses(run_id, losses(events))
-        assert {event["kind"] for event in events} >= set(stored("continued.json")[run_id]["kinds"])
+        # Heartbeats come where nothing else was written for a while: on a fast machine there is none.
+        kinds = set(stored("continued.json")[run_id]["kinds"]) - {"heartbeat"}
+        assert {event["kind"] for event in events} >= kinds
         assert (events[-1]["kind"], events[-1]["values"]["status"]) == ("run_finished", "succeeded")
 
 

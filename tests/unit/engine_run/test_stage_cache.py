@@ -121,7 +121,7 @@ def test_stage_inputs_device_processes_and_libraries_count(monkeypatch: pytest.M
 def test_stage_inputs_source_of_the_engine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = inputs_of(tiny_recipe())
     (tmp_path / "loop.py").write_text("x = 1\n")
-    monkeypatch.setattr("engine.stage_cache.__file__", str(tmp_path / "stage_cache.py"))
+    monkeypatch.setattr("engine.own_code.__file__", str(tmp_path / "own_code.py"))
     assert inputs_of(tiny_recipe())["engine"] != before["engine"]
 
 
