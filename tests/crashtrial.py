@@ -21,7 +21,7 @@ from tests import crashpoints, crashworld
 from tests.crashworld import CHILD, FINISHED, REMOVED, WAITING
 
 Deed = Callable[[Home], object]
-EACH = 25
+EACH = 50
 """Of the files of frozen code, which are written one like the other, each such one is interrupted."""
 
 

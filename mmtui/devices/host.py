@@ -122,7 +122,7 @@ def _holds_gpu(pid: int) -> bool:
 def process_identity(pid: int) -> str | None:
     """Boot and start tick of a live process, None if there is none: the form that attempts are stored with.
 
-    A pid alone may be somebody else's by now. ``mmtui.supervisor.launch`` has the same few lines, because it runs
+    A pid alone may be somebody else's by now. ``mmtui.services.launch`` has the same few lines, because it runs
     as a file of its own; a test holds the two together.
     """
     try:

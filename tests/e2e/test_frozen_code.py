@@ -116,7 +116,7 @@ def test_code_that_was_changed_between_check_and_start_ends_the_run_with_the_sen
     changes the code in between."""
     home = Home(tmp_path / "home")
     homes.append(home)
-    launch = site / "mmtui" / "supervisor" / "launch.py"
+    launch = site / "mmtui" / "services" / "launch.py"
     body = launch.read_text().replace("return os.execv(", "CHANGE\n    return os.execv(")
     change = "(run_dir.parents[1] / 'code' / command[2].rpartition('/')[2] / 'engine' / 'new.py').touch()"
     launch.write_text(body.replace("CHANGE", change))
