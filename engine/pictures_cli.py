@@ -244,6 +244,8 @@ def read_picture(path: Path) -> Image.Image:
     """
     from PIL import Image
 
+    from engine.data.pictures import READ_ERRORS
+
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is no file")  # a pipe would be waited for
@@ -252,5 +254,5 @@ def read_picture(path: Path) -> Image.Image:
                 raise DataError(f"{path} is {picture.width} x {picture.height} pixels: no run writes that")
             picture.load()
             return picture.copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read ({error}): evaluate the run again") from None
+    except READ_ERRORS as error:
+        raise DataError(f"{path} cannot be read ({error or type(error).__name__}): evaluate the run again") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,15 +12,13 @@ import numpy as np
 from PIL import Image
 
 from engine.data.dataset import VOID
-from engine.data.pictures import Bytes, pixels_of
+from engine.data.pictures import READ_ERRORS, Bytes, pixels_of
 from engine.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGE_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
 MASK_MODES = {"L", "P"}
 COLOUR_MODES = {"RGB", "RGBA", "CMYK", "YCbCr"}
-READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on files that are missing, cut short, not pictures, or absurdly large."""
 SHOWN_VALUES = 4
 """How many wrong values of one mask a sentence names."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,12 @@ from PIL import Image
 from engine.errors import DataError
 
 Bytes = NDArray[np.uint8]
+READ_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError),
+    # Of damaged headers: sizes that are only claimed, tables without entries, values of another kind.
+    *(MemoryError, OverflowError, TypeError, AttributeError, LookupError, ZeroDivisionError, NotImplementedError),
+)
+"""What Pillow raises on files that are missing, cut short, not pictures, damaged, or absurdly large."""
 
 
 def pixels_of(picture: Image.Image) -> Bytes:
@@ -41,5 +48,6 @@ def square(file: Path, side: int) -> Bytes:
         if size != (side, side):
             picture = picture.crop((left, top, left + side, top + side))
         return pixels_of(picture)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is no readable image ({error}): replace or remove it.") from None
+    except READ_ERRORS as error:
+        why = str(error) or type(error).__name__
+        raise DataError(f"{file} is no readable image ({why}): replace or remove it.") from None
