@@ -49,8 +49,9 @@ def export(
 def _agreed(to: str, target: Path, force: bool) -> bool:
     """Whether what is there may be written over, asked before anything is computed. Folders of runs are looked at one
     by one as they are written, and a store of MLflow is added to."""
-    from mmtui.services.exchange import capsule, mlflow, tables
+    from mmtui.services.exchange import capsule, mlflow, places, tables
 
+    places.check(to, target)
     if to == "mlflow":
         mlflow.check(target, force=force)
     is_ours = capsule.is_capsule if to == "capsule" else tables.IS_OURS.get(to)

@@ -149,4 +149,5 @@ def _told(refused: list[str]) -> Iterator[None]:
             raise UsageError(f"the query is refused: it would {refused[0]}", ALLOWED) from None
         if "one statement" in str(error):
             raise UsageError("the query is refused: it has several statements", ALLOWED) from None
-        raise UsageError(f"the query is refused: {error}", "docs/schema.md has the tables and their columns") from None
+        hint = "docs/schema.md has the tables and their columns" if "no such" in str(error) else ""
+        raise UsageError(f"the query fails: {error}", hint) from None

@@ -214,3 +214,36 @@ def test_mlflow_is_added_to_whatever_else_is_in_it(populated: Home, mmtui_: Invo
         assert mmtui_("export", "1", "--to", "mlflow", "-o", str(tmp_path / "shared.db"), *options).code == 0
         assert client.get_run(theirs).data.metrics == {"loss": 1.5}
         assert len(client.search_runs([client.get_experiment_by_name("mmtui").experiment_id])) == 1
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "said"),
+    [
+        ("mlflow", "m?x.db", "in which ? has a meaning"),
+        ("mlflow", "m#x.db", "in which # has a meaning"),
+        ("mlflow", "m%41.db", "in which % has a meaning"),
+        ("mlflow", "m\udcff.db", "m\\xff.db: the library of mlflow takes UTF-8 names alone"),
+        ("wandb", "w\udcff", "w\\xff: the library of wandb takes UTF-8 names alone"),
+    ],
+)
+def test_a_path_that_a_tool_cannot_be_told_is_refused(
+    two: tuple[str, str], mmtui_: Invoke, tmp_path: Path, to: str, name: str, said: str
+) -> None:
+    """Else MLflow wrote to the file that is called like the part before the ?, and mmtui said so many points."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    done = mmtui_("export", two[0], "--to", to, "-o", str(folder / name))
+    assert done.code == 2 and said in done.err, done.err
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("to", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("below", [".", "deep/er"])
+def test_a_folder_of_runs_below_a_file_is_refused(
+    two: tuple[str, str], mmtui_: Invoke, tmp_path: Path, to: str, below: str
+) -> None:
+    file = tmp_path / "mine"
+    file.write_text("stays")
+    done = mmtui_("export", two[0], "--to", to, "-o", str(file / below), "--force")
+    assert done.code == 5 and f"{file} is no folder" in done.err, done.err
+    assert file.read_text() == "stays"
