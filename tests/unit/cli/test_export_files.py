@@ -47,12 +47,15 @@ def limited() -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too, and the empty folders."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
-        for path in folder.rglob("*")
-        if path.is_file() or not any(path.iterdir())
-    }
+    """Every file below a folder, hidden ones too, and the empty folders. Of a link where it leads: W&B's to the log of
+    its server, which other runs write to."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            found[str(path.relative_to(folder))] = os.fsencode(path.readlink())
+        elif path.is_file() or not any(path.iterdir()):
+            found[str(path.relative_to(folder))] = path.read_bytes() if path.is_file() else b""
+    return found
 
 
 @pytest.fixture
