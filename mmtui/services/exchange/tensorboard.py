@@ -20,7 +20,7 @@ INFINITE = "became infinite: they are beyond the 32-bit numbers of TensorBoard"
 _NAME = re.compile(r"events\.out\.tfevents\.[0-9]+\.mmtui")
 
 
-def library() -> Any:
+def load() -> Any:
     """TensorBoard's modules (event_pb2, summary_pb2) and its ``RecordWriter``.
 
     Raises:
@@ -45,7 +45,7 @@ def write(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) 
         RefusedError: a folder of a run's name is there and is not of an earlier export.
         UnreachableError: it cannot be written.
     """
-    modules = library()
+    modules = load()
     account = Account()
     with ExitStack() as folders:
         for run_id in ids:

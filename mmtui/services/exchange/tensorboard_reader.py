@@ -62,7 +62,7 @@ def find(source: Path) -> list[LoggedRun]:
         NotFoundError: there is no event file.
         RefusedError: there are too many runs, or bytes, for one import.
     """
-    tensorboard.library()
+    tensorboard.load()
     found = list(_found(source))
     if not found:
         raise NotFoundError(f"{source} has no TensorBoard event file", "give the folder that holds them")
@@ -113,7 +113,7 @@ class _Reading:
     """What has been read of a run so far."""
 
     def __init__(self) -> None:
-        self.event_pb2: Any = tensorboard.library()[0]
+        self.event_pb2: Any = tensorboard.load()[0]
         self.undecodable = _decode_error()
         self.points: dict[tuple[str, int], Scalar] = {}
         self.gaps: list[tuple[Path, Gap]] = []

@@ -16,6 +16,8 @@ from tests import crashpoints, crashworld
 from tests.compat.conftest import unpack
 from tests.crashtrial import DEEDS, Trial, make_world
 
+pytestmark = pytest.mark.processes  # each fault is a process of its own
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Home:
