@@ -7,8 +7,7 @@ import os
 import struct
 import sys
 import termios
-from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 
@@ -21,40 +20,46 @@ USUAL_CELL = (10, 20)
 """Pixels of a cell where the terminal does not say."""
 
 
+AT_ONCE = 8192
+"""Bytes that are gathered before they are sent."""
+
+
 class Output:
     """The terminal as a file that takes everything, also when there is no terminal any more.
 
     Textual writes in a thread behind a queue of 30 texts. Should a write fail, the thread ends, and the program waits
     for ever for room in the queue, on its way out above all, which takes some 25 texts.
 
+    Bytes are counted here: of a text that a terminal took in part, Python's files forget the rest.
+
     Args:
         file: what the terminal is written to.
     """
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._waiting = bytearray()
         self.gone = False
         """The terminal has been hung up; what is written from now on is thrown away."""
 
     def write(self, text: str) -> int:
         """Write text; returns how many characters were taken, all of them."""
-        self._try(lambda: self._file.write(text))
+        self._waiting += text.encode(self._file.encoding, self._file.errors or "replace")
+        if len(self._waiting) >= AT_ONCE:
+            self.flush()
         return len(text)
 
     def flush(self) -> None:
         """Send what was written."""
-        self._try(self._file.flush)
-
-    def _try(self, send: Callable[[], object]) -> None:
-        if self.gone:
-            return
-        try:
-            send()
-        except BlockingIOError:
-            # Somebody who shares the terminal has left it so that it takes what it has room for: wait for it again.
-            os.set_blocking(self.fileno(), True)
-        except OSError:
-            self.gone = True
+        while self._waiting and not self.gone:
+            try:
+                del self._waiting[: os.write(self.fileno(), self._waiting)]
+            except BlockingIOError:
+                # Somebody who shares the terminal has left it so that it takes what it has room for: wait for it again.
+                os.set_blocking(self.fileno(), True)
+            except OSError:
+                self.gone = True
+        self._waiting.clear()
 
     def fileno(self) -> int:
         """File number of the terminal."""
@@ -73,7 +78,7 @@ class Driver(LinuxDriver):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._file = cast("Any", Output(cast("IO[str]", self._file)))
+        self._file = cast("Any", Output(cast("TextIO", self._file)))
 
     def stop_application_mode(self) -> None:
         """Give the terminal back."""

@@ -392,17 +392,17 @@ def test_dialog_beside_panes_is_what_a_repaint_shows(home: Home) -> None:
         terminal.wait_for("ok: ")
         for keys in (*"shapes_m", "\t", "j", "j", "j"):
             terminal.child.send(keys.encode())
-            terminal.read(0.25)
+            terminal.settle(0.25)
         terminal.wait_for("> ")
-        terminal.read(1.0)
+        terminal.settle()
         shown = terminal.text()
         for columns in (149, 150):
             terminal.screen.erase_in_display(2)
             terminal.child.setwinsize(34, columns)
             terminal.screen.resize(34, columns)
-            terminal.read(1.5)
+            terminal.settle(1.5)
         assert "model.backbone" in shown and "backbone: tiny_vgg" in shown
-        assert terminal.text() == shown
+        terminal.until(lambda: terminal.text() == shown, "the same picture")
     finally:
         terminal.child.close(force=True)
 
