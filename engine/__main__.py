@@ -24,6 +24,7 @@ from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
 from engine.run_folder import claimed
+from engine.streams import wait_for_room
 
 EXIT_STOPPED = 143
 PR_SET_PDEATHSIG = 1
@@ -35,6 +36,7 @@ FOLDERS = [Path("recipes"), _SHIPPED, _SHIPPED / "studies"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # else trainers that share cores spin in each other's way
+    wait_for_room()
     parser = _parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "recipe"):

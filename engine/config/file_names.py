@@ -11,33 +11,21 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
+from engine.text import as_text
+
 _SPELLED = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
-def spelled(text: str) -> str:
-    """The text with bytes that are no UTF-8 spelled out: one that every file and every database takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        pass
-    else:
-        return text
-    try:
-        return os.fsencode(text).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # lone surrogates that stand for no byte
-        return text.encode("utf-8", "backslashreplace").decode()
-
-
 def restored(text: str) -> str:
-    """The path that ``spelled`` made a text of. One that exists under the very text is meant so."""
+    """The path that ``engine.text.as_text`` made a text of. One that exists under the very text is meant so."""
     if "\\x" not in text or os.path.lexists(text):
         return text
     return os.fsdecode(_SPELLED.sub(lambda found: bytes([int(found[1], 16)]), text.encode()))
 
 
 def _before(value: object) -> object:
-    return spelled(value) if isinstance(value, str) else value
+    return as_text(value) if isinstance(value, str) else value
 
 
-FilePath = Annotated[str, BeforeValidator(_before), AfterValidator(restored), PlainSerializer(spelled)]
+FilePath = Annotated[str, BeforeValidator(_before), AfterValidator(restored), PlainSerializer(as_text)]
 """A path, or the name of a file, in a recipe."""

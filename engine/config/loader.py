@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config import strict_yaml
-from engine.config.file_names import restored, spelled
+from engine.config.file_names import restored
 from engine.config.overrides import (
     RecipeFileError,
     apply_override,
@@ -24,6 +24,7 @@ from engine.config.overrides import (
 )
 from engine.config.schema import NO_CACHE, Recipe, stored_recipe
 from engine.config.strict_yaml import Location, StrictYamlError
+from engine.text import as_text
 
 PATHS = (
     ("data", "root"),
@@ -59,11 +60,11 @@ def load_recipe(
     """
     file = find_recipe(path, search)
     document = _load_with_base(file, search)
-    for override in parse_overrides([spelled(text) for text in overrides]):
+    for override in parse_overrides([as_text(text) for text in overrides]):
         apply_override(document.data, override)
         document.lines[override.key] = (f"override '{override.text}'", 0)
     if not document.data.get("name"):
-        document.data["name"] = spelled(file.stem)
+        document.data["name"] = as_text(file.stem)
     _make_paths_absolute(document.data)
     return _validate(document, file, stored)
 
@@ -151,7 +152,7 @@ def _make_paths_absolute(data: dict[str, Any]) -> None:
 
 def _absolute(value: str) -> str:
     """The path from the current folder on, as a recipe has it: neither that folder's name nor its own need be UTF-8."""
-    return spelled(str(Path(restored(value)).expanduser().absolute()))
+    return as_text(str(Path(restored(value)).expanduser().absolute()))
 
 
 def _validate(document: Document, file: Path, stored: bool) -> Recipe:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from engine.streams import wait_for_room
 from mmtui.domain.text import printable
 from mmtui.errors import ExitCode, MmtuiError
 
@@ -58,6 +59,7 @@ def guarded(command: Callable[[], int]) -> int:
     signal.signal(signal.SIGINT, _interrupt)
     # `mmtui ls | head` ends quietly, like any other program in a pipe.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    wait_for_room()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What its encoding lacks is spelled out instead of ending the program.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from mmtui.domain.text import as_text
+from engine.text import as_text
 
 FILES = frozenset({"file", "html", "output", "overrides", "recipe", "run", "source"})
 """Parameters of verbs that may name files: those are found by their bytes, whatever these are."""

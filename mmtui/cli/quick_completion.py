@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from engine.text import as_text
 from mmtui.cli import verbs
-from mmtui.domain.text import as_text
 from mmtui.paths import Home
 from mmtui.services import naming
 

@@ -7,9 +7,9 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
+from engine.text import as_text
 from mmtui.domain.dates import is_moment
 from mmtui.domain.eventvalues import LARGEST, LARGEST_STEP, LONGEST_TEXT, finite, sound, whole
-from mmtui.domain.text import as_text
 
 LONGEST_WORD = 128
 """Characters of a kind or of a stage's name."""

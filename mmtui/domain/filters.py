@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
 
-from mmtui.domain.text import as_text
+from engine.text import as_text
 from mmtui.errors import UsageError
 
 COLUMNS = (

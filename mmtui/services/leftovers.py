@@ -75,6 +75,7 @@ def _unfinished(home: Home) -> Iterator[Leftover]:
         (home.stage_cache, ".*.writing", "storing a stage"),
         (home.backups, ".*.new*", "a backup"),
         (home.root, ".*restoring.*.new*", "restoring a backup"),
+        (home.root, ".views.json.*.new", "saving a view"),
         (home.runs, "[0-9]*/.*.writing", "writing a file of a run"),
         (home.runs, "[0-9]*/checkpoints/*/*.writing", "a checkpoint"),
     )

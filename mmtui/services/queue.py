@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from engine.text import as_text
 from mmtui.domain import sweeps
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
-from mmtui.domain.text import as_text, shorten
+from mmtui.domain.text import shorten
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
 from mmtui.paths import Home, RunPaths
 from mmtui.services.manifests import read_manifest

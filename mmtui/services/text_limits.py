@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from mmtui.domain.text import as_text, shorten
+from engine.text import as_text
+from mmtui.domain.text import shorten
 from mmtui.errors import UsageError
 
 LONGEST: Final = {"name": 512, "group": 256, "tag": 256, "note": 16_384}

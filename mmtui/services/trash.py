@@ -86,7 +86,7 @@ def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
         (what, bytes) of each, also when not ``really``; of what could not be deleted only the bytes that are free now.
     """
     if really:
-        _remove_abandoned(home)
+        unfinished.sweep(home)
     with Reader(home) as reader:
         rows = reader.query("SELECT id, reason FROM runs WHERE deleted_at IS NOT NULL")
         removed = [str(run_id) for run_id, reason in rows if not unfinished.is_unfinished(cells.text(reason))]
@@ -98,16 +98,6 @@ def purge(home: Home, *, really: bool) -> list[tuple[str, int]]:
             _forget(home, run_id)
         found.append(_deleted(f"run {run_id}", [home.trash / run_id, home.run(run_id).root], really=really))
     return found
-
-
-def _remove_abandoned(home: Home) -> None:
-    from mmtui.store.db import Database
-
-    database = Database(home)
-    try:
-        unfinished.remove_abandoned(database, home)
-    finally:
-        database.close()
 
 
 def _forget(home: Home, run_id: str) -> None:

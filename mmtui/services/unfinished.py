@@ -59,6 +59,17 @@ def is_abandoned(text: str) -> bool:
     return is_unfinished(text) and not is_under_way(text)
 
 
+def sweep(home: Home) -> None:
+    """``remove_abandoned``, for who has no database open."""
+    from mmtui.store.db import Database
+
+    database = Database(home)
+    try:
+        remove_abandoned(database, home)
+    finally:
+        database.close()
+
+
 def remove_abandoned(database: Database, home: Home) -> None:
     """Remove what killed processes of this machine have left."""
     with Reader(home) as reader:

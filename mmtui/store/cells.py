@@ -10,10 +10,10 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from engine.text import as_text
 from mmtui.domain.dates import is_moment
 from mmtui.domain.eventvalues import LARGEST, finite, sound
 from mmtui.domain.states import RunState
-from mmtui.domain.text import as_text
 from mmtui.domain.views import GraphStats, Point
 
 

@@ -113,6 +113,7 @@ class Reader:
         """The rows of a query one by one, all as of the moment of the first; none while there is no database."""
         connection = self.connection()
         if connection is not None:
+            connection.text_factory = stored_text  # a stream that has begun cannot be read anew, as ``query`` does
             with _translated(self.home):
                 yield from connection.execute(sql, parameters)
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import CursorResult, func, text, update
 from sqlmodel import Session, col, delete, select
 
+from engine.text import as_text
 from mmtui.domain import dates
 from mmtui.domain.scheduling import crowded, place_between
 from mmtui.domain.states import RunEvent, RunState, next_state
@@ -141,8 +142,8 @@ def transition(
     """
     before = state_of(read_run(session, run_id))
     after = next_state(before, event)
-    reason = _storable(reason)
-    fields = {name: _storable(value) if isinstance(value, str) else value for name, value in fields.items()}
+    reason = as_text(reason)  # a path in it may hold bytes that are no UTF-8
+    fields = {name: as_text(value) if isinstance(value, str) else value for name, value in fields.items()}
     statement = update(Run).where(col(Run.id) == run_id, col(Run.state) == before.value)
     result = session.execute(statement.values(state=after.value, reason=reason, **fields))
     assert isinstance(result, CursorResult)
@@ -160,11 +161,6 @@ def transition(
         )
     )
     return after
-
-
-def _storable(text: str) -> str:
-    """The text as the database takes it: a path in it may hold bytes that are no UTF-8."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def apply_verb(session: Session, run_id: int, verb: str) -> RunState:

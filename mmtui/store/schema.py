@@ -44,7 +44,10 @@ def open_to_read(database: Path, timeout: float = 10, *, check_same_thread: bool
 
 def is_full(folder: Path) -> bool:
     """Whether there is no room for the index of a log, which SQLite makes where nobody has the database open."""
-    status = os.statvfs(folder)
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return False  # it is gone, which is another fault
     return status.f_bavail * status.f_frsize < _INDEX_BYTES
 
 

@@ -152,7 +152,7 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
         UsageError: the file is no capsule, or not what was written.
     """
     home.create()
-    _remove_abandoned(home)
+    unfinished.sweep(home)
     with _told(source, home), tarfile.open(source, "r:") as archive:
         header = _header(archive)
         # What the run is: the same capsule again has the same sums.
@@ -164,15 +164,6 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-def _remove_abandoned(home: Home) -> None:
-    """What imports that were killed have left."""
-    database = Database(home)
-    try:
-        unfinished.remove_abandoned(database, home)
-    finally:
-        database.close()
 
 
 @contextmanager

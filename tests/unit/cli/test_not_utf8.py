@@ -1,6 +1,6 @@
 """Bytes that are no UTF-8, in arguments, names of files, the home and the folder one is in: kept and shown spelled out.
 
-docs/architecture.md has no row for it, because there is one place for each half: ``domain.text.as_text`` for what is
+docs/architecture.md has no row for it, because there is one place for each half: ``engine.text.as_text`` for what is
 stored, ``engine.config.file_names`` for paths in recipes.
 """
 
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtui.domain.text import as_text, printable, stored_text
+from engine.text import as_text
+from mmtui.domain.text import printable, stored_text
 from mmtui.paths import Home
 from mmtui.store.reader import Reader
 from tests.unit.cli.conftest import Invoke
@@ -155,6 +156,18 @@ def test_a_tag_that_an_older_version_kept_hides_no_run(populated: Home, mmtui_: 
     assert outcome.json()["runs"][2]["columns"]["tag"] == SPELLED
     with Reader(populated) as reader:
         assert reader.rows([1])[0].tags == (SPELLED,)
+
+
+def test_a_cell_that_is_no_utf8_ends_no_export(populated: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    with sqlite3.connect(populated.database) as connection:
+        connection.execute(
+            "INSERT INTO metrics (run_id, name, attempt, stage, step, global_step, t, value)"
+            " VALUES (1, 'odd', 1, CAST(x'636166e9' AS TEXT), 1, 1, 0, 0.5)"
+        )
+    outcome = mmtui_("export", "1", "--to", "csv", "-o", str(tmp_path / "points.csv"))
+    assert outcome.code == 0, outcome.err
+    lines = (tmp_path / "points.csv").read_text().splitlines()
+    assert [line.split(",")[2:5] for line in lines if ",odd," in line] == [["odd", SPELLED, "1"]]
 
 
 @pytest.mark.parametrize(

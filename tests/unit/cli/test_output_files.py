@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from mmtui.store.db import Database
 from mmtui.store.db import backup as copy_database
 from tests.process_state import file_size_limit
 from tests.ptys import Program
+from tests.waiting import PATIENCE
 
 Invoke = Callable[..., Any]
 
@@ -301,6 +304,32 @@ def test_views_and_manifests_that_find_no_room_stay_as_they_were(home: Home) -> 
             write_file(home.root / "run.json", "newer")
     assert list(saved_views.load(home)) == ["a"] and (home.root / "run.json").read_text() == "former"
     assert names(home.root) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mmtui.paths import Home
+from mmtui.services import output_files, saved_views
+
+with output_files.replacing(saved_views.file_of(Home(Path(sys.argv[1]))), force=True):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_saving_of_views_leaves_is_purged(home: Home, mmtui_: Invoke) -> None:
+    home.create()
+    saved_views._write(home, {"a": saved_views.SavedView("state:failed")})
+    before = names(home.root)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(home.root)], check=False, timeout=PATIENCE)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = set(names(home.root)) - set(before)
+    assert mmtui_("purge", "--yes").code == 0
+    assert left in names(home.root), "it may still be being written"
+    os.utime(home.root / left, (time.time() - 7200,) * 2)
+    outcome = mmtui_("purge", "--yes")
+    assert "saving a view that was interrupted" in outcome.out + outcome.err
+    assert left not in names(home.root) and list(saved_views.load(home)) == ["a"]
 
 
 def test_manifest_is_not_written_through_a_link_that_a_trainer_has_put_there(home: Home, there: Path) -> None:

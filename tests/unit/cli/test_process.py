@@ -95,6 +95,28 @@ def test_full_stdout_is_an_error_in_one_sentence(populated: Home) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [[*MMTUI, "ls", "--json"], [sys.executable, "-m", "engine", "check-recipe", "--recipe", "shapes_smoke"]],
+    ids=["mmtui", "engine"],
+)
+def test_stdout_that_was_left_without_waiting_is_waited_for(populated: Home, command: list[str]) -> None:
+    """Python's own streams lose what does not fit, and exit with 0."""
+    wanted = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=PATIENCE).stdout
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += os.write(writer, b"#" * 4096)
+    process = subprocess.Popen(command, stdout=writer)
+    until(lambda: os.get_blocking(writer) or process.poll() is not None, "a stream that waits, or the end")
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        assert file.read()[filled:] == wanted
+    assert process.wait(PATIENCE) == 0
+
+
 def test_terminal_without_full_screen_is_told_what_to_use_instead(home: Home) -> None:
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "dumb"}

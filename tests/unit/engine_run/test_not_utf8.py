@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from engine.config import Recipe, dump_recipe, load_recipe
-from engine.config.file_names import restored, spelled
+from engine.config.file_names import restored
 from engine.events import EventWriter
+from engine.text import as_text
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
 NAME = os.fsdecode(b"caf\xe9")
@@ -67,9 +68,9 @@ def test_a_path_that_looks_spelled_and_exists_is_meant_so(tmp_path: Path) -> Non
     assert restored(str(literal)) == str(tmp_path / NAME)
     literal.mkdir()
     assert restored(str(literal)) == str(literal)
-    assert spelled(NAME) == "caf\\xe9"
-    assert spelled("\ud83d") == "\\ud83d"
-    assert spelled("é") == restored("é") == "é"
+    assert as_text(NAME) == "caf\\xe9"
+    assert as_text("\ud83d") == "\\ud83d"
+    assert as_text("é") == restored("é") == "é"
 
 
 def test_a_line_of_the_event_file_is_utf8_and_tells_the_very_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import mmtui.store
+from mmtui.domain.states import RunEvent
 from mmtui.errors import ExitCode, UnreachableError
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store.db import Database, prepare
+from mmtui.store.runs import transition
 from mmtui.store.schema import HEAD, schema_revision
 from mmtui.store.tables import metadata
 
@@ -93,6 +96,26 @@ def test_write_error_inside_rolls_everything_back(database: Database, add_run: C
         session.connection().exec_driver_sql("UPDATE runs SET name = 'changed'")
         raise ValueError("stop")
     assert runs.get_run(home, str(run_id)).row.name == "a run"
+
+
+def test_write_in_a_home_that_was_removed_meanwhile_is_one_sentence(
+    home: Home, database: Database, add_run: Callable[..., int]
+) -> None:
+    add_run()
+    database.close()  # the next write opens it anew
+    shutil.rmtree(home.root)
+    with pytest.raises(UnreachableError, match=r"cannot be written"):
+        add_run()
+
+
+def test_reason_with_bytes_that_are_no_utf8_is_kept_as_every_other_text(
+    home: Home, database: Database, add_run: Callable[..., int]
+) -> None:
+    run_id = add_run()
+    with database.write() as session:
+        transition(session, run_id, RunEvent.CANCEL, reason=os.fsdecode(b"in caf\xe9"), error=os.fsdecode(b"\xff"))
+    assert runs.get_run(home, str(run_id)).row.reason == "in caf\\xe9"
+    assert runs.get_run(home, str(run_id)).error == "\\xff"
 
 
 def test_files_are_private_whatever_the_umask(home: Home) -> None:
