@@ -128,9 +128,7 @@ def _add(home: Home, ids: Sequence[str], file: Path, named: Path, library: Any) 
                 client.set_terminated(theirs, state, end_time=ended)
                 client.delete_tag(theirs, UNFINISHED)
         except BaseException:
-            for theirs in store.fresh:
-                with suppress(Exception):  # of a full disk, say: the mark stays, and the next export deletes it
-                    client.delete_run(theirs)
+            _delete_fresh(store)
             raise
         for old in store.earlier:
             client.delete_run(old)
@@ -152,6 +150,23 @@ def _translated(target: Path) -> Iterator[None]:
         raise UnreachableError(f"{target} cannot be written: {said}") from None
 
 
+def _mark() -> str:
+    """What a run bears while this process writes it."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _delete_fresh(store: _Store) -> None:
+    """Delete what this export has added. Found by its mark, too: ctrl-C may come when a run is in the store and
+    ``create_run`` has not returned."""
+    found = list(store.fresh)
+    with suppress(Exception):  # of a full disk, say: the mark stays, and the next export deletes the run
+        marked = store.client.search_runs([store.experiment], f"tags.`{UNFINISHED}` = '{_mark()}'")
+        found += [run.info.run_id for run in marked]
+    for theirs in dict.fromkeys(found):
+        with suppress(Exception):
+            store.client.delete_run(theirs)
+
+
 def _delete_abandoned(store: _Store) -> None:
     """Delete runs that an export on this machine was writing when it was killed."""
     here = socket.gethostname()
@@ -171,7 +186,7 @@ def _write_run(home: Home, store: _Store, run_id: str, account: Account) -> tupl
     begun = client.create_run(
         store.experiment,
         _milliseconds(row.started_at or row.created_at or 0.0),
-        tags={UNFINISHED: f"{socket.gethostname()} {os.getpid()}"},
+        tags={UNFINISHED: _mark()},
         run_name=row.name,
     )
     theirs = begun.info.run_id

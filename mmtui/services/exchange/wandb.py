@@ -5,8 +5,9 @@ Look at them with ``wandb leet FOLDER/wandb``; send them with ``wandb sync``.
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -64,12 +65,10 @@ def write(home: Home, ids: Sequence[str], target: Path) -> Account:
 def _beside(target: Path) -> Iterator[Path]:
     """A hidden folder within ``target`` to write into; it is gone at the end, and so is what was made for it."""
     made = [folder for folder in (target, *target.parents) if not folder.exists()]
-    try:
+    folder = target / f".mmtui-export-{os.getpid()}-{secrets.token_hex(4)}"
+    try:  # from before it is there: ctrl-C may come at any moment
         (target / "wandb").mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".mmtui-export-", dir=target))
-    except OSError as error:
-        raise unwritable(error, target) from None
-    try:
+        folder.mkdir(mode=0o700)
         yield folder
     except OSError as error:
         raise unwritable(error, target) from None

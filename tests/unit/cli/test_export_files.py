@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from mmtui.paths import Home
+from mmtui.services.exchange import mlflow as exchange_mlflow
 from tests.unit.cli import courses
 from tests.waiting import PATIENCE, until
 
@@ -161,6 +162,25 @@ def test_ctrl_c_leaves_no_run_in_mlflow_and_the_earlier_ones(two: tuple[str, str
     _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, "interrupted\n")
     assert marked(shared_store) == [] and live(shared_store) == 1
+
+
+def test_ctrl_c_while_mlflow_creates_a_run_leaves_none(
+    home: Home, two: tuple[str, str], mmtui_: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    store = tmp_path / "store"
+    assert mmtui_("export", two[1], "--to", "mlflow", "-o", str(store)).code == 0
+    create_run = mlflow.MlflowClient.create_run
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        create_run(*arguments, **options)
+        assert len(marked(store)) == 1, "it is in the store, and nobody here knows its name"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exchange_mlflow.write(home, [two[0]], store)
+    assert marked(store) == [] and live(store) == 1
 
 
 @pytest.mark.parametrize("to", ["csv", "tensorboard", "wandb"])
