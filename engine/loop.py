@@ -300,7 +300,8 @@ def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Ech
         clock.stop()
         context.writer.at(stage.name, done, offset + done)
         observed = observe(stage, done)
-        if done % runtime.log_every == 0 or done == total or observed:
+        # A step that is left during its evaluation is not trained again: its loss is told now or never.
+        if done % runtime.log_every == 0 or done == total or observed or observed is None:
             reported = {**values, **(observed or {}), **clock.rates()}
             numbers = log(context, done, total, reported, echo, clock.left(total - done))
             watch.check()

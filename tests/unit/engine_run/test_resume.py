@@ -169,6 +169,18 @@ def test_stop_during_an_evaluation_does_it_again_before_going_on(
     assert miou[0] == miou[1]
 
 
+def test_loss_of_a_step_is_told_even_if_the_run_leaves_during_its_evaluation(
+    runner: Runner, another_runner: Runner, make_recipe: Make
+) -> None:
+    """Step 3 is logged for its evaluation alone, and nothing trains it again: the curve would lack a point."""
+    recipe = make_recipe(proxy=None, match=None, runtime__log_every=4)
+    another_runner.train(recipe)
+    assert runner.train(recipe, stop=lambda events: events[-1]["kind"] == "image") == "stopped"
+    runner.train(recipe)
+    assert sorted(step for _, step in another_runner.losses()) == [3, 4, 6]
+    assert runner.losses() == another_runner.losses()
+
+
 def test_resume_finished_run_does_nothing_more(runner: Runner, make_recipe: Make) -> None:
     recipe = make_recipe(proxy=None, match=None)
     runner.train(recipe)
