@@ -23,6 +23,7 @@ from engine.config.schema import stored_recipe
 from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
+from engine.paths import expanded
 from engine.run_folder import claimed
 from engine.streams import wait_for_room
 
@@ -213,7 +214,7 @@ def _fork(text: str | None) -> tuple[Path, int | None] | None:
     if not text:
         return None
     name, step = parse_place(text)
-    folder = Path(name).expanduser().absolute()
+    folder = expanded(name).absolute()
     if not folder.is_dir():
         raise RecipeError(f"--from {text}: there is no run directory {folder}; write RUN_DIR or RUN_DIR@STEP")
     return folder, step

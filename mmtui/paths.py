@@ -6,6 +6,22 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from mmtui.errors import UsageError
+
+
+def in_home(path: str, variable: str) -> Path:
+    """A path with the home directory for ``~`` and ``~user``; ``variable`` names, or would name, another folder.
+
+    Raises:
+        UsageError: there is no such user, or no home directory, as in a container whose user is in no list.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        given = os.environ.get(variable, "")
+        told = f"{variable}={given}: there is no such home directory" if given else "this user has no home directory"
+        raise UsageError(told, f"set {variable} to a folder that can be written") from None
+
 
 class Home(NamedTuple):
     """The data directory: ``MMTUI_HOME``, else ``$XDG_DATA_HOME/mmtui``. Private to the user (0700)."""
@@ -14,12 +30,16 @@ class Home(NamedTuple):
 
     @classmethod
     def from_environment(cls) -> Home:
-        """The directory that the environment names; it is not created here."""
+        """The directory that the environment names; it is not created here.
+
+        Raises:
+            UsageError: it lies in a home directory, and there is none.
+        """
         explicit = os.environ.get("MMTUI_HOME", "")
         if explicit:
-            return cls(Path(explicit).expanduser().absolute())
+            return cls(in_home(explicit, "MMTUI_HOME").absolute())
         xdg = os.environ.get("XDG_DATA_HOME", "")
-        base = Path(xdg) if xdg else Path.home() / ".local" / "share"
+        base = Path(xdg) if xdg else in_home("~/.local/share", "MMTUI_HOME")
         return cls((base / "mmtui").absolute())
 
     def create(self) -> Home:

@@ -24,6 +24,7 @@ from engine.config.overrides import (
 )
 from engine.config.schema import NO_CACHE, Recipe, stored_recipe
 from engine.config.strict_yaml import Location, StrictYamlError
+from engine.paths import expanded
 from engine.text import as_text
 
 PATHS = (
@@ -71,7 +72,7 @@ def load_recipe(
 
 def find_recipe(path: str | Path, search: Sequence[Path] = ()) -> Path:
     """The file a path or a recipe name means."""
-    direct = Path(path).expanduser()
+    direct = expanded(path)
     if direct.suffix in {".yaml", ".yml"} and direct.is_file():
         return direct
     for folder in search:
@@ -152,7 +153,7 @@ def _make_paths_absolute(data: dict[str, Any]) -> None:
 
 def _absolute(value: str) -> str:
     """The path from the current folder on, as a recipe has it: neither that folder's name nor its own need be UTF-8."""
-    return as_text(str(Path(restored(value)).expanduser().absolute()))
+    return as_text(str(expanded(restored(value)).absolute()))
 
 
 def _validate(document: Document, file: Path, stored: bool) -> Recipe:

@@ -177,7 +177,9 @@ def _annotation_text(annotation: Any) -> str:
 
 
 def nearest_key_hint(key: str) -> str:
-    """What the user may have meant, as the end of a sentence; "" if nothing comes near."""
+    """What the user may have meant, as the end of a sentence; "" if nothing comes near, or there is such a key."""
+    if key in _by_key():
+        return ""
     section, _, last = key.rpartition(".")
     keys = [info.key for info in valid_keys()]
     names = {name: name.rpartition(".") for name in [*keys, *sorted(_sections())]}
@@ -201,7 +203,7 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
     info = _by_key().get(key)
     kind, value = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        return key, "there is no such key"
+        return key, _unknown_key(error["loc"])
     if kind == "value_error":
         return key, str(error["ctx"]["error"]) if "ctx" in error else str(error["msg"])
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
@@ -210,6 +212,14 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
         what = f'{info.type}, for example "{value}" in quotes' if info.type == TEXT else info.type
         return key, f"{_shown(value)} is not allowed; write {what}"
     return key, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
+
+
+def _unknown_key(location: Sequence[str | int]) -> str:
+    """What is wrong with a key that the table it stands in has not."""
+    others = [kind for kind, model in _DATA_KINDS.items() if location[-1] in model.model_fields]
+    if location[0] != "data" or not others:
+        return "there is no such key"
+    return f"data.kind={location[1]} has no such key; it belongs to data.kind={' or '.join(others)}"
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,7 @@ from engine.data.images import choose_images, image_classes, list_images
 from engine.data.pictures import square
 from engine.data.threads import in_threads
 from engine.errors import DataError
+from engine.paths import expanded
 
 SHOWN_CLASSES = 10
 """How many classes a line names."""
@@ -48,7 +49,7 @@ def summarise_proxy(
     if not config.images:
         text = "proxy.images is empty: set it to a folder with one folder of images a class."
         return None, [text] if config.kind == "classification" else []
-    root = Path(config.images).expanduser()
+    root = expanded(config.images)
     summary = ProxySummary(str(root))
     try:
         everything = list_images(root)

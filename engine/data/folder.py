@@ -20,6 +20,7 @@ from engine.data.pairs import (
 )
 from engine.data.source import Source, source_of
 from engine.errors import DataError
+from engine.paths import expanded
 
 REMEDY = "an 8-bit PNG of class indices, or set data.labels"
 
@@ -76,7 +77,7 @@ def list_split(config: FolderData, split: str) -> Listing:
     images = choose(everything, config.max_train if split == "train" else config.max_val, config.data_seed, split)
     stems = {path.stem for path in everything}
     return Listing(
-        root=Path(config.root).expanduser(),
+        root=expanded(config.root),
         split=split,
         pairs=[Pair(path.stem, path, label_dir / f"{path.stem}.png") for path in images],
         rule=rule,

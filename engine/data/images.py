@@ -22,6 +22,7 @@ from engine.data.pictures import Bytes, square
 from engine.data.processes import squares_in_processes
 from engine.data.threads import in_threads, thread_count
 from engine.errors import DataError
+from engine.paths import expanded
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MANY = 50_000
@@ -68,7 +69,7 @@ def load_images(
         DataError: no such folder, no images, fewer than two classes where classes are needed, a file that is no
             image, or more than the budget or the cache's disk holds.
     """
-    root = Path(config.images).expanduser()
+    root = expanded(config.images)
     files = choose_images(list_images(root), config.max_images, seed)
     content = _content(root, files, config.image_side)
     if cache is None:

@@ -14,6 +14,7 @@ from PIL import Image
 from engine.data.dataset import VOID
 from engine.data.pictures import READ_ERRORS, Bytes, pixels_of
 from engine.errors import DataError
+from engine.paths import expanded
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGE_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
@@ -121,7 +122,7 @@ def existing_root(root: str, holds: str) -> Path:
     """
     if not root:
         raise DataError(f"data.root is empty: write the folder that holds {holds}.")
-    path = Path(root).expanduser()
+    path = expanded(root)
     if not path.is_dir():
         raise DataError(f"data.root {path.absolute()} is no folder: write the one that holds {holds}.")
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -16,6 +15,7 @@ from engine.models.heads import HypercolumnSegmenter
 from engine.models.resnet import resnet18, resnet50
 from engine.models.vgg import Backbone, tiny_vgg, vgg16
 from engine.models.weights import LoadReport, load_weights
+from engine.paths import expanded
 
 BUILDERS: dict[str, Callable[[int, float, torch.Generator | None], Backbone]] = {
     "tiny_vgg": tiny_vgg,
@@ -60,7 +60,7 @@ def build_backbone(
         raise RecipeError(f"model.dilated: {config.backbone} has no dilated form; write false, or use a ResNet")
     backbone = builders[config.backbone](1 if config.input == "gray" else 3, config.width, generator)
     if config.weights:
-        path = Path(config.weights).expanduser()
+        path = expanded(config.weights)
         report = load_weights(backbone, config.backbone, path, partial=config.weights_partial, input=config.input)
         if tell is not None:
             tell(report)

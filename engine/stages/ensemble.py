@@ -16,6 +16,7 @@ from engine.checkpoint import final_checkpoint, load_module, read_meta
 from engine.config.schema import Recipe, stored_recipe
 from engine.data.registry import class_names
 from engine.errors import RecipeError
+from engine.paths import expanded
 from engine.stages.base import Context
 from engine.stages.protocols import Member, check_protocol
 
@@ -37,7 +38,7 @@ def check_evaluation(recipe: Recipe) -> None:
     for text in recipe.evaluate.ensemble:
         if not text:
             raise RecipeError("evaluate.ensemble names no run: write the directory of a run, or [] for none")
-        run_dir = Path(text).expanduser()
+        run_dir = expanded(text)
         if not run_dir.is_dir():
             raise RecipeError(f"evaluate.ensemble names {text}, which is no folder: write the directory of a run")
         final = final_checkpoint(run_dir, "segment")
@@ -55,7 +56,7 @@ def load_members(context: Context, folders: Sequence[str]) -> Iterator[Member]:
     from engine.stages.segment import build_segmenter
 
     for text in folders:
-        run_dir = Path(text).expanduser()
+        run_dir = expanded(text)
         final = final_checkpoint(run_dir, "segment")
         if final is None:
             raise RecipeError(

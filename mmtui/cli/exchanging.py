@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from engine.paths import expanded
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, QuietOption, RunsArgument, option
@@ -88,7 +89,7 @@ def import_(
     nothing."""
     from mmtui.services.exchange import capsule
 
-    home, path = Home.from_environment(), Path(source).expanduser().absolute()
+    home, path = Home.from_environment(), expanded(source).absolute()
     if path.suffix == ".jsonl" or path.is_dir() or "tfevents" in path.name:
         _import_logs(home, path, name, quiet)
         return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Annotated
 
+from engine.paths import expanded
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, DryRunOption, JsonOption, QuietOption, RunArgument, RunsArgument, option
@@ -102,7 +102,7 @@ def backup(
 
         if not file:
             raise UsageError("--restore: name the copy", "mmtui backup --restore FILE")
-        for deed in mending.restore_backup(Home.from_environment(), Path(file).expanduser().absolute()):
+        for deed in mending.restore_backup(Home.from_environment(), expanded(file).absolute()):
             say(deed)
         return
     home = Home.from_environment()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+from engine.paths import expanded
 from mmtui.cli import render
 from mmtui.cli.diagnostics import ask
 from mmtui.cli.options import option
@@ -34,10 +35,7 @@ def output_path(text: str, *, stdout: bool = False, flag: str = "--output") -> P
         raise UsageError(
             f"{flag} -: this cannot be written to standard output", "name a file; one that is called so is ./-"
         )
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:  # no such user: as a shell does
-        return Path(text).absolute()
+    return expanded(text).absolute()
 
 
 def refuse_no_folder(target: Path) -> None:

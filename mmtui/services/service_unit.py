@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.marks import is_marked, marked_text
 from mmtui.errors import RefusedError
-from mmtui.paths import Home
+from mmtui.paths import Home, in_home
 from mmtui.services.output_files import IsOurs, check_target, write_text
 
 NAME = "mmtui.service"
@@ -40,7 +40,7 @@ def _quoted(word: str) -> str:
 def place() -> Path:
     """Where the user's systemd looks for the unit."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base else Path.home() / ".config") / "systemd" / "user" / NAME
+    return (Path(base) if base else in_home("~/.config", "XDG_CONFIG_HOME")) / "systemd" / "user" / NAME
 
 
 def check_place(home: Home, *, force: bool) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from engine.config import RecipeFileError
 from mmtui.domain.states import FINAL_STATES, RunState
@@ -164,6 +164,8 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_SUCH_NAME = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+"""A member is called as another one, or as the folder of another one, or as no file of this file system can be."""
 
 
 @contextmanager
@@ -207,15 +209,25 @@ def _unpack(archive: tarfile.TarFile, sums: dict[str, str], folder: Path) -> Non
             raise ValueError(f"the member {member.name!r} has no place in a capsule")
         stream, target = archive.extractfile(member), folder / member.name
         assert stream is not None
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with target.open("xb") as file:
-            shutil.copyfileobj(stream, file)
-        target.chmod(0o600)
+        try:
+            _write(stream, target)
+        except OSError as error:
+            if error.errno in _NO_SUCH_NAME:
+                raise ValueError(f"no file here can be called {member.name!r}: {error.strerror}") from None
+            raise
         if _digest(target) != sums[member.name]:
             raise ValueError(f"{member.name} is not what was written")
         missing.remove(member.name)
     if missing:
         raise ValueError(f"{min(missing)} is missing")
+
+
+def _write(stream: IO[bytes], target: Path) -> None:
+    """A file of what the stream has; nothing may be there yet."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with target.open("xb") as file:
+        shutil.copyfileobj(stream, file)
+    target.chmod(0o600)
 
 
 def _has_place(member: tarfile.TarInfo) -> bool:

@@ -5,7 +5,6 @@ Events and output are read from the run's folder, which all nodes must see.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import logging
 import os
@@ -98,7 +97,7 @@ class Cluster:
         if time.monotonic() - self._looked_at < LOOK_SECONDS:
             return self._jobs
         self._looked_at = time.monotonic()
-        answer = _ask("squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%j|%T|%r")
+        answer = _ask("squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%i|%j|%T|%r")
         self._jobs = None if answer is None else parse_queue(answer)
         return self._jobs
 

@@ -15,6 +15,8 @@ from mmtui.services import runs
 from tests.unit.cli.capsules import named, rewrite, same
 
 Invoke = Callable[..., Any]
+ODD_NAMES = {"below a file": "run/run.json/x", "as a folder": "run/attempts", "too long": "run/" + "x" * 300}
+"""Names that no file can have beside the others, or at all."""
 
 
 def test_capsule_is_taken_in_whole_and_once(whole: Home, capsule: Path, elsewhere: Home, mmtui_: Invoke) -> None:
@@ -41,7 +43,8 @@ def test_capsule_gets_an_id_of_its_own_where_it_is_taken_in(capsule: Path, whole
 
 
 @pytest.mark.parametrize(
-    "harm", ["bit", "missing", "stranger", "traversal", "link", "absolute", "no_tar", "format", "code"]
+    "harm",
+    ["bit", "missing", "stranger", "traversal", "link", "absolute", "no_tar", "format", "code", *ODD_NAMES],
 )
 def test_capsule_that_is_not_what_was_written_is_refused_and_leaves_nothing(
     capsule: Path, elsewhere: Home, mmtui_: Invoke, tmp_path: Path, harm: str
@@ -55,8 +58,8 @@ def test_capsule_that_is_not_what_was_written_is_refused_and_leaves_nothing(
         info = tarfile.TarInfo("run/stranger")
         info.size = len(evil)
         rewrite(capsule, same, (info, io.BytesIO(evil)))
-    elif harm in ("traversal", "absolute"):
-        name = "run/../../../escaped" if harm == "traversal" else str(tmp_path / "escaped")
+    elif harm in ("traversal", "absolute", *ODD_NAMES):
+        name = str(tmp_path / "escaped") if harm == "absolute" else ODD_NAMES.get(harm, "run/../../../escaped")
         info = tarfile.TarInfo(name)
         info.size = len(evil)
         rewrite(

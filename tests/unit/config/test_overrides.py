@@ -136,3 +136,10 @@ def test_recipes_document_lists_the_keys_of_the_schema(repository: Path) -> None
     spec.loader.exec_module(module)
     text = module.FILE.read_text()
     assert module.updated(text) == text, "run: python docs/make_recipes.py"
+
+
+def test_key_of_another_kind_of_data_is_said_to_be_one(recipe_file: Path) -> None:
+    told = refused(recipe_file, "data.root=/x")
+    assert "data.kind=shapes has no such key; it belongs to data.kind=folder or voc or cityscapes" in told
+    assert "did you mean" not in told
+    assert "no key 'data.rot'; did you mean data.root?" in refused(recipe_file, "data.rot=/x")
