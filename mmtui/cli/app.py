@@ -11,7 +11,7 @@ import typer
 
 from mmtui import __version__
 from mmtui.cli import screen, verbs
-from mmtui.cli.options import Argument, Option, storable
+from mmtui.cli.options import Argument, Option, taken
 
 app = typer.Typer(
     name="mmtui",
@@ -54,7 +54,7 @@ def command(verb: verbs.Verb) -> Callable[..., None]:
 
     @wraps(verb)
     def typed(**values: Any) -> None:
-        raise typer.Exit(verb(**storable(values)) or 0)
+        raise typer.Exit(verb(**taken(values)) or 0)
 
     del typed.__wrapped__  # Typer would read the verb's own signature through it
     parameters = [_typed(parameter) for parameter in inspect.signature(verb, eval_str=True).parameters.values()]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmtui.cli import verbs
-from mmtui.cli.options import Argument, Option, storable
+from mmtui.cli.options import Argument, Option, taken
 
 
 class _NotPlain(Exception):
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> tuple[verbs.Verb, dict[str, Any]] | None:
         return None
     verb = verbs.load(name)
     try:
-        return verb, storable(_values(_shape(verb), rest))
+        return verb, taken(_values(_shape(verb), rest))
     except _NotPlain:
         return None
 

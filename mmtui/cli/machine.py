@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated
 
+from engine.text import as_text
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, option
@@ -165,8 +166,10 @@ def doctor(
     """Check everything and say what to do; exit 1 if something is (with --fix: still) wrong."""
     from mmtui.services import doctor as service
 
+    if rebuild and fix:
+        raise UsageError("--rebuild and --fix are two deeds", "ask for one after the other")
     if rebuild:
-        return _rebuild()
+        return _rebuild(as_json)
     if fix:
         from mmtui.services import mending
 
@@ -186,18 +189,24 @@ def doctor(
     return int(ExitCode.FAILED if any(check.ok is False for check in found) else ExitCode.OK)
 
 
-def _rebuild() -> int:
+def _rebuild(as_json: bool) -> int:
     """Rows of every run folder that the database does not know."""
     from mmtui.services.register import rebuild
 
-    code, count = ExitCode.OK, 0
+    code, count, body = ExitCode.OK, 0, list[dict[str, str]]()
     for found in rebuild(Home.from_environment()):
         if found.problem:
             code = ExitCode.FAILED
             say(f"error: {found.folder}: {found.problem}")
         else:
             count += 1
+        if as_json:
+            told_of = {"id": found.run_id, "state": found.state, "problem": found.problem}
+            body.append({"folder": as_text(str(found.folder)), **told_of})
+        elif not found.problem:
             render.line(f"{found.run_id} {found.state}")
+    if as_json:
+        render.document({"folders": body})
     told = f"{count} run{'' if count == 1 else 's'} made again"
     say(told if count or code else "the database knows every run folder")
     return int(code)

@@ -12,9 +12,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from engine.text import as_text
+from mmtui.errors import UsageError
 
 FILES = frozenset({"file", "html", "output", "overrides", "recipe", "run", "source"})
 """Parameters of verbs that may name files: those are found by their bytes, whatever these are."""
+
+FORMS = {
+    "as_json": "--json",
+    "as_jsonl": "--jsonl",
+    "as_csv": "--csv",
+    "as_markdown": "--md",
+    "as_latex": "--latex",
+    "html": "--html",
+}
+"""Parameters that each ask for the whole answer in one form."""
 
 FILTER = "filter_"
 """The parameter that holds a filter, in which a backslash has a meaning."""
@@ -36,6 +47,18 @@ class Option:
     help: str
     minimum: int | None = None
     complete: str = ""
+
+
+def taken(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a verb is called with, from what stands on a command line.
+
+    Raises:
+        UsageError: the answer is asked for in two forms.
+    """
+    forms = [flag for name, flag in FORMS.items() if values.get(name)]
+    if len(forms) > 1:
+        raise UsageError(f"{' and '.join(forms)} are two forms of one answer", "ask for one of them")
+    return storable(values)
 
 
 def storable(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ def report(
     from mmtui.services import reports
 
     if what and what != ["paper"]:
+        if as_json:
+            raise UsageError("--json is for the paper's tables", f"of a run: mmtui show {what[0]} --json")
         _runs(what, as_latex, html, force)
         return
     if as_latex or html:

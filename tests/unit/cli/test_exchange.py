@@ -183,6 +183,9 @@ def test_doctor_rebuild_makes_lost_rows_again(whole: Home, mmtui_: Invoke) -> No
     assert runs.class_table(whole, "1") == table
     assert mmtui_("run", "shapes_baseline", "--hold", "-q").out == "13\n", "no id is given twice"
     assert mmtui_("doctor", "--rebuild").out == ""
+    told = mmtui_("doctor", "--rebuild", "--json").json()["folders"]
+    assert [(Path(one["folder"]).name, bool(one["problem"])) for one in told] == [("2", True), ("12", True)]
+    assert mmtui_("doctor", "--rebuild", "--fix").code == 2
 
 
 def test_doctor_rebuild_run_that_had_not_ended_is_interrupted_and_can_go_on(whole: Home, mmtui_: Invoke) -> None:

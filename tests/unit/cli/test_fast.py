@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mmtui.cli import fast, verbs
 from mmtui.cli.app import command
-from mmtui.cli.options import Option
+from mmtui.cli.options import FORMS, Option
 from mmtui.paths import Home
 
 Invoke = Callable[..., Any]
@@ -94,7 +94,10 @@ def test_parse_every_verb_with_an_unknown_option_is_left_to_typer(name: str) -> 
 def test_parse_all_that_a_verb_takes_gives_what_typer_gives(name: str) -> None:
     verb = verbs.load(name)
     words: list[str] = []
+    asked = 0
     for parameter in inspect.signature(verb, eval_str=True).parameters.values():
+        if parameter.name in FORMS and (asked := asked + 1) > 1:
+            continue  # the answer has one form
         declared = parameter.annotation.__metadata__[0]
         kind, many = fast._kind(parameter)
         value = {bool: [], int: ["3"], float: ["2.5"], str: ["text"]}[kind]

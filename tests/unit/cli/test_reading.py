@@ -332,3 +332,26 @@ def test_watch_tells_any_loss_in_a_few_characters(populated: Home, mmtui_: Invok
     connection.commit()
     connection.close()
     assert words in mmtui_("watch", "1").out.strip().split("  ")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("ls", "--json", "--csv"),
+        ("ls", "--jsonl", "--json"),
+        ("query", "SELECT 1", "--csv", "--json"),
+        ("compare", "1", "2", "--json", "--csv"),
+        ("report", "1", "--latex", "--html", "x.html"),
+    ],
+)
+def test_answer_in_two_forms_is_refused(populated: Home, mmtui_: Invoke, typer_: Invoke, argv: tuple[str, ...]) -> None:
+    for found in (mmtui_(*argv), typer_(*argv)):
+        assert (found.code, found.out) == (2, "")
+        assert "two forms of one answer\n  ask for one of them" in found.err
+        assert all(flag in found.err for flag in argv if flag.startswith("--"))
+
+
+def test_report_on_runs_is_no_json(populated: Home, mmtui_: Invoke) -> None:
+    found = mmtui_("report", "1", "--json")
+    assert (found.code, found.out) == (2, "")
+    assert "mmtui show 1 --json" in found.err
