@@ -10,18 +10,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.console import RenderableType
+from textual import work
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.events import CursorPosition, Event, Paste
 from textual.events import Key as KeyEvent
 from textual.message import Message
 from textual.screen import Screen
+from textual.worker import Worker, WorkerError
 
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
@@ -98,6 +100,8 @@ class MmtuiApp(App[int]):
         self.graphics = Graphics("blocks" if self.no_pictures else pictures, _first_id())
         self.pictures_wait, self.pictures_sent = False, False
         self.fault = ""
+        self.leaving = False
+        """Whether the program ends when what keys have asked for is done, unless that fails."""
         """What has ended the program, "" if the user has."""
 
     def _notify(self) -> None:
@@ -175,6 +179,23 @@ class MmtuiApp(App[int]):
         for panel in self.screen.query(LinesPanel):
             panel.refresh()
         return self.theme_name
+
+    def leave(self) -> None:
+        """End the program when what keys have asked for is done; asked once more, at once."""
+        deeds = [worker for worker in self.workers if worker.group == "deed" and not worker.is_finished]
+        if self.leaving or not deeds:
+            self.exit(0)
+            return
+        self.leaving = True
+        self._leave_behind(deeds)
+
+    @work(group="leave", exit_on_error=False)
+    async def _leave_behind(self, deeds: Sequence[Worker[Any]]) -> None:
+        for deed in deeds:
+            with suppress(WorkerError):  # it has failed, which it has told
+                await deed.wait()
+        if self.leaving:
+            self.exit(0)
 
     def on_unmount(self) -> None:
         self.feed.stop()
@@ -341,6 +362,7 @@ class MmtuiApp(App[int]):
     def tell_fault(self, where: object, error: Exception) -> None:
         """Say in the footer what has failed; the program goes on."""
         text = f"! {faults.told(self.home, where, error)}"
+        self.leaving = False
         with suppress(Exception):  # the footer itself may be what has failed: the log knows
             screens = [screen for screen in self.screen_stack if isinstance(screen, CommonScreen)]
             if screens and screens[-1].said != text:  # to say it draws: what fails at drawing must come to an end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from mmtui.tui.screens.commands import OutputScreen
 from mmtui.tui.screens.dialogs import CancelDialog, LineDialog, TrustDialog
 from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.run import RunScreen
+from mmtui.tui.screens.run_request import NewRun
 from mmtui.tui.widgets.runs_table import RunsTable
 from tests.tui.seed import seed_run
 from tests.tui.test_pages import NOW, ready
@@ -237,3 +239,31 @@ async def test_code_from_elsewhere_is_asked_about_before_it_may_run(
         await pilot.press("Y")
         await until_async(lambda: states(waiting)[-1] == "queued")
     assert runs.get_run(waiting, "3").code["trusted"] == digest
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["queued", "refused"])
+async def test_leaving_right_behind_a_deed_waits_for_it_and_stays_to_tell_why_it_failed(
+    home: Home, right: bool
+) -> None:
+    """Before, what was asked for was dropped without a word if its thread had not begun."""
+    home.create()
+    free = threading.Event()
+    async with MmtuiApp(home).run_test(size=(100, 30)) as pilot:
+        app = pilot.app
+        assert isinstance(app, MmtuiApp)
+        loop = asyncio.get_running_loop()
+        held = [loop.run_in_executor(None, free.wait) for _ in range(64)]  # no thread is free
+        app.runs_screen._launch(NewRun("shapes_smoke", () if right else ("no.such.key=1",), "", ("--hold",)))
+        await pilot.pause()
+        app.runs_screen.action_leave()
+        await pilot.pause()
+        waits = app.is_running
+        free.set()
+        await asyncio.gather(*held)
+        assert waits
+        if right:
+            await until_async(lambda: not app.is_running, "the program's end")
+        else:
+            await until_async(lambda: "no key 'no.such.key'" in app.runs_screen.said, "why not")
+            assert app.is_running and not app.leaving
+    assert len(runs.list_runs(home)) == right

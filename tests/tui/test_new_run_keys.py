@@ -148,3 +148,15 @@ async def test_escape_leaves_a_dialog_that_still_reads_its_form(home: Home, monk
             held.set()
     finally:
         held.set()
+
+
+async def test_name_that_is_typed_needs_no_check(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line below is about recipe, overrides and options; it counted as old until these were changed, too."""
+    async with opened(home) as (pilot, dialog):
+        await until_async(lambda: dialog.checker.settled, "the first check")
+        typed = dialog.query_one("#name", Input)
+        typed.focus()
+        await pilot.pause()
+        pilot.app.post_message(Key("U", "U"))
+        await until_async(lambda: typed.value == "U", "the name")
+        assert dialog.checker.settled

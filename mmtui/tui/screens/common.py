@@ -95,11 +95,15 @@ class CommonScreen(Screen[None]):
         try:
             deed()
         except Exception as error:
-            self.app.call_from_thread(self._ended, f"! {faults.told(self.program.home, words, error)}")
+            self.app.call_from_thread(self._failed, f"! {faults.told(self.program.home, words, error)}")
             return
         if back is not None:
             self.program.undone.append((words, back))
         self.app.call_from_thread(self._done, words)
+
+    def _failed(self, words: str) -> None:
+        self.program.leaving = False  # nobody would read why
+        self._ended(words)
 
     def _done(self, words: str) -> None:
         self._ended(words)
@@ -191,7 +195,7 @@ class CommonScreen(Screen[None]):
         """Ctrl-C twice leaves."""
         now = time.monotonic()
         if now - self.last_interrupt < INTERRUPT_SECONDS:
-            self.app.exit(0)
+            self.program.leave()
         self.last_interrupt = now
         self.say("ctrl+c again leaves; runs go on. x cancels a run")
 

@@ -91,7 +91,11 @@ class RunDeeds(CommonScreen):
         if ids:
             self.app.call_from_thread(self.launched, ids, told)
         else:
-            self.app.call_from_thread(self.say, printable(told))
+            self.app.call_from_thread(self._not_launched, printable(told))
+
+    def _not_launched(self, told: str) -> None:
+        self.program.leaving = False  # nobody would read why
+        self.say(told)
 
     def action_cancel_run(self) -> None:
         """Ask how the runs are to be stopped."""

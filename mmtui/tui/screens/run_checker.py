@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mmtui.paths import Home
@@ -54,6 +54,11 @@ class Entry(Protocol):
         """Say a line."""
 
 
+def _what(entered: NewRun | None) -> NewRun | None:
+    """What there is to check: any text is a good name."""
+    return replace(entered, name="") if entered is not None else None
+
+
 class RunChecker:
     """Everything is checked once more when it has changed meanwhile, so the last word is about what is entered."""
 
@@ -78,7 +83,7 @@ class RunChecker:
     @property
     def settled(self) -> bool:
         """Whether what was last shown is about what is entered."""
-        return self.pending is None and self.checked == self.entry.entered()
+        return self.pending is None and _what(self.checked) == _what(self.entry.entered())
 
     async def look(self) -> None:
         """Check what is entered; a line that is typed faster than it is checked, at its end."""

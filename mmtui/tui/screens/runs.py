@@ -242,7 +242,7 @@ class RunsScreen(RunDeeds):
 
     def action_leave(self) -> None:
         """Leave; runs go on."""
-        self.app.exit(0)
+        self.program.leave()
 
     def action_mark(self) -> None:
         """Mark the run, or take its mark away."""
