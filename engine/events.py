@@ -67,11 +67,12 @@ def attempt_folder(run_dir: Path, number: int) -> Path:
 
 
 def attempt_numbers(run_dir: Path) -> list[int]:
-    """Numbers of all attempts of a run that have a folder, ascending."""
+    """Numbers of all attempts of a run that have a folder, ascending. One called 0001, or in other digits, is none."""
     folder = run_dir / "attempts"
     if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if re.fullmatch(r"\d{3,}", entry.name))
+    names = (entry.name for entry in folder.iterdir() if re.fullmatch(r"[0-9]{3,18}", entry.name))
+    return sorted(int(name) for name in names if attempt_folder(run_dir, int(name)).name == name)
 
 
 def last_seq(path: Path) -> int:

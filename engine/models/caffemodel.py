@@ -117,7 +117,8 @@ def _numbers(value: int | memoryview, kind: str) -> NDArray[np.float32]:
     raw = bytes(value) if isinstance(value, memoryview) else value.to_bytes(int(kind[2]), "little")
     if len(raw) % int(kind[2]):
         raise MalformedError("a list of numbers is cut short")
-    return np.frombuffer(raw, dtype=kind).astype(np.float32)
+    with np.errstate(over="ignore"):  # one that no float32 holds becomes infinite, and is refused where it is loaded
+        return np.frombuffer(raw, dtype=kind).astype(np.float32)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> LoadReport:
         left_out = tuple(sorted(key for key in tensors if not key.startswith(PREFIX)))
         tensors = {key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}
     report = compare(backbone, tensors, left_out)
+    _refuse_infinite(path, tensors, report.loaded)
     if not report.complete:
         raise _does_not_fit(path, report)
     backbone.load_state_dict(tensors, strict=True)
@@ -138,12 +139,24 @@ def match_weights(
     """What a file would fill of a backbone, and its tensors by our names; the backbone is not changed.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: the file cannot be read, or what would be loaded is not finite.
     """
     renamed = read_foreign(backbone, name, path, input)
     report = compare(backbone, renamed.tensors, tuple(renamed.left_out), tuple(renamed.notes))
+    _refuse_infinite(path, renamed.tensors, report.loaded)
     missing = tuple(key for key in report.missing if not key.endswith(COUNTERS))
     return replace(report, missing=missing), renamed.tensors
+
+
+def _refuse_infinite(path: Path, tensors: Mapping[str, Tensor], keys: Sequence[str]) -> None:
+    """Raises CheckpointError if one of these tensors holds NaN or an infinity: nothing can be learned from there on."""
+    bad = [key for key in keys if not torch.isfinite(tensors[key]).all()]
+    if bad:
+        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        raise CheckpointError(
+            f"{path} holds NaN or infinite values in {', '.join(bad[:SHOWN])}{more}: the training that wrote it had "
+            "diverged, or the file is damaged. Take another file."
+        )
 
 
 def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = "rgb") -> Renamed:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from engine.events import attempt_numbers
 from engine.marks import is_marked, marked_png, marked_text
 from mmtui.domain.eventvalues import whole
 from mmtui.domain.states import RunState
@@ -80,7 +81,7 @@ def _suffix(run_id: str, ids: Sequence[str]) -> str:
 
 def _drawn(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], list[str]]:
     """What the engine draws, and why it could not; if it cannot draw all runs together, each is drawn alone."""
-    begun = [run_id for run_id in ids if any(home.run(run_id).attempts.glob("[0-9]*"))]
+    begun = [run_id for run_id in ids if attempt_numbers(home.run(run_id).root)]
     made, problem = _by_engine(home, begun, target) if begun else ([], "")
     if not problem or len(begun) == 1:
         return made, [f"run {run_id}: {problem}" for run_id in begun if problem]

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.config import RecipeFileError, load_recipe
 from engine.config.determining import stage_names, work_name
+from engine.events import attempt_numbers
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
@@ -120,7 +121,7 @@ def _insert(database: Database, home: Home, folder: Path, what: str) -> int:
 
 def _fill(database: Database, home: Home, paths: RunPaths, run_id: int) -> None:
     """The rows of its attempts and events; then the run is there."""
-    numbers = sorted(int(entry.name) for entry in paths.attempts.glob("[0-9]*") if entry.is_dir())
+    numbers = attempt_numbers(paths.root)
     for number in numbers:
         _attempt(database, paths, run_id, number)
     found = trainers.find(paths)

@@ -89,3 +89,17 @@ def test_capsule_that_is_not_what_was_written_is_refused_and_leaves_nothing(
     assert runs.list_runs(elsewhere) == []
     assert list(elsewhere.runs.glob("*")) == []
     assert list(elsewhere.root.glob(".import*")) == []
+
+
+@pytest.mark.parametrize("folder", ["1", "0001", "00001", "１２３"])
+def test_folder_that_is_an_attempt_only_nearly_is_none(
+    capsule: Path, elsewhere: Home, mmtui_: Invoke, folder: str
+) -> None:
+    name, events = f"run/attempts/{folder}/events.jsonl", b""
+    info = tarfile.TarInfo(name)
+    rewrite(
+        capsule, lambda n, c: (n, named(c, name, events)) if n == "capsule.json" else (n, c), (info, io.BytesIO(events))
+    )
+    found = mmtui_("import", str(capsule))
+    assert found.code == 0, found.err
+    assert len(runs.get_run(elsewhere, "1").attempts) == 1

@@ -283,3 +283,18 @@ def test_inspect_of_other_networks_answers_in_one_sentence(tmp_path: Path, capsy
     for width in ("0", "-1", "5", "nan"):
         assert main(["weights", "inspect", str(file), "--backbone", "resnet18", "--width", width]) == 2
         assert capsys.readouterr().err.startswith("error: --width")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("own", [False, True], ids=["torchvision's", "ours"])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float, own: bool) -> None:
+    file = tmp_path / ("x.safetensors" if own else "x.pth")
+    tensors = torchvision_vgg(False)
+    if own:
+        tensors = dict(build_backbone(ModelConfig(backbone="vgg16", width=WIDTH), generator(1)).state_dict())
+    key = next(name for name, found in tensors.items() if found.dim() == 4)
+    tensors[key].view(-1)[3] = value
+    save_file(tensors, file) if own else torch.save(tensors, file)
+    with pytest.raises(CheckpointError, match="NaN or infinite values in ") as told:
+        backbone_of("vgg16", file)
+    assert str(file) in str(told.value)
