@@ -62,7 +62,8 @@ chaos: $(VENV)/.dev
 	MMTUI_CHAOS=$(or $(N),100) $(BIN)/python -m pytest -p no:xdist -s tests/e2e/test_chaos.py
 
 fuzz: $(VENV)/.dev
-	MMTUI_FUZZ=$(or $(N),10) $(BIN)/python -m pytest -n 2 --dist load tests/fuzz tests/tui/test_hostile_events.py tests/unit/cli/test_hostile.py $(PYTEST)
+	MMTUI_FUZZ=$(or $(N),10) $(BIN)/python -m pytest -n 2 --dist load tests/fuzz tests/tui/test_hostile_events.py tests/unit/cli/test_hostile.py tests/unit/cli/test_hostile_completion.py \
+	  --timeout=$$((300 * $(or $(N),10))) $(PYTEST)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m mmtui.cli.docs docs/cli.md

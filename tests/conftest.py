@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from mmtui.paths import Home
-from tests import process_state, second_tries, starters, waiting
+from tests import inputs, process_state, second_tries, starters, waiting
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("e2e", "tui", "numerics", "slurm")
@@ -199,6 +199,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): tests of a group run one after the other")
     if not config.pluginmanager.has_plugin("tests.second_tries"):
         config.pluginmanager.register(second_tries, "tests.second_tries")
+        config.pluginmanager.register(inputs, "tests.inputs")
     if config.getoption("timeout", None) is None:
         config.option.timeout = float(config.getini("timeout")) * waiting.FACTOR
 

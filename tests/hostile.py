@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import random
 import sqlite3
 from contextlib import suppress
@@ -14,9 +13,7 @@ from engine.events import attempt_numbers
 from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
-
-FUZZ = float(os.environ.get("MMTUI_FUZZ", "1"))
-"""How many times as many inputs as in an ordinary run of the tests (``make fuzz``)."""
+from tests.inputs import count
 
 EVENTS: dict[str, dict[str, Any]] = {
     "run_started": {
@@ -222,6 +219,7 @@ _KEYS = frozenset({"id", "run_id", "deleted_at"})
 
 def tell(home: Home, run_id: int, seed: int) -> None:
     """Behind what the newest attempt of a run has told: every kind of event with hostile values, taken over."""
+    count("runs with hostile events")
     chosen = random.Random(seed)
     number = max(attempt_numbers(home.run(str(run_id)).root))
     file = home.run(str(run_id)).events(number)
@@ -243,6 +241,7 @@ def tell(home: Home, run_id: int, seed: int) -> None:
 
 def damage(home: Home, run_id: int, seed: int) -> None:
     """Rows of a run as an older program, another one or a broken disk may have left them."""
+    count("runs with hostile rows")
     chosen = random.Random(seed)
     connection = sqlite3.connect(home.database)
     with connection:

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mmtui import __version__
 from mmtui.cli import screen, verbs
 from mmtui.cli.options import Argument, Option, taken
+from mmtui.domain.text import printable
+
+
+@contextmanager
+def _spelled_out() -> Iterator[None]:
+    """Errors repeat what was typed, which may be a name that was copied from elsewhere: no terminal may act on it."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "message"):  # Typer's, whose classes have moved
+            error.message = printable(error.message)
+        raise
+
+
+class _Verbs(TyperGroup):
+    """Verbs whose errors are safe to show."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _spelled_out():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _spelled_out():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="mmtui",
+    cls=_Verbs,
     help="Queue, train, watch and compare Mix-and-Match tuned segmentation networks, in the terminal.",
     no_args_is_help=False,
     invoke_without_command=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,8 @@ Check = Callable[[Any], Any]
 def sound(kind: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The values that are what docs/events.md says of their kind, and the names of those that were left out.
 
-    A value of None counts as one that nobody told. Values that no kind knows stay as they are.
+    A value of None counts as one that nobody told. Values that no kind knows stay as they are, but for infinities and
+    NaN in them, for which JSON has no form.
 
     Returns:
         (values, names); of ``metrics`` all values are finite numbers or None.
@@ -48,7 +49,7 @@ def sound(kind: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     known, kept, left = _KINDS.get(kind, {}), dict[str, Any](), list[str]()
     for name, value in values.items():
         try:
-            kept[name] = known[name](value) if name in known and value is not None else value
+            kept[name] = value if value is None else known.get(name, _any)(value)
         except (ValueError, TypeError, KeyError, IndexError, OverflowError):
             left.append(name)
     for name in _ODD.get(kind, _nothing_odd)(kept):
@@ -92,6 +93,19 @@ def finite(value: Any) -> float | None:
 
 
 # ---- kinds of values -------------------------------------------------------------------------------------------------
+
+
+def _any(value: Any) -> Any:
+    level = [value]
+    while level:
+        if any(isinstance(part, float) and not math.isfinite(part) for part in level):
+            raise ValueError
+        level = [part for one in level if isinstance(one, dict | list) for part in _parts(one)]
+    return value
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _count(value: Any, largest: int = LARGEST) -> int:

@@ -10,6 +10,8 @@ from engine.text import as_text
 _KEPT = frozenset("\t")
 _BYTES = range(0xDC80, 0xDD00)
 """What Python makes of a byte that it cannot decode."""
+ZERO_WIDTH_JOINER = "\u200d"
+"""Makes one picture of two: of its kind, but only shown."""
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -28,10 +30,15 @@ def stored_text(stored: bytes) -> str:
         return stored.decode("utf-8", "backslashreplace")
 
 
+def is_acted_on(character: str) -> bool:
+    """Whether a terminal does something else with a character than to show it: control, direction, end of a line."""
+    return unicodedata.category(character) in _HIDDEN and character != ZERO_WIDTH_JOINER
+
+
 def _spell(character: str) -> str:
     if character in _KEPT:
         return "    "
-    if unicodedata.category(character) not in _HIDDEN or character == "\u200d":
+    if not is_acted_on(character):
         return character
     code = ord(character)
     if _BYTES[0] <= code <= _BYTES[-1]:

@@ -109,16 +109,18 @@ def _work(config: Mapping[str, Any], stage: str) -> str:
 def queue_forecast(home: Home, now: float | None = None) -> dict[str, Forecast]:
     """When each active and queued run will start and end; the scheduler's own rules are played forward.
 
-    Memory of shared GPUs is not played, and held runs are left out.
+    Memory of shared GPUs is not played; held runs are left out, and those whose rows are damaged.
     """
     now = time.time() if now is None else now
     with Reader(home) as reader:
         queue, costs = Queue(home, reader), Costs(home)
-        waiting = list(queue.waiting().values())
+        damaged = {row[0] for row in reader.query(cells.DAMAGED_IN_QUEUE)}
+        waiting = [run for run in queue.waiting().values() if run.run_id not in damaged]
         left = _left(reader, costs)
         active = {
             row[0]: (cells.texts(row[1]), row[2], row[3], row[0])
             for row in reader.query(f"SELECT id, gpus, wanted, run_group FROM runs WHERE state IN ({_ACTIVE})")
+            if row[0] not in damaged
         }
         slots, rules = queue.slots(), queue.rules()
     spans: list[dict[int, Span]] = []
@@ -147,7 +149,8 @@ def _left(reader: Reader, costs: Costs) -> dict[int, list[_Part]]:
     )
     found: dict[int, list[_Part]] = {}
     cached: dict[tuple[str, str], Rates | None] = {}
-    for run_id, begun, text, work, shared, stage, status, step, total, rate in reader.query(sql):
+    for run_id, begun, text, *names, step, total, measured in reader.query(sql):
+        work, shared, stage, status = map(cells.text, names)
         if run_id not in found and begun is None:
             found[run_id] = [("", costs.around)]
         parts = found.setdefault(run_id, [])
@@ -157,11 +160,12 @@ def _left(reader: Reader, costs: Costs) -> dict[int, list[_Part]]:
         if not work or known not in cached:
             cached[known] = costs.rates(stage, cells.mapped(text), work)
         rates = cached[known]
+        rate = cells.number(measured)
         if rate and status == "running":
             rates = (rate * (1 - SPREAD / 2), rate, rate * (1 + SPREAD / 2))
         if rates is None:
             rates = (0.0, 0.0, 0.0) if stage == "evaluate" else (FOREVER, FOREVER, FOREVER)
-        steps = total - step
+        steps = max(cells.count(total) - cells.count(step), 0)
         name = cells.mapped(shared).get(stage, "") if shared != "{}" else ""
         parts.append((name, (rates[0] * steps, rates[1] * steps, rates[2] * steps)))
     return found

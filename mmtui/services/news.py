@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration, fixed, printable, shorten
 from mmtui.paths import Home
+from mmtui.store import cells
 from mmtui.store.quick import put_setting
 from mmtui.store.reader import Reader
 
@@ -63,7 +64,11 @@ def since(home: Home, moment: float | None = None) -> News:
         again = reader.query(
             "SELECT count(DISTINCT run_id) FROM transitions WHERE event = 'requeue' AND t > ?", [moment]
         )
-    return News(moment, tuple((str(row[0]), *tuple(row)[1:]) for row in rows), again[0][0] if again else 0)
+    ended = tuple(
+        (str(run_id), cells.text(name), cells.text(state), cells.text(why), cells.number(miou))
+        for run_id, name, state, why, miou in rows
+    )
+    return News(moment, ended, again[0][0] if again else 0)
 
 
 def mark_seen(home: Home, now: float | None = None) -> None:

@@ -45,3 +45,18 @@ def read_table(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("it is no JSON table")
     return found
+
+
+def named_file(folder: Path, name: Any) -> Path | None:
+    """The plain file in a folder, or below it, that a trainer has named; None if there is none.
+
+    Args:
+        name: as an event has it, which anybody may have written: it leads elsewhere, is too long, or no text at all.
+    """
+    if not isinstance(name, str) or not name:
+        return None
+    try:
+        root, file = folder.resolve(), (folder / name).resolve()
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, links that lead in a circle
+        return None

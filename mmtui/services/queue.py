@@ -262,11 +262,11 @@ def move(home: Home, run_id: str, *, before: str = "", after: str = "", bottom: 
     Raises:
         RefusedError: one of them does not wait.
     """
-    from mmtui.store.runs import place, waiting_line
+    from mmtui.store.runs import comparable, place, waiting_line
 
     with writing(home) as session:
         if bottom:
-            others = [run.id for run in waiting_line(session) if run.id != int(run_id)]
+            others = [run.id for run in comparable(waiting_line(session)) if run.id != int(run_id)]
             place(session, int(run_id), after=others[-1] if others else None)
         else:
             place(session, int(run_id), before=int(before) if before else None, after=int(after) if after else None)

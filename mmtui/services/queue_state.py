@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from mmtui.devices.slots import Use
 from mmtui.domain.placing import Slots, expected
@@ -49,7 +50,7 @@ class Queue:
         busy, needs, found = self._stages_in_training(), self._needs(), {}
         self.broken = {}
         # A sweep waits for the same few runs: each list is read once.
-        lists = {text: tuple(cells.listed(text)) for text in {row[5] for row in rows} if text != "[]"}
+        lists = {text: _ids(text) for text in {row[5] for row in rows} if text != "[]"}
         states = self._states_of(lists.values())
         for run_id, priority, position, not_before, group, after, if_failed, wanted, work, stages in rows:
             left = self._left_of(run_id, lists[after], if_failed, states) if after != "[]" else ()
@@ -109,9 +110,10 @@ class Queue:
         shares: dict[str, list[tuple[float, str]]] = {}
         rows = self.reader.query(f"SELECT gpus, wanted, work FROM runs WHERE state IN ({_ACTIVE})")
         for gpus, wanted, work in rows:
+            share = cells.number(wanted) or 1.0  # a damaged cell: it may need all of its place
             for name in cells.texts(gpus):
-                if wanted < 1:
-                    shares.setdefault(name, []).append((wanted, work))
+                if share < 1:
+                    shares.setdefault(name, []).append((share, work))
                 else:
                     whole.append(name)
         if not shares:
@@ -147,6 +149,10 @@ class Queue:
             " JOIN runs r ON r.id = a.run_id WHERE r.run_group != '' GROUP BY r.run_group"
         )
         return {row[0]: row[1] for row in self.reader.query(sql, [self._clock()])}
+
+
+def _ids(cell: Any) -> tuple[int, ...]:
+    return tuple(item for item in cells.listed(cell) if isinstance(item, int))
 
 
 def _same_stage(stages: str, busy: Mapping[str, str]) -> str:

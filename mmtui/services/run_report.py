@@ -17,6 +17,7 @@ from mmtui.domain.views import ClassTable, RunDetail
 from mmtui.errors import NotFoundError
 from mmtui.paths import Home
 from mmtui.services import comparing, runs, svg
+from mmtui.services.plain_files import named_file
 
 POINTS = 400
 PICTURES = 6
@@ -130,16 +131,16 @@ def _charts(home: Home, details: Sequence[RunDetail], names: Sequence[str]) -> I
 
 def _pictures(home: Home, detail: RunDetail) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Image, truth and prediction of the first validation images, of the newest evaluation."""
-    root, newest = home.run(detail.row.id).root.resolve(), dict[int, dict[str, Any]]()
+    root, newest = home.run(detail.row.id).root, dict[int, dict[str, Any]]()
     for event in runs.events_tail(home, detail.row.id, kind="image"):
         if event["values"].get("kind") == "validation" and isinstance(event["values"].get("index"), int):
             newest[event["values"]["index"]] = event["values"]
     for index in sorted(newest)[:PICTURES]:
         values = newest[index]
-        files = [(root / str(values.get(part, ""))).resolve() for part in ("image", "truth", "prediction")]
-        # Paths come from the event file, which anybody may have written.
-        if all(f.is_file() and root in f.parents and f.stat().st_size < LARGEST_PICTURE for f in files):
-            yield printable(str(values.get("name", index))), tuple(files)
+        files = [named_file(root, values.get(part)) for part in ("image", "truth", "prediction")]
+        small = [file for file in files if file is not None and file.stat().st_size < LARGEST_PICTURE]
+        if len(small) == len(files):
+            yield printable(str(values.get("name", index))), tuple(small)
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from engine.text import as_text
 from mmtui.domain.dates import is_moment
 from mmtui.domain.eventvalues import LARGEST, finite, sound
-from mmtui.domain.states import RunState
+from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import GraphStats, Point
 
 
@@ -136,7 +136,7 @@ NUMBER_COLUMNS = (
     "not_before",
 )
 TEXT_COLUMNS = ("name", "recipe", "reason", "error", "stage", "run_group", "note")
-DAMAGED = (
+_WITH_DAMAGE = (
     "SELECT id, "
     + " || ".join(
         [
@@ -149,6 +149,10 @@ DAMAGED = (
             f"CASE WHEN state IN ({', '.join(repr(state.value) for state in RunState)}) THEN '' ELSE 'state ' END",
         ]
     )
-    + " AS damaged FROM runs WHERE damaged != '' AND deleted_at IS NULL ORDER BY id"
+    + " AS damaged FROM runs WHERE damaged != '' AND deleted_at IS NULL"
 )
+DAMAGED = f"{_WITH_DAMAGE} ORDER BY id"
 """(run, names of its damaged cells, each with a blank behind it)."""
+_PENDING = ", ".join(repr(state.value) for state in (RunState.QUEUED, *ACTIVE_STATES))
+DAMAGED_IN_QUEUE = f"{_WITH_DAMAGE} AND state IN ({_PENDING})"
+"""The same of active and queued runs alone."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, func, text, update
+from sqlalchemy import CursorResult, text, update
 from sqlmodel import Session, col, delete, select
 
 from engine.text import as_text
@@ -55,7 +56,9 @@ def insert_run(
         number: the id, which no row has: a run comes back under the id that its folder bears.
     """
     now = time.time() if now is None else now
-    last = session.exec(select(func.max(Run.position))).one() or 0.0
+    # A damaged cell of one run, a text, would be the greatest of all.
+    numbers = select(Run.position).where(col(Run.position) <= sys.float_info.max)
+    last = session.exec(numbers.order_by(col(Run.position).desc()).limit(1)).first() or 0.0
     state = RunState.HELD if new.held else RunState.QUEUED
     run = Run(
         id=number or (above + 1 if above > _last_id(session) else None),
@@ -279,11 +282,13 @@ def place(session: Session, run_id: int, *, before: int | None = None, after: in
     """
     line = waiting_line(session)
     moving = _in_line(line, run_id)
-    others = [run for run in line if run.id != run_id]
+    others = comparable(run for run in line if run.id != run_id)
     if before is None and after is None:
         index = 0
     else:
         anchor = _in_line(line, before if before is not None else after or 0)
+        if anchor not in others:
+            raise RefusedError(f"the row of run {anchor.id} has no place: it is damaged", "mend it: mmtui doctor --fix")
         index = others.index(anchor) + (0 if before is not None else 1)
     # The neighbour that was named decides the priority; at the top it is the first one's.
     if others:
@@ -300,6 +305,11 @@ def place(session: Session, run_id: int, *, before: int | None = None, after: in
         low, high = float(len(left) - 1), float(len(left))
     moving.position = place_between(low, high)
     session.add(moving)
+
+
+def comparable(line: Iterable[Run]) -> list[Run]:
+    """Those that have a place among others: a damaged cell may hold anything."""
+    return [run for run in line if isinstance(run.position, int | float) and isinstance(run.priority, int)]
 
 
 def _in_line(line: Sequence[Run], run_id: int) -> Run:

@@ -17,6 +17,8 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
+from mmtui.domain.text import is_acted_on
+
 Cell = tuple[str, str]
 """Text and SGR codes. The text is "" in the right half of a wide character."""
 BLANK: Cell = (" ", "")
@@ -188,7 +190,10 @@ def cells_of(strip: Iterable[Segment], system: ColorSystem, colorless: bool = Fa
         codes, nothing = _codes(style, system) if style else ("", True)
         for char in text:
             width = get_character_cell_size(char)
-            if char == " ":
+            if not char.isprintable() and is_acted_on(char):
+                # Whatever forgot to spell out a text from outside: nothing that a terminal acts on gets past here.
+                cells += [("?", codes)] * width
+            elif char == " ":
                 cells.append(BLANK if nothing else (char, codes))
             elif width == 0 and cells:
                 last = max(i for i, cell in enumerate(cells) if cell[0])

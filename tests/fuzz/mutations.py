@@ -6,7 +6,7 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 
-from tests.hostile import FUZZ
+from tests.inputs import FUZZ, count
 
 ODD_TEXTS = (
     "",
@@ -135,7 +135,8 @@ _DEEDS: tuple[Callable[[bytearray, random.Random], None], ...] = (
 )
 
 
-def each(seeds_: range) -> Iterator[tuple[int, random.Random]]:
-    """(seed, its source of chance) for every input."""
+def each(seeds_: range, kind: str) -> Iterator[tuple[int, random.Random]]:
+    """(seed, its source of chance) for every input; ``kind``: what inputs they are, in the account of ``make fuzz``."""
     for seed in seeds_:
+        count(kind)
         yield seed, random.Random(seed)

@@ -123,7 +123,7 @@ def test_hostile_capsules_are_refused_or_runs_like_any_other(
     members = members_of(capsule)
     assert mmtui_("import", str(capsule)).code == 0  # makes the data directory
     here, refused = inside(elsewhere), 0
-    for seed, chosen in each(seeds(6)):
+    for seed, chosen in each(seeds(6), "capsules"):
         content = harm(members, chosen)
         capsule.write_bytes(content)
         with watch.input(elsewhere.root, starts=["git"]):

@@ -25,7 +25,7 @@ def test_broken_event_files_are_read_as_far_as_they_can_be(tmp_path: Path, watch
     file = tmp_path / "broken" / "events.out.tfevents.1.host"
     file.parent.mkdir()
     told = 0
-    for seed, chosen in each(seeds(300)):
+    for seed, chosen in each(seeds(300), "TensorBoard files"):
         file.write_bytes(changed(content, chosen))
         try:
             with watch.input():

@@ -48,7 +48,7 @@ def check(file: Path, overrides: list[str], what: object) -> bool:
 def test_broken_files_are_refused_in_words(tmp_path: Path, watch: Watch) -> None:
     file, sources = tmp_path / "x.yaml", texts()
     found = []
-    for seed, chosen in each(seeds(120)):
+    for seed, chosen in each(seeds(120), "recipes, broken files"):
         file.write_bytes(changed(chosen.choice(sources).encode(), chosen))
         with watch.input():
             found.append(check(file, [], f"seed {seed}"))
@@ -59,7 +59,7 @@ def test_tables_of_wrong_values_are_refused_in_words(tmp_path: Path, watch: Watc
     file = tmp_path / "x.yaml"
     whole = load_recipe("shapes_mixmatch", search=[RECIPES]).model_dump(mode="json")
     found = []
-    for seed, _ in each(seeds(60, 1)):
+    for seed, _ in each(seeds(60, 1), "recipes, wrong values"):
         table = mutated(whole, seed)
         file.write_text(yaml.safe_dump(table), encoding="utf-8", errors="surrogatepass")
         with watch.input():
@@ -77,7 +77,7 @@ def override(chosen: random.Random, known: list[str]) -> str:
 def test_overrides_are_refused_in_words(watch: Watch) -> None:
     known = keys()
     found = []
-    for _, chosen in each(seeds(120, 2)):
+    for _, chosen in each(seeds(120, 2), "overrides"):
         overrides = [override(chosen, known) for _ in range(chosen.choice((1, 1, 2)))]
         with watch.input():
             found.append(check(RECIPES / "shapes_smoke.yaml", overrides, overrides))

@@ -62,7 +62,7 @@ def test_broken_weights_are_read_or_refused(tmp_path: Path, watch: Watch, kind: 
     suffix, make, read = KINDS[kind]
     content, file = make(), tmp_path / f"x.{suffix}"
     refused = 0
-    for seed, chosen in each(seeds(200)):
+    for seed, chosen in each(seeds(200), f"weights, {kind}"):
         file.write_bytes(changed(content, chosen))
         try:
             with watch.input():
@@ -101,7 +101,7 @@ def hostile(mark: Path, chosen: random.Random) -> bytes:
 
 def test_code_in_a_pickle_never_runs(tmp_path: Path, watch: Watch) -> None:
     file, mark = tmp_path / "x.pth", tmp_path / "ran"
-    for _, chosen in each(seeds(200, 1)):
+    for _, chosen in each(seeds(200, 1), "weights, pickles that call"):
         file.write_bytes(hostile(mark, chosen))
         with watch.input(), pytest.raises(CheckpointError):
             read_pickled(file)

@@ -51,11 +51,12 @@ class Watch:
         self.seen.clear()
         self._starts = frozenset(starts)
         self._allowed = tuple(os.path.realpath(path) for path in allowed)
+        kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a module that is loaded late is no deed of it
         try:
             with _little_memory():
                 yield
         finally:
-            self._allowed = None
+            self._allowed, sys.dont_write_bytecode = None, kept
         assert not self.seen, self.seen
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:

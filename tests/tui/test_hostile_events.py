@@ -22,7 +22,8 @@ from mmtui.tui.pages import charts, classes, compare, facts, graph, log, predict
 from mmtui.tui.pages.panes import Focus, Laid
 from mmtui.tui.pages.raster import Look
 from mmtui.tui.widgets import panels
-from tests.hostile import FUZZ, damage, tell
+from tests.hostile import damage, tell
+from tests.inputs import FUZZ
 from tests.waiting import until_async
 
 VICTIM, OTHER = "3", "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pyte
 from hypothesis import given, settings
@@ -114,6 +115,26 @@ def test_wide_and_combining_characters_leave_the_same_text(texts: list[str]) -> 
         picture.draw(0, 0, cells_of(strip, ColorSystem.TRUECOLOR), pen)
         screen_after(pen.text(), terminal)
         assert terminal.display[0] == screen_after("".join(s.text for s in strip)).display[0]
+
+
+_OURS = re.compile(r"\x1b\[[\d;]*[HKCm]")
+"""What a pen writes beside text."""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(st.one_of(st.characters(), st.sampled_from("\x1b\x9b\x05\x07\u202e\u2066a中")), max_size=12)))
+def test_nothing_that_a_terminal_acts_on_gets_past_the_cells(texts: list[str]) -> None:
+    """Also where a panel has forgotten to spell out a text from outside; and the columns behind it stay in place."""
+    strip = Strip([Segment(text) for text in texts]).adjust_cell_length(COLUMNS)
+    cells = cells_of(strip, ColorSystem.TRUECOLOR)
+    assert len(cells) == COLUMNS
+    picture, pen = Picture(), Pen()
+    picture.fit(COLUMNS, 1)
+    picture.draw(0, 0, cells, pen)
+    sent = _OURS.sub("", pen.text())
+    assert not [
+        char for char in sent if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs") and char != "\u200d"
+    ]
 
 
 def test_what_is_equal_is_not_sent_and_blanks_are_erased() -> None:

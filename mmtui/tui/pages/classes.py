@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mmtui.domain.eventvalues import finite
-from mmtui.domain.text import fixed, signed
+from mmtui.domain.text import fixed, printable, signed
 from mmtui.domain.views import ClassRow, ClassTable
 from mmtui.paths import Home
 from mmtui.services import runs
@@ -203,7 +203,7 @@ def _means(tables: _Tables) -> list[Line]:
     found, base = tables.found, tables.base
     mean = "-" if found.miou is None else f"{100 * found.miou:.2f}"
     line: Line = [(f"mIoU {mean} over {found.num_present}/{len(found.classes)} classes", "title")]
-    line.append((f"  {found.stage} step {found.step}", "dim"))
+    line.append((f"  {printable(found.stage)} step {found.step}", "dim"))
     second: Line = []
     if base is not None:
         words = "no evaluation yet" if base.miou is None else f"{100 * base.miou:.2f}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmtui.domain.text import printable
+from mmtui.services.plain_files import named_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,10 +72,9 @@ def read_triple(root: Path, names: Sequence[str]) -> Triple:
     """The three pictures of an event; none that lies outside the run's folder."""
     files, stamps = [], []
     for name in names:
-        file = (root / name).resolve()
-        inside = bool(name) and file.is_relative_to(root) and file.is_file()
-        files.append(str(file) if inside else "")
-        stamps.append(file.stat().st_mtime_ns if inside else 0)
+        file = named_file(root, name)
+        files.append(str(file) if file is not None else "")
+        stamps.append(file.stat().st_mtime_ns if file is not None else 0)
     return _read(tuple(files), tuple(stamps))
 
 

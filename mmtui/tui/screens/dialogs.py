@@ -85,7 +85,7 @@ class CancelDialog(Dialog):
 
     def _invested(self, row: RunRow) -> str:
         spent = duration(self.now - row.started_at) if row.started_at else "no time"
-        where = f"{row.stage} {100 * row.progress:.0f}%" if row.stage else "not started"
+        where = f"{self.cut(printable(row.stage), 20)} {100 * row.progress:.0f}%" if row.stage else "not started"
         return f"{row.state}, {where}, {spent} invested"
 
     def action_answer(self, answer: str) -> None:

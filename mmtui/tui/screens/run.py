@@ -74,7 +74,8 @@ class RunScreen(ChartedScreen, RunDeeds):
             line = line.replace("●", "o").replace("─", "-")
         stages = detail.stages if detail is not None else ()
         stage = next((stage.name for stage in reversed(stages) if stage.offset < self.view.moment), "")
-        return f"run {self.run_id}  as of step {self.view.moment} of {self.last}  {line}  {stage}  (0: newest)"
+        step = f"step {self.view.moment} of {self.last}"
+        return f"run {self.run_id}  as of {step}  {line}  {printable(stage)}  (0: newest)"
 
     def acting_ids(self) -> list[str]:
         """The run."""

@@ -66,7 +66,7 @@ def run_tail(row: RunRow, narrow: bool) -> str:
     if narrow:
         return f" {100 * row.progress:3.0f}% {_miou(row):>5}"
     loss = number(row.metrics.get("loss"), 3)
-    return f" {row.stage[:8]:8} {100 * row.progress:3.0f}% {loss:>6} {_miou(row):>5}"
+    return f" {fit(row.stage, 8)} {100 * row.progress:3.0f}% {loss:>6} {_miou(row):>5}"
 
 
 def header_tail(narrow: bool) -> str:
@@ -137,7 +137,7 @@ def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
         mark = marks.get(status, ("?", "?"))[1 if ascii_only else 0]
         share = stage.step / stage.total_steps if stage.total_steps else 0.0
         style = {"finished": "good", "running": "cyan"}.get(status, "dim")
-        text = f"{mark} {stage.name:9}{stage.step:>7}/{stage.total_steps:<7}"
+        text = f"{mark} {fit(stage.name, 9)}{stage.step:>7}/{stage.total_steps:<7}"
         lines.append([(text, style), (f"{bar(share, room, ascii_only)} ", style), (_stage_time(stage, alive), "")])
     return [*lines, *standing(detail, width, ascii_only)]
 
@@ -328,7 +328,7 @@ def classes(found: ClassTable | None, width: int, height: int, ascii_only: bool)
         return [[("no evaluation yet", "dim")]]
     present = f"{found.num_present}/{len(found.classes)} classes"
     mean = "-" if found.miou is None else fixed(100 * found.miou, 1)
-    lines: list[Line] = [[(f"mIoU {mean} over {present}", "title"), (f"  {found.stage}", "dim")]]
+    lines: list[Line] = [[(f"mIoU {mean} over {present}", "title"), (f"  {printable(found.stage)}", "dim")]]
     name_width = min(max((len(c.name) for c in found.classes), default=8), 16)
     history = 8 if width >= 50 else 0
     room = max(width - name_width - 8 - (history + 1 if history else 0), 4)

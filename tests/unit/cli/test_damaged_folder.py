@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmtui.paths import Home
-from mmtui.services.plain_files import MOST_OF_MANIFEST, read_table
+from mmtui.services.plain_files import MOST_OF_MANIFEST, named_file, read_table
 
 Invoke = Callable[..., Any]
 
@@ -115,3 +115,20 @@ def test_folder_that_does_not_help_keeps_no_other_from_being_made_again(
     found = mmtui_("doctor", "--rebuild")
     assert "a fault of mmtui" not in found.err and "Traceback" not in found.err
     assert sound in [run["id"] for run in json.loads(mmtui_("ls", "-a", "--json").out)["runs"]]
+
+
+ODD = ("", "..", "../x", "/etc/passwd", "n" * 5000, "a/" * 3000, "a\0b", "loop", "out", "pipe", ".", "missing", None, 7)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_name_that_a_trainer_tells_leads_to_no_file_but_one_of_the_run(tmp_path: Path, name: object) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "x").touch()
+    (folder / "loop").symlink_to("loop")
+    (folder / "out").symlink_to("../x")
+    os.mkfifo(folder / "pipe")
+    assert named_file(folder, name) is None
+    (folder / "in").touch()
+    (folder / "same").symlink_to("in")
+    assert named_file(folder, "in") == named_file(folder, "same") == folder / "in"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.store.quick import put_setting
-from tests.hostile import FUZZ, damage, tell
+from tests.hostile import damage, tell
+from tests.inputs import FUZZ
 
 Invoke = Callable[..., Any]
+LIVE = (4, 5, 6)
+"""Runs that train, wait or are held."""
+HARMS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 VICTIM, OTHER = "3", "1"
 SEEDS = range(int(8 * FUZZ))
 OF_ALL = (
@@ -38,6 +43,11 @@ OF_ALL = (
     ("query", "SELECT * FROM live_runs"),
     ("query", "SELECT * FROM live_metrics LIMIT 50", "--json"),
     ("query", "SELECT * FROM class_iou LIMIT 50", "--csv"),
+    ("news",),
+    ("ls", "--all", "--group", "seed"),
+    ("ls", "--all", "--group", "sweep"),
+    ("cache",),
+    ("recipes",),
     ("doctor",),
 )
 OF_ONE = (
@@ -72,21 +82,36 @@ def home(seeded_copy: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return seeded_copy
 
 
-def problem(mmtui_: Invoke, argv: tuple[str, ...]) -> str:
-    """What is wrong with the answer of a verb; "" if it says what was asked for, or in one sentence why not."""
+def harms(shown: str) -> list[str]:
+    """Characters that a terminal acts on, or that turn the order of what is read."""
+    return [char for char in shown if unicodedata.category(char) in HARMS and char not in "\n\t\u200d"]
+
+
+def problem(mmtui_: Invoke, argv: tuple[str, ...], *, listed: bool = True) -> str:
+    """What is wrong with the answer of a verb; "" if it says what was asked for, or in one sentence why not.
+
+    ``listed``: the run that nobody has touched is in every list.
+    """
     try:
         found = mmtui_(*argv)
-        if "--json" in argv and not found.code:
+        if "--json" in argv and not found.code and not {"-h", "--help"} & set(argv):
             found.json()
     except (AssertionError, ValueError) as error:
         return str(error)
     if found.code not in range(8):
         return f"exit code {found.code}"
-    if found.code and argv[0] not in ("doctor", "watch") and not found.err.startswith("error: "):
+    sentence = any(line.startswith(("error: ", "Usage: mmtui", "Error: ")) for line in found.err.splitlines())
+    if found.code and argv[0] not in ("doctor", "watch", "daemon") and not sentence:
         return f"exit code {found.code}, stderr {found.err!r}"
-    if [c for c in found.out if ord(c) < 32 and c not in "\n\r"]:
-        return "control characters"
-    if argv[0] == "ls" and "-F" not in argv and (found.code or "shapes_baseline" not in found.out):
+    # CSV and JSON in a pipe are data, whole; tests/unit/cli/test_csv_on_terminal.py has what a terminal is shown.
+    if not {"--csv", "--json", "--jsonl"} & set(argv) and (harm := harms(found.out) + harms(found.err)):
+        return f"a terminal acts on {harm}"
+    if (
+        listed
+        and argv[0] == "ls"
+        and not {"-F", "--group"} & set(argv)
+        and (found.code or "shapes_baseline" not in found.out)
+    ):
         return f"the other run is not listed: {found.err}"
     return ""
 
@@ -108,7 +133,49 @@ def test_verbs_answer_whatever_a_trainer_tells(home: Home, mmtui_: Invoke, seed:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_verbs_answer_whatever_the_rows_hold(home: Home, mmtui_: Invoke, seed: int) -> None:
     damage(home, int(VICTIM), seed)
+    damage(home, LIVE[seed % len(LIVE)], seed + 1)
     ask_all(mmtui_)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE stages SET seconds_per_step = 'x' WHERE run_id IN (4, 5)",
+        "UPDATE stages SET total_steps = 'x' WHERE run_id IN (4, 5)",
+        "UPDATE stages SET step = x'ff' WHERE run_id IN (4, 5)",
+        "UPDATE stages SET name = x'ff' WHERE run_id IN (4, 5) AND position = 0",
+        "UPDATE runs SET wanted = 'x' WHERE id = 4",
+        "UPDATE runs SET wanted = x'ff' WHERE id = 5",
+        "UPDATE runs SET position = 'x' WHERE id = 5",
+        "UPDATE runs SET shared_stages = 'x' WHERE id IN (4, 5)",
+        "UPDATE runs SET after = '[{}, [], \"x\"]' WHERE id = 5",
+        "UPDATE runs SET miou = x'ff', name = x'ff', error = x'ff' WHERE id IN (1, 2)",
+    ],
+)
+def test_damaged_cell_of_one_run_leaves_queue_and_news(home: Home, mmtui_: Invoke, change: str) -> None:
+    connection = sqlite3.connect(home.database)
+    with connection:
+        connection.execute(change)
+    connection.close()
+    line = mmtui_("queue")
+    assert line.code in (0, 3) and " 1 running" in line.out, line
+    assert "6" in [run["id"] for run in mmtui_("ls", "--json").json()["runs"]]
+    assert "while you were away" in mmtui_("news").out
+
+
+@pytest.mark.parametrize("cell", ["position = 'x'", "priority = 'x'", "position = x'ff'"])
+def test_damaged_place_of_one_run_keeps_no_other_from_being_queued_or_moved(
+    home: Home, mmtui_: Invoke, cell: str
+) -> None:
+    connection = sqlite3.connect(home.database)
+    with connection:
+        connection.execute(f"UPDATE runs SET {cell} WHERE id = 5")
+    connection.close()
+    assert mmtui_("run", "shapes_smoke", "--hold", "-q").out == "7\n"
+    assert mmtui_("mv", "7", "--before", "6").code == 0
+    assert mmtui_("mv", "6", "--top").code == 0
+    refused = mmtui_("mv", "6", "--before", "5")
+    assert refused.code == 5 and "damaged" in refused.err and "mmtui doctor --fix" in refused.err
 
 
 def test_run_with_times_beyond_the_calendar_is_listed_with_the_others(home: Home, mmtui_: Invoke) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sysconfig
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmtui.cli.quick_completion import harmless, recipe_choices
 from mmtui.paths import Home
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, insert_run
+from tests.inputs import FUZZ, count
 from tests.ptys import Program
 from tests.waiting import until
 
@@ -27,16 +29,32 @@ FORMS = (
     *('"; touch {0}; "', '\\"; touch {0}; \\"', "))'; touch {0}; '((", "${{(e):-$(touch {0})}}", "\n touch {0}\n"),
     *("[/red] $(touch {0})", "a:b\\:$(touch {0})", "=(touch {0})", "$'\\x60touch {0}\\x60'"),
 )
+PIECES = (
+    *("$(touch {0})", "`touch {0}`", "=(touch {0})", "<(touch {0})", "${{(e):-$(touch {0})}}", "$[$(touch {0})]"),
+    *("; touch {0};", "\n touch {0}\n", "| touch {0} |", "& touch {0} &", "&& touch {0} #"),
+    *("'", '"', "\\", "\\\\", "))", "((", "]]", "}}", "{{", ":", "\\:", "\t", " ", "$'", "'\\''", "!", "%", "x"),
+)
+"""What a name that breaks out of quotes is made of."""
+
+
+def forms(seed: int) -> list[str]:
+    """Names of as many runs as are offered: those that were thought of, then others that begin like them."""
+    if seed == 0:
+        return list(FORMS)
+    chosen = random.Random(seed)
+    return ["".join(chosen.choices(PIECES, k=chosen.randint(2, 6))) for _ in FORMS]
 
 
 @pytest.mark.parametrize("shell", list(SETUPS))
 @pytest.mark.parametrize("line", ["mmtui show ", "mmtui mv 3 --before "], ids=["quick answer", "Typer's answer"])
-def test_names_of_runs_are_no_commands_of_a_shell(home: Home, tmp_path: Path, shell: str, line: str) -> None:
+@pytest.mark.parametrize("seed", range(1 + int(FUZZ)))
+def test_names_of_runs_are_no_commands_of_a_shell(home: Home, tmp_path: Path, shell: str, line: str, seed: int) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     database = Database(home.create())
     with database.write() as session:
-        for number, form in enumerate(FORMS):
+        for number, form in enumerate(forms(seed)):
+            count(f"names of runs in {shell}")
             name = form.format(tmp_path / f"made{number}")
             insert_run(session, NewRun(name, "shapes_smoke", 0, {}, (), {}, [], held=True))
     database.close()

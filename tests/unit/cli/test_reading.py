@@ -355,3 +355,19 @@ def test_report_on_runs_is_no_json(populated: Home, mmtui_: Invoke) -> None:
     found = mmtui_("report", "1", "--json")
     assert (found.code, found.out) == (2, "")
     assert "mmtui show 1 --json" in found.err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("show", "--\x1b]0;x\x07"),
+        ("note", "-\u202ex", "@"),
+        ("ls", "--limit", "\x1b[31m"),
+        ("\x9b31mx",),
+        ("daemon", "\x1bc"),
+    ],
+)
+def test_errors_about_what_was_typed_are_spelled_out(mmtui_: Invoke, argv: tuple[str, ...]) -> None:
+    found = mmtui_(*argv)
+    assert found.code == 2 and "rror: " in found.err
+    assert not [char for char in found.err if not char.isprintable() and char != "\n"], found.err

@@ -80,6 +80,12 @@ def test_sound_values_pass_a_second_time_and_are_json(kind: str, seed: int) -> N
         assert all(value is None or math.isfinite(value) for value in kept.values())
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, [1, [math.nan]], {"a": {"b": [0, math.inf]}}])
+def test_value_that_no_kind_knows_is_left_out_where_json_has_no_form_for_it(value: object) -> None:
+    assert sound("graph", {"new": value, "other": [1, {"a": 2.5}]}) == ({"other": [1, {"a": 2.5}]}, ["new"])
+    assert sound("a kind of tomorrow", {"new": value}) == ({}, ["new"])
+
+
 def test_hostile_values_reach_every_check() -> None:
     """Each value that a trainer tells is refused for some hostile one: no check lets everything through."""
     for kind, values in EVENTS.items():

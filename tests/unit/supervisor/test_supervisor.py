@@ -482,3 +482,17 @@ def test_queued_row_that_cannot_be_compared_is_held_and_the_others_run(workshop:
     workshop.start()
     workshop.until_state(good, "succeeded")
     assert f"damaged {column}" in workshop.until_state(bad, "held").reason
+
+
+@pytest.mark.parametrize(
+    "column", ["wanted", "position", "priority", "not_before", "shared_stages", "time_limit", "work"]
+)
+def test_damaged_row_of_a_run_that_trains_holds_up_no_other_run(workshop: Workshop, column: str) -> None:
+    bad = workshop.add(waits=True)
+    workshop.start(MMTUI_CPU_SLOTS="2")
+    workshop.until_state(bad, "running")
+    workshop.sql_write(f"UPDATE runs SET {column} = '{{bad' WHERE id = {bad}")
+    good = workshop.add()
+    workshop.until_state(good, "succeeded")
+    workshop.let_end(bad)
+    workshop.until_state(bad, "succeeded")
