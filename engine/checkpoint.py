@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from engine.errors import CheckpointError, disk_full_text
 from engine.files import is_plain_name, sync_folder, utf8_name, write_file
+from engine.finite import refuse_infinite
 from engine.run_folder import make_folder
 
 FORMAT = 1
@@ -202,12 +203,14 @@ def load_module(path: Path, module: nn.Module) -> None:
     """Fill a module from a checkpoint folder, strictly.
 
     Raises:
-        CheckpointError: the file is damaged or belongs to another recipe.
+        CheckpointError: the file is damaged, belongs to another recipe, or holds NaN or infinities.
     """
     file = path / "model.safetensors"
     try:
         with utf8_name(file) as name:
-            module.load_state_dict(load_file(name), strict=True)
+            tensors = load_file(name)
+            refuse_infinite(file, tensors, f"Take another one, or remove {path}.")
+            module.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{file} cannot be loaded ({_first_line(error)}); remove {path}") from error
 

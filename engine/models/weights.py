@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from engine.config.schema import InputName
 from engine.errors import CheckpointError
 from engine.files import utf8_name
+from engine.finite import refuse_infinite
 from engine.models.caffe_hdf5 import read_caffe_hdf5
 from engine.models.caffe_import import rename_caffe
 from engine.models.caffemodel import read_caffemodel
@@ -28,6 +29,7 @@ SHOWN = 4
 PARTS = ("missing", "unexpected", "mismatched", "left_out")
 HDF5 = (".h5", ".hdf5")
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+TAKE_ANOTHER = "Take another file."
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> LoadReport:
         left_out = tuple(sorted(key for key in tensors if not key.startswith(PREFIX)))
         tensors = {key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}
     report = compare(backbone, tensors, left_out)
-    _refuse_infinite(path, tensors, report.loaded)
+    refuse_infinite(path, {key: tensors[key] for key in report.loaded}, TAKE_ANOTHER)
     if not report.complete:
         raise _does_not_fit(path, report)
     backbone.load_state_dict(tensors, strict=True)
@@ -143,20 +145,9 @@ def match_weights(
     """
     renamed = read_foreign(backbone, name, path, input)
     report = compare(backbone, renamed.tensors, tuple(renamed.left_out), tuple(renamed.notes))
-    _refuse_infinite(path, renamed.tensors, report.loaded)
+    refuse_infinite(path, {key: renamed.tensors[key] for key in report.loaded}, TAKE_ANOTHER)
     missing = tuple(key for key in report.missing if not key.endswith(COUNTERS))
     return replace(report, missing=missing), renamed.tensors
-
-
-def _refuse_infinite(path: Path, tensors: Mapping[str, Tensor], keys: Sequence[str]) -> None:
-    """Raises CheckpointError if one of these tensors holds NaN or an infinity: nothing can be learned from there on."""
-    bad = [key for key in keys if not torch.isfinite(tensors[key]).all()]
-    if bad:
-        more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise CheckpointError(
-            f"{path} holds NaN or infinite values in {', '.join(bad[:SHOWN])}{more}: the training that wrote it had "
-            "diverged, or the file is damaged. Take another file."
-        )
 
 
 def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = "rgb") -> Renamed:

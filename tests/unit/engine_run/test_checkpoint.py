@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -117,6 +118,22 @@ def test_load_step_of_another_network_is_refused(tmp_path: Path) -> None:
     module = nn.Conv2d(1, 2, 3)
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be loaded"):
         checkpoint.load_step(found, module, torch.optim.SGD(module.parameters(), lr=1))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_load_of_a_checkpoint_that_is_not_finite_is_refused_and_changes_nothing(tmp_path: Path, value: float) -> None:
+    """A whole file of a training that has diverged: its network answers class 0 everywhere, like one that works."""
+    module, optimiser = network()
+    with torch.no_grad():
+        next(module.parameters()).view(-1)[1] = value
+    path = checkpoint.save_step(tmp_path, "match", 5, module, optimiser, {})
+    (found,) = checkpoint.step_checkpoints(tmp_path, "match")
+    other, other_optimiser = network(seed=1)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"NaN or infinite values in 0\.weight: ") as told:
+        checkpoint.load_step(found, other, other_optimiser)
+    assert str(path) in str(told.value)
+    assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
 
 
 def test_load_step_pickle_in_the_optimiser_file_is_not_run(tmp_path: Path) -> None:
