@@ -214,6 +214,7 @@ CONFIG: dict[str, Any] = {
     "reference": {"miou": 61.5, "source": "table 1", "classes": {"sky": 50.0}},
 }
 TABLES = ("runs", "attempts", "stages", "events", "metrics", "evaluations", "metric_buckets", "transitions")
+OF_NO_RUN = ("settings", "needs", "device_samples", "wishes")
 _KEYS = frozenset({"id", "run_id", "deleted_at"})
 
 
@@ -255,4 +256,18 @@ def damage(home: Home, run_id: int, seed: int) -> None:
                 sql = f'UPDATE OR IGNORE {table} SET "{column}" = ? WHERE {key} = ? AND abs(random()) % ? = ?'
                 with suppress(sqlite3.IntegrityError, sqlite3.OperationalError):
                     connection.execute(sql, (value, run_id, every, rest % every))
+        _damage_queue(connection, chosen)
     connection.close()
+
+
+def _damage_queue(connection: sqlite3.Connection, chosen: random.Random) -> None:
+    """What no run owns: settings of the queue, what was measured, what devices did, wishes."""
+    groups = [row[0] for row in connection.execute("SELECT DISTINCT run_group FROM runs WHERE run_group != ''")]
+    settings = [f"{kind}:{group}" for kind in ("limit", "budget", "failfast") for group in groups]
+    known = {"key": [*settings, "looked_at", "clock", "odd"], "run_id": [4, 10**9], "id": [None]}
+    for table in chosen.sample(OF_NO_RUN, 2):
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        values = [chosen.choice(known.get(column, CELLS)) for column in columns]
+        marks = ", ".join("?" * len(values))
+        with suppress(sqlite3.IntegrityError, sqlite3.OperationalError):
+            connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)

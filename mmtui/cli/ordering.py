@@ -142,7 +142,7 @@ def _status(home: Home, as_json: bool) -> None:
     expected = forecast.queue_forecast(home) if busy or line else {}
     if as_json:
         active = [jsonform.run(row) for row in busy]
-        limits = {key.removeprefix("limit:"): int(value) for key, value in settings.items() if key.startswith("limit:")}
+        limits = runs.group_limits(settings)
         extra = {
             "waiting": line,
             "closed": settings.get("closed", ""),

@@ -25,7 +25,8 @@ def output_path(text: str, *, stdout: bool = False, flag: str = "--output") -> P
         stdout: whether what this verb writes can go to standard output: text, in one piece.
 
     Raises:
-        UsageError: it is empty, or "-" where nothing can be written to standard output.
+        UsageError: it is empty, "-" where nothing can be written to standard output, or in the home directory of
+            nobody: folders of an output are made, and one called ``~name`` is what nobody wants.
     """
     if not text:
         raise UsageError(f"{flag}: write the name of a file")
@@ -35,7 +36,10 @@ def output_path(text: str, *, stdout: bool = False, flag: str = "--output") -> P
         raise UsageError(
             f"{flag} -: this cannot be written to standard output", "name a file; one that is called so is ./-"
         )
-    return expanded(text).absolute()
+    path = expanded(text)
+    if str(path).startswith("~"):
+        raise UsageError(f"{flag} {text}: there is no such home directory", f"a file that is called so is ./{text}")
+    return path.absolute()
 
 
 def refuse_no_folder(target: Path) -> None:

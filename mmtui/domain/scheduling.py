@@ -49,25 +49,33 @@ class Rules:
 
     Attributes:
         closed: why nothing is started, "" if something is.
-        limits: most runs of a group at once.
+        limits: most runs of a group at once; None where that cannot be read.
         active: runs of a group that are active now.
-        budgets: device hours that the runs of a group may take together.
+        budgets: device hours that the runs of a group may take together; None where that cannot be read.
         spent: device hours that they have taken.
     """
 
     closed: str = ""
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, float | None] = field(default_factory=dict)
     active: Mapping[str, int] = field(default_factory=dict)
-    budgets: Mapping[str, float] = field(default_factory=dict)
+    budgets: Mapping[str, float | None] = field(default_factory=dict)
     spent: Mapping[str, float] = field(default_factory=dict)
 
     def full(self, group: str) -> bool:
         """Whether no more runs of the group may start now."""
-        return bool(group) and group in self.limits and self.active.get(group, 0) >= self.limits[group]
+        return _reached(group, self.active, self.limits)
 
     def exhausted(self, group: str) -> bool:
         """Whether the group has spent its budget."""
-        return bool(group) and group in self.budgets and self.spent.get(group, 0.0) >= self.budgets[group]
+        return _reached(group, self.spent, self.budgets)
+
+
+def _reached(group: str, taken: Mapping[str, float], most: Mapping[str, float | None]) -> bool:
+    """Whether a group has all that it may have; where that cannot be read, as much as it has."""
+    if not group or group not in most:
+        return False
+    limit = most[group]
+    return limit is None or taken.get(group, 0) >= limit
 
 
 OPEN = Rules()
@@ -139,11 +147,15 @@ def own_reason(run: Waiting, rules: Rules) -> str:
         more = f" and {len(run.after) - 5} more" if len(run.after) > 5 else ""
         return f"waiting for {numbers}{more} to succeed"
     if rules.full(run.group):
-        limit = rules.limits[run.group]
-        return f"waiting: group {run.group} has {rules.active[run.group]} of {limit} runs active"
+        limit, more = rules.limits[run.group], f"mmtui queue --limit {run.group}=N"
+        if limit is None:
+            return f"waiting: the limit of group {run.group} cannot be read; set it again: {more}"
+        return f"waiting: group {run.group} has {rules.active[run.group]} of {limit:g} runs active"
     if rules.exhausted(run.group):
-        spent, budget = rules.spent[run.group], rules.budgets[run.group]
-        more = f"mmtui queue --budget {run.group}=HOURS"
+        budget, more = rules.budgets[run.group], f"mmtui queue --budget {run.group}=HOURS"
+        if budget is None:
+            return f"waiting: the budget of group {run.group} cannot be read; set it again: {more}"
+        spent = rules.spent[run.group]
         return f"waiting: group {run.group} has spent {spent:.1f} of {budget:g} device hours; give it more: {more}"
     return run.blocked
 

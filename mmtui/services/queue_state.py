@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmtui.devices.slots import Use
@@ -108,17 +109,21 @@ class Queue:
         self.strangers = [one for one in self.strangers if is_alive(one.trainer.pid, one.trainer.identity)]
         whole = [slot for one in self.strangers for slot in one.slots]
         shares: dict[str, list[tuple[float, str]]] = {}
-        rows = self.reader.query(f"SELECT gpus, wanted, work FROM runs WHERE state IN ({_ACTIVE})")
-        for gpus, wanted, work in rows:
+        lost = ""
+        rows = self.reader.query(f"SELECT id, gpus, wanted, work FROM runs WHERE state IN ({_ACTIVE})")
+        for run_id, gpus, wanted, work in rows:
             share = cells.number(wanted) or 1.0  # a damaged cell: it may need all of its place
-            for name in cells.texts(gpus):
+            held = cells.places(gpus)
+            if held is None:
+                lost = f"which places run #{run_id} holds cannot be read: see mmtui doctor"
+            for name in held or ():
                 if share < 1:
                     shares.setdefault(name, []).append((share, work))
                 else:
                     whole.append(name)
-        if not shares:
-            return find_slots(whole)
-        return find_slots(whole, self._uses(shares), self.home)
+        found = find_slots(whole, self._uses(shares), self.home) if shares else find_slots(whole)
+        # Each may be the one: two trainers on one place are worse than a queue that waits and says why.
+        return replace(found, free=(), partly=(), note=lost) if lost else found
 
     def _uses(self, shares: Mapping[str, list[tuple[float, str]]]) -> dict[str, Use]:
         needs = self._needs()
@@ -134,10 +139,7 @@ class Queue:
     def rules(self) -> Rules:
         """What holds for the queue as a whole, as it is now."""
         settings = self.reader.settings()
-        limits = {key.removeprefix("limit:"): int(value) for key, value in settings.items() if key.startswith("limit:")}
-        budgets = {
-            key.removeprefix("budget:"): float(value) for key, value in settings.items() if key.startswith("budget:")
-        }
+        limits, budgets = cells.by_group(settings, "limit"), cells.by_group(settings, "budget")
         sql = f"SELECT run_group, count(*) FROM runs WHERE state IN ({_ACTIVE}) AND run_group != '' GROUP BY run_group"
         active = {row[0]: row[1] for row in (self.reader.query(sql) if limits else [])}
         return Rules(settings.get("closed", ""), limits, active, budgets, self._spent() if budgets else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mmtui.domain.views import ClassTable, GraphStats, Point, Relative, RunDetai
 from mmtui.errors import NotFoundError, TimedOutError, UsageError
 from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
-from mmtui.store import lineage
+from mmtui.store import cells, lineage
 from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
 
@@ -124,6 +124,11 @@ def queue_settings(home: Home) -> dict[str, str]:
     """What holds for the queue as a whole: ``closed`` (why nothing starts), ``limit:GROUP``."""
     with Reader(home) as reader:
         return reader.settings()
+
+
+def group_limits(settings: Mapping[str, str]) -> dict[str, int | None]:
+    """Most runs of a group at once, of the settings of the queue; None where the setting cannot be read."""
+    return {group: None if most is None else int(most) for group, most in cells.by_group(settings, "limit").items()}
 
 
 def by_ids(home: Home, ids: Sequence[str]) -> list[RunRow]:

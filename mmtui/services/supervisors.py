@@ -118,21 +118,29 @@ def ensure(home: Home) -> SupervisorStatus:
     before = status(home)
     if not before.running:
         home.create()
-        log = os.open(home.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mmtui.supervisor"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env={**os.environ, "MMTUI_HOME": str(home.root)},
-                start_new_session=True,
-            )
-        finally:
-            os.close(log)
+            process = _start(home)
+        except OSError as error:
+            why = f"{error.filename or sys.executable}: {error.strerror or error}"
+            raise UnreachableError(f"the supervisor cannot be started: {why}", "what is queued stays queued") from None
         _wait_until_served(home, process)
     return replace(status(home), note=before.note)
+
+
+def _start(home: Home) -> subprocess.Popen[bytes]:
+    log = os.open(home.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mmtui.supervisor"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={**os.environ, "MMTUI_HOME": str(home.root)},
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
 
 
 def _wait_until_served(home: Home, process: subprocess.Popen[bytes]) -> None:

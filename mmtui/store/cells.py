@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.text import as_text
@@ -32,6 +32,26 @@ def listed(cell: Any) -> list[Any]:
 def texts(cell: Any) -> tuple[str, ...]:
     """A JSON list of texts."""
     return tuple(as_text(str(item)) for item in listed(cell))
+
+
+def places(cell: Any) -> tuple[str, ...] | None:
+    """Names of the places that a run holds; None where the cell does not tell them."""
+    found = _parsed(cell)
+    return texts(cell) if isinstance(found, list) and all(isinstance(item, str) for item in found) else None
+
+
+def by_group(settings: Mapping[str, str], prefix: str) -> dict[str, float | None]:
+    """{group: number} of the settings ``PREFIX:GROUP``; None where the cell is no number that a limit can be."""
+    found = {key.partition(":")[2]: value for key, value in settings.items() if key.startswith(f"{prefix}:")}
+    return {group: _limit(value) for group, value in found.items()}
+
+
+def _limit(cell: str) -> float | None:
+    try:
+        found = float(cell)
+    except ValueError:
+        return None
+    return found if 0 < found <= LARGEST else None
 
 
 def words(cell: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from mmtui.services.launch import boot_id
-from mmtui.store import clock
+from mmtui.store import cells, clock
 from mmtui.store.clock_changes import Change, move
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
@@ -67,5 +67,5 @@ def _kept(reader: Reader) -> float | None:
     """The offset that an earlier supervisor of this start of the machine has kept; None if there is none."""
     with suppress(ValueError):
         boot, offset = reader.settings().get(SETTING, "").split()
-        return float(offset) if boot == boot_id() else None
+        return cells.number(float(offset)) if boot == boot_id() else None
     return None

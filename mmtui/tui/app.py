@@ -99,9 +99,9 @@ class MmtuiApp(App[int]):
         self.no_pictures = refusal(pictures, os.environ)
         self.graphics = Graphics("blocks" if self.no_pictures else pictures, _first_id())
         self.pictures_wait, self.pictures_sent = False, False
-        self.fault = ""
         self.leaving = False
         """Whether the program ends when what keys have asked for is done, unless that fails."""
+        self.fault = ""
         """What has ended the program, "" if the user has."""
 
     def _notify(self) -> None:
@@ -187,6 +187,9 @@ class MmtuiApp(App[int]):
             self.exit(0)
             return
         self.leaving = True
+        top = self.screen_stack[-1]
+        if isinstance(top, CommonScreen):
+            top.say("leaving when that is done; once more leaves at once")
         self._leave_behind(deeds)
 
     @work(group="leave", exit_on_error=False)

@@ -267,3 +267,28 @@ async def test_leaving_right_behind_a_deed_waits_for_it_and_stays_to_tell_why_it
             await until_async(lambda: "no key 'no.such.key'" in app.runs_screen.said, "why not")
             assert app.is_running and not app.leaving
     assert len(runs.list_runs(home)) == right
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+async def test_leaving_says_what_it_waits_for_and_leaves_at_once_when_asked_again(home: Home, key: str) -> None:
+    home.create()
+    begun, free = threading.Event(), threading.Event()
+
+    def deed() -> None:
+        begun.set()
+        free.wait()
+
+    async with MmtuiApp(home).run_test(size=(100, 30)) as pilot:
+        app = pilot.app
+        assert isinstance(app, MmtuiApp)
+        app.runs_screen.do("something", deed)
+        try:
+            await until_async(begun.is_set)
+            await pilot.press(*(["ctrl+c"] if key == "ctrl+c" else []), key)
+            assert app.runs_screen.said == "leaving when that is done; once more leaves at once"
+            assert app.is_running
+            await pilot.press(key)
+            await until_async(lambda: app.return_value is not None, "the end")
+        finally:
+            free.set()
+    assert app.return_value == 0

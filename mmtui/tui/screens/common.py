@@ -196,8 +196,9 @@ class CommonScreen(Screen[None]):
         now = time.monotonic()
         if now - self.last_interrupt < INTERRUPT_SECONDS:
             self.program.leave()
+        else:
+            self.say("ctrl+c again leaves; runs go on. x cancels a run")
         self.last_interrupt = now
-        self.say("ctrl+c again leaves; runs go on. x cancels a run")
 
     def action_open_page(self, number: int) -> None:
         """One of the other screens."""

@@ -39,7 +39,6 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "shapes_mixmatch", "proxy.kind=rotation", f"proxy.images={NOBODYS}"], "proxy.images"),
         (["run", "shapes_smoke", f"evaluate.ensemble=[{NOBODYS}]"], "evaluate.ensemble"),
         (["backup", "--restore", NOBODYS], NOBODYS),
-        (["ls", "--json", "-o", NOBODYS], "-o"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
@@ -50,6 +49,17 @@ def test_home_of_nobody_is_a_path_that_is_not_there(
     found = mmtui_(*argv)
     assert found.code in (2, 3, 4), found
     assert place in found.err and found.err.splitlines()[0].startswith(("error: ", "Usage: ")), found.err
+
+
+def test_export_into_the_home_of_nobody_is_refused(
+    populated: Home, mmtui_: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken as it is written, it would be a folder called ~... in the current one."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    found = mmtui_("export", "1", "--to", "csv", "-o", NOBODYS)
+    assert found.code in (2, 3, 4) and NOBODYS in found.err, found
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("verb", [["train", "--run-dir", "run"], ["check-recipe"], ["check-data"], ["probe"]])

@@ -126,3 +126,13 @@ def test_run_that_no_place_here_can_ever_hold_is_refused_unless_held(home: Home,
     assert (found.code, found.out) == (6, "") and "this machine has" in found.err and "--hold" in found.err
     assert mmtui_("ls").out == ""
     assert mmtui_("run", "shapes_baseline", "--smoke", "--gpus", "99", "--hold").code == 0
+
+
+def test_queue_tells_limits_that_cannot_be_read_as_unknown(home: Home, mmtui_: Invoke) -> None:
+    assert mmtui_("queue", "--limit", "g=2").code == 0
+    connection = sqlite3.connect(home.database)
+    with connection:
+        connection.execute("INSERT INTO settings VALUES ('limit:h', 'many'), ('budget:h', x'ff00')")
+    connection.close()
+    assert mmtui_("queue", "--json").json()["limits"] == {"g": 2, "h": None}
+    assert mmtui_("queue").code == 0

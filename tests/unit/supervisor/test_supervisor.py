@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,6 +116,18 @@ def test_ensure_says_why_a_supervisor_is_dead_that_cannot_open_the_database(work
     with pytest.raises(UnreachableError) as caught:
         supervisors.ensure(workshop.home)
     assert str(database) in caught.value.message, caught.value.message
+    assert not supervisors.status(workshop.home).running
+
+
+def test_ensure_says_which_program_cannot_be_started(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("no program, and nobody may start it")
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(UnreachableError, match="the supervisor cannot be started: ") as caught:
+        supervisors.ensure(workshop.home)
+    assert str(program) in caught.value.message and "Permission denied" in caught.value.message
     assert not supervisors.status(workshop.home).running
 
 
@@ -482,6 +495,34 @@ def test_queued_row_that_cannot_be_compared_is_held_and_the_others_run(workshop:
     workshop.start()
     workshop.until_state(good, "succeeded")
     assert f"damaged {column}" in workshop.until_state(bad, "held").reason
+
+
+def test_places_of_a_run_that_trains_stay_its_own_when_nobody_can_read_which(workshop: Workshop) -> None:
+    bad = workshop.add(waits=True)
+    workshop.start(MMTUI_CPU_SLOTS="2")
+    workshop.until_state(bad, "running")
+    workshop.sql_write(f"UPDATE runs SET gpus = '{{bad' WHERE id = {bad}")
+    good = workshop.add()
+    told = f"which places run #{bad} holds cannot be read: see mmtui doctor"
+    workshop.until(lambda: told in workshop.row(good).reason, "why it waits")
+    assert workshop.row(good).state == "queued"
+    workshop.let_end(bad)
+    workshop.until_state(good, "succeeded")
+
+
+@pytest.mark.parametrize(("kind", "word"), [("limit", "N"), ("budget", "HOURS")])
+@pytest.mark.parametrize("cell", ["many", "nan", "-1", "0", "1e400"])
+def test_group_whose_limit_cannot_be_read_waits_and_says_how_to_set_it(
+    workshop: Workshop, kind: str, word: str, cell: str
+) -> None:
+    bad, good = workshop.add(terms={"group": "g"}), workshop.add()
+    workshop.sql_write(f"INSERT INTO settings VALUES ('{kind}:g', '{cell}')")
+    workshop.start()
+    workshop.until_state(good, "succeeded")
+    told = f"waiting: the {kind} of group g cannot be read; set it again: mmtui queue --{kind} g={word}"
+    workshop.until(lambda: workshop.row(bad).reason == told, "the reason")
+    workshop.sql_write(f"UPDATE settings SET value = '1.0' WHERE key = '{kind}:g'")
+    workshop.until_state(bad, "succeeded")
 
 
 @pytest.mark.parametrize(
