@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,9 @@ NAME_MAX = 255
 """Bytes that a file name may have on every file system in use."""
 _MORE = 16
 """Bytes that a program may add to the name of the new file, as SQLite does for its journal."""
+IDLE_SECONDS = 3600.0
+"""What a process that is gone has not written to for so long is not being written any more."""
+_LEFT_BEHIND = re.compile(r"\.(.+)\.([0-9]{1,10})\.[0-9a-f]{8}\.new", re.DOTALL)
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL)
 """What ``link`` says where the file system knows no second names."""
@@ -112,6 +117,7 @@ def replacing(target: Path, *, overwrite: bool, mode: int | None = None) -> Iter
     if before is not None and not overwrite:
         raise _exists(target)
     with _folders_above(final):
+        _sweep(final)
         beside = _beside(final)
         try:
             _create(beside, before, mode)
@@ -139,6 +145,7 @@ def replacing_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     if folder_obstacle(final, force=overwrite):
         raise _exists(target)
     with _folders_above(final):
+        _sweep(final)
         beside = _beside(final)
         try:
             beside.mkdir()
@@ -257,12 +264,56 @@ def _state(file: Path) -> os.stat_result | None:
 
 def _beside(final: Path) -> Path:
     """A hidden name in the same folder that nobody else uses, no longer than a name may be."""
-    ending = f".{os.getpid()}.{secrets.token_hex(4)}.new"
-    room = NAME_MAX - _MORE - len(ending) - 1
+    return final.with_name(f".{_stem(final.name)}.{os.getpid()}.{secrets.token_hex(4)}.new")
+
+
+def _stem(name: str) -> str:
     # Cut between characters where they are such, so that file systems that insist on UTF-8 take it.
-    name = os.fsencode(final.name)
-    cut = name if len(name) <= room else name[:room].decode("utf-8", "ignore").encode()
-    return final.with_name(f".{os.fsdecode(cut)}{ending}")
+    whole, room = os.fsencode(name), NAME_MAX - _MORE - len(f"..{2**22}.{0:08}.new")
+    return os.fsdecode(whole if len(whole) <= room else whole[:room].decode("utf-8", "ignore").encode())
+
+
+def _sweep(final: Path) -> None:
+    """Remove what processes that were killed have left of earlier files of this name."""
+    for name, path in left_behind(final.parent, _LEFT_BEHIND):
+        if name == _stem(final.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder that nobody needs, if that is possible."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@functools.cache
+def left_behind(folder: Path, pattern: re.Pattern[str]) -> tuple[tuple[str, Path], ...]:
+    """(name, path) of hidden files and folders that nobody writes to any more; looked for once in a process.
+
+    The process that made one may be of another machine that shares the folder, so that its pid says nothing here: what
+    was written to within the last hour stays.
+
+    Args:
+        pattern: of their names; its groups are the name that it was to get, and the pid.
+    """
+    found = []
+    before = time.time() - IDLE_SECONDS
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            if match and not _lives(int(match[2])) and entry.stat(follow_symlinks=False).st_mtime < before:
+                found.append((match[1], folder / entry.name))
+    return tuple(found)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _create(beside: Path, before: os.stat_result | None, mode: int | None) -> None:

@@ -46,8 +46,9 @@ def status(as_json: JsonOption = False) -> int:
     if as_json:
         render.document({"supervisor": jsonform.supervisor(found)})
     else:
-        if found.note:
-            say(f"note: {found.note}")
+        for note in (found.note, f"{found.trouble}; see: mmtui doctor" if found.trouble else ""):
+            if note:
+                say(f"note: {note}")
         word = f"running (pid {found.pid})" if found.running else "not running"
         render.line(f"{word}: {found.active_runs} active, {found.queued_runs} queued")
     return int(ExitCode.OK if found.running else ExitCode.UNREACHABLE)

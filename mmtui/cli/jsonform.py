@@ -171,6 +171,7 @@ def supervisor(found: SupervisorStatus) -> dict[str, Any]:
         "active_runs": found.active_runs,
         "queued_runs": found.queued_runs,
         "home": found.home,
+        "note": found.note or found.trouble or None,
     }
 
 

@@ -48,6 +48,25 @@ def launcher(texts: Sequence[str], gpus: float, on_gpus: bool) -> dict[str, Any]
     return found
 
 
+def restored(told: Any) -> dict[str, Any]:
+    """A launcher as the folder of a run tells it; {}, which is this machine, where that is none of ``launcher``."""
+    if not isinstance(told, Mapping) or told.get("kind") != "slurm":
+        return {}
+    numbers = {"nodes": 1, "processes": 1, "gpus": 0}
+    if any(not _is_count(told.get(key), least) for key, least in numbers.items()):
+        return {}
+    options = {key: told[key] for key in OPTIONS if key in told}
+    right = all(
+        _is_count(value, 1) if OPTIONS[key] is int else isinstance(value, str) and value
+        for key, value in options.items()
+    )
+    return {"kind": "slurm", **{key: told[key] for key in numbers}, **options} if right else {}
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 10**6
+
+
 def parameters(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The same as submitit calls it."""
     given = {

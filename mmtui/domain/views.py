@@ -332,3 +332,4 @@ class SupervisorStatus:
     home: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
     note: str = ""  # why the last one has left, and what to run, in words; "" where nothing is to be done
+    trouble: str = ""  # why the runs cannot be counted, in words

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import own_code
+from engine.outputs import replacing
 from mmtui.errors import MmtuiError, RefusedError
 from mmtui.paths import Home
 
@@ -205,6 +206,7 @@ def _git(folder: Path, frozen: Path) -> dict[str, Any]:
     # Beside the copy, once: equal digests have equal differences to the same commit.
     diff = frozen / f"changes-{commit[:10]}.diff"
     if dirty and not diff.exists():
-        diff.write_bytes(os.fsencode(f"{ask('diff', 'HEAD', '--', '.') or ''}\n"))
-        diff.chmod(0o600)
+        text = os.fsencode(f"{ask('diff', 'HEAD', '--', '.') or ''}\n")
+        with replacing(diff, overwrite=True, mode=0o600) as path:  # half a file would be taken for all of it
+            path.write_bytes(text)
     return {"commit": commit, "dirty": dirty, **({"diff": str(diff)} if dirty else {})}

@@ -23,10 +23,11 @@ from mmtui.settings import SettingsError, load
 from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
 from mmtui.store.reader import Reader
-from mmtui.store.schema import damage, schema_revision
+from mmtui.store.schema import damage, lost, schema_revision
 
 LOW_DISK = 2 * 2**30
 _RESTORE = "mmtui doctor --fix (the newest sound backup, and what came after it from the run folders)"
+_REBUILD = "mmtui doctor --fix (from the run folders)"
 _NO_DAMAGE = "nothing shows that it is damaged: end what holds it, or make it readable, then look again"
 _SETTLED = 10.0
 _FEW = 10
@@ -143,7 +144,8 @@ def _sqlite() -> Check:
 def _database(home: Home) -> Check:
     try:
         if schema_revision(home.database) is None:
-            return Check("database", None, "none yet")
+            sentence = lost(home)
+            return Check("database", False if sentence else None, sentence or "none yet", _REBUILD)
         with Reader(home) as reader:
             problem = str(reader.query("PRAGMA quick_check(1)")[0][0])
             runs = len(reader.ids())
@@ -208,7 +210,7 @@ def _rows(home: Home) -> list[Check]:
     except MmtuiError:
         return []  # the database itself is the fault, and told already
     text = "; ".join(f"run {row[0]} has a damaged {', '.join(row[1].split())}" for row in found[:_FEW])
-    return [Check("rows", not found, text or "every run can be read", "mmtui doctor --fix (from the run folders)")]
+    return [Check("rows", not found, text or "every run can be read", _REBUILD)]
 
 
 def _numbered(folder: Path) -> dict[int, float]:

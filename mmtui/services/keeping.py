@@ -57,7 +57,9 @@ def backup(home: Home, target: Path | None = None, *, force: bool = False) -> Pa
     """
     from mmtui.store.db import backup as copy
     from mmtui.store.db import unused
+    from mmtui.store.schema import refuse_lost
 
+    refuse_lost(home)
     if not home.database.exists():
         raise UnreachableError(f"there is no database at {home.database} yet", "queue a run first")
     file = unused(home.backups, time.strftime("mmtui-%Y%m%d-%H%M%S")) if target is None else target

@@ -21,7 +21,7 @@ from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database, backup
 from mmtui.store.reader import Reader
-from mmtui.store.schema import damage, schema_revision
+from mmtui.store.schema import damage, lost, schema_revision
 
 _MENDS = ("home", "database", "folders", "files", "rows", "edits", "supervisor")
 """Checks that have a cure here, in the order of curing: a database that lives comes before what it holds."""
@@ -60,6 +60,11 @@ def _replace_database(home: Home) -> Iterator[str]:
 
     Only what SQLite itself finds damaged: what cannot be read now may be whole.
     """
+    if lost(home):
+        _refuse_served(home)
+        yield "the database is gone: every run is made again from its folder"
+        yield from _take_in(home)
+        return
     problem = damage(home.database)
     if not problem:
         yield f"the database is left as it is: nothing shows that it is damaged ({home.database})"

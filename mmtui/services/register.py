@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from engine.config import RecipeFileError, load_recipe
 from engine.config.determining import stage_names, work_name
 from engine.events import attempt_numbers
+from mmtui.domain import slurm
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
@@ -22,15 +23,17 @@ from mmtui.paths import Home, RunPaths
 from mmtui.services import adoption, trainers, trust, unfinished
 from mmtui.services.ingest import ingest_file
 from mmtui.services.plain_files import read_table
+from mmtui.services.run_folders import LOGGED
 from mmtui.services.runs import class_table
 from mmtui.services.text_limits import fitting
+from mmtui.store import cells
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, add_attempt, insert_run, read_run, set_origin, transition
 from mmtui.store.tables import Run
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecipeFileError)
 """What reading the folder of a run may raise: anything may stand in its files."""
-_ENDINGS = {"succeeded": RunEvent.EXIT_OK, "failed": RunEvent.EXIT_ERROR}
+_ENDINGS = {"succeeded": RunEvent.EXIT_OK, "failed": RunEvent.EXIT_ERROR, "crashed": RunEvent.EXIT_ERROR}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def rebuild(home: Home) -> Iterator[Registered]:
 
     The folders keep their ids, so what was written down elsewhere still points at the same runs.
     """
-    database = Database(home.create())
+    database = Database(home.create(), anew=True)
     try:
         unfinished.remove_abandoned(database, home)
         folders = [entry for entry in home.runs.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)]
@@ -93,22 +96,23 @@ def _insert(database: Database, home: Home, folder: Path, what: str) -> int:
     """The row of the run and its stages, hidden; returns the id."""
     paths = RunPaths(folder)
     manifest = read_table(paths.manifest)
-    recipe = load_recipe(paths.recipe, stored=True)
+    recipe = None if _is_logged(manifest, paths) else load_recipe(paths.recipe, stored=True)
     created = paths.manifest.stat().st_mtime
     origin = _origin(manifest)
     new = NewRun(
         name=fitting("name", manifest["name"]),
         recipe=fitting("name", manifest["recipe"]),
         seed=int(manifest["seed"]),
-        config=recipe.model_dump(mode="json"),
+        config={} if recipe is None else recipe.model_dump(mode="json"),
         overrides=[str(text) for text in manifest.get("overrides", ())],
         code=trust.told_by(manifest, paths.imported),
-        stages=recipe.stages(),
+        stages=[(LOGGED, 0)] if recipe is None else recipe.stages(),
         tags=[fitting("tag", tag) for tag in manifest.get("tags", ())],
         group=fitting("group", manifest.get("group", "")),
+        **_terms(manifest, paths),
         held=True,  # nothing of it starts before everything is known
-        work=work_name(recipe),
-        shared_stages={} if origin or paths.imported.exists() else stage_names(recipe),
+        work="" if recipe is None else work_name(recipe),
+        shared_stages={} if recipe is None or origin or paths.imported.exists() else stage_names(recipe),
     )
     with database.write(durable=True) as session:
         run_id = insert_run(session, new, now=created, number=int(folder.name))
@@ -119,6 +123,21 @@ def _insert(database: Database, home: Home, folder: Path, what: str) -> int:
     return run_id
 
 
+def _terms(manifest: Mapping[str, Any], paths: RunPaths) -> dict[str, Any]:
+    """What the run was queued with; nothing, of one from elsewhere: no stranger says how much it takes, and of what."""
+    told = {} if paths.imported.exists() else cells.mapped(json.dumps(manifest.get("terms", {})))
+    wanted = cells.number(told.get("wanted"))
+    return {
+        "wanted": wanted if wanted is not None and wanted > 0 else 1.0,
+        "launcher": slurm.restored(told.get("launcher")),
+    }
+
+
+def _is_logged(manifest: Mapping[str, Any], paths: RunPaths) -> bool:
+    """Whether another trainer logged the run: it has no recipe of ours, and the events that it has are all."""
+    return manifest.get("recipe") == LOGGED and not paths.recipe.exists()
+
+
 def _fill(database: Database, home: Home, paths: RunPaths, run_id: int) -> None:
     """The rows of its attempts and events; then the run is there."""
     numbers = attempt_numbers(paths.root)
@@ -126,7 +145,7 @@ def _fill(database: Database, home: Home, paths: RunPaths, run_id: int) -> None:
         _attempt(database, paths, run_id, number)
     found = trainers.find(paths)
     if found is None:
-        _close(database, run_id, bool(numbers))
+        _close(database, run_id, bool(numbers), "succeeded" if _is_logged(read_table(paths.manifest), paths) else "")
     else:
         adoption.adopt(database, home, found)
         with database.write(durable=True) as session:
@@ -150,13 +169,13 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
     """
     paths = home.run(str(run_id))
     manifest = read_table(paths.manifest)
-    recipe = load_recipe(paths.recipe, stored=True)
-    table = class_table(home, str(run_id))
+    recipe = None if _is_logged(manifest, paths) else load_recipe(paths.recipe, stored=True)
+    table, terms = class_table(home, str(run_id)), _terms(manifest, paths)
     return {
         "name": fitting("name", manifest["name"]),
         "recipe": fitting("name", manifest["recipe"]),
         "seed": int(manifest["seed"]),
-        "config": json.dumps(recipe.model_dump(mode="json")),
+        "config": json.dumps({} if recipe is None else recipe.model_dump(mode="json")),
         "overrides": json.dumps([str(text) for text in manifest.get("overrides", ())]),
         "code": json.dumps(trust.told_by(manifest, paths.imported)),
         "tags": json.dumps([fitting("tag", tag) for tag in manifest.get("tags", ())]),
@@ -165,12 +184,13 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
         "miou": None if table is None or table.miou is None else 100 * table.miou,
         "state": RunState.INTERRUPTED.value,
         **dict.fromkeys(("gpus", "after"), "[]"),
-        **dict.fromkeys(("shared_stages", "launcher"), "{}"),
+        "shared_stages": "{}",
+        "launcher": json.dumps(terms["launcher"]),
         "origin": json.dumps(_origin(manifest)),
         **dict.fromkeys(("reason", "error", "stage", "note"), ""),
         "position": 0.0,
         "priority": 0,
-        "wanted": 1.0,
+        "wanted": terms["wanted"],
     }
 
 
@@ -184,14 +204,18 @@ def _attempt(database: Database, paths: RunPaths, run_id: int, number: int) -> N
         ingest_file(database, events, run_id, number, 0)
 
 
-def _close(database: Database, run_id: int, begun: bool) -> None:
-    """The state that its events speak of: what had not ended was interrupted, what had not begun is held."""
+def _close(database: Database, run_id: int, begun: bool, silent: str) -> None:
+    """The state that its events speak of: what had not ended was interrupted, what had not begun is held.
+
+    Args:
+        silent: the outcome where its events tell none.
+    """
     with database.write(durable=True) as session:
         unfinished.show(session, run_id)
         run = read_run(session, run_id)
         if not begun or RunState(run.state) in FINAL_STATES:
             return
-        outcome = _outcome(session, run)
+        outcome = _outcome(session, run) or silent
         transition(session, run_id, RunEvent.RELEASE, reason="made again from its folder")
         transition(session, run_id, RunEvent.START)
         event = _ENDINGS.get(outcome, RunEvent.VANISHED)

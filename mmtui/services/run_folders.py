@@ -19,6 +19,8 @@ from mmtui.store.reader import Reader
 if TYPE_CHECKING:
     from mmtui.store.runs import NewRun
 
+LOGGED = "imported"
+"""Recipe and only stage of a run that another trainer logged: its folder has events and no recipe of ours."""
 _NUMBER = re.compile(r"([0-9]{1,15})(\.[0-9]+)?")
 
 
@@ -99,6 +101,12 @@ def write_run_files(paths: RunPaths, run_id: str, recipe: str, new: NewRun) -> N
     Args:
         recipe: resolved, as YAML.
     """
+    write_file(paths.recipe, recipe)
+    write_manifest(paths, run_id, new)
+
+
+def write_manifest(paths: RunPaths, run_id: str, new: NewRun) -> None:
+    """What only the row would tell, in ``run.json``."""
     manifest = {
         "id": run_id,
         "name": new.name,
@@ -108,8 +116,8 @@ def write_run_files(paths: RunPaths, run_id: str, recipe: str, new: NewRun) -> N
         "code": dict(new.code),
         "tags": list(new.tags),
         "group": new.group,
+        "terms": {"wanted": new.wanted, "launcher": dict(new.launcher)},
     }
-    write_file(paths.recipe, recipe)
     write_file(paths.manifest, json.dumps(manifest, indent=1))
 
 

@@ -29,10 +29,11 @@ _MOST_OF_LOCK = 16 * 1024
 def status(home: Home) -> SupervisorStatus:
     """Whether a supervisor serves the directory; the kernel's lock tells, no file can be stale."""
     pid, started_at = holder(home)
+    trouble = ""
     try:
         counts = count_runs(home)
-    except UnreachableError:
-        counts = {}
+    except UnreachableError as error:
+        counts, trouble = {}, error.message
     return SupervisorStatus(
         running=pid is not None,
         pid=pid,
@@ -42,6 +43,7 @@ def status(home: Home) -> SupervisorStatus:
         queued_runs=counts.get(RunState.QUEUED.value, 0),
         home=str(home.root),
         note=_why_left(home) if pid is None else "",
+        trouble=trouble,
     )
 
 

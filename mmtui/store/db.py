@@ -25,7 +25,7 @@ from engine.outputs import OutputExistsError, replacing
 from mmtui.errors import RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.store.reserve import DiskReserve
-from mmtui.store.schema import HEAD, is_full, schema_revision
+from mmtui.store.schema import HEAD, is_full, refuse_lost, schema_revision
 
 BUSY_SECONDS = 10.0
 
@@ -35,18 +35,19 @@ class Database:
 
     Args:
         home: the data directory; the database is made or migrated if need be.
+        anew: it may be made though folders of runs are there: what calls makes the rows of these, too.
         checkpoints: whether this process checkpoints the WAL; only the supervisor does, because SQLite before
             3.51.3 can corrupt a WAL when several connections checkpoint at once.
     """
 
-    def __init__(self, home: Home, *, checkpoints: bool = False) -> None:
+    def __init__(self, home: Home, *, checkpoints: bool = False, anew: bool = False) -> None:
         self.home = home
         home.create()
         if not checkpoints:
             # On a full disk there is room for what a person asks for: an idle supervisor would not give it. It gives
             # its own share only where a write has failed: trainers take at once what is free.
             DiskReserve(home).release()
-        prepare(home)
+        prepare(home, anew=anew)
         self.engine = create_engine(
             URL.create("sqlite", database=str(home.database)),  # a text would give ? and % in a path a meaning
             connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
@@ -131,15 +132,17 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def prepare(home: Home) -> None:
+def prepare(home: Home, *, anew: bool = False) -> None:
     """Create or migrate the database, one process at a time; a filled one is backed up before it is changed.
 
     Raises:
-        UnreachableError: written by a newer mmtui, or no database at all.
+        UnreachableError: written by a newer mmtui, or no database at all; gone, and not to be made ``anew``.
     """
     revision = schema_revision(home.database)
     if revision == HEAD:
         return
+    if revision is None and not anew:
+        refuse_lost(home)
     try:
         with _locked(home.root / "migrate.lock"):
             _make_or_upgrade(home)

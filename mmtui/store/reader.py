@@ -27,7 +27,7 @@ from mmtui.paths import Home
 from mmtui.store import buckets, cells, filters, lineage, proof
 from mmtui.store.confusion import class_shares, matrix_of
 from mmtui.store.interrupts import interruptible
-from mmtui.store.schema import HEAD, open_to_read, schema_revision
+from mmtui.store.schema import HEAD, open_to_read, refuse_lost, schema_revision
 
 STALLED_SECONDS = 120.0
 # A point is superseded when a later attempt began at or before it and so did, or will do, its step again.
@@ -74,6 +74,7 @@ class Reader:
         if self._connection is None:
             revision = schema_revision(self.home.database)
             if revision is None:
+                refuse_lost(self.home)
                 return None
             if revision != HEAD:
                 # SQLAlchemy is loaded for the one command after an upgrade of mmtui.

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mmtui.errors import UnreachableError
+from mmtui.paths import Home
 
 HEAD = "0005"
 """Newest migration; revisions are four digits and sort as text."""
@@ -96,6 +97,29 @@ def schema_revision(database: Path) -> str | None:
             f"{database} is a database of another program", "move it away, or set MMTUI_HOME to another directory"
         )
     return None if row is None else str(row[0])
+
+
+def lost(home: Home) -> str:
+    """That the database is gone, in a sentence, where folders of runs speak of one; "" where there never was one."""
+    if home.database.exists() and home.database.stat().st_size:
+        return ""
+    try:
+        folders = sum(entry.name.isdecimal() and (entry / "run.json").exists() for entry in home.runs.iterdir())
+    except OSError:
+        return ""
+    return f"the database {home.database} is gone, but folders of runs are there ({folders})" if folders else ""
+
+
+def refuse_lost(home: Home) -> None:
+    """Whoever asks must not be told that there are no runs, and nothing new may take the place of what was there.
+
+    Raises:
+        UnreachableError: the database is gone, and folders of runs are there.
+    """
+    sentence = lost(home)
+    if sentence:
+        backup = "; from a backup: mmtui backup --restore FILE" if any(home.backups.glob("*.db")) else ""
+        raise UnreachableError(sentence, f"to make it again from them: mmtui doctor --fix{backup}")
 
 
 _INDEX_BYTES = 1 << 16

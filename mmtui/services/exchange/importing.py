@@ -22,12 +22,11 @@ from mmtui.services.exchange import eventfile, tensorboard_reader
 from mmtui.services.exchange.counting import counted
 from mmtui.services.exchange.tensorboard_reader import LoggedRun, Scalars
 from mmtui.services.ingest import BATCH_BYTES, ingest_file
-from mmtui.services.run_folders import highest_folder
+from mmtui.services.run_folders import LOGGED, highest_folder, write_manifest
 from mmtui.services.text_limits import check_lengths, fitting
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, add_attempt, insert_run, read_attempt, transition
 
-STAGE = "imported"
 LINES_AT_ONCE = 10_000
 _FAILED = ("failed", "crashed")
 
@@ -131,7 +130,7 @@ def _event_lines(scalars: Scalars, notes: list[str]) -> Iterator[bytes]:
     infinite = 0
     for seq, point in enumerate(scalars.points, 1):
         infinite += math.isinf(point.value)
-        event: dict[str, Any] = {"v": 1, "seq": seq, "t": point.time, "kind": "metrics", "stage": STAGE}
+        event: dict[str, Any] = {"v": 1, "seq": seq, "t": point.time, "kind": "metrics", "stage": LOGGED}
         event |= {"step": point.step, "global_step": point.step}
         event["values"] = {point.tag: point.value if math.isfinite(point.value) else None}
         yield json.dumps(event).encode() + b"\n"
@@ -179,17 +178,22 @@ class _Import:
         if first is None:
             self._advance(source.size)
             return None
-        run_id = self._insert(fitting("name", source.name))
-        file = self.home.run(str(run_id)).events(1)
+        new = self._new(fitting("name", source.name))
+        run_id = self._insert(new)
+        paths = self.home.run(str(run_id))
+        file = paths.events(1)
         file.parent.mkdir(parents=True, mode=0o700)
+        write_manifest(paths, str(run_id), new)
         _write(file, first, lines)
         self._store(run_id, file, source.size)
         warnings = runs.events_tail(self.home, str(run_id), kind="warning")
         notes += [str(event["values"].get("text", "")) for event in warnings if not event["seq"]]
         return Imported(str(run_id), source.name, notes)
 
-    def _insert(self, name: str) -> int:
-        new = NewRun(name, STAGE, 0, {}, (), {}, [(STAGE, 0)], ("imported",), self.group, held=True)
+    def _new(self, name: str) -> NewRun:
+        return NewRun(name, LOGGED, 0, {}, (), {}, [(LOGGED, 0)], ("imported",), self.group, held=True)
+
+    def _insert(self, new: NewRun) -> int:
         with self.database.write(durable=True) as session:
             run_id = insert_run(session, new, above=highest_folder(self.home))
             unfinished.hide(session, run_id, unfinished.IMPORT)

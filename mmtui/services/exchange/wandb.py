@@ -6,6 +6,7 @@ Look at them with ``wandb leet FOLDER/wandb``; send them with ``wandb sync``.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections import defaultdict
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from engine.outputs import left_behind, remove
 from mmtui.domain.states import RunState
 from mmtui.domain.views import RunDetail
 from mmtui.errors import UsageError
@@ -25,6 +27,7 @@ from mmtui.services.exchange.wandb_check import check
 from mmtui.services.output_files import unwritable
 
 PROJECT = "mmtui"
+_LEFT_BEHIND = re.compile(r"(\.mmtui-export)-([0-9]{1,10})-[0-9a-f]{8}")
 SAME_STEP = "of a step at which the metric has a point of a later stage: W&B keeps one a step"
 
 
@@ -66,6 +69,8 @@ def _beside(target: Path) -> Iterator[Path]:
     """A hidden folder within ``target`` to write into; it is gone at the end, and so is what was made for it."""
     made = [folder for folder in (target, *target.parents) if not folder.exists()]
     folder = target / f".mmtui-export-{os.getpid()}-{secrets.token_hex(4)}"
+    for _, old in left_behind(target, _LEFT_BEHIND):
+        remove(old)
     try:  # from before it is there: ctrl-C may come at any moment
         (target / "wandb").mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)

@@ -188,6 +188,50 @@ def test_doctor_rebuild_makes_lost_rows_again(whole: Home, mmtui_: Invoke) -> No
     assert mmtui_("doctor", "--rebuild", "--fix").code == 2
 
 
+def test_doctor_rebuild_keeps_what_a_run_trains_on_and_a_capsule_does_not(
+    home: Home, mmtui_: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    mmtui_("run", "shapes_smoke", "--gpus", "0.5", "--hold", "-q")
+    options = ("--slurm", "partition=long", "--slurm", "time=90")
+    mmtui_("run", "shapes_smoke", "--gpus", "2", "--launcher", "slurm", *options, "--hold", "-q")
+    before = [mmtui_("show", run, "--json").json()["terms"] for run in ("1", "2")]
+    assert [one["gpus"] for one in before] == [0.5, 2.0] and before[1]["launcher"]["partition"] == "long"
+    capsule = tmp_path / "two.capsule"
+    mmtui_("cancel", "2")
+    assert mmtui_("export", "2", "--to", "capsule", "-o", str(capsule)).code == 0
+    for file in home.root.glob("mmtui.db*"):
+        file.unlink()
+    mmtui_("doctor", "--rebuild")
+    assert [mmtui_("show", run, "--json").json()["terms"] for run in ("1", "2")] == before
+    monkeypatch.setenv("MMTUI_HOME", str(tmp_path / "other"))
+    assert mmtui_("import", str(capsule)).code == 0
+    told = mmtui_("show", "1", "--json").json()["terms"]
+    assert (told["gpus"], told["launcher"]) == (1.0, None), "a stranger does not say what a run here trains on"
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        [],
+        {"wanted": "2", "launcher": "slurm"},
+        {"wanted": -1, "launcher": {"kind": "other", "nodes": 1, "processes": 1, "gpus": 0}},
+        {"wanted": 1e400, "launcher": {"kind": "slurm", "nodes": 1, "processes": True, "gpus": 0}},
+        {"wanted": None, "launcher": {"kind": "slurm", "nodes": 1, "processes": 1, "gpus": 0, "partition": ["x"]}},
+        {"wanted": 0, "launcher": {"kind": "slurm", "nodes": 1, "processes": 1, "gpus": 0, "mem_gb": 0}},
+    ],
+)
+def test_doctor_rebuild_believes_no_terms_that_cannot_be(home: Home, mmtui_: Invoke, terms: Any) -> None:
+    mmtui_("run", "shapes_smoke", "--hold", "-q")
+    manifest = home.run("1").manifest
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "terms": terms}))
+    for file in home.root.glob("mmtui.db*"):
+        file.unlink()
+    assert mmtui_("doctor", "--rebuild").code == 0
+    told = mmtui_("show", "1", "--json").json()["terms"]
+    assert (told["gpus"], told["launcher"]) == (1.0, None)
+
+
 def test_doctor_rebuild_run_that_had_not_ended_is_interrupted_and_can_go_on(whole: Home, mmtui_: Invoke) -> None:
     events = whole.run("1").events(1)
     events.write_bytes(b"".join(events.read_bytes().splitlines(keepends=True)[:5]))

@@ -389,3 +389,31 @@ def test_a_terminal_shows_how_far_it_is(home: Home, tmp_path: Path) -> None:
         assert program.until_ended() == 0
     finally:
         program.close()
+
+
+def test_a_lost_database_takes_no_imported_run_with_it(
+    home: Home, mmtui_: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the folder of an imported run held too little: a rebuild passed over it."""
+    for part in ("train", "validation"):
+        tensorboard(tmp_path / "logs" / part, LOSS)
+    assert mmtui_("import", str(tmp_path / "logs"), "-q").code == 0
+    lines = [{"step": 1, "values": {"loss": 0.5}}, {"kind": "run_finished", "step": 2, "values": {"status": "failed"}}]
+    assert mmtui_("import", str(events(tmp_path / "bad" / "events.jsonl", lines)), "-q").code == 0
+    names = ("name", "recipe", "state", "seed", "tags", "group", "config", "overrides")
+    before = [mmtui_("show", str(number), "--json").json() for number in (1, 2, 3)]
+    points = stored(home, "1")
+    assert [one["state"] for one in before] == ["succeeded", "succeeded", "failed"]
+    for file in home.root.glob("mmtui.db*"):
+        file.unlink()
+    assert mmtui_("ls").code == 3
+    mmtui_("doctor", "--fix")
+    after = [mmtui_("show", str(number), "--json").json() for number in (1, 2, 3)]
+    assert [[one.get(name) for name in names] for one in after] == [[one.get(name) for name in names] for one in before]
+    assert stored(home, "1") == points and len(points) == len(LOSS)
+    capsule = tmp_path / "one.capsule"
+    assert mmtui_("export", "1", "--to", "capsule", "-o", str(capsule)).code == 0
+    other = Home(tmp_path / "other")
+    monkeypatch.setenv("MMTUI_HOME", str(other.root))
+    assert mmtui_("import", str(capsule)).code == 0
+    assert stored(other, "1") == points

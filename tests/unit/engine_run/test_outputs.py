@@ -276,3 +276,30 @@ def test_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path: Path, m
     with pytest.raises(PermissionError), replacing_folder(target, overwrite=True) as folder:
         fill(folder, "new")
     assert names(target / "deep") == ["old"] and names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("name", ["out.csv", "long" * 60])
+def test_what_a_killed_process_has_left_goes_with_the_next_one_of_the_name(
+    tmp_path: Path, name: str, folder: bool
+) -> None:
+    killed = start(str(tmp_path / name), "new", "half")
+    killed.kill()
+    killed.communicate()
+    (left,) = tmp_path.iterdir()
+    stem = left.name.removesuffix(f".{killed.pid}.{left.name[-12:]}")
+    young = left.with_name(f"{stem}.{killed.pid}.00000001.new")
+    living = left.with_name(f"{stem}.{os.getpid()}.00000002.new")
+    others = left.with_name(f".other.{killed.pid}.00000003.new")
+    if folder:
+        left.unlink()
+        left.mkdir()
+        (left / "half").touch()
+    for path in (young, living, others):
+        path.touch()
+    for path in (left, living, others):
+        os.utime(path, (1e9, 1e9))
+    outputs.left_behind.cache_clear()
+    with replacing(tmp_path / name, overwrite=False) as path:
+        path.write_text("whole")
+    assert names(tmp_path) == sorted([name, young.name, living.name, others.name])

@@ -12,6 +12,7 @@ from engine.config import load_recipe
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
 from mmtui.services import code, queue, run_folders, runs
+from mmtui.store.db import backup
 
 
 def test_enqueue_writes_row_recipe_and_manifest(home: Home) -> None:
@@ -48,12 +49,15 @@ def test_enqueue_files_cannot_be_written_leaves_no_row(home: Home, monkeypatch: 
     assert home.run(run_id).manifest.is_file()
 
 
-def test_enqueue_after_the_database_was_lost_gives_no_id_that_has_a_folder(home: Home) -> None:
-    for _ in range(3):
+def test_enqueue_after_an_older_database_was_put_back_gives_no_id_that_has_a_folder(home: Home) -> None:
+    queue.enqueue(home, "shapes_smoke")
+    older = backup(home.database, home.root / "older")
+    for _ in range(2):
         queue.enqueue(home, "shapes_smoke")
     (home.run("3").checkpoints / "segment" / "final").mkdir(parents=True)
     for file in home.root.glob("mmtui.db*"):
         file.unlink()
+    older.rename(home.database)
     run_id = queue.enqueue(home, "shapes_smoke")
     assert run_id == "4"
     assert not home.run(run_id).checkpoints.exists()
