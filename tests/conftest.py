@@ -190,6 +190,11 @@ def _good_events() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its limit
 def pytest_configure(config: pytest.Config) -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        # A shell without job control starts what it leaves in the background deaf to them, and so would be every
+        # process that a test starts, and interrupts.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     settings.register_profile("mmtui", deadline=None)  # no test is about how long something takes
     settings.load_profile("mmtui")
     config.addinivalue_line("markers", "tui: drives the full-screen program")

@@ -37,7 +37,7 @@ def output_path(text: str, *, stdout: bool = False, flag: str = "--output") -> P
             f"{flag} -: this cannot be written to standard output", "name a file; one that is called so is ./-"
         )
     path = expanded(text)
-    if str(path).startswith("~"):
+    if text.startswith("~") and str(path).startswith("~"):
         raise UsageError(f"{flag} {text}: there is no such home directory", f"a file that is called so is ./{text}")
     return path.absolute()
 

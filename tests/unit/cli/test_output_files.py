@@ -169,7 +169,8 @@ def test_folder_that_is_a_file_and_file_that_is_a_folder(
     assert names(there) == ["file", "link"] and (there / "file").read_text() == "theirs"
     assert mmtui_("report", "1", "--html", f"{there}/file/deep/x.html").code == 3
     monkeypatch.chdir(there)
-    assert mmtui_("report", "1", "--html", "~nobody-here/x.html").code == 0, "a shell takes that for a name, too"
+    assert mmtui_("report", "1", "--html", "~nobody-here/x.html").code == 2, "nobody wants a folder that is called so"
+    assert mmtui_("report", "1", "--html", "./~nobody-here/x.html").code == 0
     assert names(there) == ["file", "link", "~nobody-here"]
 
 
