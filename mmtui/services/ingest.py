@@ -21,7 +21,9 @@ TOO_LONG = f"it is longer than {LONGEST_LINE // 2**20} MiB"
 logger = logging.getLogger(__name__)
 
 
-def ingest_file(database: Database, path: Path, run_id: int, number: int, offset: int, most: int = 0) -> int:
+def ingest_file(
+    database: Database, path: Path, run_id: int, number: int, offset: int, most: int = 0, lines: int = 0
+) -> int:
     """Bring the database up to what an attempt's event file holds; returns the byte offset reached.
 
     A line that cannot be stored is counted and skipped: whatever a trainer writes, it holds up neither its own
@@ -30,13 +32,14 @@ def ingest_file(database: Database, path: Path, run_id: int, number: int, offset
     Args:
         offset: what the attempt's row says has been read.
         most: about so many bytes, then it is another run's turn; 0 = all there are.
+        lines: at most so many, in one transaction, then the same; 0 = as ``most`` says.
 
     Raises:
         UnreachableError: the database cannot be written; nothing is lost, the same lines are read again.
         OSError: the file cannot be read.
     """
     end = offset + most if most else None
-    while (end is None or offset < end) and (batch := read_batch(path, offset)) is not None:
+    while (end is None or offset < end) and (batch := read_batch(path, offset, lines)) is not None:
         try:
             with database.write() as session:
                 ingest(session, run_id, number, batch)
@@ -46,7 +49,19 @@ def ingest_file(database: Database, path: Path, run_id: int, number: int, offset
         except Exception:
             logger.exception("run %d: a batch at byte %d of %s cannot be stored", run_id, offset, path)
             offset = _line_by_line(database, path, run_id, number, offset, batch.offset)
+        if lines:
+            break
     return offset
+
+
+def is_all_read(path: Path, offset: int) -> bool:
+    """Whether an event file holds no complete line behind the byte ``offset``."""
+    try:
+        if path.stat().st_size <= offset:
+            return True
+    except FileNotFoundError:
+        return True
+    return read_batch(path, offset, lines=1) is None
 
 
 def _line_by_line(database: Database, path: Path, run_id: int, number: int, offset: int, end: int) -> int:

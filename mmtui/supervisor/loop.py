@@ -23,7 +23,7 @@ from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import duration
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services.ingest import ingest_file
+from mmtui.services.ingest import ingest_file, is_all_read
 from mmtui.services.launch import identity
 from mmtui.services.pending_edits import settle
 from mmtui.services.queue_state import Queue
@@ -64,7 +64,8 @@ GRACE_SECONDS = 30.0
 GRACE_NOW_SECONDS = 3.0
 NEVER = float("inf")
 TURN_BYTES = 8 * 1024 * 1024
-"""So much of a run's events is read in one tick, then it is the next run's turn."""
+TURN_LINES = 5000
+"""So much of a run's events is read in one tick, then it is the next run's turn: both are a fraction of a second."""
 LOCK_SECONDS = 15.0
 """How long a run without a known trainer is left alone while some process still holds its lock."""
 
@@ -220,7 +221,8 @@ class Supervisor:
             return True
         offset, file = cells.count(rows[0][0]), self.home.run(str(run_id)).events(number)
         try:
-            return ingest_file(self.database, file, run_id, number, offset, TURN_BYTES) < offset + TURN_BYTES
+            reached = ingest_file(self.database, file, run_id, number, offset, TURN_BYTES, TURN_LINES)
+            return is_all_read(file, reached)
         except OSError as error:
             # Its events are lost; that the run ends, and frees its place, must not depend on them.
             self._complain(run_id, error, f"the events of attempt {number} cannot be read")

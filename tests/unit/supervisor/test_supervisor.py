@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ from mmtui.services import queue, runs, supervisors
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt
 from mmtui.supervisor import process
-from mmtui.supervisor.loop import Supervisor
+from mmtui.supervisor.loop import TURN_LINES, Supervisor
 from mmtui.supervisor.outcome import BACK_OFF_SECONDS
 from tests.waiting import PATIENCE, until
 
@@ -440,6 +441,37 @@ def test_supervisor_leaves_when_its_directory_is_removed(workshop: Workshop) -> 
     workshop.start()
     shutil.rmtree(workshop.home.root)
     assert workshop.supervisor.wait(PATIENCE) == 0
+
+
+def test_run_that_tells_very_much_gets_a_turn_as_long_as_others(workshop: Workshop) -> None:
+    """Megabytes of short lines took seconds in one look, in which no other run was looked after."""
+    talker, other = workshop.add(waits=True), workshop.add(waits=True)
+    workshop.start(MMTUI_CPU_SLOTS="2")
+    workshop.until_state(talker, "running")
+    workshop.until_state(other, "running")
+    workshop.kill()
+    supervisor = Supervisor(workshop.home)
+    until(lambda: supervisor.tick() and supervisor.took_over, seen=workshop.seen)
+    event = {"v": 1, "t": 1.76e9, "kind": "metrics", "stage": "segment", "values": {"loss": 0.5}}
+    for run_id, count in ((talker, 3 * TURN_LINES), (other, 10)):
+        with workshop.home.run(run_id).events(1).open("a") as file:
+            for n in range(count):
+                file.write(f"{json.dumps({**event, 'seq': 10**6 + n, 'step': 10**6 + n, 'global_step': 10**6 + n})}\n")
+
+    def stored(run_id: str) -> int:
+        return int(workshop.sql("SELECT count(*) FROM metrics WHERE run_id = ? AND step >= 1000000", run_id)[0][0])
+
+    seen = []
+    while stored(talker) < 3 * TURN_LINES:
+        supervisor.tick()
+        seen.append((stored(talker), stored(other)))
+    assert seen[0][1] == 10 and 0 < seen[0][0] <= TURN_LINES, seen
+    assert all(later[0] - before[0] <= TURN_LINES for before, later in pairwise(seen)), seen
+    for run_id in (talker, other):
+        workshop.let_end(run_id)
+    until(lambda: workshop.row(talker).state == "succeeded", seen=workshop.seen, meanwhile=supervisor.tick)
+    supervisor.database.close()
+    supervisor.reader.close()
 
 
 def test_files_of_trainers_are_private(workshop: Workshop) -> None:
