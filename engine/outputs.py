@@ -90,6 +90,23 @@ def folder_obstacle(target: Path, is_ours: Callable[[Path], bool] | None = None,
     return "" if is_ours(target) else f"the folder {target} exists already and was made or changed by someone else"
 
 
+def is_terminal(target: Path) -> bool:
+    """Whether a person sees at once what is written to ``target``: ``/dev/stdout`` of a terminal, ``/dev/tty``."""
+    descriptor = _descriptor(target)
+    if descriptor is not None:
+        return os.isatty(descriptor)
+    try:
+        if not stat.S_ISCHR(target.stat().st_mode):
+            return False
+        opened = os.open(target, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.isatty(opened)
+    finally:
+        os.close(opened)
+
+
 @contextmanager
 def replacing(target: Path, *, overwrite: bool, mode: int | None = None) -> Iterator[Path]:
     """A new file beside ``target`` to write into (it is there, empty); it becomes ``target`` when the body ends well.

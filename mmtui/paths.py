@@ -94,6 +94,11 @@ class Home(NamedTuple):
         return self.root / "screen.log"
 
     @property
+    def written(self) -> Path:
+        """SHA-256 of files that were written for a person, a line each."""
+        return self.root / "written"
+
+    @property
     def reserve(self) -> Path:
         """Space set aside for a full disk."""
         return self.root / "reserve"

@@ -17,6 +17,9 @@ DEBUG = "MMTUI_DEBUG"
 """A variable: if it is set, errors nobody expected are told with their traceback."""
 
 
+UNSERVED = "no supervisor runs: nothing begins or ends until one does; start it with: mmtui daemon start"
+
+
 class Interrupted(BaseException):
     """Ctrl-C. No Exception, so that no library between us and the terminal takes it for an error of its own."""
 

@@ -42,21 +42,22 @@ def export(
     ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
     if to == "capsule" and len(ids) > 1:
         raise UsageError("a capsule holds one run", "export them one by one")
-    text = _write(home, ids, to, target, _agreed(to, target, force))
+    text = _write(home, ids, to, target, _agreed(home, to, target, force))
     announce(target)
     say(text)
 
 
-def _agreed(to: str, target: Path, force: bool) -> bool:
+def _agreed(home: Home, to: str, target: Path, force: bool) -> bool:
     """Whether what is there may be written over, asked before anything is computed. Folders of runs are looked at one
     by one as they are written, and a store of MLflow is added to."""
     from mmtui.services.exchange import capsule, mlflow, places, tables
+    from mmtui.services.written import unchanged
 
     places.check(to, target)
     if to == "mlflow":
         mlflow.check(target, force=force)
-    is_ours = capsule.is_capsule if to == "capsule" else tables.IS_OURS.get(to)
-    return force if is_ours is None else allowed(target, force=force, is_ours=is_ours)
+    looks_ours = capsule.is_capsule if to == "capsule" else tables.IS_OURS.get(to)
+    return force if looks_ours is None else allowed(target, force=force, is_ours=unchanged(home, looks_ours))
 
 
 def _write(home: Home, ids: list[str], to: str, target: Path, force: bool) -> str:
@@ -87,6 +88,7 @@ def import_(
 ) -> None:
     """Take in a run from elsewhere, or one for each folder of TensorBoard's; a capsule that is here already changes
     nothing."""
+    from mmtui.services import runs as runs_service
     from mmtui.services.exchange import capsule
 
     home, path = Home.from_environment(), expanded(source).absolute()
@@ -97,6 +99,9 @@ def import_(
         say(_holds(capsule.look(path)))
     run_id, new = capsule.take_in(home, path)
     render.line(run_id)
+    for event in runs_service.events_tail(home, run_id, kind="warning") if new else ():
+        if not event["seq"]:  # of ours, about lines that its trainer wrote
+            say(f"warning: {event['values'].get('text', '')}")
     if not quiet:
         say(f"{'taken in as' if new else 'it is here already:'} run {run_id}; see: mmtui show {run_id}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 from mmtui.cli import render
-from mmtui.cli.diagnostics import Interrupted, say
+from mmtui.cli.diagnostics import UNSERVED, Interrupted, say
 from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration
@@ -22,6 +22,8 @@ from mmtui.paths import Home
 from mmtui.services import runs as service
 
 WATCH_SECONDS = 1.0
+LOOKS_UNSERVED = 3
+"""One that is just being replaced is no reason to say so."""
 
 
 def logs(
@@ -112,11 +114,26 @@ def watch(
     return watch_run(home, run_id)
 
 
+class _Unserved:
+    """Says once that nobody looks after the runs that one waits for: they would be waited for for ever."""
+
+    def __init__(self, home: Home) -> None:
+        self.home, self.looks, self.said = home, 0, False
+
+    def look(self) -> None:
+        from mmtui.services import supervisors
+
+        self.looks = 0 if supervisors.is_served(self.home) else self.looks + 1
+        if self.looks >= LOOKS_UNSERVED and not self.said:
+            self.said = True
+            say(f"note: {UNSERVED}")
+
+
 def watch_run(home: Home, run_id: str) -> int:
     """Print a line whenever a run has moved; its exit code."""
     from mmtui.services import demo, runs
 
-    shown = ""
+    shown, unserved = "", _Unserved(home)
     while True:
         found = runs.get_run(home, run_id)
         text = demo.progress_line(found)
@@ -125,6 +142,7 @@ def watch_run(home: Home, run_id: str) -> int:
             shown = text
         if RunState(found.row.state) in FINAL_STATES:
             return int(ExitCode.OK if found.row.state == RunState.SUCCEEDED else ExitCode.FAILED)
+        unserved.look()
         time.sleep(WATCH_SECONDS)
 
 
@@ -156,7 +174,7 @@ def wait(
         raise UsageError("--timeout: write a number of seconds")
     home = Home.from_environment()
     ids = [service.resolve(home, selector) for selector in runs]
-    states = service.wait(home, ids, timeout=timeout, any_=any_)
+    states = service.wait(home, ids, timeout=timeout, any_=any_, meanwhile=_Unserved(home).look)
     final = {run_id: state for run_id, state in states.items() if RunState(state) in FINAL_STATES}
     if as_json:
         render.document({"runs": [{"id": run_id, "state": state} for run_id, state in states.items()]})

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 
 from mmtui.cli import render
+from mmtui.cli.diagnostics import UNSERVED
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration, shorten
 from mmtui.domain.views import RunDetail, StageView
 from mmtui.errors import ExitCode
 from mmtui.paths import Home
-from mmtui.services import runs
+from mmtui.services import runs, supervisors
 
 SECONDS = 1.0
 LOG_LINES = 6
@@ -51,6 +52,8 @@ def screen(home: Home, found: RunDetail, width: int) -> list[str]:
         lines.append(f"loss  {sparkline(values)}")
     lines += [f"note: {found.progress_note}"] if found.progress_note else []
     lines += [f"| {text}" for text in runs.log_tail(home, row.id, LOG_LINES)]
+    if RunState(row.state) not in FINAL_STATES and not supervisors.is_served(home):
+        lines.append(f"note: {UNSERVED}")
     return [shorten(line, width) for line in lines]
 
 

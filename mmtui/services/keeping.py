@@ -14,6 +14,7 @@ from mmtui.paths import Home
 from mmtui.services.output_files import check_target, unwritable
 from mmtui.services.queue import writing
 from mmtui.services.text_limits import check_lengths
+from mmtui.services.written import remember, unchanged
 from mmtui.store import cells
 
 LONGEST_NAME = 247
@@ -65,7 +66,9 @@ def backup(home: Home, target: Path | None = None, *, force: bool = False) -> Pa
     file = unused(home.backups, time.strftime("mmtui-%Y%m%d-%H%M%S")) if target is None else target
     check_backup(home, file, force=force)
     try:
-        return copy(home.database, file, overwrite=target is not None and (force or file.exists()))
+        made = copy(home.database, file, overwrite=target is not None and (force or file.exists()))
+        remember(home, made)
+        return made
     except OSError as error:
         raise unwritable(error, file) from None
     except sqlite3.Error as error:
@@ -92,4 +95,4 @@ def check_backup(home: Home, file: Path, *, force: bool = False) -> None:
         if Path(f"{os.path.realpath(file)}-wal").exists():
             # Its log would be taken for that of the copy.
             raise RefusedError(f"{file} is a database in use", "give the copy another name")
-    check_target(file, force=force, is_ours=is_backup)
+    check_target(file, force=force, is_ours=unchanged(home, is_backup))

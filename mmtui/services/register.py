@@ -33,6 +33,8 @@ from mmtui.store.tables import Run
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecipeFileError)
 """What reading the folder of a run may raise: anything may stand in its files."""
+IN_DATABASE = "it had not ended when the database was lost; retry it"
+IN_CAPSULE = "the events in its capsule do not tell that it ended"
 _ENDINGS = {"succeeded": RunEvent.EXIT_OK, "failed": RunEvent.EXIT_ERROR, "crashed": RunEvent.EXIT_ERROR}
 
 
@@ -145,7 +147,9 @@ def _fill(database: Database, home: Home, paths: RunPaths, run_id: int) -> None:
         _attempt(database, paths, run_id, number)
     found = trainers.find(paths)
     if found is None:
-        _close(database, run_id, bool(numbers), "succeeded" if _is_logged(read_table(paths.manifest), paths) else "")
+        silent = "succeeded" if _is_logged(read_table(paths.manifest), paths) else ""
+        lost = IN_CAPSULE if paths.imported.exists() else IN_DATABASE
+        _close(database, run_id, bool(numbers), silent, lost)
     else:
         adoption.adopt(database, home, found)
         with database.write(durable=True) as session:
@@ -204,11 +208,12 @@ def _attempt(database: Database, paths: RunPaths, run_id: int, number: int) -> N
         ingest_file(database, events, run_id, number, 0)
 
 
-def _close(database: Database, run_id: int, begun: bool, silent: str) -> None:
+def _close(database: Database, run_id: int, begun: bool, silent: str, lost: str) -> None:
     """The state that its events speak of: what had not ended was interrupted, what had not begun is held.
 
     Args:
         silent: the outcome where its events tell none.
+        lost: why nobody knows how it ended.
     """
     with database.write(durable=True) as session:
         unfinished.show(session, run_id)
@@ -219,7 +224,7 @@ def _close(database: Database, run_id: int, begun: bool, silent: str) -> None:
         transition(session, run_id, RunEvent.RELEASE, reason="made again from its folder")
         transition(session, run_id, RunEvent.START)
         event = _ENDINGS.get(outcome, RunEvent.VANISHED)
-        reason = "" if outcome == "succeeded" else run.error or "it had not ended when the database was lost; retry it"
+        reason = "" if outcome == "succeeded" else run.error or lost
         transition(session, run_id, event, reason=reason, ended_at=run.last_event_at)
 
 

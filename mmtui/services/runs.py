@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -304,9 +304,19 @@ def log_follow(home: Home, run_id: str, poll: float = 0.25) -> Iterator[str]:
 
 
 def wait(
-    home: Home, run_ids: Sequence[str], *, timeout: float | None = None, any_: bool = False, poll: float = 0.2
+    home: Home,
+    run_ids: Sequence[str],
+    *,
+    timeout: float | None = None,
+    any_: bool = False,
+    poll: float = 0.2,
+    meanwhile: Callable[[], object] = bool,
 ) -> dict[str, str]:
     """States of runs once all (or any) of them are final.
+
+    Args:
+        poll: seconds between two looks.
+        meanwhile: called after each look that finds them not final.
 
     Raises:
         TimedOutError: they are not within ``timeout`` seconds.
@@ -320,4 +330,5 @@ def wait(
         if deadline is not None and time.monotonic() >= deadline:
             waiting = ", ".join(f"{run_id} ({state})" for run_id, state in states.items())
             raise TimedOutError(f"still waiting after {timeout:g} s for: {waiting}")
+        meanwhile()
         time.sleep(poll)

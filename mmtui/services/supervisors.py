@@ -84,7 +84,7 @@ def holder(home: Home) -> tuple[int | None, float | None]:
 def _record(home: Home) -> dict[str, Any] | None:
     """What the process that holds the lock says of itself, {} if nothing yet; None if nobody holds it."""
     try:
-        descriptor = os.open(home.lock, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(home.lock, os.O_RDONLY | os.O_CLOEXEC)  # on a medium that is read-only, too
     except OSError:
         return None
     try:
@@ -100,6 +100,11 @@ def _record(home: Home) -> dict[str, Any] | None:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def is_served(home: Home) -> bool:
+    """Whether a supervisor holds the directory's lock, one that comes up or leaves included."""
+    return _record(home) is not None
 
 
 def _serves(home: Home) -> bool:

@@ -86,7 +86,8 @@ def _limit(connection: sqlite3.Connection) -> None:
     """Bound what a statement may take, and make what SQLite makes on first use: afterwards it may not."""
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    connection.execute(f"PRAGMA hard_heap_limit={MOST_MEMORY}")
+    # Half of it: what grows is held twice while it is copied.
+    connection.execute(f"PRAGMA hard_heap_limit={MOST_MEMORY // 2}")
     for source in ("json_each('[]')", "json_tree('[]')", *(f"pragma_{name}" for name in _DESCRIBING)):
         with suppress(sqlite3.OperationalError):  # this SQLite may be built without it
             connection.execute(f"SELECT 1 FROM {source} LIMIT 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -203,9 +204,16 @@ class Reader:
         return [row[0] for row in self.query(f"SELECT id FROM runs WHERE {where} ORDER BY priority DESC, position, id")]
 
     def counts(self) -> dict[str, int]:
-        """Number of runs in each state that has some."""
-        rows = self.query("SELECT state, count(*) FROM runs WHERE deleted_at IS NULL GROUP BY state")
-        return {cells.text(row[0]): row[1] for row in rows}
+        """Number of runs in each state that has some; a damaged state counts as what its row is shown as."""
+        counts: Counter[str] = Counter()
+        for state, count in self.query("SELECT state, count(*) FROM runs WHERE deleted_at IS NULL GROUP BY state"):
+            counts[state if state in _STATES else RunState.FAILED.value] += count
+        return dict(counts)
+
+    def has_events(self, run_id: int) -> bool:
+        """Whether anything that a run's trainer told is stored; what was said here of its file does not count."""
+        sql = "SELECT 1 FROM events WHERE run_id = ?1 AND seq > 0 UNION ALL SELECT 1 FROM metrics WHERE run_id = ?1"
+        return bool(self.query(f"{sql} LIMIT 1", [run_id]))
 
     def run(self, run_id: int) -> RunDetail | None:
         """Everything about one run."""

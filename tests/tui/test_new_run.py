@@ -229,6 +229,19 @@ async def test_letters_search_and_j_and_k_move_until_a_search_begins(home: Home)
         assert form.key == "match.optim.clip_norm", "the help is searched too"
 
 
+async def test_one_backspace_more_than_a_search_has_letters_takes_no_setting_away(home: Home) -> None:
+    async with opened(home, (120, 40)) as (pilot, dialog):
+        await pilot.press("home", *"shapes_sm", "enter", *"segment.steps=23", *["tab"] * 4)
+        form = dialog.form_list
+        await until_async(lambda: dialog.focused is form and bool(form.items), "the form")
+        for sought in ("segment.st", "/seg"):
+            await pilot.press(*["slash" if key == "/" else "full_stop" if key == "." else key for key in sought])
+            await pilot.press(*["backspace"] * (len(sought) + 3))
+            assert form.sought == "" and "segment.steps=23" in dialog.overrides
+        await pilot.press(*"segment.steps", "delete")
+        await until_async(lambda: "segment.steps=23" not in dialog.overrides, "delete takes it away")
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_recipes_are_found_by_letters_and_no_line_wraps(home: Home, size: tuple[int, int]) -> None:
     async with opened(home, size) as (pilot, dialog):

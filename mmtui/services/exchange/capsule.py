@@ -28,6 +28,7 @@ from mmtui.services import code, runs, trust, unfinished
 from mmtui.services.output_files import replacing
 from mmtui.services.register import register
 from mmtui.services.run_folders import highest_folder
+from mmtui.services.written import remember, unchanged
 from mmtui.store.db import Database
 from mmtui.store.reader import Reader
 
@@ -61,7 +62,7 @@ def export(home: Home, run_id: str, target: Path, *, force: bool = False) -> int
         "files": sums,
     }
     with (
-        replacing(target, force=force, is_ours=is_capsule) as path,
+        replacing(target, force=force, is_ours=unchanged(home, is_capsule)) as path,
         tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive,
     ):
         text = json.dumps(header, indent=1).encode()
@@ -70,6 +71,7 @@ def export(home: Home, run_id: str, target: Path, *, force: bool = False) -> int
         archive.addfile(info, io.BytesIO(text))
         for name, file in sorted(members.items()):
             archive.add(file, name, recursive=False)
+    remember(home, target)
     return target.stat().st_size
 
 

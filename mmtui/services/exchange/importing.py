@@ -25,6 +25,7 @@ from mmtui.services.ingest import BATCH_BYTES, ingest_file
 from mmtui.services.run_folders import LOGGED, highest_folder, write_manifest
 from mmtui.services.text_limits import check_lengths, fitting
 from mmtui.store.db import Database
+from mmtui.store.reader import Reader
 from mmtui.store.runs import NewRun, add_attempt, insert_run, read_attempt, transition
 
 LINES_AT_ONCE = 10_000
@@ -186,9 +187,23 @@ class _Import:
         write_manifest(paths, str(run_id), new)
         _write(file, first, lines)
         self._store(run_id, file, source.size)
-        warnings = runs.events_tail(self.home, str(run_id), kind="warning")
-        notes += [str(event["values"].get("text", "")) for event in warnings if not event["seq"]]
+        if not self._holds_something(run_id):
+            notes += self._warnings(run_id)
+            unfinished.remove(self.database, self.home, run_id)
+            self.begun.remove(run_id)
+            return None
+        notes += self._warnings(run_id)
         return Imported(str(run_id), source.name, notes)
+
+    def _holds_something(self, run_id: int) -> bool:
+        """Whether a single event of the source could be read."""
+        with Reader(self.home) as reader:
+            return reader.has_events(run_id)
+
+    def _warnings(self, run_id: int) -> list[str]:
+        """What is said of lines that were skipped or changed."""
+        warnings = runs.events_tail(self.home, str(run_id), kind="warning")
+        return [str(event["values"].get("text", "")) for event in warnings if not event["seq"]]
 
     def _new(self, name: str) -> NewRun:
         return NewRun(name, LOGGED, 0, {}, (), {}, [(LOGGED, 0)], ("imported",), self.group, held=True)

@@ -1,7 +1,7 @@
 """Metrics of runs as long tables: CSV, JSON lines, Parquet. One row a point, names as they are.
 
 A value that is no finite number is ``nan`` in CSV, ``null`` in JSON, which has no such number, and NaN in Parquet.
-A table takes the place of an earlier one of the same columns, of nothing else.
+A table takes the place of an earlier one that nobody has changed, of nothing else.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from engine import outputs
+from mmtui.domain.text import printable
 from mmtui.errors import UsageError
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.exchange.points import Account, points
 from mmtui.services.output_files import IsOurs, replacing
+from mmtui.services.written import remember, unchanged
 
 COLUMNS = ("run", "name", "metric", "stage", "step", "global_step", "attempt", "time", "value")
 ROWS_OF_A_GROUP = 100_000
@@ -33,24 +36,28 @@ def to_csv(home: Home, ids: Sequence[str], target: Path, *, force: bool = False)
     """
     account = Account()
     with (
-        replacing(target, force=force, is_ours=is_csv_of_ours) as path,
+        replacing(target, force=force, is_ours=unchanged(home, is_csv_of_ours)) as path,
         path.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
+        shown = printable if outputs.is_terminal(target) else str
         for row in _rows(home, ids, account):
-            writer.writerow([repr(value) if isinstance(value, float) else value for value in row])
+            writer.writerow([repr(value) if isinstance(value, float) else shown(str(value)) for value in row])
+    remember(home, target)
     return account
 
 
 def to_jsonl(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) -> Account:
     """Write one JSON object a line; raises as ``to_csv`` does."""
     account = Account()
-    with replacing(target, force=force, is_ours=is_jsonl_of_ours) as path, path.open("w", encoding="utf-8") as file:
+    ours = unchanged(home, is_jsonl_of_ours)
+    with replacing(target, force=force, is_ours=ours) as path, path.open("w", encoding="utf-8") as file:
         for row in _rows(home, ids, account):
             *others, value = row
             found = [*others, value if math.isfinite(value) else None]
             file.write(json.dumps(dict(zip(COLUMNS, found, strict=True)), allow_nan=False) + "\n")
+    remember(home, target)
     return account
 
 
@@ -66,7 +73,7 @@ def to_parquet(home: Home, ids: Sequence[str], target: Path, *, force: bool = Fa
     schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
     account = Account()
     with (
-        replacing(target, force=force, is_ours=is_parquet_of_ours) as path,
+        replacing(target, force=force, is_ours=unchanged(home, is_parquet_of_ours)) as path,
         path.open("wb") as file,
         parquet.ParquetWriter(file, schema) as writer,
     ):
@@ -76,6 +83,7 @@ def to_parquet(home: Home, ids: Sequence[str], target: Path, *, force: bool = Fa
                 pyarrow.array(column, kind) for column, kind in zip(zip(*group, strict=True), types, strict=True)
             ]
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
+    remember(home, target)
     return account
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from mmtui.services.output_files import replacing_folder
 LARGEST_FLOAT = 2.0**128 - 2.0**103
 """From here on a number is infinite when it is rounded to the 32 bits that a scalar of TensorBoard has."""
 INFINITE = "became infinite: they are beyond the 32-bit numbers of TensorBoard"
-_NAME = re.compile(r"events\.out\.tfevents\.[0-9]+\.mmtui")
 
 
 def load() -> Any:
@@ -49,14 +48,23 @@ def write(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) 
     account = Account()
     with ExitStack() as folders:
         for run_id in ids:
-            folder = folders.enter_context(replacing_folder(target / run_id, force=force, is_ours=is_ours))
+            ours = partial(is_ours, name=_name(home, run_id))
+            folder = folders.enter_context(replacing_folder(target / run_id, force=force, is_ours=ours))
             _write_run(home, run_id, folder, account, *modules)
     return account
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether a folder holds what ``write`` makes and nothing else."""
-    return folder.is_dir() and all(_NAME.fullmatch(entry.name) and entry.is_file() for entry in folder.iterdir())
+def is_ours(folder: Path, name: str) -> bool:
+    """Whether a folder holds the file of this name, which ``write`` makes of one run, and nothing else.
+
+    Another data directory has runs of the same numbers: theirs stay.
+    """
+    return folder.is_dir() and all(entry.name == name and entry.is_file() for entry in folder.iterdir())
+
+
+def _name(home: Home, run_id: str) -> str:
+    """The name of a run's event file, which tells the second in which it was queued."""
+    return f"events.out.tfevents.{round(runs.get_run(home, run_id).row.created_at or 0.0):010d}.mmtui"
 
 
 def _write_run(
@@ -75,4 +83,4 @@ def _write_run(
             summary = summary_pb2.Summary(value=[value])
             event = event_pb2.Event(wall_time=point.time, step=point.global_step, summary=summary)
             writer.write(event.SerializeToString())
-    file.rename(folder / f"events.out.tfevents.{round(begun):010d}.mmtui")
+    file.rename(folder / _name(home, run_id))

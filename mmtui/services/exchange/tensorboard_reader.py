@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def read(run: LoggedRun, progress: Progress) -> Scalars:
             else:
                 reading.take(record, file)
                 progress(len(record))
+    reading.number_stepless()
     points = sorted(reading.points.values(), key=lambda point: (point.time, point.step))
     return Scalars(points, reading.notes())
 
@@ -117,7 +118,9 @@ class _Reading:
         self.undecodable = _decode_error()
         self.points: dict[tuple[str, int], Scalar] = {}
         self.gaps: list[tuple[Path, Gap]] = []
-        self.repeated = 0
+        self.at_zero: defaultdict[str, list[Scalar]] = defaultdict(list)
+        """Every point of step 0, which is also what a point without a step has."""
+        self.repeated = self.numbered = self.zeros = 0
         self.beyond = 0
         self.unknown = 0
         self.others: Counter[str] = Counter()
@@ -145,6 +148,19 @@ class _Reading:
             self.beyond += 1
             return
         self.points[place] = point
+        if not point.step and self.zeros < MOST_POINTS:
+            self.zeros += 1
+            self.at_zero[point.tag].append(point)
+
+    def number_stepless(self) -> None:
+        """Count the points of a tag that never tells a step: they would all be the same one."""
+        stepped = {tag for tag, step in self.points if step}
+        for tag, points in self.at_zero.items():
+            if tag not in stepped and len(points) > 1:
+                del self.points[tag, 0]
+                self.points |= {(tag, n): replace(point, step=n) for n, point in enumerate(points, 1)}
+                self.repeated -= len(points) - 1
+                self.numbered += len(points)
 
     def notes(self) -> list[str]:
         """Sentences about everything that is not among the points."""
@@ -157,6 +173,8 @@ class _Reading:
             told.append(f"{lost} at {counted(len(more), 'more place')} could not be read")
         if self.unknown:
             told.append(f"left out: {counted(self.unknown, 'record')} that TensorBoard's format does not know")
+        if self.numbered:
+            told.append(f"{counted(self.numbered, 'point')} without a step got one, in their order")
         if self.repeated:
             told.append(REPEATED.format(counted(self.repeated, "point")))
         if self.beyond:

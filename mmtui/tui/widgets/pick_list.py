@@ -141,12 +141,12 @@ class PickList(LinesPanel, can_focus=True):
             self.post_message(self.Chosen(self))
         elif key in ("left", "right"):
             self.post_message(self.Turned(self, 1 if key == "right" else -1))
-        elif key == "delete" or (key == "backspace" and not seeking):
+        elif key == "delete":
             self.post_message(self.Cleared(self))
         elif key == "escape" and seeking:
             self.searching = False
             self.search("")
-        elif key == "backspace":
+        elif key == "backspace" and seeking:  # one more than the search has letters takes nothing away
             self.searching = len(self.sought) > 1
             self.search(self.sought[:-1])
         elif key == "slash" and not seeking:

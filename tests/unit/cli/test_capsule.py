@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -103,3 +104,20 @@ def test_folder_that_is_an_attempt_only_nearly_is_none(
     found = mmtui_("import", str(capsule))
     assert found.code == 0, found.err
     assert len(runs.get_run(elsewhere, "1").attempts) == 1
+
+
+def test_capsule_whose_events_cannot_be_read_says_so(
+    whole: Home, elsewhere: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Times in milliseconds: the run was said to have succeeded, and "when the database was lost" to be interrupted."""
+    monkeypatch.setenv("MMTUI_HOME", str(whole.root))
+    file = whole.run("1").events(1)
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**event, "t": 1.764e12 + n}) + "\n" for n, event in enumerate(events)))
+    capsule = tmp_path / "ms.capsule"
+    assert mmtui_("export", "1", "--to", "capsule", "-o", str(capsule)).code == 0
+    monkeypatch.setenv("MMTUI_HOME", str(elsewhere.root))
+    found = mmtui_("import", str(capsule))
+    assert found.code == 0 and "warning: " in found.err and "event" in found.err
+    row = runs.get_run(elsewhere, found.out.strip()).row
+    assert (row.state, row.reason) == ("interrupted", "the events in its capsule do not tell that it ended")

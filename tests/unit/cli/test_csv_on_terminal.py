@@ -22,6 +22,9 @@ ASKED = (
     ("query", f'SELECT name, note AS "{HOSTILE}" FROM runs', "--csv"),
     ("query", f'SELECT name, note AS "{HOSTILE}" FROM runs'),
     ("ls", "--group", "sweep", "--csv"),
+    ("export", "1", "--to", "csv", "-o", "-"),
+    ("export", "1", "--to", "csv", "-o", "/dev/stdout"),
+    ("export", "1", "--to", "csv", "-o", "/dev/tty"),
 )
 
 
@@ -29,6 +32,7 @@ ASKED = (
 def hostile(populated: Home) -> Home:
     with sqlite3.connect(populated.database) as connection:
         connection.execute("UPDATE runs SET name = ?1, note = ?1, run_group = ?1", [HOSTILE])
+        connection.execute("UPDATE metrics SET name = ?1 || name, stage = ?1", [HOSTILE])
     return populated
 
 

@@ -226,6 +226,21 @@ def test_tensorboard_replaces_its_own_folders_alone(populated: Home, mmtui_: Inv
     assert (tmp_path / "notes").read_text() == "mine"
 
 
+def test_tensorboard_keeps_the_run_of_another_data_directory_that_has_the_same_number(
+    populated: Home, mmtui_: Invoke, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    argv = ("export", "1", "--to", "tensorboard", "-o", str(tmp_path))
+    assert [mmtui_(*argv).code for _ in range(2)] == [0, 0]
+    before = tree(tmp_path)
+    with closing(sqlite3.connect(populated.database)) as connection, connection:
+        connection.execute("UPDATE runs SET created_at = created_at + 7 WHERE id = 1")  # what tells the two apart
+    outcome = mmtui_(*argv)
+    assert outcome.code == 5 and "--force" in outcome.err
+    assert tree(tmp_path) == before
+    assert mmtui_(*argv, "--force").code == 0
+
+
 def test_mlflow_is_added_to_whatever_else_is_in_it(populated: Home, mmtui_: Invoke, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient

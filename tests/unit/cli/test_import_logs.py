@@ -199,6 +199,33 @@ def test_events_without_a_step_get_one_in_their_order(home: Home, mmtui_: Invoke
     assert stored(home, "1") == {n: 1 / n for n in range(1, 6)}
 
 
+def test_points_of_tensorboard_without_a_step_get_one_in_their_order(
+    home: Home, mmtui_: Invoke, tmp_path: Path
+) -> None:
+    """They all came as step 0, and the last of them was kept."""
+    points = [
+        *(("loss", 0, 1 / n) for n in range(1, 6)),
+        ("once", 0, 7.0),
+        ("acc", 0, 0.5),
+        ("acc", 0, 0.6),
+        ("acc", 3, 0.7),
+    ]
+    outcome = mmtui_("import", str(tensorboard(tmp_path / "a", points)))
+    assert "warning: 5 points without a step got one, in their order" in outcome.err
+    assert "warning: left out: 1 point of a step that was logged again" in outcome.err
+    close = pytest.approx
+    assert stored(home, "1") == close({n: 1 / n for n in range(1, 6)})
+    assert stored(home, "1", "once") == close({0: 7.0}) and stored(home, "1", "acc") == close({0: 0.6, 3: 0.7})
+
+
+def test_a_file_of_which_no_event_can_be_read_is_an_error(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    """It was a run that had succeeded, with nothing in it."""
+    lines = [{"step": n, "t": 1.764e12 + n, "values": {"loss": 1.0}} for n in range(1, 4)]
+    outcome = mmtui_("import", str(events(tmp_path / "a" / "events.jsonl", lines)))
+    assert outcome.code == 2 and "was skipped: " in outcome.err, outcome
+    assert runs.list_runs(home) == [] and traces(home) == (0, [])
+
+
 def test_stage_steps_without_global_step_follow_each_other(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
     lines = [
         *({"stage": "warm", "step": n, "values": {"loss": 1.0 * n}} for n in (10, 20)),

@@ -22,7 +22,7 @@ from engine.marks import is_marked
 from mmtui.cli import docs
 from mmtui.errors import RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services import keeping, output_files, saved_views
+from mmtui.services import keeping, output_files, saved_views, written
 from mmtui.services.run_folders import write_file
 from mmtui.store.db import Database
 from mmtui.store.db import backup as copy_database
@@ -75,10 +75,52 @@ def test_no_verb_writes_over_a_file_that_it_did_not_make(
     assert mmtui_(*argv, "--force").code == 0
     assert file.read_bytes() != b"theirs"
     assert mmtui_(*argv).code == 0, "its own file is written anew without being told to"
-    if verb != "backup":
-        file.write_text(file.read_text() + "<!-- a word of mine -->")
-        assert mmtui_(*argv).code == 5, "changed by hand it is the user's"
+    with file.open("ab") as changed:
+        changed.write(b"<!-- a word of mine -->")
+    assert mmtui_(*argv).code == 5, "changed by hand it is the user's"
     assert not [name for name in names(file.parent) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("to", ["csv", "jsonl", "parquet", "capsule", "backup"])
+def test_what_a_person_has_changed_of_an_export_is_the_persons(
+    populated: Home, mmtui_: Invoke, there: Path, to: str
+) -> None:
+    """Of a kind of file that has no place for a mark: what it held when it was written is remembered."""
+    if to == "parquet":
+        pytest.importorskip("pyarrow")
+    file = there / "out"
+    argv = ["backup", str(file)] if to == "backup" else ["export", "1", "--to", to, "-o", str(file)]
+    for _ in range(2):
+        assert mmtui_(*argv).code == 0, "its own file is written anew without being told to"
+    ours = file.read_bytes()
+    changed = ours[:-1] + bytes([ours[-1] ^ 1]) if to == "backup" else ours + b" "
+    file.write_bytes(changed)
+    os.utime(file, (2**31, 2**31))
+    found = mmtui_(*argv)
+    assert found.code == 5 and "was made or changed by someone else" in found.err and "--force" in found.err
+    assert file.read_bytes() == changed
+    file.write_bytes(ours)
+    assert mmtui_(*argv).code == 0, "changed back it is ours again"
+    old = there / "old"
+    old.write_bytes(changed)
+    os.utime(old, (1e9, 1e9))
+    older = [word.replace(str(file), str(old)) for word in argv]
+    looks_ours = to in ("csv", "backup")  # a blank behind the last line is none of the other formats
+    assert not looks_ours or mmtui_(*older).code == 0, "of a version that remembered nothing: as it was then"
+
+
+def test_files_that_are_remembered_are_bounded(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.create()
+    monkeypatch.setattr(written, "MOST", 3)
+    looks = written.unchanged(home, lambda _: True)
+    files = [tmp_path / str(number) for number in range(20)]
+    for number, file in enumerate(files):
+        file.write_text(f"file {number}")
+        written.remember(home, file)
+        assert looks(file)
+    known = [file.name for file in files if looks(file)]
+    assert known[-3:] == ["17", "18", "19"] and len(known) <= 7
+    assert len(home.written.read_text().splitlines()) <= 8
 
 
 @pytest.mark.processes

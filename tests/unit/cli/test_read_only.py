@@ -5,6 +5,7 @@ As root, permission bits prove nothing: the directory is mounted read-only, in a
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -86,6 +87,18 @@ def test_what_only_the_log_of_a_killed_writer_holds_is_read_too(populated: Home,
     found = ask(copy, "show", "1", "--json")
     assert json.loads(found.stdout)["note"] == "in the log", found.stderr
     assert {path: path.stat().st_mtime_ns for path in copy.root.iterdir()} == before
+
+
+def test_supervisor_that_serves_the_home_is_seen_from_where_nothing_can_be_written(populated: Home, ask: Ask) -> None:
+    populated.lock.write_text(json.dumps({"pid": os.getpid(), "started_at": 1.0, "ready": True}))
+    held = os.open(populated.lock, os.O_RDWR)
+    try:
+        assert "not running" in ask(populated, "daemon", "status").stdout
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = ask(populated, "daemon", "status")
+        assert found.stdout.startswith(f"running (pid {os.getpid()})") and found.returncode == 0
+    finally:
+        os.close(held)
 
 
 def test_writing_verbs_say_that_the_home_is_read_only(populated: Home, ask: Ask) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sysconfig
 
 import pyte
 import pytest
 
-from mmtui.cli import watching
+from mmtui.cli import diagnostics, watching
 from mmtui.domain.text import shorten
 from mmtui.paths import Home
 from mmtui.services import runs
 from tests.ptys import Program
+from tests.unit.cli.conftest import Invoke
 
 
 def watched(home: Home, run: str, size: tuple[int, int], **more: str) -> tuple[list[str], int | None]:
@@ -49,6 +51,28 @@ def test_run_that_failed_is_exit_1_and_its_name_cannot_harm_the_terminal(populat
 def test_terminal_without_unicode_gets_ascii(populated: Home) -> None:
     lines, code = watched(populated, "1", (24, 80), LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert code == 0 and "".join(lines).isascii()
+
+
+def test_who_waits_is_told_once_that_no_supervisor_runs(
+    populated: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing would ever happen, and nobody said so."""
+    told = f"note: {diagnostics.UNSERVED}"
+    found = mmtui_("wait", "3", "--timeout", "2")
+    assert found.code == 124 and found.err.splitlines()[:-1] == [told]
+    assert any(
+        diagnostics.UNSERVED[:40] in line for line in watching.screen(populated, runs.get_run(populated, "3"), 120)
+    )
+    populated.lock.touch()
+    held = os.open(populated.lock, os.O_RDWR)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert told not in mmtui_("wait", "3", "--timeout", "2").err
+        lines = watching.screen(populated, runs.get_run(populated, "3"), 120)
+        assert not any("no supervisor" in line for line in lines)
+    finally:
+        os.close(held)
+    assert not any("no supervisor" in line for line in watching.screen(populated, runs.get_run(populated, "1"), 120))
 
 
 def test_lines_are_never_wider_than_the_terminal(populated: Home) -> None:

@@ -283,3 +283,16 @@ def test_log_tail_spells_out_control_characters(
     assert runs.log_tail(home, "1") == ["one", "\\x1b[2Jtwo\\x07 \ufffd", "three"]
     assert runs.log_tail(home, "1", lines=1) == ["three"]
     assert runs.log_tail(home, "1", attempt=7) == []
+
+
+def test_run_whose_state_is_damaged_is_counted_as_what_it_is_shown_as(home: Home, add_run: Callable[..., int]) -> None:
+    """The screen shows as many rows as are counted: the last one was hidden."""
+    for _ in range(3):
+        add_run()
+    connection = sqlite3.connect(home.database)
+    with connection:
+        connection.execute("UPDATE runs SET state = 'zzz' WHERE id = 2")
+        connection.execute("UPDATE runs SET state = x'ff' WHERE id = 1")
+    connection.close()
+    shown = [run.state for run in runs.list_runs(home)]
+    assert runs.count_runs(home) == {state: shown.count(state) for state in set(shown)}
