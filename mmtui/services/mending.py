@@ -13,7 +13,7 @@ from engine.files import link, sync_folder
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services import pending_edits, supervisors
+from mmtui.services import pending_edits, salvage, supervisors
 from mmtui.services.doctor import checks
 from mmtui.services.queue import writing
 from mmtui.services.register import UNREADABLE, rebuild, told_by_folder
@@ -64,6 +64,7 @@ def _replace_database(home: Home) -> Iterator[str]:
         _refuse_served(home)
         yield "the database is gone: every run is made again from its folder"
         yield from _take_in(home)
+        yield f"notes, tags given later, limits and budgets are gone with it{_told_of_backup(home)}"
         return
     problem = damage(home.database)
     if not problem:
@@ -72,9 +73,16 @@ def _replace_database(home: Home) -> Iterator[str]:
     _refuse_served(home)
     yield f"the database is damaged ({printable(problem.splitlines()[0])}): it is replaced, and kept"
     found = _newest_sound(home)
-    yield f"the damaged database is kept as {_exchange(home, found, 'damaged')}"
+    kept = _exchange(home, found, "damaged")
+    yield f"the damaged database is kept as {kept}"
     yield "there is no sound backup: every run is made again from its folder" if found is None else f"restored {found}"
     yield from _take_in(home)
+    yield from salvage.take_over(home, kept)
+
+
+def _told_of_backup(home: Home) -> str:
+    found = _newest_sound(home)
+    return "" if found is None else f"; a backup has them as they were then: mmtui backup --restore {found}"
 
 
 def restore_backup(home: Home, file: Path) -> Iterator[str]:
@@ -95,7 +103,10 @@ def restore_backup(home: Home, file: Path) -> Iterator[str]:
     if kept:
         yield f"the database as it was is kept as {kept}"
     yield f"restored {file}"
-    yield from _take_in(home)
+    made = list[str]()
+    yield from _take_in(home, made)
+    if kept:
+        yield from salvage.take_over(home, kept, made)
     yield from _return_files(home)
 
 
@@ -157,8 +168,11 @@ def _is_sound(file: Path) -> bool:
         return False
 
 
-def _take_in(home: Home) -> Iterator[str]:
+def _take_in(home: Home, made: list[str] | None = None) -> Iterator[str]:
+    """Runs that the database does not know, from their folders; their ids are put into ``made``."""
     for found in rebuild(home):
+        if made is not None and found.run_id:
+            made.append(found.run_id)
         if found.problem:
             yield f"run folder {found.folder} could not be read: {found.problem}"
         else:
