@@ -27,6 +27,7 @@ from mmtui.store.schema import damage, lost, schema_revision
 
 LOW_DISK = 2 * 2**30
 _RESTORE = "mmtui doctor --fix (the newest sound backup, and what came after it from the run folders)"
+_WHOLE = "mmtui doctor --fix, or take a backup: mmtui backup --restore FILE"
 _REBUILD = "mmtui doctor --fix (from the run folders)"
 _NO_DAMAGE = "nothing shows that it is damaged: end what holds it, or make it readable, then look again"
 _SETTLED = 10.0
@@ -148,12 +149,22 @@ def _database(home: Home) -> Check:
             return Check("database", False if sentence else None, sentence or "none yet", _REBUILD)
         with Reader(home) as reader:
             problem = str(reader.query("PRAGMA quick_check(1)")[0][0])
+            missing = _missing(home)
+            if problem == "ok" and missing:
+                return Check("database", False, missing, _WHOLE)
             runs = len(reader.ids())
     except MmtuiError as error:
         if damage(home.database):
             return Check("database", False, error.message, _RESTORE)
         return Check("database", False, error.message, error.hint or _NO_DAMAGE)
     return Check("database", problem == "ok", f"{runs} run{'' if runs == 1 else 's'}, {problem}", _RESTORE)
+
+
+def _missing(home: Home) -> str:
+    """What the database lacks of its schema, in a sentence; "" if nothing."""
+    from mmtui.store import wholeness  # loads SQLAlchemy
+
+    return wholeness.sentence(home.database, wholeness.lacking(home.database))
 
 
 def _run_folders(home: Home) -> list[Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from mmtui.services import pending_edits, salvage, supervisors
 from mmtui.services.doctor import checks
 from mmtui.services.queue import writing
 from mmtui.services.register import UNREADABLE, rebuild, told_by_folder
-from mmtui.store import cells
+from mmtui.store import cells, wholeness
 from mmtui.store.cells import DAMAGED
-from mmtui.store.db import Database, backup
+from mmtui.store.db import Database, backup, unused
 from mmtui.store.reader import Reader
 from mmtui.store.schema import damage, lost, schema_revision
 
@@ -58,7 +58,7 @@ def _close_home(home: Home) -> Iterator[str]:
 def _replace_database(home: Home) -> Iterator[str]:
     """Put the newest sound backup in the place of the damaged file, which is kept, then take in what came after it.
 
-    Only what SQLite itself finds damaged: what cannot be read now may be whole.
+    Only what SQLite itself finds damaged, or what lacks a part of its schema: what cannot be read now may be whole.
     """
     if lost(home):
         _refuse_served(home)
@@ -67,17 +67,46 @@ def _replace_database(home: Home) -> Iterator[str]:
         yield f"notes, tags given later, limits and budgets are gone with it{_told_of_backup(home)}"
         return
     problem = damage(home.database)
-    if not problem:
+    missing = [] if problem else _lacking(home.database)
+    if not problem and not missing:
         yield f"the database is left as it is: nothing shows that it is damaged ({home.database})"
         return
     _refuse_served(home)
-    yield f"the database is damaged ({printable(problem.splitlines()[0])}): it is replaced, and kept"
+    if missing and all(one.can_be_added for one in missing):
+        yield from _complete(home, missing)
+        return
+    why = problem.splitlines()[0] if problem else f"it has no {', no '.join(map(str, missing))}"
+    yield f"the database is damaged ({printable(why)}): it is replaced, and kept"
     found = _newest_sound(home)
     kept = _exchange(home, found, "damaged")
     yield f"the damaged database is kept as {kept}"
     yield "there is no sound backup: every run is made again from its folder" if found is None else f"restored {found}"
     yield from _take_in(home)
     yield from salvage.take_over(home, kept)
+
+
+def _lacking(file: Path) -> list[wholeness.Lack]:
+    """What is missing of a database of this schema; nothing where that cannot be told."""
+    try:
+        return wholeness.lacking(file)
+    except UnreachableError:
+        return []
+
+
+def _complete(home: Home, missing: Sequence[wholeness.Lack]) -> Iterator[str]:
+    """Make what is missing, where nothing else has to change for it; a copy from before is kept."""
+    kept = unused(home.backups, f"incomplete-{int(time.time())}")
+    try:
+        backup(home.database, kept)
+    except (OSError, sqlite3.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UnreachableError(f"{home.database} cannot be copied to {kept}: {why}", "nothing is changed") from None
+    yield f"the database as it was is kept as {kept}"
+    wholeness.add(home, missing)
+    for one in missing:
+        yield f"{one} is made again" + ("" if one.kind == "index" else ", empty: what it held is gone")
+    if any(one.name == "settings" for one in missing):
+        yield "limits, budgets and whether the queue is closed: set them again"
 
 
 def _told_of_backup(home: Home) -> str:
@@ -163,7 +192,7 @@ def _newest_sound(home: Home) -> Path | None:
 
 def _is_sound(file: Path) -> bool:
     try:
-        return schema_revision(file) is not None and not damage(file)
+        return schema_revision(file) is not None and not damage(file) and not wholeness.lacking(file)
     except UnreachableError:
         return False
 

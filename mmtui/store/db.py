@@ -103,7 +103,7 @@ def _translated(error: Exception, home: Home) -> Exception:
         if "disk is full" in str(original) or is_full(home.root):
             text, hint = "the disk is full", "free some space, then do the same again"
         else:
-            text, hint = str(original), ""
+            text, hint = str(original), "see: mmtui doctor" if "no such" in str(original) else ""
         return UnreachableError(f"the database {home.database} cannot be written: {text}", hint)
     return error
 

@@ -47,6 +47,7 @@ from mmtui.store.runs import (
     transition,
 )
 from mmtui.store.tables import Attempt, Run
+from mmtui.store.wholeness import refuse_incomplete
 from mmtui.supervisor import process
 from mmtui.supervisor.clock import GRACE_SAVE_SECONDS, Clock
 from mmtui.supervisor.clustering import Jobs
@@ -78,6 +79,7 @@ class Supervisor:
     def __init__(self, home: Home, lock_inode: int | None = None) -> None:
         self.home, self.served = home, Served(home, lock_inode)
         self.database = Database(home, checkpoints=True)
+        refuse_incomplete(home)
         self.served.hold_database()
         self.reader = Reader(home)
         self.children: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
