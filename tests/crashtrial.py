@@ -150,7 +150,7 @@ def table(world: Home, folder: Path) -> Iterator[str]:
     for name, deed in DEEDS.items():
         rows: dict[str, list[_Row]] = {crashpoints.KILL: [], crashpoints.FULL: []}
         for fault, step, outcome in Trial(world, deed, folder).outcomes():
-            what = re.sub(r"\d{2,}", "N", step)
+            what = re.sub(r"\d{2,}", "N", re.sub(r"writer-[0-9a-f]{8}-\d+", "writer-N", step))
             mended = "; ".join(dict.fromkeys(re.sub(r"\d+", "N", told) for told in outcome.told)) or "nothing to mend"
             last = rows[fault][-1] if rows[fault] else None
             if last is not None and (last.state, last.mended) == (outcome.state, mended):

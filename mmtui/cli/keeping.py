@@ -74,7 +74,7 @@ def purge(
 ) -> None:
     """Delete what is in the trash for good, and frozen code that no run needs; says what it frees."""
     from mmtui.cli.lengths import seconds_of
-    from mmtui.services import stages, trash
+    from mmtui.services import leftovers, stages, trash
 
     home, seconds = Home.from_environment(), seconds_of(unused)
     found = trash.purge(home, really=yes)
@@ -83,6 +83,9 @@ def purge(
     for name, taken in found:
         render.line(f"{name}  {size(taken)}")
     total = size(sum(taken for _, taken in found))
+    going_on = leftovers.may_go_on(leftovers.look(home))
+    if going_on:
+        say(f"left alone: {going_on}")
     if not found:
         say("there is nothing to delete")
     else:

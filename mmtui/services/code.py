@@ -19,6 +19,7 @@ from engine import own_code
 from engine.outputs import replacing
 from mmtui.errors import MmtuiError, RefusedError
 from mmtui.paths import Home
+from mmtui.services import writers
 
 DIGEST_CHARACTERS = 16
 SHORT, FULL = re.compile("[0-9a-f]{16}"), re.compile("[0-9a-f]{64}")
@@ -64,7 +65,7 @@ def freeze(home: Home) -> dict[str, Any]:
     target = home.code / full[:DIGEST_CHARACTERS]
     if not _intact(target, full):
         home.create()
-        temporary = home.code / f".{target.name}.{os.getpid()}"
+        temporary = home.code / f".{target.name}.{writers.mark()}"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             shutil.copytree(source, temporary / "engine", ignore=shutil.ignore_patterns("__pycache__"))

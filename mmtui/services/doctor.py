@@ -205,12 +205,17 @@ def _edits(home: Home) -> Check:
 
 def _leftovers(home: Home) -> Check:
     """What interrupted commands have left: it takes room and does no harm."""
-    found = leftovers.find(home)
+    found = leftovers.look(home)
     if not found:
         return Check("leftovers", True, "interrupted commands have left nothing")
-    kinds = ", ".join(dict.fromkeys(one.what for one in found[:_FEW]))
-    room = size(sum(leftovers.bytes_of(one.path) for one in found))
-    return Check("leftovers", None, f"{room} of {kinds}; to free it: mmtui purge --yes")
+    free, texts = [one for one in found if one.free], list[str]()
+    if free:
+        kinds = ", ".join(dict.fromkeys(one.what for one in free[:_FEW]))
+        room = size(sum(leftovers.bytes_of(one.path) for one in free))
+        texts.append(f"{room} of {kinds}; to free it: mmtui purge --yes")
+    if len(free) < len(found):
+        texts.append(leftovers.may_go_on(found))
+    return Check("leftovers", None, ". ".join(texts))
 
 
 def _rows(home: Home) -> list[Check]:

@@ -8,36 +8,57 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
+from mmtui.services import writers
 from mmtui.store.reader import Reader
 
 IDLE_SECONDS = 3600.0
 """What nothing has been written to for so long is not being written any more."""
 DELETED = ".deleted"
+_FEW = 10
 _IN_TRASH = re.compile(r"([0-9]{1,18})(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or folder that nobody needs.
+    """A file or folder that nobody needs, or soon will not.
 
     Attributes:
         what: which command left it, for a person.
+        free: nobody writes to it any more: its process is known to be dead, or has not written for an hour.
     """
 
     what: str
     path: Path
+    free: bool = True
 
 
 def find(home: Home, now: float | None = None) -> list[Leftover]:
     """Everything that interrupted commands have left; what somebody may still be writing is left out."""
+    return [one for one in look(home, now) if one.free]
+
+
+def look(home: Home, now: float | None = None) -> list[Leftover]:
+    """The same with what somebody may still be writing: a process that was killed a moment ago looks like one at work,
+    unless the name tells which it was."""
     before = (time.time() if now is None else now) - IDLE_SECONDS
-    return [*_of_purge(home), *(one for one in _unfinished(home) if newest_change(one.path) <= before)]
+    return [*_of_purge(home), *_unfinished(home, before)]
+
+
+def may_go_on(found: Iterable[Leftover]) -> str:
+    """What somebody may still be writing, in a sentence; "" if nothing."""
+    young = [one for one in found if not one.free]
+    if not young:
+        return ""
+    kinds = ", ".join(dict.fromkeys(one.what for one in young[:_FEW]))
+    room = size(sum(bytes_of(one.path) for one in young))
+    return f"{room} of {kinds}; what nobody writes to for an hour is freed by: mmtui purge --yes"
 
 
 def _of_purge(home: Home) -> Iterator[Leftover]:
@@ -65,8 +86,8 @@ def _ids(home: Home) -> set[int] | None:
         return None
 
 
-def _unfinished(home: Home) -> Iterator[Leftover]:
-    """What was being written when a process ended, or is being written now."""
+def _unfinished(home: Home, before: float) -> Iterator[Leftover]:
+    """What was being written when a process ended, or is being written now; ``before``: not written to since."""
     patterns = (
         (home.root, ".import-*", "an import"),
         (home.runs, ".draft-*", "queueing a run"),
@@ -82,7 +103,8 @@ def _unfinished(home: Home) -> Iterator[Leftover]:
     for folder, pattern, what in patterns:
         for path in sorted(folder.glob(pattern)):
             if not path.name.endswith(DELETED):
-                yield Leftover(f"{what} that was interrupted", path)
+                free = writers.is_dead(path.name) or newest_change(path) <= before
+                yield Leftover(f"{what} that {'was interrupted' if free else 'may still go on'}", path, free)
 
 
 def newest_change(path: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from engine.files import link, sync_folder
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services import pending_edits, salvage, supervisors
+from mmtui.services import pending_edits, salvage, supervisors, writers
 from mmtui.services.doctor import checks
 from mmtui.services.queue import writing
 from mmtui.services.register import UNREADABLE, rebuild, told_by_folder
@@ -152,7 +151,7 @@ def _exchange(home: Home, source: Path | None, word: str) -> str:
     Raises:
         UnreachableError: the copy cannot be written; the database is as it was.
     """
-    made = home.root / f".restoring.{os.getpid()}.new"
+    made = home.root / f".restoring.{writers.mark()}.new"
     try:
         if source is not None:
             backup(source, made)

@@ -41,10 +41,11 @@ def is_under_way(text: str) -> bool:
     found = _REASON.fullmatch(text)
     if found is None:
         return False
-    return found[3] != socket.gethostname() or _lives(int(found[2]))
+    return found[3] != socket.gethostname() or lives(int(found[2]))
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
+    """Whether there is a process of this number on this machine, whoever it is now."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

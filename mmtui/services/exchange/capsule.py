@@ -24,7 +24,7 @@ from engine.config import RecipeFileError
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import MmtuiError, RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home, RunPaths
-from mmtui.services import code, runs, trust, unfinished
+from mmtui.services import code, runs, trust, unfinished, writers
 from mmtui.services.output_files import replacing
 from mmtui.services.register import register
 from mmtui.services.run_folders import highest_folder
@@ -159,7 +159,7 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
         header = _header(archive)
         # What the run is: the same capsule again has the same sums.
         stamp = hashlib.sha256(json.dumps(header["files"], sort_keys=True).encode()).hexdigest()
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=home.root) as folder:
+        with tempfile.TemporaryDirectory(prefix=f".import-{writers.mark()}-", dir=home.root) as folder:
             _unpack(archive, header["files"], Path(folder))
             known = _known(home, stamp)
             return (known, False) if known else (_place(home, Path(folder), header, stamp), True)
