@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from engine import pictures_cli, weights_cli
 from engine.config import Recipe, RecipeFileError, load_recipe
@@ -23,9 +25,10 @@ from engine.config.schema import stored_recipe
 from engine.config.smoke import smoke_overrides
 from engine.errors import EngineError, RecipeError, disk_full_text
 from engine.events import EventWriter, Heartbeat, SilentWriter, attempt_numbers
-from engine.paths import expanded
+from engine.paths import expanded, is_folder
 from engine.run_folder import claimed
-from engine.streams import wait_for_room
+from engine.streams import complain, spell_out, wait_for_room
+from engine.text import curtailed
 
 EXIT_STOPPED = 143
 PR_SET_PDEATHSIG = 1
@@ -38,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # else trainers that share cores spin in each other's way
     wait_for_room()
+    spell_out()
     parser = _parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "recipe"):
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             overrides = [*smoke_overrides(load_recipe(name, overrides, FOLDERS)), *overrides]
         recipe = _load(name, overrides, getattr(options, "run_dir", None))
     except RecipeFileError as error:
-        _say(f"error: {error}")
+        complain(str(error))
         return RecipeError.exit_code
     command: Callable[[Recipe, argparse.Namespace], int] = options.command
     return command(recipe, options)
@@ -77,8 +81,22 @@ def _kept(run_dir: Path) -> list[Recipe]:
     return found
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors repeat what was typed, which may be a number of thousands of digits."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(curtailed(message))
+
+
+def _attempt(text: str) -> int:
+    """The number of an attempt; 0 = the next."""
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise argparse.ArgumentTypeError(f"write a whole number from 1 on, not {text}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m engine", description="Mix-and-Match training engine")
+    parser = _Parser(prog="python -m engine", description="Mix-and-Match training engine")
     commands = parser.add_subparsers(required=True)
     for name, command, text in (
         ("train", train_command, "train a recipe in a run directory, going on from its checkpoints"),
@@ -95,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="print one JSON object")
         if name == "train":
             sub.add_argument("--run-dir", required=True, type=Path, help="folder of the run")
-            sub.add_argument("--attempt", type=int, default=0, help="number of this attempt (default: the next)")
+            sub.add_argument("--attempt", type=_attempt, default=0, help="number of this attempt (default: the next)")
             sub.add_argument("--smoke", action="store_true", help="two steps of each stage, few images, a thin network")
             sub.add_argument("--stage-cache", type=Path, help="folder of outputs that runs share (default: none)")
             sub.add_argument(
@@ -122,13 +140,13 @@ def train_command(recipe: Recipe, options: argparse.Namespace) -> int:
             # One of several processes that torchrun has started: rank 0 alone writes.
             return _train(recipe, run_dir, SilentWriter(), 1, stop, lambda _line: None, options)
         if not _lock(run_dir):
-            _say(f"error: another process is training in {run_dir}: wait for it, or use another --run-dir")
+            complain(f"another process is training in {run_dir}: wait for it, or use another --run-dir")
             return 1
         numbers = attempt_numbers(run_dir)
         attempt = options.attempt or (numbers[-1] + 1 if numbers else 1)
         writer = EventWriter.open_for_attempt(run_dir, attempt)
     except OSError as error:
-        _say(f"error: {disk_full_text(error, Path(error.filename or run_dir), 'the file')}")
+        complain(disk_full_text(error, Path(error.filename or run_dir), "the file"))
         return 1
     echo = (lambda _line: None) if options.quiet else _print
     with Heartbeat(writer), claimed(run_dir):
@@ -215,19 +233,19 @@ def _fork(text: str | None) -> tuple[Path, int | None] | None:
         return None
     name, step = parse_place(text)
     folder = expanded(name).absolute()
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise RecipeError(f"--from {text}: there is no run directory {folder}; write RUN_DIR or RUN_DIR@STEP")
     return folder, step
 
 
 def _fail(writer: EventWriter, text: str, kind: str) -> None:
     """Tell the reason on stderr and in the event file; a full disk may refuse the latter."""
-    _say(f"error: {text}")
+    complain(text)
     try:
         writer.emit("error", {"text": text, "type": kind})
         writer.emit("run_finished", {"status": "failed"})
     except OSError as error:
-        _say(f"error: the event file could not be written: {error.strerror or error}")
+        complain(f"the event file could not be written: {error.strerror or error}")
 
 
 class StopSignal:
@@ -274,7 +292,7 @@ def probe_command(recipe: Recipe, options: argparse.Namespace) -> int:
         device = choose_device(recipe)
         found = probe(recipe, device)
     except EngineError as error:
-        _say(f"error: {error}")
+        complain(str(error))
         return error.exit_code
     if options.json:
         _print(json.dumps({**found, "device": device_words(device)}))
@@ -296,7 +314,7 @@ def check_data_command(recipe: Recipe, _options: argparse.Namespace) -> int:
         progress = Paced(terminal_line) if sys.stderr.isatty() else None
         report = summarise(recipe.data, progress, recipe.proxy, recipe.seed)
     except EngineError as error:
-        _say(f"error: {error}")
+        complain(str(error))
         return error.exit_code
     _print(format_report(report))
     return 1 if report.problems else 0

@@ -13,3 +13,19 @@ def expanded(path: str | Path) -> Path:
     and whoever opens it says so.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111 - see above
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; ``Path`` itself raises for names that are too long, or may not be looked up."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

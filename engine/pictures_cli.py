@@ -21,6 +21,7 @@ from engine.errors import DataError, EngineError
 from engine.events import attempt_folder, attempt_numbers, read_events
 from engine.marks import is_marked, marked_png
 from engine.outputs import OutputExistsError, error_text, write_all
+from engine.streams import complain
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,7 @@ FEW_NODES, SMALL_GRAPH, LARGE_GRAPH = 150, 1200, 2000
 KINDS = ("image", "truth", "prediction")
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Any) -> None:
     """Add the command ``pictures``."""
     sub = commands.add_parser("pictures", help=TEXT, description=TEXT)
     sub.set_defaults(command=pictures_command)
@@ -50,18 +51,18 @@ def pictures_command(options: argparse.Namespace) -> int:
     5 if a file is there that this has not drawn, or that was changed since.
     """
     if str(options.out) == "-":
-        sys.stderr.write("error: --out -: write the name of a folder\n")
+        complain("--out -: write the name of a folder")
         return 2
     try:
         made = draw_runs(options.run_dir, options.out, force=options.force)
     except OutputExistsError as error:
-        sys.stderr.write(f"error: {error}: write another folder{'' if options.force else ', or --force'}\n")
+        complain(f"{error}: write another folder{'' if options.force else ', or --force'}")
         return error.exit_code
     except EngineError as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(str(error))
         return error.exit_code
     except OSError as error:
-        sys.stderr.write(f"error: {error_text(error, Path(error.filename or options.out))}\n")
+        complain(error_text(error, Path(error.filename or options.out)))
         return 1
     for path in made:
         sys.stdout.write(f"{path}\n")

@@ -1,10 +1,15 @@
-"""Standard output and error as whoever started this program has left them. No torch in here."""
+"""Standard output and error: as whoever started this program has left them, and safe to show. No torch in here."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from io import TextIOWrapper
+from typing import Any, cast
+
+from engine.text import curtailed, printable
 
 
 def wait_for_room() -> None:
@@ -16,3 +21,51 @@ def wait_for_room() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, no file of the system, or none at all
             os.set_blocking(stream.fileno(), True)
+
+
+def spell_out() -> None:
+    """Let nothing that is printed steer a terminal: names of files, recipes and errors may hold anything.
+
+    In a pipe and in a file all stays as it is, bytes that are no UTF-8 too.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, TextIOWrapper):
+            continue  # none, or a program's own
+        if stream.isatty():
+            stream.reconfigure(errors="backslashreplace")
+            setattr(sys, name, cast("TextIOWrapper", _Terminal(stream)))
+        elif stream.errors == "strict":
+            stream.reconfigure(errors="surrogateescape")
+
+
+class _Terminal:
+    """A text stream to a terminal: control and formatting characters are spelled out, but for the ends of lines."""
+
+    def __init__(self, stream: TextIOWrapper) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write("\n".join(map(printable, text.split("\n"))))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def redraw(line: str, width: int) -> None:
+    """Write over the last line of stderr, without a new line."""
+    stream = sys.stderr.stream if isinstance(sys.stderr, _Terminal) else sys.stderr
+    shown = printable(line)[:width]
+    stream.write(f"\r{shown:<{width}}\r{shown}")
+    stream.flush()
+
+
+def complain(text: str) -> None:
+    """A sentence on stderr; of a word that nobody could read only the beginning."""
+    sys.stderr.write(f"error: {curtailed(text)}\n")
+    sys.stderr.flush()

@@ -1,8 +1,23 @@
-"""Text with bytes that are no UTF-8 in it, as arguments and names of files may have. Imports nothing of the engine."""
+"""Text from outside: bytes that are no UTF-8, what a terminal would act on, what is too long to be repeated.
+
+Imports nothing of the engine.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+
+_KEPT = frozenset("\t")
+_BYTES = range(0xDC80, 0xDD00)
+"""What Python makes of a byte that it cannot decode."""
+ZERO_WIDTH_JOINER = "\u200d"
+"""Makes one picture of two: of its kind, but only shown."""
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_TOO_LONG = (re.compile(r"\d{100,}"), re.compile(r"\S{1000,}(?<![:;,'])"))
+"""Numbers and words longer than any that somebody means, without the signs that end them in a sentence."""
+_BEGINNING = 40
 
 
 def as_text(text: str) -> str:
@@ -23,3 +38,33 @@ def as_text(text: str) -> str:
         return os.fsencode(text).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """The text with control and formatting characters spelled out (``\\x1b``), so that none reaches a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(_spell(character) for character in text)
+
+
+def is_acted_on(character: str) -> bool:
+    """Whether a terminal does something else with a character than to show it: control, direction, end of a line."""
+    return unicodedata.category(character) in _HIDDEN and character != ZERO_WIDTH_JOINER
+
+
+def _spell(character: str) -> str:
+    if character in _KEPT:
+        return "    "
+    if not is_acted_on(character):
+        return character
+    code = ord(character)
+    if _BYTES[0] <= code <= _BYTES[-1]:
+        code -= _BYTES[0] - 0x80
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def curtailed(text: str) -> str:
+    """A message in which of numbers and words that nobody could read stand only the beginnings, and three dots."""
+    for pattern in _TOO_LONG:
+        text = pattern.sub(lambda found: f"{found[0][:_BEGINNING]}...", text)
+    return text

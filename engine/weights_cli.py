@@ -9,6 +9,10 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.outputs import error_text
+from engine.streams import complain
+
+LARGEST_SIDE = 65_536
+"""Of an exported network's input, pixels."""
 
 
 def add_parser(commands: Any) -> None:
@@ -56,7 +60,7 @@ def inspect_command(options: argparse.Namespace) -> int:
 
 
 def _refused(text: str, code: int) -> int:
-    sys.stderr.write(f"error: {text}\n")
+    complain(text)
     return code
 
 
@@ -89,6 +93,6 @@ def _problem(out: Path, side: int) -> str:
         return f"--out {out}: there is no folder {out.parent}; make it, or write another"
     if out.is_dir():
         return f"--out {out} is a folder: write the name of a file"
-    if side < 1:
-        return f"--side {side}: write how many pixels the side of the input has, at least 1"
+    if not 1 <= side <= LARGEST_SIDE:
+        return f"--side {side}: write how many pixels the side of the input has, from 1 to {LARGEST_SIDE}"
     return ""

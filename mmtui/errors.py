@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from engine.text import curtailed
+
 
 class ExitCode(IntEnum):
     """Exit codes of every mmtui command (part of the public contract)."""
@@ -20,14 +22,16 @@ class ExitCode(IntEnum):
 
 
 class MmtuiError(Exception):
-    """Base of everything a user can be told. ``hint`` says what to write instead."""
+    """Base of everything a user can be told. ``hint`` says what to write instead.
+
+    Both repeat what was typed, which may be a number of thousands of digits: of that only the beginning is kept.
+    """
 
     exit_code = ExitCode.FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = curtailed(message), curtailed(hint)
+        super().__init__(self.message)
 
 
 class UsageError(MmtuiError):

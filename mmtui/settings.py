@@ -11,6 +11,7 @@ from typing import Any
 COLOR_MODES = ("auto", "always", "never")
 THEMES = ("ansi", "ansi-light", "dark", "light", "colorblind")
 PICTURES = ("blocks", "kitty", "sixel")
+MOST_ROWS = 10**15
 NOTIFY = ("auto", "osc9", "osc777", "osc99", "bell", "off")
 
 
@@ -50,9 +51,14 @@ def load(path: Path) -> Settings:
 
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number may have more digits than Python reads
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
-    return Settings(**{key: _checked(path, key, value) for key, value in data.items()})
+    try:
+        return Settings(**{key: _checked(path, key, value) for key, value in data.items()})
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(f"{path} holds a number that is too large: {error}") from None
 
 
 def _checked(path: Path, key: str, value: Any) -> Any:
@@ -77,6 +83,6 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         raise SettingsError(f"{path}: pictures = {value!r}: write one of {', '.join(PICTURES)}")
     if key == "notify" and value not in NOTIFY:
         raise SettingsError(f"{path}: notify = {value!r}: write one of {', '.join(NOTIFY)}")
-    if key == "rows" and value < 1:
-        raise SettingsError(f"{path}: rows = {value}: write a number of at least 1")
+    if key == "rows" and not 1 <= value <= MOST_ROWS:
+        raise SettingsError(f"{path}: rows = {value}: write a number of at least 1 and at most {MOST_ROWS:,}")
     return value

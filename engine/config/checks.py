@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.config.schema import MatchConfig, ModelConfig, OptimConfig, ProxyConfig, Recipe, SegmentConfig
 
+MOST_STEPS = 10**15
+LARGEST_NUMBER = 2**63 - 1
+"""Of whole numbers; databases and tensors hold no larger ones."""
 CLASS_COUNTS = {"shapes": 9, "voc": 21, "cityscapes": 19}
 """Classes of the data sets that need no file to know them."""
 LAYERS = {
@@ -35,6 +38,7 @@ ONE_CELL = {"resnet18": 32, "resnet50": 32, "vgg16": 16}
 
 def problems(recipe: Recipe) -> Iterator[str]:
     """Sentences, the first mistake first."""
+    yield from _whole_numbers(recipe, "")
     if recipe.proxy is None and recipe.match is None and recipe.segment is None:
         yield "the recipe has no training stage: give proxy, match or segment"
     if recipe.evaluate is not None and recipe.segment is None:
@@ -62,6 +66,20 @@ def problems(recipe: Recipe) -> Iterator[str]:
         if not 0 <= percent <= 100:
             yield f"reference.per_class {name} is {percent:g}: write percent, 0 to 100"
     yield from _sizes(recipe)
+
+
+def _whole_numbers(part: Any, key: str) -> Iterator[str]:
+    """Numbers that nothing could count with or store."""
+    if isinstance(part, int):
+        most = MOST_STEPS if key.endswith(".steps") else LARGEST_NUMBER
+        if abs(part) > most:
+            yield f"{key} {part}: write at most {most:,}"
+    elif isinstance(part, tuple):
+        for item in part:
+            yield from _whole_numbers(item, key)
+    elif hasattr(part, "model_fields_set"):
+        for name, value in part:
+            yield from _whole_numbers(value, f"{key}.{name}" if key else name)
 
 
 def background_problem(match: MatchConfig, classes: int | None) -> Iterator[str]:

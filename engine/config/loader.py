@@ -24,7 +24,7 @@ from engine.config.overrides import (
 )
 from engine.config.schema import NO_CACHE, Recipe, stored_recipe
 from engine.config.strict_yaml import Location, StrictYamlError
-from engine.paths import expanded
+from engine.paths import expanded, is_file
 from engine.text import as_text
 
 PATHS = (
@@ -73,11 +73,11 @@ def load_recipe(
 def find_recipe(path: str | Path, search: Sequence[Path] = ()) -> Path:
     """The file a path or a recipe name means."""
     direct = expanded(path)
-    if direct.suffix in {".yaml", ".yml"} and direct.is_file():
+    if direct.suffix in {".yaml", ".yml"} and is_file(direct):
         return direct
     for folder in search:
         candidate = folder / f"{path}.yaml"
-        if Path(path).name == str(path) and candidate.is_file():
+        if Path(path).name == str(path) and is_file(candidate):
             return candidate
     names = sorted({entry.stem for folder in search if folder.is_dir() for entry in folder.glob("*.yaml")})
     close = difflib.get_close_matches(str(path), names, n=3, cutoff=0.4)
@@ -108,7 +108,7 @@ def _load_with_base(file: Path, search: Sequence[Path]) -> Document:
 
 def _find_base(file: Path, name: str, search: Sequence[Path]) -> Path:
     sibling = file.parent / f"{name}.yaml"
-    if sibling.is_file():
+    if is_file(sibling):
         return sibling
     try:
         return find_recipe(name, [file.parent, *search])

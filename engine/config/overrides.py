@@ -83,7 +83,7 @@ def apply_override(data: dict[str, Any], override: Override) -> None:
         if not isinstance(part.get(section), dict):
             part[section] = dict(_DEFAULT_SECTIONS.get(section, {}))
         part = part[section]
-    if override.key == "data.kind" and override.value in _DATA_KINDS:
+    if override.key == "data.kind" and isinstance(override.value, str) and override.value in _DATA_KINDS:
         known = _DATA_KINDS[override.value].model_fields
         for name in [name for name in part if name not in known]:
             del part[name]

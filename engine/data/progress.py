@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
+
+from engine.streams import redraw
 
 SECONDS_BETWEEN = 0.5
 LINE = 79
@@ -48,6 +49,5 @@ class Paced:
 def terminal_line(text: str, done: int, total: int, left: float | None) -> None:
     """Write progress over the last line of stderr; the line is wiped at the end."""
     eta = f", {left:.0f} s left" if left is not None else ""
-    line = "" if done == total else f"{text} {done}/{total}{eta}"[:LINE]
-    sys.stderr.write(f"\r{line:<{LINE}}\r{line}")
-    sys.stderr.flush()
+    line = "" if done == total else f"{text} {done}/{total}{eta}"
+    redraw(line, LINE)

@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.errors import CheckpointError
 from engine.models.caffemodel import Layer
 
+_INDEX = re.compile("[0-9]{1,9}")
 LARGEST_BLOB = 2**29
 """Numbers. The largest of VGG-16 has 2**27 (fc6)."""
 
@@ -53,7 +54,7 @@ def _layers(group: Any, name: str, h5py: Any) -> Iterator[Layer]:
     """Every group below that holds numbered blobs; a layer's name may have slashes, which HDF5 takes for groups."""
     # What a link points to may be in any file of the machine; Caffe writes none.
     items = {key: group[key] for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)}
-    blobs = {int(key): item for key, item in items.items() if key.isdecimal() and isinstance(item, h5py.Dataset)}
+    blobs = {int(key): item for key, item in items.items() if _INDEX.fullmatch(key) and isinstance(item, h5py.Dataset)}
     if blobs:
         yield Layer(name, "", tuple(_tensor(blobs[index]) for index in sorted(blobs)))
     for key, item in items.items():
@@ -101,9 +102,13 @@ def _owner(layer: Layer, owners: list[Layer]) -> Layer | None:
     return None
 
 
-def _numbers(name: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", name)]
+def _numbers(name: str) -> list[str]:
+    return [number.lstrip("0") for number in re.findall("[0-9]+", name)]
 
 
-def _natural(name: str) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+def _natural(name: str) -> list[str]:
+    """A key to sort by; numbers may have more digits than Python reads."""
+    parts = re.split("([0-9]+)", name)
+    numbers = [part.lstrip("0") for part in parts[1::2]]
+    parts[1::2] = [f"{len(number):09}{number}" for number in numbers]
+    return parts

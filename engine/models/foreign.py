@@ -159,7 +159,7 @@ def _vgg(tensors: Mapping[str, Tensor]) -> Renamed:
     """torchvision's vgg16_bn, or vgg16 without batch normalisation."""
     found = Renamed()
     weights = sorted(
-        (int(match[1]) for name in tensors if (match := re.fullmatch(r"features\.(\d+)\.weight", name))),
+        (int(match[1]) for name in tensors if (match := re.fullmatch(r"features\.(0|[1-9][0-9]{0,8})\.weight", name))),
     )
     convs = [number for number in weights if tensors[f"features.{number}.weight"].ndim == 4]
     names = [f"stages.{stage}.{index}" for stage, blocks in enumerate(VGG16_STAGES) for index in range(len(blocks))]

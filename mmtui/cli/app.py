@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from engine.text import curtailed
 from mmtui import __version__
 from mmtui.cli import screen, verbs
 from mmtui.cli.options import Argument, Option, taken
@@ -19,12 +20,15 @@ from mmtui.domain.text import printable
 
 @contextmanager
 def _spelled_out() -> Iterator[None]:
-    """Errors repeat what was typed, which may be a name that was copied from elsewhere: no terminal may act on it."""
+    """Errors repeat what was typed, which may be a name that was copied from elsewhere: no terminal may act on it.
+
+    Of a word that nobody could read they repeat the beginning.
+    """
     try:
         yield
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "message"):  # Typer's, whose classes have moved
-            error.message = printable(error.message)
+            error.message = printable(curtailed(error.message))
         raise
 
 
@@ -82,7 +86,7 @@ def command(verb: verbs.Verb) -> Callable[..., None]:
 
     @wraps(verb)
     def typed(**values: Any) -> None:
-        raise typer.Exit(verb(**taken(values)) or 0)
+        raise typer.Exit(verb(**taken(verb, values)) or 0)
 
     del typed.__wrapped__  # Typer would read the verb's own signature through it
     parameters = [_typed(parameter) for parameter in inspect.signature(verb, eval_str=True).parameters.values()]

@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> tuple[verbs.Verb, dict[str, Any]] | None:
         return None
     verb = verbs.load(name)
     try:
-        return verb, taken(_values(_shape(verb), rest))
+        return verb, taken(verb, _values(_shape(verb), rest))
     except _NotPlain:
         return None
 

@@ -76,7 +76,7 @@ def purge(
     from mmtui.cli.lengths import seconds_of
     from mmtui.services import leftovers, stages, trash
 
-    home, seconds = Home.from_environment(), seconds_of(unused)
+    home, seconds = Home.from_environment(), seconds_of(unused, "--unused")
     found = trash.purge(home, really=yes)
     if shared:
         found += stages.evict(home, seconds, really=yes)

@@ -6,14 +6,42 @@ import re
 
 from mmtui.errors import UsageError
 
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+MOST_DAYS = 3650
+"""Nobody waits longer; what is more is a slip."""
+MOST_HOURS = 1_000_000
+"""Of devices that runs share: more than ten years of ten of them."""
 
-def seconds_of(text: str) -> float:
+
+def seconds_of(text: str, what: str) -> float:
     """Seconds from ``90s``, ``30m``, ``2h``, ``1d`` or a plain number of seconds.
 
+    Args:
+        what: the option that they stand behind.
+
     Raises:
-        UsageError: anything else.
+        UsageError: anything else, or more than ten years.
     """
+    seconds = _read(text, what)
+    if seconds > MOST_DAYS * 86_400:
+        raise UsageError(f"{what} {text} is more than ten years", f"write at most {MOST_DAYS}d")
+    return seconds
+
+
+def device_hours(text: str, what: str) -> float:
+    """Hours of devices from ``20h``, ``30m`` or a plain number of seconds.
+
+    Raises:
+        UsageError: as of ``seconds_of``, but for the limit.
+    """
+    hours = _read(text, what) / 3600
+    if hours > MOST_HOURS:
+        raise UsageError(f"{what} {text} is more than {MOST_HOURS:,} hours", f"write at most {MOST_HOURS}h")
+    return hours
+
+
+def _read(text: str, what: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if not match:
-        raise UsageError(f"'{text}' is no length of time", "write for example 90s, 30m, 2h or 1d")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+        raise UsageError(f"{what} '{text}' is no length of time", "write for example 90s, 30m, 2h or 1d")
+    return float(match[1]) * _UNITS[match[2]]

@@ -7,7 +7,9 @@ without Typer and pydantic and so starts in a third of the time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -26,6 +28,9 @@ FORMS = {
     "html": "--html",
 }
 """Parameters that each ask for the whole answer in one form."""
+
+LARGEST = 10**15
+"""Of whole numbers; a database holds them, and so does a float."""
 
 FILTER = "filter_"
 """The parameter that holds a filter, in which a backslash has a meaning."""
@@ -49,16 +54,27 @@ class Option:
     complete: str = ""
 
 
-def taken(values: Mapping[str, Any]) -> dict[str, Any]:
+def taken(verb: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """What a verb is called with, from what stands on a command line.
 
     Raises:
-        UsageError: the answer is asked for in two forms.
+        UsageError: the answer is asked for in two forms, or a number is none that can be counted with.
     """
+    for name, value in values.items():
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise UsageError(f"{_called(verb, name)} {value}: write a whole number of at most {LARGEST:,}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{_called(verb, name)} {value}: write a number that is not infinite")
     forms = [flag for name, flag in FORMS.items() if values.get(name)]
     if len(forms) > 1:
         raise UsageError(f"{' and '.join(forms)} are two forms of one answer", "ask for one of them")
     return storable(values)
+
+
+def _called(verb: Callable[..., Any], name: str) -> str:
+    """What a parameter is called on a command line."""
+    declared = inspect.signature(verb, eval_str=True).parameters[name].annotation.__metadata__[0]
+    return declared.flags[0] if isinstance(declared, Option) else name
 
 
 def storable(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
+from mmtui.cli.lengths import MOST_HOURS
 from mmtui.cli.options import Argument, JsonOption, QuietOption, RunArgument, RunsArgument, option
 from mmtui.domain import dates
 from mmtui.domain.states import ACTIVE_STATES
@@ -107,20 +108,34 @@ def queue(
     home = Home.from_environment()
     if action not in ACTIONS:
         raise UsageError(f"mmtui queue {action}: write one of {', '.join(ACTIONS)}")
-    for text in limit or ():
-        group, _, number = text.rpartition("=")
-        if not group or not number.isdecimal():
-            raise UsageError(f"--limit {text}: write GROUP=N, for example --limit sweep-12=2")
-        service.limit_group(home, group, int(number) or None)
-    for text in budget or ():
-        group, _, number = text.rpartition("=")
-        if not group or not re.fullmatch(r"[0-9]+(\.[0-9]+)?h?", number):
-            raise UsageError(f"--budget {text}: write GROUP=HOURS, for example --budget sweep-12=20")
-        service.set_budget(home, group, float(number.removesuffix("h")) or None)
+    limits, budgets = [_limit(text) for text in limit or ()], [_budget(text) for text in budget or ()]
+    for group, most in limits:
+        service.limit_group(home, group, most)
+    for group, hours in budgets:
+        service.set_budget(home, group, hours)
     if action != "status":
         service.close_queue(home, DRAINED if action == "drain" else "")
         _serve(home)
     _status(home, as_json)
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    """Group and number of ``--limit``; None = no limit."""
+    group, _, number = text.rpartition("=")
+    if not group or not re.fullmatch("[0-9]{1,15}", number):
+        raise UsageError(f"--limit {text}: write GROUP=N, for example --limit sweep-12=2")
+    return group, int(number) or None
+
+
+def _budget(text: str) -> tuple[str, float | None]:
+    """Group and hours of ``--budget``; None = no limit."""
+    group, _, number = text.rpartition("=")
+    if not group or not re.fullmatch(r"[0-9]+(\.[0-9]+)?h?", number):
+        raise UsageError(f"--budget {text}: write GROUP=HOURS, for example --budget sweep-12=20")
+    hours = float(number.removesuffix("h"))
+    if hours > MOST_HOURS:
+        raise UsageError(f"--budget {text}: write at most {MOST_HOURS:,} hours")
+    return group, hours or None
 
 
 def _serve(home: Home) -> None:

@@ -50,7 +50,8 @@ def _words(shell: str) -> list[str] | None:
     """The words behind the program's name, the last of which is to be completed."""
     if shell == "bash":
         words, at = os.environ.get("COMP_WORDS", "").split(), os.environ.get("COMP_CWORD", "")
-        return [*words[1 : int(at)], *(words[int(at) : int(at) + 1] or [""])] if at.isdigit() and at != "0" else None
+        number = int(at) if re.fullmatch("[0-9]{1,9}", at) else 0
+        return [*words[1:number], *(words[number : number + 1] or [""])] if number else None
     if shell in _FORMATS:
         line = os.environ.get("_TYPER_COMPLETE_ARGS", "")
         return [*line.split()[1:], *([""] if line.endswith(" ") else [])] or None

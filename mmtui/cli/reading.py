@@ -238,7 +238,7 @@ def news(
     from mmtui.services import news as service
 
     home, now = Home.from_environment(), time.time()
-    found = service.since(home, now - seconds_of(since) if since else None)
+    found = service.since(home, now - seconds_of(since, "--since") if since else None)
     if as_json:
         names = ("id", "name", "state", "reason", "miou")
         ended = [dict(zip(names, one, strict=True)) for one in found.ended]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import ask, report, say
-from mmtui.cli.lengths import seconds_of
+from mmtui.cli.lengths import device_hours, seconds_of
 from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, TrustOption, option
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration, printable
@@ -82,12 +82,12 @@ def run(
         hold=hold,
         group=group,
         priority=priority,
-        not_before=time.time() + seconds_of(wait) if wait else 0.0,
+        not_before=time.time() + seconds_of(wait, "--delay") if wait else 0.0,
         after=[runs.resolve(home, selector) for selector in after or ()],
         if_failed=if_failed,
         wanted=gpus,
-        time_limit=seconds_of(time_limit) if time_limit else 0.0,
-        budget=seconds_of(budget) / 3600 if budget else 0.0,
+        time_limit=seconds_of(time_limit, "--time-limit") if time_limit else 0.0,
+        budget=device_hours(budget, "--budget") if budget else 0.0,
         fail_fast=fail_fast,
         launcher=_launcher(launcher, slurm or (), gpus, home, recipe, members),
     )
@@ -300,9 +300,10 @@ def retry(
             say(f"left alone, since they came from elsewhere: {', '.join(i for i in found if i not in selectors)}")
         elif not selectors:
             say("no run has failed or was interrupted")
+    more = seconds_of(time_limit, "--time-limit") if time_limit else 0.0
     if time_limit and not dry_run:
         for run_id in [lookup.resolve(home, selector) for selector in selectors]:
-            queue.extend(home, run_id, seconds_of(time_limit))
+            queue.extend(home, run_id, more)
     return _wish(selectors, "retry", quiet, dry_run=dry_run, trust_code=trust_code)
 
 

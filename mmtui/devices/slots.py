@@ -139,8 +139,8 @@ def _usable(gpus: Collection[GpuView], policy: Policy) -> list[GpuView]:
 
 
 def _names(word: str, gpu: GpuView) -> bool:
-    if word.isdigit():
-        return int(word) == gpu.index
+    if word.isdecimal():
+        return word.lstrip("0") == str(gpu.index).lstrip("0")
     return len(word) >= _MIN_ABBREVIATION and (gpu.uuid.startswith(word) or gpu.parent.startswith(word))
 
 

@@ -31,6 +31,10 @@ MOMENTS = frozenset({"created", "started", "ended"})
 TAKES = ("max", "min", "last", "first")
 COMPARISONS = ("<=", ">=", "!=", "!~", "=", "<", ">", "~")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+MOST_DIGITS = 15
+"""Of a step."""
+_ABOUT = 60
+"""Of a long filter, so much is repeated on either side of a mistake."""
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
@@ -219,6 +223,9 @@ class _Reader:
         if op in ("~", "!~") and following is not None and following.kind == "regex":
             self.at += 1
             return Compare(operand, f"{op}/", _checked_regex(following))
+        if op in ("~", "!~") and following is not None and following.kind == "word":
+            self.at += 1
+            return Compare(operand, op, following.text)  # a part of a text, also where it could be a number
         return Compare(operand, op, self._value(operand))
 
     def operand(self) -> Operand:
@@ -234,6 +241,8 @@ class _Reader:
             return Operand(metric, name, token.column)
         before, mark, step = name.partition("@")
         if mark and before and step.isdecimal():
+            if len(step) > MOST_DIGITS:
+                raise UsageError(f"filter, column {token.column}: {name}: no run has a step of {len(step):,} digits")
             return Operand(before, f"@{step}", token.column)
         return Operand({"tags": "tag", "mIoU": "miou"}.get(name, name), "", token.column)
 
@@ -282,8 +291,7 @@ class _Reader:
         token = self._peek()
         column = token.column if token else len(self.text) + 1
         here = f"'{token.text}'" if token else "the end"
-        mark = " " * (column - 1) + "^"
-        raise UsageError(f"filter, column {column}: {here} where {wanted} is needed\n  {self.text}\n  {mark}")
+        raise UsageError(f"filter, column {column}: {here} where {wanted} is needed\n{_pointed(self.text, column)}")
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -292,9 +300,18 @@ def _tokens(text: str) -> Iterator[_Token]:
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
             column = at + len(text[at:]) - len(text[at:].lstrip()) + 1
-            raise UsageError(f"filter, column {column}: '{text[column - 1]}' is not understood\n  {text}")
+            raise UsageError(
+                f"filter, column {column}: '{text[column - 1]}' is not understood\n{_pointed(text, column)}"
+            )
         yield _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup) + 1)
         at = match.end()
+
+
+def _pointed(text: str, column: int) -> str:
+    """What stands about a column, and a mark below it."""
+    first = max(column - 1 - _ABOUT, 0) if len(text) > 2 * _ABOUT else 0
+    part = text[first:] if len(text) <= first + 2 * _ABOUT else f"{text[first : first + 2 * _ABOUT]}..."
+    return f"  {part}\n  {' ' * (column - 1 - first)}^"
 
 
 def _unquoted(text: str) -> str:
@@ -319,12 +336,12 @@ def _typed(token: _Token, operand: Operand, now: float) -> Value:
             return now - seconds
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:
+            # Without a zone it is local time, as people write it.
+            return moment.timestamp()
+        except (ValueError, OverflowError):
             raise UsageError(
                 f"filter, column {token.column}: '{text}' is no time: write 2d, 3h or 2026-01-31 (or with T12:00)"
             ) from None
-        # Without a zone it is local time, as people write it.
-        return moment.timestamp()
     if operand.name == "took":
         seconds = duration_seconds(text)
         if seconds is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ OPTIONS: dict[str, type] = {
     "cpus_per_task": int,
     "mem_gb": int,
 }
+BEYOND = 10**6
+"""No cluster has so many of anything."""
 LIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING"})
 """States in which a job is not over. SLURM names many more in which it is."""
 NOT_BEGUN = frozenset({"PENDING", "CONFIGURING"})
@@ -34,16 +37,18 @@ def launcher(texts: Sequence[str], gpus: float, on_gpus: bool) -> dict[str, Any]
     Raises:
         UsageError: an unknown key, or a value of the wrong type.
     """
-    found: dict[str, Any] = {"kind": "slurm", "nodes": 1, "processes": int(gpus), "gpus": int(gpus) if on_gpus else 0}
     if gpus < 1:
         raise UsageError(f"--gpus {gpus:g}: SLURM gives whole GPUs", "write --gpus 1")
+    if gpus >= BEYOND:
+        raise UsageError(f"--gpus {gpus:g}: write a number below {BEYOND:,}")
+    found: dict[str, Any] = {"kind": "slurm", "nodes": 1, "processes": int(gpus), "gpus": int(gpus) if on_gpus else 0}
     for text in texts:
         key, equals, value = text.partition("=")
         kind = OPTIONS.get(key)
         if kind is None or not equals or not value:
             raise UsageError(f"--slurm {text}: write KEY=VALUE with one of {', '.join(OPTIONS)}")
-        if kind is int and (not value.isdecimal() or int(value) < 1):
-            raise UsageError(f"--slurm {text}: {key} is a whole number of at least 1")
+        if kind is int and not (re.fullmatch("[0-9]{1,18}", value) and _is_count(int(value), 1)):
+            raise UsageError(f"--slurm {text}: {key} is a whole number of at least 1 and below {BEYOND:,}")
         found[key] = kind(value)
     return found
 
@@ -64,7 +69,7 @@ def restored(told: Any) -> dict[str, Any]:
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 10**6
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < BEYOND
 
 
 def parameters(asked: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mmtui.errors import UsageError
 
 MOST = 10_000
 """Runs of one sweep; a slip such as seed=0..99999999 must not fill the queue."""
+MOST_DIGITS = 18
 _OPEN, _CLOSE = "[{(", "]})"
 
 
@@ -114,6 +115,8 @@ def _range(key: str, part: str) -> list[str]:
     match = re.fullmatch(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", part)
     if not match:
         return [part]
+    if any(len(number.lstrip("-0")) > MOST_DIGITS for number in match.groups(default="")):
+        raise UsageError(f"{key}={part}: write numbers of at most {MOST_DIGITS} digits")
     first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
     if last < first or step < 1:
         raise UsageError(f"{key}={part}: a range goes up, for example {key}=0..4 or {key}=0..10..5")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 
-from engine.text import as_text
+from engine.text import as_text, is_acted_on, printable
 
-_KEPT = frozenset("\t")
-_BYTES = range(0xDC80, 0xDD00)
-"""What Python makes of a byte that it cannot decode."""
-ZERO_WIDTH_JOINER = "\u200d"
-"""Makes one picture of two: of its kind, but only shown."""
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def printable(text: str) -> str:
-    """The text with control and formatting characters spelled out (``\\x1b``), so that none reaches a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(_spell(character) for character in text)
+__all__ = [
+    "LONGEST_SECONDS",
+    "REPLAY_TOLERANCE",
+    "done",
+    "duration",
+    "fixed",
+    "is_acted_on",
+    "number",
+    "printable",
+    "replay_words",
+    "shorten",
+    "shorten_inside",
+    "signed",
+    "size",
+    "stored_text",
+]
 
 
 def stored_text(stored: bytes) -> str:
@@ -28,22 +30,6 @@ def stored_text(stored: bytes) -> str:
         return as_text(stored.decode("utf-8", "surrogatepass"))
     except UnicodeDecodeError:
         return stored.decode("utf-8", "backslashreplace")
-
-
-def is_acted_on(character: str) -> bool:
-    """Whether a terminal does something else with a character than to show it: control, direction, end of a line."""
-    return unicodedata.category(character) in _HIDDEN and character != ZERO_WIDTH_JOINER
-
-
-def _spell(character: str) -> str:
-    if character in _KEPT:
-        return "    "
-    if not is_acted_on(character):
-        return character
-    code = ord(character)
-    if _BYTES[0] <= code <= _BYTES[-1]:
-        code -= _BYTES[0] - 0x80
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def shorten(text: str, width: int) -> str:

@@ -106,7 +106,7 @@ def _by_engine(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path]
     made = []
     for path in map(Path, done.stdout.split("\n")[:-1]):
         stem, _, number = path.stem.rpartition("_")
-        if len(ids) > 1 and number.isdigit():
+        if len(ids) > 1 and number.isdecimal():
             path = path.rename(path.with_name(f"{stem}_{ids[int(number) - 1]}{path.suffix}"))
         made.append(path)
     return made, ""

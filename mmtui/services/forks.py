@@ -58,7 +58,9 @@ def parse(home: Home, text: str) -> Fork:
 
     run, step = parse_place(text)
     if "@" in run[1:]:
-        raise UsageError(f"--from {text}: the step is no number", "write RUN or RUN@STEP, for example 12@300")
+        raise UsageError(
+            f"--from {text}: the step is no number that a run reaches", "write RUN or RUN@STEP, for example 12@300"
+        )
     run_id = runs.resolve(home, run)
     fork = Fork(run_id, step, runs.get_run(home, run_id).overrides)
     if not home.run(run_id).recipe.is_file():

@@ -23,7 +23,7 @@ WINDOW_BYTES = 512 * 1024
 SCANNED_BYTES = 64 * 1024 * 1024
 """Longest output in which a step is looked for line by line."""
 _NEAR_BYTES = 1 << 16
-_PROGRESS = re.compile(rb"(\w+) (\d+)/\d+  ")
+_PROGRESS = re.compile(rb"(\w+) (\d{1,15})/\d+  ")
 _TIME = re.compile(rb"\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ def policy() -> Policy:
     """What the environment says: ``MMTUI_CPU_SLOTS`` (default 1), ``MMTUI_GPUS`` (``all``, or indices and UUIDs)."""
     slots, gpus = os.environ.get("MMTUI_CPU_SLOTS", ""), os.environ.get("MMTUI_GPUS", "")
     allowed = tuple(word for part in gpus.split(",") if (word := part.strip()) and word != "all")
-    return Policy(allowed=allowed, cpu_slots=max(int(slots), 1) if slots.isdecimal() else 1)
+    return Policy(allowed=allowed, cpu_slots=max(int(slots), 1) if re.fullmatch("[0-9]{1,6}", slots) else 1)
 
 
 def find_slots(taken: Collection[str], shared: Mapping[str, Use] = NOBODY, home: Home | None = None) -> Slots:

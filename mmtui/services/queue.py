@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.text import as_text
 from mmtui.domain import sweeps
+from mmtui.domain.slurm import BEYOND
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import shorten
 from mmtui.errors import NoResourcesError, RefusedError, UsageError
@@ -188,7 +189,7 @@ def _begin_fork(session: Session, home: Home, run_id: str, draft: RunPaths, fork
 def check_terms(terms: Terms, count: int) -> None:
     """Raises UsageError if the terms of ``count`` runs contradict themselves."""
     wanted = terms.wanted
-    if not (0 < wanted < 1 or (wanted >= 1 and wanted == int(wanted))):
+    if not (0 < wanted < 1 or (1 <= wanted < BEYOND and wanted == int(wanted))):
         raise UsageError(f"--gpus {wanted:g}: write a whole number, or a share of one GPU such as 0.5")
     if terms.fail_fast and not terms.group and count < 2:
         raise UsageError("--fail-fast is for a sweep or a --group", "leave it out for one run")

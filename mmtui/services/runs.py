@@ -21,6 +21,8 @@ from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
 
 LOG_TAIL_BYTES = 256 * 1024
+_ID_DIGITS = 18
+"""No id has more."""
 
 
 def list_runs(
@@ -165,14 +167,15 @@ def resolve(home: Home, selector: str) -> str:
         ids = reader.ids()
     back = re.fullmatch(r"@(?:~([0-9]+))?", selector)
     if back:
-        steps = int(back.group(1) or 0)
-        if steps < len(ids):
+        digits = (back.group(1) or "0").lstrip("0")
+        if len(digits) <= _ID_DIGITS and (steps := int(digits or 0)) < len(ids):
             return str(ids[-1 - steps])
-        raise NotFoundError(f"'{selector}' asks for run {steps + 1} from the end, but there are {len(ids)}")
+        raise NotFoundError(f"'{selector}' goes further back than there are runs: {len(ids)}")
     if not re.fullmatch(r"[0-9]+", selector):
         raise NotFoundError(f"no run '{selector}'", "give an id, a unique prefix of one, @ (the last) or @~1")
-    if int(selector) in ids:
-        return str(int(selector))
+    number = selector.lstrip("0")
+    if len(number) <= _ID_DIGITS and number and int(number) in ids:
+        return number
     close = [str(i) for i in ids if str(i).startswith(selector)]
     if len(close) == 1:
         return close[0]

@@ -95,7 +95,7 @@ def _test(sql: str, op: str, value: Value) -> Sql:
 
 
 def _plain(value: Value) -> Value:
-    return int(value) if isinstance(value, float) and value == int(value) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def expression(operand: Operand) -> Sql:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ from mmtui.domain.scheduling import crowded, place_between
 from mmtui.domain.states import RunEvent, RunState, next_state
 from mmtui.errors import NotFoundError, RefusedError
 from mmtui.store.tables import Attempt, Evaluation, Event, Metric, MetricBucket, Run, Setting, Stage, Transition, Wish
+
+_ID = re.compile("[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -378,7 +381,7 @@ def set_origin(
     run = read_run(session, run_id)
     run.origin = json.dumps(dict(origin))
     run.parent_step = origin.get("global_step")
-    run.parent = int(origin["run"]) if here and str(origin.get("run", "")).isdecimal() else None
+    run.parent = int(origin["run"]) if here and _ID.fullmatch(str(origin.get("run", ""))) else None
     session.add(run)
     if done is None:
         return

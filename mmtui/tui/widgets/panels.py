@@ -258,7 +258,7 @@ def _share(value: float | None) -> str:
 
 
 def _name(names: Sequence[str], index: str) -> str:
-    return names[int(index)] if index.isdigit() and int(index) < len(names) else f"class {index}"
+    return names[int(index)] if index.isdecimal() and int(index) < len(names) else f"class {index}"
 
 
 def strategy_of(detail: RunDetail) -> str:
