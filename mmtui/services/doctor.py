@@ -18,7 +18,7 @@ from pathlib import Path
 from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import devices, leftovers, pending_edits, recipes, supervisors, unfinished
+from mmtui.services import devices, leftovers, pending_edits, recipes, replacement, supervisors, unfinished
 from mmtui.settings import SettingsError, load
 from mmtui.store import cells
 from mmtui.store.cells import DAMAGED
@@ -28,6 +28,7 @@ from mmtui.store.schema import damage, lost, schema_revision
 LOW_DISK = 2 * 2**30
 _RESTORE = "mmtui doctor --fix (the newest sound backup, and what came after it from the run folders)"
 _WHOLE = "mmtui doctor --fix, or take a backup: mmtui backup --restore FILE"
+_FINISH = "mmtui doctor --fix (what only the old one tells: notes, tags, limits)"
 _REBUILD = "mmtui doctor --fix (from the run folders)"
 _NO_DAMAGE = "nothing shows that it is damaged: end what holds it, or make it readable, then look again"
 _SETTLED = 10.0
@@ -152,6 +153,10 @@ def _database(home: Home) -> Check:
             missing = _missing(home)
             if problem == "ok" and missing:
                 return Check("database", False, missing, _WHOLE)
+            if begun := replacement.unfinished(home):
+                return Check(
+                    "database", False, f"its replacement was interrupted; the old one is {begun.kept}", _FINISH
+                )
             runs = len(reader.ids())
     except MmtuiError as error:
         if damage(home.database):

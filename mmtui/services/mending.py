@@ -5,17 +5,16 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
 from pathlib import Path
 
-from engine.files import link, sync_folder
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services import pending_edits, salvage, supervisors, writers
+from mmtui.services import pending_edits, replacement, salvage, supervisors
 from mmtui.services.doctor import checks
 from mmtui.services.queue import writing
 from mmtui.services.register import UNREADABLE, rebuild, told_by_folder
+from mmtui.services.replacement import Replacement
 from mmtui.store import cells, wholeness
 from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database, backup, unused
@@ -59,10 +58,16 @@ def _replace_database(home: Home) -> Iterator[str]:
 
     Only what SQLite itself finds damaged, or what lacks a part of its schema: what cannot be read now may be whole.
     """
+    begun = replacement.unfinished(home)
+    if begun and not damage(home.database):
+        _refuse_served(home)
+        yield f"the replacement of the database is finished, which was interrupted; the old one is kept as {begun.kept}"
+        yield from _fill(home, begun)
+        return
     if lost(home):
         _refuse_served(home)
         yield "the database is gone: every run is made again from its folder"
-        yield from _take_in(home)
+        yield from _take_in(home, trash=True)
         yield f"notes, tags given later, limits and budgets are gone with it{_told_of_backup(home)}"
         return
     problem = damage(home.database)
@@ -77,11 +82,19 @@ def _replace_database(home: Home) -> Iterator[str]:
     why = problem.splitlines()[0] if problem else f"it has no {', no '.join(map(str, missing))}"
     yield f"the database is damaged ({printable(why)}): it is replaced, and kept"
     found = _newest_sound(home)
-    kept = _exchange(home, found, "damaged")
-    yield f"the damaged database is kept as {kept}"
+    replaced = replacement.exchange(home, found, "damaged", chosen=False)
+    if replaced:
+        yield f"the damaged database is kept as {replaced.kept}"
     yield "there is no sound backup: every run is made again from its folder" if found is None else f"restored {found}"
-    yield from _take_in(home)
-    yield from salvage.take_over(home, kept)
+    yield from _fill(home, replaced)
+
+
+def _fill(home: Home, replaced: Replacement | None) -> Iterator[str]:
+    """What the new database lacks: runs from their folders, then what only the old database tells."""
+    yield from _take_in(home, trash=True)
+    if replaced:
+        yield from salvage.take_over(home, replaced.kept, replacement.made_since(home, replaced))
+    replacement.finish(home)
 
 
 def _lacking(file: Path) -> list[wholeness.Lack]:
@@ -127,60 +140,17 @@ def restore_backup(home: Home, file: Path) -> Iterator[str]:
         raise UnreachableError(f"{file} is no sound database of mmtui", "give another backup")
     _refuse_served(home)
     home.create()
-    kept = _exchange(home, file, "replaced")
-    if kept:
-        yield f"the database as it was is kept as {kept}"
+    replaced = replacement.exchange(home, file, "replaced", chosen=True)
+    if replaced:
+        yield f"the database as it was is kept as {replaced.kept}"
     yield f"restored {file}"
-    made = list[str]()
-    yield from _take_in(home, made)
-    if kept:
-        yield from salvage.take_over(home, kept, made)
+    yield from _fill(home, replaced)
     yield from _return_files(home)
 
 
 def _refuse_served(home: Home) -> None:
     if supervisors.status(home).running:
         raise RefusedError("a supervisor is at work on the database", "stop it first: mmtui daemon stop")
-
-
-def _exchange(home: Home, source: Path | None, word: str) -> str:
-    """Put a copy of ``source``, or nothing, in the place of the database; returns what the old one is called now.
-
-    At every moment the database's name means the old one or the new one, whole.
-
-    Raises:
-        UnreachableError: the copy cannot be written; the database is as it was.
-    """
-    made = home.root / f".restoring.{writers.mark()}.new"
-    try:
-        if source is not None:
-            backup(source, made)
-        kept = _keep_old(home, word) if home.database.exists() else ""
-        if source is not None:
-            made.rename(home.database)
-        elif kept:
-            home.database.unlink()
-        sync_folder(home.root)
-    except (OSError, sqlite3.Error) as error:
-        made.unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or error
-        raise UnreachableError(f"{source or home.database} cannot be copied within {home.root}: {why}") from None
-    return kept
-
-
-def _keep_old(home: Home, word: str) -> str:
-    """A second name for the database, with all that its log holds; returns that name."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(home.database)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    number = int(time.time())
-    while (kept := home.database.with_name(f"{home.database.name}.{word}-{number}")).exists():
-        number += 1
-    # A log that could not be copied into the file goes with it: beside another database it would be believed.
-    for suffix in ("-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            Path(f"{home.database}{suffix}").rename(f"{kept}{suffix}")
-    link(home.database, kept)
-    return kept.name
 
 
 def _newest_sound(home: Home) -> Path | None:
@@ -196,11 +166,9 @@ def _is_sound(file: Path) -> bool:
         return False
 
 
-def _take_in(home: Home, made: list[str] | None = None) -> Iterator[str]:
-    """Runs that the database does not know, from their folders; their ids are put into ``made``."""
-    for found in rebuild(home):
-        if made is not None and found.run_id:
-            made.append(found.run_id)
+def _take_in(home: Home, *, trash: bool = False) -> Iterator[str]:
+    """Runs that the database does not know, from their folders, those in the trash too if ``trash``."""
+    for found in rebuild(home, trash=trash):
         if found.problem:
             yield f"run folder {found.folder} could not be read: {found.problem}"
         else:

@@ -164,6 +164,7 @@ def _insert_all(
         if len(found) > 1 and not group:
             group = f"sweep-{run_id}"
             set_group(session, int(run_id), group)
+            new = replace(new, group=group)
         draft = folders.draft(run_id)
         write_run_files(draft, run_id, dump_recipe(one), new)
         if fork is not None:

@@ -48,29 +48,46 @@ class Registered:
     problem: str = ""
 
 
-def rebuild(home: Home) -> Iterator[Registered]:
+def rebuild(home: Home, *, trash: bool = False) -> Iterator[Registered]:
     """Every run folder that the database does not know, oldest first; one that cannot be read holds up no other.
 
     The folders keep their ids, so what was written down elsewhere still points at the same runs.
+
+    Args:
+        trash: those in the trash, too, which stay there. A database that was not lost knows them; what it does not
+            know are remains of purged runs.
     """
     database = Database(home.create(), anew=True)
     try:
         unfinished.remove_abandoned(database, home)
-        folders = [entry for entry in home.runs.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)]
-        for folder in sorted(folders, key=lambda entry: int(entry.name)):
+        for folder in [*_numbered(home.runs), *(_numbered(home.trash) if trash else ())]:
             with database.write() as session:
                 known = session.get(Run, int(folder.name)) is not None
-            if known:
+            if known or (folder.parent == home.trash and not RunPaths(folder).manifest.exists()):
                 continue
             try:
                 run_id = register(database, home, folder, unfinished.REBUILD)
             except UNREADABLE as error:
                 yield Registered(folder, "", "", printable(str(error).splitlines()[0] if str(error) else repr(error)))
                 continue
-            with database.write() as session:
-                yield Registered(folder, run_id, read_run(session, int(run_id)).state)
+            yield Registered(folder, run_id, _settled(database, int(run_id), removed=folder.parent == home.trash))
     finally:
         database.close()
+
+
+def _numbered(parent: Path) -> list[Path]:
+    folders = [entry for entry in parent.iterdir() if re.fullmatch("[0-9]{1,15}", entry.name)]
+    return sorted(folders, key=lambda entry: int(entry.name))
+
+
+def _settled(database: Database, run_id: int, *, removed: bool) -> str:
+    """The state of a run whose rows were made again; one from the trash is a removed run again."""
+    with database.write(durable=True) as session:
+        run = read_run(session, run_id)
+        if removed:
+            run.deleted_at = time.time()
+            session.add(run)
+        return f"{run.state}, in the trash" if removed else run.state
 
 
 def register(database: Database, home: Home, folder: Path, what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from mmtui.errors import UnreachableError
@@ -103,10 +103,10 @@ def lost(home: Home) -> str:
     """That the database is gone, in a sentence, where folders of runs speak of one; "" where there never was one."""
     if home.database.exists() and home.database.stat().st_size:
         return ""
-    try:
-        folders = sum(entry.name.isdecimal() and (entry / "run.json").exists() for entry in home.runs.iterdir())
-    except OSError:
-        return ""
+    folders = 0
+    for folder in (home.runs, home.trash):
+        with suppress(OSError):
+            folders += sum(entry.name.isdecimal() and (entry / "run.json").exists() for entry in folder.iterdir())
     return f"the database {home.database} is gone, but folders of runs are there ({folders})" if folders else ""
 
 
