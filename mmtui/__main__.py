@@ -8,9 +8,21 @@ import sys
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    from mmtui.cli.diagnostics import guarded
-
+    try:
+        from mmtui.cli.diagnostics import guarded
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("engine"):
+            raise
+        sys.stderr.write(_another_engine())
+        return 1
     return guarded(lambda: dispatch(sys.argv[1:]))
+
+
+def _another_engine() -> str:
+    """Packages of this name are not rare; Python takes the first on its path."""
+    import engine
+
+    return f"error: another package called engine hides mmtui's: {engine.__path__[0]}\n  take it out of PYTHONPATH\n"
 
 
 def dispatch(argv: list[str]) -> int:

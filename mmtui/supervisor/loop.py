@@ -471,7 +471,9 @@ class Supervisor:
 
     def reject(self, run_id: int, error: Exception) -> None:
         """A run that could not be started at all has failed."""
-        text = error.message if isinstance(error, MmtuiError) else f"the trainer could not be started: {error}"
+        text = f"the trainer could not be started: {error}"
+        if isinstance(error, MmtuiError):
+            text = "; ".join(part for part in (error.message, error.hint) if part)
         now = self.clock.now()
         with self.database.write() as session:
             transition(session, run_id, RunEvent.REJECT, reason=text, error=text, ended_at=now)

@@ -31,8 +31,10 @@ class StepFiller:
     """
 
     def __init__(self) -> None:
-        self.filled = 0
-        """Events that got a step."""
+        self.numbered = 0
+        """``metrics`` events that had no step at all and got one."""
+        self.completed = 0
+        """``metrics`` events that had a step of the stage or of the run, and got the other."""
         self.repeated = 0
         """Points of a step at which the metric had one already, which the later one replaces."""
         self.infinite = 0
@@ -75,8 +77,10 @@ class StepFiller:
         if step is not None and global_step is not None:
             return False
         offset = self._offsets.setdefault(stage, self._last) if stage else 0
+        counts = event["kind"] == "metrics"
         if step is None and global_step is None:
-            event["global_step"] = self._last + (event["kind"] == "metrics")
+            self.numbered += counts
+            event["global_step"] = self._last + counts
             event["step"] = max(event["global_step"] - offset, 0)
         elif global_step is None:
             number = whole(step)
@@ -86,7 +90,7 @@ class StepFiller:
         else:
             number = whole(global_step)
             event["step"] = 0 if number is None else max(number - offset, 0)
-        self.filled += event["kind"] == "metrics"
+        self.completed += counts and not (step is None and global_step is None)
         return True
 
     def _count(self, step: int, values: dict[str, Any]) -> None:
@@ -100,8 +104,11 @@ class StepFiller:
     def notes(self) -> list[str]:
         """Sentences about what was added and what is not kept."""
         told = []
-        if self.filled:
-            told.append(f"changed: {counted(self.filled, 'metrics event')} without a step got one, in their order")
+        if self.numbered:
+            told.append(f"changed: {counted(self.numbered, 'metrics event')} without a step got one, in their order")
+        if self.completed:
+            events = counted(self.completed, "metrics event")
+            told.append(f"changed: {events} with one of step and global_step got the other")
         if self.infinite:
             told.append(INFINITE.format(counted(self.infinite, "infinite value")))
         if self.too_long:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,8 +103,10 @@ def _sources(source: Path, name: str) -> list[_Source]:
     sizes = [sum(file.stat().st_size for file in run.files) for run in found]
     above = source.name if source.is_dir() else found[0].name
     named = [(name or above) + run.name.removeprefix(above) for run in found]
+    links = tensorboard_reader.linked_folders(source)
     return [
-        _Source(*item, _of_tensorboard(run)) for item, run in zip(zip(named, sizes, strict=True), found, strict=True)
+        _Source(*item, _of_tensorboard(run, () if index else links))
+        for index, (item, run) in enumerate(zip(zip(named, sizes, strict=True), found, strict=True))
     ]
 
 
@@ -117,8 +119,13 @@ def _of_event_file(source: Path) -> Callable[[list[str], Callable[[int], None]],
     return lines
 
 
-def _of_tensorboard(run: LoggedRun) -> Callable[[list[str], Callable[[int], None]], Iterator[bytes]]:
+def _of_tensorboard(
+    run: LoggedRun, passed_over: Sequence[Path]
+) -> Callable[[list[str], Callable[[int], None]], Iterator[bytes]]:
     def lines(notes: list[str], progress: Callable[[int], None]) -> Iterator[bytes]:
+        if passed_over:
+            links = counted(len(passed_over), "linked folder")
+            notes.append(f"left out: {links}, such as {passed_over[0]}: import what it leads to by its own path")
         scalars = tensorboard_reader.read(run, progress)
         notes += scalars.notes
         yield from _event_lines(scalars, notes)

@@ -77,6 +77,12 @@ def find(source: Path) -> list[LoggedRun]:
     return found
 
 
+def linked_folders(source: Path) -> list[Path]:
+    """Folders below that are links: they are passed over, since they may lead in a circle."""
+    folders = (Path(folder, name) for folder, below, _ in os.walk(source) for name in sorted(below))
+    return [folder for folder in folders if folder.is_symlink()]
+
+
 def _found(source: Path) -> Iterator[LoggedRun]:
     if source.is_file():
         yield LoggedRun(source.parent.name, (source,))

@@ -199,6 +199,25 @@ def test_events_without_a_step_get_one_in_their_order(home: Home, mmtui_: Invoke
     assert stored(home, "1") == {n: 1 / n for n in range(1, 6)}
 
 
+def test_events_with_one_of_both_steps_are_not_said_to_have_none(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    steps = [{"step": 4}, {"global_step": 6}, {"step": 9, "global_step": 9}, {}]
+    file = events(tmp_path / "a" / "events.jsonl", [{**step, "values": {"loss": 0.5}} for step in steps])
+    err = mmtui_("import", str(file)).err
+    assert "warning: changed: 2 metrics events with one of step and global_step got the other" in err
+    assert "warning: changed: 1 metrics event without a step got one, in their order" in err
+    assert list(stored(home, "1")) == [4, 6, 9, 10]
+
+
+def test_linked_folders_of_tensorboard_are_passed_over_with_a_word(home: Home, mmtui_: Invoke, tmp_path: Path) -> None:
+    tensorboard(tmp_path / "logs" / "a", [("loss", 1, 0.5)])
+    tensorboard(tmp_path / "elsewhere", [("loss", 1, 0.5)])
+    (tmp_path / "logs" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "logs" / "a" / "circle").symlink_to(tmp_path / "logs")
+    outcome = mmtui_("import", str(tmp_path / "logs"))
+    assert outcome.code == 0 and f"left out: 2 linked folders, such as {tmp_path / 'logs' / 'b'}" in outcome.err
+    assert [row["id"] for row in mmtui_("ls", "--json").json()["runs"]] == ["1"]
+
+
 def test_points_of_tensorboard_without_a_step_get_one_in_their_order(
     home: Home, mmtui_: Invoke, tmp_path: Path
 ) -> None:

@@ -324,7 +324,8 @@ def test_frozen_code_that_was_changed_is_not_run(workshop: Workshop) -> None:
     run_id, good = workshop.add(code={"digest": "0123456789abcdef"}), workshop.add()
     (workshop.home.code / "0123456789abcdef").symlink_to(workshop.home.code / workshop.code)
     workshop.start()
-    assert "was changed" in workshop.until_state(run_id, "failed").reason
+    reason = workshop.until_state(run_id, "failed").reason
+    assert "was changed" in reason and "queue the run again" in reason
     workshop.until_state(good, "succeeded")
 
 
