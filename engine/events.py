@@ -41,6 +41,8 @@ KINDS = frozenset(
         "run_finished",
     }
 )
+SUPERVISION = "supervision"
+"""What a ``warning`` is about that makes the score doubtful; it is shown beside the score."""
 LONGEST_LINE = 16 * 1024 * 1024
 """Bytes of the longest line that is written and read, its newline counted: a longer one is no event."""
 LARGEST_STEP = 2**53

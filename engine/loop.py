@@ -30,6 +30,7 @@ from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
 from engine.stages.segment import check_batch
 from engine.stages.sharing import check_shares
+from engine.stages.supervision import check_background, check_supervision
 from engine.watch import FiniteWatch, StepClock, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
@@ -81,6 +82,8 @@ def train(
         context.cache = StageCache(cache, recipe, device_words(device), context.told(), forked=origin is not None)
         if dist.rank() == 0 and not tell_data(context, trained_on(recipe, run_dir, position)):
             return "stopped"
+    if dist.rank() == 0 and not _look_at_labels(context, position):
+        return "stopped"
     offset = 0
     for name, total in recipe.stages():
         begun = position.found is not None and position.stage == name
@@ -102,10 +105,29 @@ def _check_what_is_left(recipe: Recipe, run_dir: Path) -> None:
     Raises:
         RecipeError: see ``check_shares`` and ``check_batch``.
     """
-    missing = [name for name, _ in recipe.stages() if checkpoint.final_checkpoint(run_dir, name) is None]
+    missing = _missing(recipe, run_dir)
     check_shares(recipe, missing)
+    check_background(recipe)
     if "segment" in missing:
         check_batch(recipe)
+
+
+def _look_at_labels(context: Context, position: Position) -> bool:
+    """Whether to go on: False if the run was asked to leave meanwhile.
+
+    Raises:
+        DataError: nothing can come of the labels.
+    """
+    try:
+        check_supervision(context, _missing(context.recipe, context.run_dir), resumed=position.found is not None)
+    except StopRequestedError:
+        return False
+    return True
+
+
+def _missing(recipe: Recipe, run_dir: Path) -> list[str]:
+    """Stages that have not finished."""
+    return [name for name, _ in recipe.stages() if checkpoint.final_checkpoint(run_dir, name) is None]
 
 
 def tell_taken(context: Context, origin: Mapping[str, Any], position: Position) -> None:

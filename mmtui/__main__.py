@@ -13,8 +13,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("engine"):
             raise
-        sys.stderr.write(_another_engine())
-        return 1
+        sys.exit(_another_engine())
     return guarded(lambda: dispatch(sys.argv[1:]))
 
 
@@ -22,7 +21,7 @@ def _another_engine() -> str:
     """Packages of this name are not rare; Python takes the first on its path."""
     import engine
 
-    return f"error: another package called engine hides mmtui's: {engine.__path__[0]}\n  take it out of PYTHONPATH\n"
+    return f"error: another package called engine hides mmtui's: {engine.__path__[0]}\n  take it out of PYTHONPATH"
 
 
 def dispatch(argv: list[str]) -> int:

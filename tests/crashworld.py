@@ -14,7 +14,19 @@ from typing import Any
 from engine.config import load_recipe
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
-from mmtui.services import doctor, forks, keeping, leftovers, mending, pending_edits, queue, stages, trash, unfinished
+from mmtui.services import (
+    doctor,
+    forks,
+    keeping,
+    leftovers,
+    mending,
+    pending_edits,
+    queue,
+    replacement,
+    stages,
+    trash,
+    unfinished,
+)
 from mmtui.services.forks import Fork
 from mmtui.store import cells
 from mmtui.store.db import Database
@@ -124,10 +136,15 @@ def _of_fork(home: Home, run_id: str, recipe: Any) -> list[str]:
     return ["a checkpoint is of another recipe"] if others or not metas else []
 
 
+def needs_fix(home: Home) -> bool:
+    """Whether there is something for ``doctor --fix``."""
+    return bool(problems(home) or pending_edits.unsettled(home) or replacement.unfinished(home))
+
+
 def mend(home: Home) -> list[str]:
     """What ``doctor --fix`` and, an hour later, ``purge`` do; the sentences."""
     doctor._SETTLED = -1.0  # as if it came later: what is being queued right now is nobody's fault
-    told = list(mending.fix(home)) if problems(home) or pending_edits.unsettled(home) else []
+    told = list(mending.fix(home)) if needs_fix(home) else []
     before = rows(home)
     database = Database(home)
     unfinished.remove_abandoned(database, home)

@@ -10,13 +10,12 @@ def build_stage(context: Context, name: str) -> Stage:
     """The stage of that name, from its section of the recipe."""
     from engine.stages.ensemble import check_evaluation
     from engine.stages.evaluate import EvaluateStage
-    from engine.stages.match import MatchStage, check_background
+    from engine.stages.match import MatchStage
     from engine.stages.proxy import ProxyStage
     from engine.stages.segment import SegmentStage
 
     recipe: Recipe = context.recipe
     check_evaluation(recipe)
-    check_background(recipe)
     if name == "proxy" and recipe.proxy is not None:
         return ProxyStage(context, recipe.proxy)
     if name == "match" and recipe.match is not None:

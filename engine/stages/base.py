@@ -64,10 +64,16 @@ class Context:
     def data(self, split: Split) -> SegmentationData:
         """A split, decoded once and kept on the device; or mapped from ``runtime.data_cache`` if it is too large."""
         if split not in self._data:
-            cache = cache_folder(self.recipe.runtime.data_cache)
-            loaded = build_data(self.recipe.data, split, self.budget, self.told(), cache, self.warn, self.tell_cached)
-            self._data[split] = loaded.to(self.device)
+            self._data[split] = self._decoded(split).to(self.device)
         return self._data[split]
+
+    def glance(self, split: Split) -> SegmentationData:
+        """A split that is not kept, on the host; the one that is kept if there is."""
+        return self._data[split] if split in self._data else self._decoded(split)
+
+    def _decoded(self, split: Split) -> SegmentationData:
+        cache = cache_folder(self.recipe.runtime.data_cache)
+        return build_data(self.recipe.data, split, self.budget, self.told(), cache, self.warn, self.tell_cached)
 
     @property
     def budget(self) -> int:

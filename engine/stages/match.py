@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from engine import determinism, dist
-from engine.config.checks import background_problem
-from engine.config.schema import MatchConfig, Recipe
+from engine.config.schema import MatchConfig
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, sample_crops
-from engine.data.registry import class_names
-from engine.errors import RecipeError
 from engine.host import one_thread
 from engine.mixmatch.bank import Bank
 from engine.mixmatch.graph import build_match_graph
@@ -33,13 +30,6 @@ from engine.stages.training import Updater, backward
 
 PROJECTIONS = 8
 """How many 2-D projections of the embeddings a stage reports, beside the one of its first step."""
-
-
-def check_background(recipe: Recipe) -> None:
-    """Raises RecipeError if the background class is none of the data set's: found out before anything is trained."""
-    if recipe.match is not None:
-        for problem in background_problem(recipe.match, len(class_names(recipe.data))):
-            raise RecipeError(problem)
 
 
 class Embedder(nn.Module):

@@ -283,10 +283,12 @@ def best(
         raise NotFoundError(f"no run{' that fits' if filter_ else ''} has {name}", "see what there is with: mmtui ls")
     row, (value,) = found[0]
     if as_json:
-        render.document({"run": row.id, "name": name, "value": value})
+        render.document({"run": row.id, "name": name, "value": value, "doubts": list(row.doubts)})
         return
     render.line(row.id)
     say(f"{row.name}: {name} {_cell(value)}")
+    for doubt in row.doubts:
+        say(f"warning: doubtful: {doubt}")
 
 
 def compare(

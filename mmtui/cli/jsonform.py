@@ -49,6 +49,7 @@ def run(row: RunRow) -> dict[str, Any]:
         "metrics": dict(row.metrics),
         "attempt": row.attempt,
         "group": row.group,
+        "doubts": list(row.doubts),
     }
 
 
@@ -102,6 +103,7 @@ def classes(found: ClassTable) -> dict[str, Any]:
         "stage": found.stage,
         "num_present": found.num_present,
         "miou": found.miou,
+        "doubts": list(found.doubts),
         "classes": [
             {"index": c.index, "name": c.name, "iou": c.iou, "accuracy": c.accuracy, "pixels": c.pixels}
             for c in found.classes

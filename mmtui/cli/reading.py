@@ -62,7 +62,8 @@ def _show_text(found: RunDetail) -> None:
         ("terms", _terms(found)),
         ("resumed", found.replay),
         ("loss", render.number(row.metrics.get("loss"))),
-        ("mIoU", render.number(row.metrics.get("miou"), 4)),
+        ("mIoU", render.score(row, 4)),
+        *(("doubtful", doubt) for doubt in row.doubts),
         ("files", found.paths["run"]),
     ]
     for name, text in facts:
@@ -76,7 +77,7 @@ def _show_text(found: RunDetail) -> None:
         known = _PROOFS_IN_SHORT.get(attempt.code, "")
         resumed = f", went on from {attempt.resumed_stage} {attempt.resumed_step}" if attempt.resumed_stage else ""
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}{known}")
-    for warning in found.warnings[:5]:
+    for warning in [text for text in found.warnings if text not in row.doubts][:5]:
         render.line(f"  warning: {warning}")
 
 

@@ -237,6 +237,12 @@ def percent(share: float | None) -> str:
     return fixed(None if share is None else 100 * share, 1)
 
 
+def score(row: RunRow, digits: int = 3) -> str:
+    """The mIoU of a run, with a mark where something makes it doubtful."""
+    miou = row.metrics.get("miou")
+    return number(miou, digits) + ("!" if row.doubts and miou is not None else "")
+
+
 def runs_table(rows: Sequence[RunRow], now: float) -> None:
     """The table of ``mmtui ls``."""
     narrow = ascii_only()
@@ -248,9 +254,9 @@ def runs_table(rows: Sequence[RunRow], now: float) -> None:
             row.stage or "-",
             done(row.progress),
             number(row.metrics.get("loss")),
-            number(row.metrics.get("miou"), 3),
+            score(row),
             duration(None if row.created_at is None else now - row.created_at),
-            shorten(printable(row.reason), 70),
+            shorten(printable(row.remark), 70),
         )
         for row in rows
     ]
@@ -273,6 +279,8 @@ def class_table(found: ClassTable) -> None:
     table(("", "class", "IoU %", "", "acc %", "pixels"), rows, right=(0, 2, 4, 5))
     present = f"{found.num_present}/{len(found.classes)} classes"
     line(f"mIoU {percent(found.miou)} over {present} ({found.stage} step {found.step})")
+    for doubt in found.doubts:
+        line(f"doubtful: {printable(doubt)}")
 
 
 def class_comparison(names: Sequence[str], tables: Sequence[ClassTable], last_row: Sequence[str] = ()) -> None:

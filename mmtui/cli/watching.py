@@ -39,7 +39,7 @@ def watch_screen(home: Home, run_id: str) -> int:
 def screen(home: Home, found: RunDetail, width: int) -> list[str]:
     """The lines of the screen, none wider than ``width`` cells."""
     row = found.row
-    head = [f"run {row.id}", row.name, row.state + (f": {row.reason}" if row.reason else "")]
+    head = [f"run {row.id}", row.name, row.state + (f": {row.remark}" if row.remark else "")]
     head += [f"on {' '.join(row.gpus)}"] if row.gpus else []
     if found.eta_seconds is not None and RunState(row.state) not in FINAL_STATES:
         head.append(f"ends in {duration(found.eta_seconds)}")

@@ -284,7 +284,7 @@ _KINDS: Mapping[str, Mapping[str, Check]] = {
         "negative": partial(_list, item=_or_minus_one, most=MOST_NODES),
     },
     "checkpoint": {"path": _text, "seconds": _number, "bytes": _count},
-    "warning": {"text": _text, "splits": _count},
+    "warning": {"text": _text, "about": _name, "splits": _count},
     "heartbeat": {"rss": _count},
     "stage_finished": {
         **_all(_number, "seconds", "replayed_worst"),

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+
+def doubtful(doubts: Sequence[str]) -> str:
+    """What makes a score doubtful, in one sentence; "" if nothing does."""
+    more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
+    return f"doubtful: {doubts[0]}{more}" if doubts else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,13 @@ class RunRow:
     metrics: dict[str, float | None]  # always has "miou" (percent) and "loss"
     attempt: int = 0
     group: str = ""
+    doubts: tuple[str, ...] = ()  # what makes its score doubtful, such as labels that teach little
+
+    @property
+    def remark(self) -> str:
+        """The reason and what makes the score doubtful, of a run that has succeeded the latter first; "" if nothing."""
+        parts = (self.reason, doubtful(self.doubts))
+        return "; ".join(part for part in (reversed(parts) if self.state == "succeeded" else parts) if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +195,7 @@ class ClassTable:
     miou: float | None  # share 0-1 over present classes
     classes: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...]
+    doubts: tuple[str, ...] = ()  # what makes the scores doubtful
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import writers
+from mmtui.services import replacement, writers
 from mmtui.store.reader import Reader
 
 IDLE_SECONDS = 3600.0
@@ -97,12 +97,13 @@ def _unfinished(home: Home, before: float) -> Iterator[Leftover]:
         (home.backups, ".*.new*", "a backup"),
         (home.root, ".*restoring.*.new*", "restoring a backup"),
         (home.root, ".views.json.*.new", "saving a view"),
+        (home.root, ".*replacing*", "replacing the database"),
         (home.runs, "[0-9]*/.*.writing", "writing a file of a run"),
         (home.runs, "[0-9]*/checkpoints/*/*.writing", "a checkpoint"),
     )
     for folder, pattern, what in patterns:
         for path in sorted(folder.glob(pattern)):
-            if not path.name.endswith(DELETED):
+            if not path.name.endswith(DELETED) and not (path.name == replacement.MARK and replacement.unfinished(home)):
                 free = writers.is_dead(path.name) or newest_change(path) <= before
                 yield Leftover(f"{what} that {'was interrupted' if free else 'may still go on'}", path, free)
 

@@ -204,7 +204,7 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
         "created_at": paths.manifest.stat().st_mtime,
         "miou": None if table is None or table.miou is None else 100 * table.miou,
         "state": RunState.INTERRUPTED.value,
-        **dict.fromkeys(("gpus", "after"), "[]"),
+        **dict.fromkeys(("gpus", "after", "doubts"), "[]"),
         "shared_stages": "{}",
         "launcher": json.dumps(terms["launcher"]),
         "origin": json.dumps(_origin(manifest)),

@@ -142,7 +142,7 @@ _EVENT: dict[str, Callable[[Any], Any]] = {
     "step": count,
 }
 _EVENT |= {"global_step": count, "t": lambda cell: moment(cell) or 0.0}
-JSON_COLUMNS = ("tags", "config", "overrides", "gpus", "code", "after", "shared_stages", "launcher", "origin")
+JSON_COLUMNS = ("tags", "config", "overrides", "gpus", "code", "after", "shared_stages", "launcher", "origin", "doubts")
 NUMBER_COLUMNS = (
     "created_at",
     "started_at",

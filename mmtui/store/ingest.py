@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlmodel import Session
 
+from engine.events import SUPERVISION
 from mmtui.domain.eventvalues import MOST_METRICS, MOST_STAGES, finite, whole
 from mmtui.domain.states import RunEvent, RunState
-from mmtui.store import pyramid
+from mmtui.store import cells, pyramid
 from mmtui.store.confusion import class_shares
 from mmtui.store.runs import read_attempt, read_run, transition
 from mmtui.store.tables import Attempt, Need, Run, Stage
@@ -26,6 +27,7 @@ EventLine = Mapping[str, Any]
 _Row = tuple[Any, ...]
 
 MOST_TOLD = 20
+MOST_DOUBTS = 20
 """So many faults of one attempt's file are warnings of their own; the rest is counted."""
 _NOT_STORED = frozenset({"heartbeat"})
 _NAMES_SQL = (
@@ -120,6 +122,8 @@ def _run_started(session: Session, run: Run, attempt: Attempt, stages: dict[str,
     attempt.resumed_stage = str(values.get("resumed_stage") or "")
     attempt.resumed_step = _integer(values.get("resumed_step"))
     attempt.resumed_global_step = _integer(values.get("resumed_global_step"))
+    if not attempt.resumed_global_step:
+        run.doubts = "[]"  # it begins anew, and says anew what it doubts
     total, offset = 0, 0
     for position, (name, steps) in enumerate(_plan(values.get("stages"))):
         if name not in stages and len(stages) >= MOST_STAGES:
@@ -175,6 +179,14 @@ def _confusion(session: Session, run: Run, attempt: Attempt, stages: dict[str, S
         run.miou = mean_iou_percent(matrix)
 
 
+def _warning(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    """A warning about supervision stands beside the score; each attempt says it again."""
+    values, known = _values(event), cells.texts(run.doubts)
+    text = str(values.get("text") or "")
+    if values.get("about") == SUPERVISION and text and text not in known and len(known) < MOST_DOUBTS:
+        run.doubts = json.dumps([*known, text])
+
+
 def _error(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
     run.error = str(_values(event).get("text", ""))
 
@@ -202,6 +214,7 @@ _HANDLERS = {
     "metrics": _metrics,
     "confusion": _confusion,
     "error": _error,
+    "warning": _warning,
     "run_finished": _run_finished,
 }
 

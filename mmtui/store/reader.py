@@ -38,7 +38,7 @@ KEPT = (
 )
 _RUN_COLUMNS = (
     "id, name, recipe, run_group, state, reason, error, stage, global_step, total_steps, created_at, started_at,"
-    " ended_at, seed, gpus, tags, loss, miou, attempt, last_event_at, not_before"
+    " ended_at, seed, gpus, tags, loss, miou, attempt, last_event_at, not_before, doubts"
 )
 
 _LAST_STEP = 2**62
@@ -383,7 +383,8 @@ class Reader:
         if not rows:
             return None
         history = [class_shares(matrix_of(row["matrix"])) for row in rows]
-        return _class_table(str(run_id), rows[-1], history)
+        doubts = self.query("SELECT doubts FROM runs WHERE id = ?", [run_id])
+        return _class_table(str(run_id), rows[-1], history, cells.texts(doubts[0][0]) if doubts else ())
 
 
 @contextmanager
@@ -416,6 +417,7 @@ def _run_row(row: sqlite3.Row, now: float) -> RunRow:
         metrics={"miou": cells.number(row["miou"]), "loss": cells.number(row["loss"])},
         attempt=cells.count(row["attempt"]),
         group=cells.text(row["run_group"]),
+        doubts=cells.texts(row["doubts"]),
     )
 
 
@@ -465,7 +467,7 @@ def _run_eta(stages: Sequence[StageView]) -> float | None:
     return sum(known) if known else None
 
 
-def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]]) -> ClassTable:
+def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]], doubts: tuple[str, ...]) -> ClassTable:
     matrix, shares = matrix_of(row["matrix"]), history[-1]
     names = cells.listed(row["classes"])[: len(matrix)]
     names += [str(index) for index in range(len(names), len(matrix))]
@@ -491,4 +493,5 @@ def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]]) 
         miou=sum(present) / len(present) if present else None,
         classes=tuple(classes),
         confusion=tuple(tuple(counts) for counts in matrix),
+        doubts=doubts,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
 
-HEAD = "0005"
+HEAD = "0006"
 """Newest migration; revisions are four digits and sort as text."""
 
 

@@ -69,6 +69,7 @@ class Run(SQLModel, table=True):
     parent: int | None = None
     parent_step: int | None = None
     origin: str = Field(default="{}", sa_column=Column(Text, nullable=False, server_default="{}"))
+    doubts: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
 
 
 class Need(SQLModel, table=True):

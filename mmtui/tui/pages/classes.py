@@ -9,7 +9,7 @@ from typing import Any
 
 from mmtui.domain.eventvalues import finite
 from mmtui.domain.text import fixed, printable, signed
-from mmtui.domain.views import ClassRow, ClassTable
+from mmtui.domain.views import ClassRow, ClassTable, doubtful
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.tui.pages.compose import two_columns
@@ -204,6 +204,7 @@ def _means(tables: _Tables) -> list[Line]:
     mean = "-" if found.miou is None else f"{100 * found.miou:.2f}"
     line: Line = [(f"mIoU {mean} over {found.num_present}/{len(found.classes)} classes", "title")]
     line.append((f"  {printable(found.stage)} step {found.step}", "dim"))
+    doubt: list[Line] = [[(printable(doubtful(found.doubts)), "warn")]] if found.doubts else []
     second: Line = []
     if base is not None:
         words = "no evaluation yet" if base.miou is None else f"{100 * base.miou:.2f}"
@@ -220,7 +221,7 @@ def _means(tables: _Tables) -> list[Line]:
         against = tables.compared[0]
         to = f" (to {against or 'nothing: B chooses a run'})" if tables.sort > 1 else ""
         second.append((f"{SORTS[tables.sort]}{to}", "dim"))
-    return [line, second] if second else [line]
+    return [line, *doubt, second] if second else [line, *doubt]
 
 
 def _percent(share: float | None) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.text import duration, fixed, number, printable, size
-from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow
+from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow, doubtful
 from mmtui.services.grouping import Group
 from mmtui.tui.widgets.plot import Span, bar, spark
 
@@ -115,7 +115,11 @@ def group_line(found: Group, width: int, ascii_only: bool, opened: bool) -> Line
 
 
 def _miou(row: RunRow) -> str:
-    return fixed(row.metrics.get("miou"), 1)
+    """In at most five cells; marked where something makes it doubtful."""
+    miou = row.metrics.get("miou")
+    if miou is None or not row.doubts:
+        return fixed(miou, 1)
+    return f"{fixed(miou, 1)}!" if miou < 99.95 else f"{fixed(miou, 0)}!"
 
 
 def trouble(text: str, width: int, ascii_only: bool) -> list[Line]:
@@ -144,7 +148,7 @@ def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:
 
 def why(detail: RunDetail) -> str:
     """Why the run is where it is, "" if there is nothing to say."""
-    return "; ".join(printable(text) for text in (detail.row.reason, detail.progress_note) if text)
+    return "; ".join(printable(text) for text in (detail.row.remark, detail.progress_note) if text)
 
 
 def standing(detail: RunDetail, width: int, ascii_only: bool, most: int = 3) -> list[Line]:
@@ -329,6 +333,8 @@ def classes(found: ClassTable | None, width: int, height: int, ascii_only: bool)
     present = f"{found.num_present}/{len(found.classes)} classes"
     mean = "-" if found.miou is None else fixed(100 * found.miou, 1)
     lines: list[Line] = [[(f"mIoU {mean} over {present}", "title"), (f"  {printable(found.stage)}", "dim")]]
+    if found.doubts:
+        lines.append([(fit(doubtful(found.doubts), width, ascii_only).rstrip(), "warn")])
     name_width = min(max((len(c.name) for c in found.classes), default=8), 16)
     history = 8 if width >= 50 else 0
     room = max(width - name_width - 8 - (history + 1 if history else 0), 4)

@@ -24,7 +24,7 @@ DEVICE = os.environ.get("MMTUI_TEST_DEVICE", "cpu")
 """``MMTUI_TEST_DEVICE=cuda`` runs these tests on a GPU (``benchmarks/gpu.py``)."""
 TINY: dict[str, Any] = {
     "name": "tiny",
-    "data": {"kind": "shapes", "height": 32, "width": 32, "train": 5, "val": 3},
+    "data": {"kind": "shapes", "height": 32, "width": 32, "train": 5, "val": 3, "data_seed": 2},
     "model": {"backbone": "tiny_vgg", "width": 0.25, "head_channels": 8, "fc_channels": 8, "extra_channels": 0},
     "proxy": {"steps": 3, "batch_size": 2, "crop": 32, "pixels": 8, "head_channels": 8},
     "match": {

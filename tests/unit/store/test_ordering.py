@@ -21,7 +21,7 @@ from mmtui.store import db
 from mmtui.store.db import Database
 from mmtui.store.pyramid import fill
 from mmtui.store.runs import place, read_run, waiting_line
-from mmtui.store.schema import schema_revision
+from mmtui.store.schema import HEAD, schema_revision
 
 
 def three(home: Home) -> list[str]:
@@ -193,7 +193,7 @@ def test_database_of_an_earlier_schema_is_upgraded_with_a_copy_kept(old: Home) -
         assert (run.name, run.after, run.if_failed, run.wanted, run.launcher) == ("old", "[]", "hold", 1.0, "{}")
         assert (run.parent, run.parent_step, run.origin) == (None, None, "{}")
     database.close()
-    assert [path.name.startswith("before-0005") for path in old.backups.iterdir()] == [True]
+    assert [path.name.startswith(f"before-{HEAD}") for path in old.backups.iterdir()] == [True]
     assert runs.queue_order(old) == ["1"] and runs.queue_settings(old) == {}
 
 

@@ -1,0 +1,60 @@
+"""Before the first stage trains: whether the labels of this run can teach and measure anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from engine.config.checks import background_problem
+from engine.config.schema import Recipe
+from engine.data import supervision
+from engine.data.registry import Split, class_names
+from engine.data.supervision import Labels
+from engine.errors import RecipeError
+from engine.events import SUPERVISION
+from engine.stages.base import Context
+
+
+def check_background(recipe: Recipe) -> None:
+    """Raises RecipeError if the background class is none of the data set's: found out before anything is trained."""
+    if recipe.match is not None:
+        for problem in background_problem(recipe.match, len(class_names(recipe.data))):
+            raise RecipeError(problem)
+
+
+def check_supervision(context: Context, stages: Collection[str], *, resumed: bool) -> None:
+    """Refuse labels that teach or measure nothing, and warn of what makes learning or the score doubtful.
+
+    Args:
+        stages: those that are still to be done.
+        resumed: whether the next one goes on from a checkpoint; then the val split, which is decoded for this alone,
+            has been looked at before.
+
+    Raises:
+        DataError: nothing can come of them, or they cannot be read.
+        StopRequestedError: the run was asked to leave.
+    """
+    recipe, doubts = context.recipe, list[str]()
+    splits: list[Split] = ["train"] if {"match", "segment"} & set(stages) else []
+    on_the_way = recipe.segment is not None and recipe.segment.eval_every > 0
+    if not resumed and ("evaluate" in stages or ("segment" in stages and on_the_way)):
+        splits.append("val")
+    for split in splits:
+        labels, classes = _counted(context, split)
+        supervision.refuse(labels, classes)
+        doubts += supervision.doubts(labels, classes)
+    if "val" in splits:
+        doubts += [text] if (text := supervision.shared_pictures(recipe.data)) else []
+    for text in doubts:
+        doubt(context, text)
+
+
+def doubt(context: Context, text: str) -> None:
+    """Say what makes a score doubtful."""
+    context.writer.emit("warning", {"text": text, "about": SUPERVISION})
+    context.echo(f"warning: {text}")
+
+
+def _counted(context: Context, split: Split) -> tuple[Labels, tuple[str, ...]]:
+    """Of the split that training reads next, which is kept, or of another one, which would take room meanwhile."""
+    data = context.data(split) if split == "train" else context.glance(split)
+    return supervision.count_labels(data, split), data.classes

@@ -1,0 +1,140 @@
+"""Labels that teach or measure nothing are refused, doubtful ones are told; counts held against plain loops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.config.schema import FolderData, ShapesData
+from engine.data import supervision
+from engine.data.dataset import SegmentationData
+from engine.data.registry import build_data
+from engine.data.supervision import Labels, count_labels, doubts, refuse, shared_pictures
+from engine.errors import DataError
+
+CLASSES = ("sky", "road", "car")
+
+
+def split(seed: int, count: int, values: tuple[int, ...] = (0, 1, 2, 255)) -> SegmentationData:
+    """Images of several sizes in the upper left corners of one canvas."""
+    rng = np.random.default_rng(seed)
+    labels = np.full((count, 13, 17), 255, np.uint8)
+    sizes = np.stack([rng.integers(1, 14, count), rng.integers(1, 18, count)], axis=1)
+    for one, (height, width) in zip(labels, sizes, strict=True):
+        one[:height, :width] = rng.choice(values, (height, width))
+    names = [str(number) for number in range(count)]
+    images = torch.zeros((count, 3, 13, 17), dtype=torch.uint8)
+    return SegmentationData(images, torch.from_numpy(labels), torch.from_numpy(sizes), names, CLASSES)
+
+
+def naive(data: SegmentationData, chosen: list[int]) -> tuple[tuple[int, ...], int]:
+    """Pixels of each class, and void ones within images."""
+    seen: Counter[int] = Counter()
+    for index in chosen:
+        height, width = data.sizes[index].tolist()
+        for row in data.labels[index].tolist()[:height]:
+            seen.update(row[:width])
+    return tuple(seen[index] for index in range(3)), seen[255]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("most", [2**31, 13 * 17 * 4])
+def test_labels_are_counted_as_a_plain_loop_counts_them(seed: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "MOST_PIXELS", most)
+    monkeypatch.setattr(supervision, "_CHUNK", 13 * 17 * 3)
+    data = split(seed, 11)
+    found = count_labels(data, "train")
+    chosen = list(range(11)) if most == 2**31 else [0, 2, 5, 8]
+    assert (found.pixels, found.void) == naive(data, chosen)
+    assert (found.looked_at, found.images, found.whole) == (len(chosen), 11, most == 2**31)
+
+
+def labels(split: str, *pixels: int, void: int = 0, images: int = 5, looked_at: int = 5) -> Labels:
+    return Labels(split, pixels, void, looked_at, images)
+
+
+@pytest.mark.parametrize("found, words", [
+    (labels("train", 0, 0, 0, void=90), "every pixel of the train split is void (255), nothing would be learned"),
+    (labels("val", 0, 0, 0, void=90), "every pixel of the val split is void (255), nothing would be measured"),
+    (labels("train", 0, 9, 0, void=9), "of one class, 1 road (50.0 % of all pixels are void)"),
+    (labels("train", 9, 0, 0), "of one class, 0 sky: there is nothing to tell it from"),
+])  # fmt: skip
+def test_what_can_teach_or_measure_nothing_is_refused(found: Labels, words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        refuse(found, CLASSES)
+    assert words in str(caught.value) and "write masks of class indices 0 to 2 with 255 for void" in str(caught.value)
+
+
+@pytest.mark.parametrize("found", [
+    labels("train", 5, 5, 0), labels("val", 0, 0, 3), labels("train", 1, 1, 1, void=900),
+    labels("train", 0, 0, 0, void=9, images=50), labels("train", 7, 0, 0, images=50),
+])  # fmt: skip
+def test_what_may_teach_something_is_not_refused(found: Labels) -> None:
+    refuse(found, CLASSES)
+
+
+@pytest.mark.parametrize("found, expected", [
+    (labels("train", 5, 5, 5, void=15), []),
+    (labels("train", 5, 5, 0), ["no pixel of the train split is of class 2 car: it cannot be learned"]),
+    (labels("val", 5, 5, 0), []),
+    (labels("val", 5, 0, 0),
+     ["every labelled pixel of the val split is of class 0 sky: the score measures one class"]),
+    (labels("train", 1, 1, 1, void=9),
+     ["75.0 % of the pixels of the train split are void: nothing is learned from them"]),
+    (labels("val", 1, 1, 1, void=4, looked_at=2),
+     ["57.1 % of the pixels of the val split (2 of 5 images looked at) are void: the score knows nothing of them"]),
+])  # fmt: skip
+def test_what_makes_the_score_doubtful_is_told(found: Labels, expected: list[str]) -> None:
+    assert list(doubts(found, CLASSES)) == expected
+
+
+def test_many_absent_classes_are_counted(tmp_path: Path) -> None:
+    (text,) = doubts(Labels("train", (1, 0, 0, 0, 0, 0, 0, 0), 0, 1, 1), [f"c{n}" for n in range(8)])
+    assert "class 1 c1, 2 c2, 3 c3, 4 c4, 5 c5 and 2 more: they cannot be learned" in text
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for part, first in (("train", 0), ("val", 100)):
+        for number in range(3):
+            write(tmp_path, part, f"{part}{number}", noise(first + number))
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    return tmp_path
+
+
+def noise(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+
+
+def write(root: Path, part: str, name: str, picture: NDArray[Any]) -> None:
+    for kind in ("images", "labels"):
+        (root / kind / part).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(root / "images" / part / f"{name}.bmp")  # all files are of one length
+    Image.fromarray((noise(1)[..., 0] % 2).astype(np.uint8)).save(root / "labels" / part / f"{name}.png")
+
+
+def test_pictures_of_both_splits_are_found_by_what_they_hold(folder: Path) -> None:
+    config = FolderData(root=str(folder))
+    assert shared_pictures(config) == ""
+    write(folder, "val", "another name", noise(1))
+    write(folder, "val", "train0", noise(77))
+    expected = "1 of 5 pictures of the val split are in the train split too, the score is too good: another name.bmp"
+    assert shared_pictures(config) == expected
+    both = FolderData(root=str(folder), val_split="train")
+    assert shared_pictures(both).startswith("3 of 3 pictures")
+
+
+def test_drawn_data_share_no_files_and_raise_no_doubt() -> None:
+    config = ShapesData(train=16, val=4)
+    data = build_data(config, "train")
+    assert shared_pictures(config) == "" and not list(doubts(count_labels(data, "train"), data.classes))

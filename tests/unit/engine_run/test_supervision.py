@@ -1,0 +1,122 @@
+"""Labels are looked at before the first stage trains: refused, or doubts are told with the run's first events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.config.schema import Recipe
+from engine.errors import DataError
+from engine.stages import Context
+from tests.unit.engine_run.conftest import Runner
+
+Make = Callable[..., Recipe]
+
+
+def data_set(root: Path, train: tuple[int, ...], val: tuple[int, ...], shared: bool = False) -> dict[str, Any]:
+    """Pictures of noise whose masks are stripes of these values."""
+    for split, values in (("train", train), ("val", val)):
+        for number in range(4):
+            seed = number + (0 if split == "train" or (shared and number == 1) else 10)
+            picture = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            mask = np.repeat(np.resize(np.array(values, np.uint8), 32)[None], 32, axis=0)
+            for kind, pixels in (("images", picture), ("labels", mask)):
+                (root / kind / split).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / kind / split / f"{split}{number}.png")
+    (root / "classes.txt").write_text("sky\nroad\ncar\n")
+    return {"kind": "folder", "root": str(root)}
+
+
+@pytest.mark.parametrize("train, val, words", [
+    ((255,), (0, 1), "every pixel of the train split is void (255), nothing would be learned"),
+    ((0, 255), (0, 255),
+     "every labelled pixel of the train split is of one class, 0 sky (50.0 % of all pixels are void)"),
+    ((0, 1), (255,), "every pixel of the val split is void (255), nothing would be measured"),
+])  # fmt: skip
+def test_labels_that_teach_or_measure_nothing_end_the_run_before_any_step(
+    runner: Runner, make_recipe: Make, tmp_path: Path, train: tuple[int, ...], val: tuple[int, ...], words: str
+) -> None:
+    recipe = make_recipe(data=data_set(tmp_path / "data", train, val))
+    with pytest.raises(DataError) as caught:
+        runner.train(recipe)
+    assert words in str(caught.value)
+    assert not runner.kind("metrics") and not runner.kind("stage_started")
+
+
+def test_doubts_come_with_the_first_events_and_are_about_supervision(
+    runner: Runner, make_recipe: Make, tmp_path: Path
+) -> None:
+    data = data_set(tmp_path / "data", (0, 1, 255, 255, 255), (0,), shared=True)
+    assert runner.train(make_recipe(data=data)) == "succeeded"
+    told = [event["values"] for event in runner.kind("warning")]
+    assert [one["text"] for one in told] == [
+        "no pixel of the train split is of class 2 car: it cannot be learned",
+        "56.2 % of the pixels of the train split are void: nothing is learned from them",
+        "every labelled pixel of the val split is of class 0 sky: the score measures one class",
+        "1 of 4 pictures of the val split are in the train split too, the score is too good: val1.png",
+    ]
+    assert {one["about"] for one in told} == {"supervision"}
+    kinds = [event["kind"] for event in runner.events()]
+    assert max(n for n, kind in enumerate(kinds) if kind == "warning") < kinds.index("stage_started")
+
+
+def test_good_labels_raise_no_doubt(runner: Runner, make_recipe: Make, tmp_path: Path) -> None:
+    assert runner.train(make_recipe(data=data_set(tmp_path / "data", (0, 1, 2, 255), (0, 1, 2)))) == "succeeded"
+    assert not runner.kind("warning")
+
+
+def test_proxy_task_alone_asks_for_no_labels(runner: Runner, make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(data=data_set(tmp_path / "data", (255,), (255,)), match=None, segment=None, evaluate=None)
+    assert runner.train(recipe) == "succeeded"
+
+
+def test_resumed_run_looks_at_what_it_still_reads(runner: Runner, make_recipe: Make, tmp_path: Path) -> None:
+    """The val split has been looked at; labels of the train split may have changed meanwhile."""
+    recipe = make_recipe(data=data_set(tmp_path / "data", (0, 1), (0,)))
+    assert runner.train(recipe, stop=lambda events: events[-1]["stage"] == "match") == "stopped"
+    texts = ["no pixel of the train split is of class 2 car: it cannot be learned"]
+    own = ["every labelled pixel of the val split is of class 0 sky: the score measures one class"]
+    assert [event["values"]["text"] for event in runner.kind("warning")] == [*texts, *own]
+    data_set(tmp_path / "data", (1,), (0,))
+    with pytest.raises(DataError, match="of one class, 1 road"):
+        runner.train(recipe)
+    data_set(tmp_path / "data", (0, 1), (0,))
+    runner.train(recipe)
+    assert [event["values"]["text"] for event in runner.events(3) if event["kind"] == "warning"] == texts
+
+
+@pytest.mark.parametrize("memory", [0, 2])
+def test_match_graphs_of_one_class_each_are_doubted_at_the_end(
+    runner: Runner,
+    another_runner: Runner,
+    make_recipe: Make,
+    tmp_path: Path,
+    memory: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each picture is of one class, and each graph of one picture; with a memory there is something to push away."""
+    read = Context.data
+
+    def of_one_class(self: Context, split: Any) -> Any:
+        data = read(self, split)
+        for number, labels in enumerate(data.labels):
+            labels.copy_(torch.full_like(labels, number % 3))
+        return data
+
+    monkeypatch.setattr(Context, "data", of_one_class)
+    data = data_set(tmp_path / "data", (0, 1, 2), (0, 1, 2))
+    recipe = make_recipe(data=data, proxy=None, match__images=1, match__graphs=2, match__memory=memory)
+    assert runner.train(recipe) == "succeeded"
+    expected = (
+        [] if memory else ["8 of 8 match graphs held patches of one class alone, or none: they pushed nothing apart"]
+    )
+    assert [event["values"]["text"].partition(";")[0] for event in runner.kind("warning")] == expected
+    assert another_runner.train(recipe, stop=lambda events: events[-1]["step"] == 2) == "stopped"
+    another_runner.train(recipe)
+    assert [event["values"]["text"].partition(";")[0] for event in another_runner.kind("warning")] == expected
