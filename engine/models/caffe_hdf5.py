@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import CheckpointError
-from engine.models.caffemodel import Layer
+from engine.models.caffemodel import Layer, holds_vectors
 
 _INDEX = re.compile("[0-9]{1,9}")
 LARGEST_BLOB = 2**29
@@ -72,24 +72,21 @@ def _tensor(blob: Any) -> Tensor:
 
 
 def _in_order(layers: list[Layer]) -> list[Layer]:
-    """Layers with matrices by their names, 2 before 10; behind each what has its numbers, statistics before scales."""
-    owners = sorted((layer for layer in layers if not _is_vector(layer)), key=lambda layer: _natural(layer.name))
+    """Layers with matrices by their names, 2 before 10; behind each what has its numbers, statistics before scales.
+
+    What cannot be told to belong to one of them comes first, where nothing takes it.
+    """
+    owners = sorted((layer for layer in layers if not holds_vectors(layer)), key=lambda layer: _natural(layer.name))
     followers: dict[str, list[Layer]] = {}
     alone: list[Layer] = []
-    for layer in filter(_is_vector, layers):
+    for layer in filter(holds_vectors, layers):
         owner = _owner(layer, owners)
         followers.setdefault(owner.name, []).append(layer) if owner else alone.append(layer)
     ordered = []
     for owner in owners:
         behind = followers.get(owner.name, [])
         ordered += [owner, *sorted(behind, key=lambda layer: -len(layer.blobs))]
-    return [*ordered, *alone]
-
-
-def _is_vector(layer: Layer) -> bool:
-    """Whether it holds one number for each channel, be it as a blob of 1 x C x 1 x 1."""
-    first = layer.blobs[0]
-    return first.numel() == max(first.shape, default=1)
+    return [*alone, *ordered]
 
 
 def _owner(layer: Layer, owners: list[Layer]) -> Layer | None:
@@ -97,6 +94,8 @@ def _owner(layer: Layer, owners: list[Layer]) -> Layer | None:
     numbers = _numbers(layer.name)
     for size in (None, len(numbers)):
         found = [owner for owner in owners if numbers and _numbers(owner.name)[:size] == numbers]
+        if len(found) > 1:  # conv6 and fc6
+            found = [owner for owner in found if owner.name in layer.name]
         if found:
             return found[0] if len(found) == 1 else None
     return None

@@ -2,11 +2,12 @@
 
 Fields (caffe.proto): NetParameter.layer = 100 (LayerParameter: name 1, type 2, blobs 7) and the older
 NetParameter.layers = 2 (V1LayerParameter: name 4, type 5, blobs 6); BlobProto: num, channels, height, width 1-4,
-data 5, shape 7 (BlobShape: dim 1), double_data 8.
+data 5, shape 7 (BlobShape: dim 1), double_data 8; LayerParameter.batch_norm_param = 139 (eps 3).
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from engine.errors import CheckpointError
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MOST_DIMENSIONS = 32
 MOST_VALUES = 1 << 32
+EPSILON = 1e-5
+"""What Caffe's batch normalisation adds to a variance unless the network says another number."""
 
 
 class MalformedError(ValueError):
@@ -29,11 +32,25 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that has weights."""
+    """A layer that has weights.
+
+    Attributes:
+        name: in the network.
+        kind: its type, as "Convolution"; in the older format a number, "" where the file tells none.
+        blobs: float32.
+        epsilon: what a batch normalisation adds to variances.
+    """
 
     name: str
     kind: str
     blobs: tuple[Tensor, ...]
+    epsilon: float = EPSILON
+
+
+def holds_vectors(layer: Layer) -> bool:
+    """Whether a layer with weights has one number for each channel, be it as a blob of 1 x C x 1 x 1."""
+    first = layer.blobs[0]
+    return first.numel() == max(first.shape, default=1)
 
 
 def read_caffemodel(path: Path) -> list[Layer]:
@@ -62,14 +79,23 @@ def _layers(message: memoryview) -> Iterator[Layer]:
 
 
 def _layer(message: memoryview, *, name: int, kind: int, blobs: int) -> Layer:
-    words, found = {name: "", kind: ""}, []
+    words, found, epsilon = {name: "", kind: ""}, [], EPSILON
     for number, value in _fields(message):
         if number == blobs and isinstance(value, memoryview):
             found.append(_blob(value))
+        elif number == 139 and isinstance(value, memoryview):
+            epsilon = next((_float(part) for key, part in _fields(value) if key == 3), epsilon)
         elif number in words:
             # The older format numbers its types.
             words[number] = bytes(value).decode(errors="replace") if isinstance(value, memoryview) else str(value)
-    return Layer(words[name], words[kind], tuple(found))
+    return Layer(words[name], words[kind], tuple(found), epsilon)
+
+
+def _float(value: int | memoryview) -> float:
+    """A float32 that stands alone."""
+    if isinstance(value, memoryview) or value >= 1 << 32:
+        raise MalformedError("a number that is none")
+    return float(struct.unpack("<f", value.to_bytes(4, "little"))[0])
 
 
 def _blob(message: memoryview) -> Tensor:

@@ -156,10 +156,10 @@ def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = 
     Raises:
         CheckpointError: the file cannot be read, or holds another network or two.
     """
-    if path.suffix in (".caffemodel", *HDF5):
-        return rename_caffe((read_caffe_hdf5 if path.suffix in HDF5 else read_caffemodel)(path), name, input)
-    tensors = read_pickled(path) if path.suffix in PICKLED else read_tensors(path)
     try:
+        if path.suffix in (".caffemodel", *HDF5):
+            return rename_caffe((read_caffe_hdf5 if path.suffix in HDF5 else read_caffemodel)(path), name, input)
+        tensors = read_pickled(path) if path.suffix in PICKLED else read_tensors(path)
         found = rename(tensors, name, list(backbone.state_dict()))
     except ForeignError as error:
         raise CheckpointError(f"{path} holds {error}.") from None
