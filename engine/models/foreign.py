@@ -1,12 +1,14 @@
 """State dicts from elsewhere, renamed to ours: torchvision, common self-supervised ResNets.
 
-Every function takes tensors by their foreign names and gives them by ours; what has no place in a backbone is listed.
+Wrappers, trainers and checkpoints put prefixes before a network's names. They are found and not listed: where most of
+the names of a network follow one prefix, there it is.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,49 +16,20 @@ from torch import Tensor
 
 from engine.models.vgg import VGG16_STAGES
 
-WRAPPERS = (
-    "encoder_q.0.",
-    "encoder_q.",
-    "base_encoder.",
-    "online_encoder.",
-    "backbone.",
-    "student.",
-    "teacher.",
-    "module.",
-    "encoder.",
-    "net.",
-)
-"""Prefixes that MoCo, DenseCL, BYOL, DINO and their like put before a ResNet's names; removed again and again."""
-SECONDS = (
-    "encoder_k.",
-    "momentum_encoder.",
-    "target_encoder.",
-    "momentum_backbone.",
-    "backbone_momentum.",
-)
-"""Prefixes of the second network that such a checkpoint carries: an average of the trained one, which is left out."""
-CONTAINERS = ("state_dict", "model", "teacher", "student", "model_state_dict")
-"""Keys under which a training checkpoint keeps its tensors."""
-HEADS = (
-    "fc.",
-    "classifier.",
-    "head.",
-    "heads.",
-    "queue",
-    "neck.",
-    "encoder_q.1.",
-    "predictor.",
-    "online_predictor.",
-    "prediction_head.",
-    "projector.",
-    "projector_k.",
-    "momentum_projector.",
-    "projection_head.",
-    "projection_head_momentum.",
-    "prototypes.",
-)
-"""Prefixes of what stands on a backbone, and of queues of keys."""
+COUNTERS = ("num_batches_tracked", "weight_sum")
+"""Ends of names that are no weights: numbers of batches, which older files lack."""
+TRAINED = frozenset({"q", "query", "online", "base", "teacher"})
+AVERAGED = frozenset({"k", "key", "momentum", "target", "ema", "student", "avg", "averaged", "shadow"})
+"""Words by which the networks of one checkpoint are told apart: the field takes the query, online or base network, and
+of a teacher and its student (DINO) the teacher."""
+NEARLY = 0.9
+"""A network counts beside another if it fills at least so much of what that fills."""
+NAMED = 4
+MOST_COMPARED = 5_000
 BN_PARTS = ("weight", "bias", "running_mean", "running_var")
+CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Parts of a ResNet by their places in nn.Sequential(*resnet.children()): 2 and 3 are ReLU and pooling."""
+Shape = tuple[int, ...]
 
 
 class ForeignError(ValueError):
@@ -78,108 +51,231 @@ class Renamed:
     notes: list[str] = field(default_factory=list)
 
 
-def rename(tensors: Mapping[str, Tensor], backbone: str, ours: Sequence[str]) -> Renamed:
+@dataclass(frozen=True)
+class _Naming:
+    """A way to name a backbone's tensors.
+
+    Attributes:
+        shapes: of every tensor that has a name.
+        convert: tensors by these names, and others of the same parts, to ours.
+    """
+
+    shapes: Mapping[str, Shape]
+    convert: Callable[[Mapping[str, Tensor]], Renamed]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a file a network may be: its names behind ``prefix``, those of the right shape in ``fitting``."""
+
+    prefix: str
+    naming: _Naming
+    names: frozenset[str]
+    fitting: int
+
+
+def rename(tensors: Mapping[str, Tensor], backbone: str, ours: Mapping[str, Shape]) -> Renamed:
     """Tensors of a state dict by the names of one of our backbones.
+
+    Taken is what follows the prefix behind which most of the network is found. Other parts under that prefix (a
+    classifier) and whatever has another are left out; a name within the network's own parts that it lacks is kept, so
+    that the file is refused.
 
     Args:
         tensors: as stored.
         backbone: our name of the network, as in ``model.backbone``.
-        ours: the network's own names; a file that has them already is taken as it is.
+        ours: the network's own names and the shapes of its tensors.
 
     Raises:
-        ForeignError: two tensors differ and have the same name without their prefixes, or it is another AlexNet.
+        ForeignError: two networks fit and nothing tells which is meant, or it is another AlexNet.
     """
-    names, left_out, notes = _plain_names(tensors)
-    known = set(ours)
-    own = known & {name.removeprefix("backbone.") for name in tensors}
-    if own and len(own) > len(known & names.keys()) // 2:
-        return _own(tensors)
-    plain = {name: _only(tensors, stored) for name, stored in names.items()}
-    found = Renamed()
-    if backbone == "vgg16" and "features.0.weight" in plain:
-        found = _vgg(plain)
-    elif backbone == "alexnet_torchvision" and "features.0.weight" in plain:
-        found = _alexnet(plain)
-    elif backbone.startswith("alexnet") and "features.0.weight" in plain:
-        raise ForeignError("torchvision's AlexNet: set model.backbone=alexnet_torchvision")
-    else:
-        # ResNets: our names are torchvision's.
-        found.tensors = plain
-    repeated = [name for stored in names.values() for name in stored[1:]]
-    return Renamed(found.tensors, [*left_out, *found.left_out, *repeated], [*notes, *found.notes])
+    places = _places(tensors, _namings(backbone, ours))
+    if not places:
+        if backbone.startswith("alexnet") and any(name.endswith("features.0.weight") for name in tensors):
+            raise ForeignError("torchvision's AlexNet: set model.backbone=alexnet_torchvision")
+        return Renamed(dict(tensors))
+    networks = _networks(places)
+    place = _chosen(tensors, networks)
+    found, left_out = _taken(tensors, place)
+    notes, told = _other_networks(left_out, place, networks)
+    rest = [name for name in left_out if name not in told]
+    if rest:
+        more = f" and {len(rest) - NAMED} more" if len(rest) > NAMED else ""
+        tell = "1 other tensor" if len(rest) == 1 else f"{len(rest)} other tensors"
+        notes.append(f"{tell} of the file left over: {', '.join(rest[:NAMED])}{more}")
+    return Renamed(found.tensors, [*left_out, *found.left_out], [*notes, *found.notes])
 
 
-def _plain_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, list[str]], list[str], list[str]]:
-    """Stored names by what is left of them without prefixes; names of what is no backbone; notes on these."""
-    seconds: tuple[str, ...] = SECONDS
-    if any(name.removeprefix("module.").startswith("teacher.") for name in tensors):
-        # DINO and its like: what they evaluate is the teacher.
-        seconds = (*SECONDS, "student.")
-    names: dict[str, list[str]] = {}
-    left_out: list[str] = []
-    averaged: dict[str, int] = {}
-    for stored in tensors:
-        name = stored
-        while not name.startswith((*seconds, *HEADS)):
-            prefix = next((prefix for prefix in WRAPPERS if name.startswith(prefix)), None)
-            if prefix is None:
-                names.setdefault(name, []).append(stored)
-                break
-            name = name.removeprefix(prefix)
-        else:
-            left_out.append(stored)
-            for prefix in (prefix for prefix in seconds if name.startswith(prefix)):
-                averaged[prefix] = averaged.get(prefix, 0) + 1
-    notes = [f"the second network {prefix}* was left out ({count} tensors)" for prefix, count in averaged.items()]
-    return names, left_out, notes
+def nearest(name: str, names: Iterable[str], most: int = 2) -> tuple[str, ...]:
+    """Those of a file's names whose ends are most like one that is missing; their prefixes do not count."""
+    parts = name.count(".") + 1
+    matcher = difflib.SequenceMatcher(b=name, autojunk=False)
+
+    def likeness(other: str) -> float:
+        matcher.set_seq1(".".join(other.split(".")[-parts:]))
+        return matcher.ratio()
+
+    return tuple(sorted(list(names)[:MOST_COMPARED], key=likeness, reverse=True)[:most])
 
 
-def _only(tensors: Mapping[str, Tensor], stored: Sequence[str]) -> Tensor:
-    """The tensor that is stored by these names, once or more often."""
-    first = tensors[stored[0]]
-    for other in stored[1:]:
-        if not torch.equal(first, tensors[other]):
-            raise ForeignError(f"two networks ({stored[0]} and {other}): save the state_dict of one alone")
-    return first
-
-
-def _own(tensors: Mapping[str, Tensor]) -> Renamed:
-    """A file with our names, of a backbone or of a model with keys under ``backbone.``."""
-    found = Renamed()
-    with_prefix = any(name.startswith("backbone.") for name in tensors)
-    for name, value in tensors.items():
-        if (with_prefix and not name.startswith("backbone.")) or name.removeprefix("backbone.").startswith(HEADS):
-            found.left_out.append(name)
-        else:
-            found.tensors[name.removeprefix("backbone.")] = value
+def _namings(backbone: str, ours: Mapping[str, Shape]) -> list[_Naming]:
+    """Ours, and those of others for the same network."""
+    found = [_Naming(ours, lambda tensors: Renamed(dict(tensors)))]
+    if backbone == "vgg16":
+        found += [_Naming(_vgg_shapes(ours, normalised), _vgg) for normalised in (True, False)]
+    elif backbone == "alexnet_torchvision":
+        theirs = {f"features.{theirs}": f"convs.{number}" for number, theirs in enumerate((0, 3, 6, 8, 10))}
+        found.append(_by_parts(theirs, ours))
+    elif backbone.startswith("resnet"):
+        found.append(_by_parts(CHILDREN, ours))
     return found
 
 
-def _vgg(tensors: Mapping[str, Tensor]) -> Renamed:
-    """torchvision's vgg16_bn, or vgg16 without batch normalisation."""
-    found = Renamed()
-    weights = sorted(
-        (int(match[1]) for name in tensors if (match := re.fullmatch(r"features\.(0|[1-9][0-9]{0,8})\.weight", name))),
-    )
-    convs = [number for number in weights if tensors[f"features.{number}.weight"].ndim == 4]
-    names = [f"stages.{stage}.{index}" for stage, blocks in enumerate(VGG16_STAGES) for index in range(len(blocks))]
-    normalised = any(f"features.{number + 1}.running_mean" in tensors for number in convs)
-    for number, name in zip(convs, names, strict=False):
-        found.tensors[f"{name}.conv.weight"] = tensors[f"features.{number}.weight"]
-        bias = tensors.get(f"features.{number}.bias")
+def _by_parts(theirs: Mapping[str, str], ours: Mapping[str, Shape]) -> _Naming:
+    """A naming in which some parts of our names read otherwise."""
+    names = {
+        f"{part}{name.removeprefix(own)}": name
+        for part, own in theirs.items()
+        for name in ours
+        if name.startswith(f"{own}.")
+    }
+    shapes = {name: ours[own] for name, own in names.items()}
+    return _Naming(shapes, lambda tensors: Renamed({names.get(name, name): value for name, value in tensors.items()}))
+
+
+def _places(tensors: Mapping[str, Tensor], namings: Sequence[_Naming]) -> list[_Place]:
+    """Every prefix behind which names of the network stand, for every naming."""
+    found = []
+    for naming in namings:
+        wanted = {name: shape for name, shape in naming.shapes.items() if not name.endswith(COUNTERS)}
+        names: dict[str, set[str]] = {}
+        for stored in tensors:
+            starts = [0, *(match.end() for match in re.finditer(r"\.", stored))]
+            for start in starts:
+                if stored[start:] in wanted:
+                    names.setdefault(stored[:start], set()).add(stored[start:])
+        for prefix, own in names.items():
+            fitting = sum(tuple(tensors[prefix + name].shape) == wanted[name] for name in own)
+            found.append(_Place(prefix, naming, frozenset(own), fitting))
+    return found
+
+
+def _networks(places: Sequence[_Place]) -> list[_Place]:
+    """The places that are filled best, one for each prefix; a prefix that fills nearly as much is another network."""
+    ordered = sorted(places, key=lambda place: (-place.fitting, -len(place.names)))
+    best: dict[str, _Place] = {}
+    for place in ordered:
+        best.setdefault(place.prefix, place)
+    first = ordered[0]
+    return [
+        place
+        for place in best.values()
+        if place.fitting >= NEARLY * first.fitting and len(place.names) >= NEARLY * len(first.names)
+    ]
+
+
+def _chosen(tensors: Mapping[str, Tensor], networks: Sequence[_Place]) -> _Place:
+    """The network that the field takes of several."""
+    ranks = _ranks([place.prefix for place in networks])
+    first, *others = [place for place, rank in zip(networks, ranks, strict=True) if rank == min(ranks)]
+    for other in others:
+        for name in (name for name in first.naming.shapes if name in first.names & other.names):
+            one, two = first.prefix + name, other.prefix + name
+            if not torch.equal(tensors[one], tensors[two]):
+                raise ForeignError(f"two networks ({one} and {two}): save the state_dict of one alone")
+    return first
+
+
+def _ranks(prefixes: Sequence[str]) -> list[tuple[bool, bool, bool]]:
+    """How far each is from the network that is meant, by the words that its prefix has and the others have not."""
+    ranks = []
+    for own in _distinct([prefix.split(".")[:-1] for prefix in prefixes]):
+        words = {word for part in own for word in part.lower().split("_")}
+        ranks.append((bool(words & AVERAGED), own[-1:] != ["backbone"], not words & TRAINED))
+    return ranks
+
+
+def _distinct(rows: list[list[str]]) -> list[list[str]]:
+    """Rows without what all of them begin and end with."""
+    for _ in range(2):
+        while len(rows) > 1 and all(rows) and len({row[0] for row in rows}) == 1:
+            rows = [row[1:] for row in rows]
+        rows = [row[::-1] for row in rows]
+    return rows
+
+
+def _taken(tensors: Mapping[str, Tensor], place: _Place) -> tuple[Renamed, list[str]]:
+    """What stands behind the prefix in parts of the network, by our names, and all other names."""
+    parts = {name.split(".")[0] for name in place.naming.shapes}
+    taken: dict[str, Tensor] = {}
+    left_out = []
+    for stored, value in tensors.items():
+        name = stored.removeprefix(place.prefix)
+        if stored.startswith(place.prefix) and name.split(".")[0] in parts:
+            taken[name] = value
+        else:
+            left_out.append(stored)
+    return place.naming.convert(taken), left_out
+
+
+def _other_networks(left_out: Sequence[str], place: _Place, networks: Sequence[_Place]) -> tuple[list[str], set[str]]:
+    """Notes on the networks that were not taken, and the names of what they and their heads hold."""
+    notes: list[str] = []
+    told: set[str] = set()
+    for other in networks:
+        theirs = {name for name in left_out if name.startswith(other.prefix)} - told
+        if place.prefix.startswith(other.prefix):  # everything would be theirs
+            theirs = {name for name in theirs if name[len(other.prefix) :] in other.naming.shapes}
+        if other is not place and theirs:
+            taken, left = (
+                f"{prefix}*" if prefix else "names without a prefix" for prefix in (place.prefix, other.prefix)
+            )
+            notes.append(f"two networks fit: {taken} was taken, {left} left out ({len(theirs)} tensors)")
+            told |= theirs
+    return notes, told
+
+
+def _vgg_plan(normalised: bool) -> Iterable[tuple[int, str]]:
+    """torchvision's number of each convolution, and our name of it; ReLU, pools and norms have numbers too."""
+    number = 0
+    for stage, blocks in enumerate(VGG16_STAGES):
+        for index in range(len(blocks)):
+            yield number, f"stages.{stage}.{index}"
+            number += 3 if normalised else 2
+        number += 1
+
+
+def _vgg_shapes(ours: Mapping[str, Shape], normalised: bool) -> dict[str, Shape]:
+    """Names of torchvision's vgg16_bn, or vgg16."""
+    shapes: dict[str, Shape] = {}
+    for number, name in _vgg_plan(normalised):
+        shapes[f"features.{number}.weight"] = ours[f"{name}.conv.weight"]
+        shapes[f"features.{number}.bias"] = ours[f"{name}.bn.bias"]
         if normalised:
-            _take_norm(found, tensors, f"features.{number + 1}", f"{name}.bn")
-            if bias is not None:
-                # (x + b - mean) = (x - (mean - b)): the bias in front of a normalisation moves into its mean.
-                found.tensors[f"{name}.bn.running_mean"] = found.tensors[f"{name}.bn.running_mean"] - bias
+            shapes |= {f"features.{number + 1}.{part}": ours[f"{name}.bn.{part}"] for part in BN_PARTS}
+            shapes[f"features.{number + 1}.num_batches_tracked"] = ()
+    return shapes
+
+
+def _vgg(tensors: Mapping[str, Tensor]) -> Renamed:
+    """torchvision's vgg16_bn, or vgg16 without batch normalisation; what neither has keeps its name."""
+    found = Renamed()
+    normalised = any(name.endswith("running_mean") for name in tensors)
+    rest = dict(tensors)
+    for number, name in _vgg_plan(normalised):
+        conv, norm = f"features.{number}", f"features.{number + 1}"
+        bias = rest.pop(f"{conv}.bias", None)
+        if f"{conv}.weight" in rest:
+            found.tensors[f"{name}.conv.weight"] = rest.pop(f"{conv}.weight")
+        if normalised:
+            rest.pop(f"{norm}.num_batches_tracked", None)
+            found.tensors |= {f"{name}.bn.{p}": rest.pop(f"{norm}.{p}") for p in BN_PARTS if f"{norm}.{p}" in rest}
+            _move_bias(found, f"{name}.bn.running_mean", bias)
         elif bias is not None:
-            channels = len(bias)
-            found.tensors |= {
-                f"{name}.bn.weight": torch.ones(channels),
-                f"{name}.bn.bias": bias,
-                f"{name}.bn.running_mean": torch.zeros(channels),
-                f"{name}.bn.running_var": torch.ones(channels),
-            }
+            zeros, ones = torch.zeros_like(bias), torch.ones_like(bias)
+            parts = zip(BN_PARTS, (ones, bias, zeros, ones), strict=True)
+            found.tensors |= {f"{name}.bn.{part}": value for part, value in parts}
+    found.tensors |= rest
     found.notes.append(
         "biases before batch normalisation were moved into its running means"
         if normalised
@@ -188,17 +284,7 @@ def _vgg(tensors: Mapping[str, Tensor]) -> Renamed:
     return found
 
 
-def _take_norm(found: Renamed, tensors: Mapping[str, Tensor], theirs: str, ours: str) -> None:
-    for part in BN_PARTS:
-        if f"{theirs}.{part}" in tensors:
-            found.tensors[f"{ours}.{part}"] = tensors[f"{theirs}.{part}"]
-
-
-def _alexnet(tensors: Mapping[str, Tensor]) -> Renamed:
-    """torchvision's AlexNet; what stands at other numbers keeps its name and is unexpected."""
-    found = Renamed()
-    convs = {f"features.{number}": f"convs.{index}" for index, number in enumerate((0, 3, 6, 8, 10))}
-    for name, value in tensors.items():
-        layer, _, part = name.rpartition(".")
-        found.tensors[f"{convs.get(layer, layer)}.{part}"] = value
-    return found
+def _move_bias(found: Renamed, mean: str, bias: Tensor | None) -> None:
+    """(x + b - mean) = (x - (mean - b)): the bias in front of a normalisation moves into its mean."""
+    if bias is not None and mean in found.tensors and found.tensors[mean].shape == bias.shape:
+        found.tensors[mean] = found.tensors[mean] - bias

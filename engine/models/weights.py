@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,16 +21,18 @@ from engine.finite import refuse_infinite
 from engine.models.caffe_hdf5 import read_caffe_hdf5
 from engine.models.caffe_import import rename_caffe
 from engine.models.caffemodel import read_caffemodel
-from engine.models.foreign import CONTAINERS, ForeignError, Renamed, rename
+from engine.models.foreign import COUNTERS, ForeignError, Renamed, nearest, rename
 from engine.models.inputs import input_of, take_input
 
 PREFIX = "backbone."
-COUNTERS = ("num_batches_tracked", "weight_sum")
-"""Ends of names that are no weights: numbers of batches, which older files lack."""
 SHOWN = 4
 PARTS = ("missing", "unexpected", "mismatched", "left_out")
 HDF5 = (".h5", ".hdf5")
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+OPTIMISER = re.compile("(?:^|_)optim(?:izer)?s?(?:_|$)")
+"""Keys of a checkpoint under which an optimiser keeps tensors of its own."""
+DEEPEST = 4
+"""Dictionaries within each other in which a training checkpoint's tensors are looked for."""
 TAKE_ANOTHER = "Take another file."
 
 
@@ -43,6 +47,7 @@ class LoadReport:
         unexpected: keys of the file that the network lacks.
         mismatched: keys whose shapes differ, with both shapes.
         notes: what was changed on the way, in words.
+        nearest: keys of the file that are most like the first one that is missing.
     """
 
     loaded: tuple[str, ...]
@@ -51,6 +56,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    nearest: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -68,7 +74,10 @@ class LoadReport:
             keys = getattr(self, text)
             if keys:
                 more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-                parts.append(f"{text} {', '.join(keys[:SHOWN])}{more}")
+                near = (
+                    f" (nearest in the file: {', '.join(self.nearest)})" if text == "missing" and self.nearest else ""
+                )
+                parts.append(f"{text} {', '.join(keys[:SHOWN])}{more}{near}")
         return "; ".join(parts)
 
     def lines(self) -> list[str]:
@@ -160,7 +169,7 @@ def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = 
         if path.suffix in (".caffemodel", *HDF5):
             return rename_caffe((read_caffe_hdf5 if path.suffix in HDF5 else read_caffemodel)(path), name, input)
         tensors = read_pickled(path) if path.suffix in PICKLED else read_tensors(path)
-        found = rename(tensors, name, list(backbone.state_dict()))
+        found = rename(tensors, name, {key: tuple(value.shape) for key, value in backbone.state_dict().items()})
     except ForeignError as error:
         raise CheckpointError(f"{path} holds {error}.") from None
     take_input(found, backbone, input_of(path), input)
@@ -168,13 +177,18 @@ def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = 
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
-    """Tensors of a ``.pth`` file, found under the usual keys of a training checkpoint. Nothing in it is executed.
+    """Tensors of a ``.pth`` file, wherever a training checkpoint keeps them. Nothing in it is executed.
+
+    Names are those of the dictionary that holds all tensors; where there are several (``teacher`` and ``student``),
+    their keys come first. What an optimiser holds is passed over.
 
     Raises:
         CheckpointError: missing, no such file, or it holds more than tensors and plain values.
     """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # Options of a command line, which many trainers keep beside their weights, are attributes and no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: set model.weights to a weight file.") from None
     except Exception as error:
@@ -182,19 +196,24 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} cannot be read as plain tensors ({first}): save its state_dict as safetensors."
         ) from None
-    for _ in range(3):
-        inner = next((content[key] for key in CONTAINERS if isinstance(content, Mapping) and key in content), None)
-        if not isinstance(inner, Mapping):
-            break
-        content = inner
-    found = (
-        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    found = _tensors_in(content, set(), DEEPEST)
     if not found:
         raise CheckpointError(f"{path} holds no tensors by name: save a state_dict.")
     return found
+
+
+def _tensors_in(content: object, seen: set[int], depth: int) -> dict[str, Tensor]:
+    """Tensors of a dictionary and of those within it; one may hold itself."""
+    if not isinstance(content, Mapping) or id(content) in seen or depth == 0:
+        return {}
+    seen.add(id(content))
+    own = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    keys = [key for key in content if not OPTIMISER.search(str(key))]
+    found = {str(key): _tensors_in(content[key], seen, depth - 1) for key in keys}
+    inner = {key: tensors for key, tensors in found.items() if tensors}
+    if len(inner) == 1 and not own:
+        return next(iter(inner.values()))
+    return own | {f"{key}.{name}": value for key, tensors in inner.items() for name, value in tensors.items()}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -220,13 +239,16 @@ def compare(
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     shared = wanted.keys() & tensors.keys()
     wrong = {key for key in shared if wanted[key] != tuple(tensors[key].shape)}
+    missing, unexpected = (tuple(sorted(keys)) for keys in (wanted.keys() - tensors.keys(), tensors.keys() - wanted))
+    weights = [key for key in missing if not key.endswith(COUNTERS)]
     return LoadReport(
         loaded=tuple(sorted(shared - wrong)),
         left_out=left_out,
-        missing=tuple(sorted(wanted.keys() - tensors.keys())),
-        unexpected=tuple(sorted(tensors.keys() - wanted.keys())),
+        missing=missing,
+        unexpected=unexpected,
         mismatched=tuple(f"{key} {tuple(tensors[key].shape)} for {wanted[key]}" for key in sorted(wrong)),
         notes=notes,
+        nearest=nearest(weights[0], (*unexpected, *left_out)) if weights else (),
     )
 
 
