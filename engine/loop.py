@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from engine.stages.base import StopRequestedError
 from engine.stages.segment import check_batch
 from engine.stages.sharing import check_shares
 from engine.stages.supervision import check_background, check_supervision
-from engine.watch import FiniteWatch, StepClock, out_of_memory, published_peak
+from engine.watch import FiniteWatch, StepClock, Work, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
 
@@ -252,12 +252,14 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
     began = time.monotonic()
     try:
         inputs = _inputs(context, name)
-        stage = build_stage(context, name)
+        with context.memory_for("network", lambda: f"placing the network of stage {name}"):
+            stage = build_stage(context, name)
+            if found is not None and stage.optimiser is not None:
+                checkpoint.load_step(found, stage.module, stage.optimiser)
         if stage.images_per_epoch:
             sizes = {"images_per_step": stage.images_per_step, "images_per_epoch": stage.images_per_epoch}
             context.writer.emit("stage_data", sizes)
         if found is not None and stage.optimiser is not None:
-            checkpoint.load_step(found, stage.module, stage.optimiser)
             stage.splits = int(found.meta().get("splits", 1))
             stage.recall(dict(found.meta().get("remembered", {})))
         if found is not None and not found.meta().get("observed", True):
@@ -266,8 +268,8 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         finished = run_steps(context, stage, start, offset, echo, replay, stop)
     except StopRequestedError:
         return False
-    except RuntimeError as error:
-        advice = out_of_memory(error, context.recipe, name, context.device)
+    except (RuntimeError, MemoryError) as error:
+        advice = out_of_memory(error, context.recipe, cast(Work, name), context.device)
         if advice is None:
             raise
         raise advice from error

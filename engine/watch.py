@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -116,7 +117,12 @@ class FiniteWatch:
             )
 
 
-_SMALLER = {
+Work = Literal["data", "network", "bank", "proxy", "match", "segment", "evaluate"]
+"""What needs memory: placing data, a network or remembered embeddings; a step of a stage; an evaluation, anywhere."""
+_SMALLER: dict[str, str] = {
+    "data": "runtime.memory_budget_gib below their size, so that they stay on the disk and come batch by batch",
+    "network": "model.width, or set a smaller model.backbone",
+    "bank": "match.memory",
     "proxy": "proxy.batch_size or proxy.crop",
     "match": "match.images, match.patches_per_image or match.output_size",
     "segment": "segment.batch_size (and raise segment.accumulate), or segment.crop",
@@ -137,14 +143,59 @@ def _halving(recipe: Recipe, device: torch.device) -> str:
     return ""
 
 
-def out_of_memory(error: RuntimeError, recipe: Recipe, stage: str, device: torch.device) -> EngineError | None:
-    """The error as one that says what to write, if it tells of too little memory; else None."""
-    lacking = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if not lacking and not dist.lacks_memory(error):
+def out_of_memory(
+    error: BaseException, recipe: Recipe, work: Work, device: torch.device, what: str = ""
+) -> EngineError | None:
+    """The error as one that says what to write, if it tells of too little memory; else None.
+
+    Args:
+        work: what it was met in.
+        what: its name in the sentence, "" = the usual one.
+    """
+    host = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    on_device = isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and dist.lacks_memory(error)
+    )
+    if not host and not on_device:
         return None
-    where = "the GPU" if device.type == "cuda" else "this machine"
-    advice = "" if recipe.runtime.precision == "bf16" or device.type != "cuda" else ", or set runtime.precision=bf16"
+    on_gpu = device.type == "cuda" and on_device
+    where = "the GPU" if on_gpu else "this machine"
+    what = what or ("the evaluation" if work == "evaluate" else f"a step of stage {work}")
+    return OutOfMemoryError(
+        f"{where} has too little memory for {what}: lower {_SMALLER[work]}{_more_advice(error, recipe, work, device)}"
+    )
+
+
+def _more_advice(error: BaseException, recipe: Recipe, work: Work, device: torch.device) -> str:
+    """What else would help. Images are bytes and weights float32 in any precision."""
+    if work == "data" and recipe.runtime.data_cache == "none":
+        return ", and set runtime.data_cache to a folder"
+    if work in ("data", "network", "bank"):
+        return ""
+    host = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    advice = (
+        "" if recipe.runtime.precision == "bf16" or device.type != "cuda" or host else ", or set runtime.precision=bf16"
+    )
     # What lacks of the host's memory is never computed in halves.
-    if stage != "evaluate" and isinstance(error, torch.OutOfMemoryError):
+    if work != "evaluate" and isinstance(error, torch.OutOfMemoryError):
         advice += _halving(recipe, device)
-    return OutOfMemoryError(f"{where} has too little memory for stage {stage}: lower {_SMALLER[stage]}{advice}")
+    return advice
+
+
+@contextlib.contextmanager
+def memory_for(work: Work, recipe: Recipe, device: torch.device, what: Callable[[], str] = str) -> Iterator[None]:
+    """Around what needs memory: where that lacks, a sentence says for what, and which keys help there.
+
+    Args:
+        what: gives the name of it; asked when it has failed.
+
+    Raises:
+        OutOfMemoryError: there is too little.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        advice = out_of_memory(error, recipe, work, device, what())
+        if advice is None:
+            raise
+        raise advice from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from engine.events import EventWriter
 from engine.models import Backbone, build_backbone
 from engine.models.weights import LoadReport, load_backbone
 from engine.stage_cache import StageCache
+from engine.watch import Work, memory_for
 
 
 class StopRequestedError(Exception):
@@ -64,7 +66,7 @@ class Context:
     def data(self, split: Split) -> SegmentationData:
         """A split, decoded once and kept on the device; or mapped from ``runtime.data_cache`` if it is too large."""
         if split not in self._data:
-            self._data[split] = self._decoded(split).to(self.device)
+            self._data[split] = self.placed(self._decoded(split), f"the {split} images")
         return self._data[split]
 
     def glance(self, split: Split) -> SegmentationData:
@@ -73,7 +75,23 @@ class Context:
 
     def _decoded(self, split: Split) -> SegmentationData:
         cache = cache_folder(self.recipe.runtime.data_cache)
-        return build_data(self.recipe.data, split, self.budget, self.told(), cache, self.warn, self.tell_cached)
+        with self.memory_for("data", lambda: f"the {split} images"):
+            return build_data(self.recipe.data, split, self.budget, self.told(), cache, self.warn, self.tell_cached)
+
+    def placed(self, data: SegmentationData, name: str) -> SegmentationData:
+        """The same data on the device; mapped ones stay where they are.
+
+        Raises:
+            OutOfMemoryError: they do not fit there.
+        """
+        if data.mapped:
+            return data.to(self.device)
+        with self.memory_for("data", lambda: f"placing {name} ({data.nbytes / GIB:.3g} GiB)"):
+            return data.to(self.device)
+
+    def memory_for(self, work: Work, what: Callable[[], str] = str) -> AbstractContextManager[None]:
+        """Around what needs memory: see ``engine.watch.memory_for``."""
+        return memory_for(work, self.recipe, self.device, what)
 
     @property
     def budget(self) -> int:

@@ -83,7 +83,8 @@ def measure(
     was_training = model.training
     model.train(False)
     try:
-        return _over_all_images(context, predictor, config, tell, final)
+        with context.memory_for("evaluate"):
+            return _over_all_images(context, predictor, config, tell, final)
     finally:
         model.train(was_training)
 

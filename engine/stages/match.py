@@ -94,7 +94,8 @@ class MatchStage(InPortions):
             dimensions = self.embedder.eval()(picture).shape[1]
         self.embedder.train()
         nodes = config.memory * config.graphs * config.images * config.patches_per_image
-        return Bank(nodes, dimensions).to(context.device)
+        with context.memory_for("bank", lambda: f"{nodes} remembered embeddings of {dimensions} numbers"):
+            return Bank(nodes, dimensions).to(context.device)
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         lr = self.updater.begin(step)

@@ -38,7 +38,8 @@ class ProxyStage(InPortions):
         self.task = build_proxy(config, context.backbone(), init, len(self.classes))
         self.module: nn.Module = context.place(self.task).train()
         self.order_seed = determinism.derive_seed(seed, "order/proxy", 0)
-        self.task.begin(self._first_images)
+        with context.memory_for("proxy"):
+            self.task.begin(self._first_images)
         self.updater = Updater(self.module, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
         share = context.share_of(config.batch_size)
@@ -107,6 +108,7 @@ def proxy_images(context: Context, config: ProxyConfig) -> tuple[SegmentationDat
             )
         return context.data("train").proxy_view(), None, ()
     seed, cache = context.recipe.seed, cache_folder(context.recipe.runtime.data_cache)
-    found = load_images(config, seed, context.budget, context.told(), cache, context.warn, context.tell_cached)
-    targets = None if found.targets is None else found.targets.to(context.device)
-    return found.data.to(context.device), targets, found.classes
+    with context.memory_for("data", lambda: "the images of the proxy task"):
+        found = load_images(config, seed, context.budget, context.told(), cache, context.warn, context.tell_cached)
+    data = context.placed(found.data, "the images of the proxy task")
+    return data, None if found.targets is None else found.targets.to(context.device), found.classes

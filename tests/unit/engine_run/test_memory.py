@@ -110,7 +110,7 @@ def test_run_that_goes_on_in_portions_against_its_recipe_says_so(
 
 def test_too_little_memory_for_any_portion_names_the_keys(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
     limit_memory(monkeypatch, "segment", 1)
-    with pytest.raises(EngineError, match=r"too little memory for stage segment: lower segment\.batch_size"):
+    with pytest.raises(EngineError, match=r"too little memory for a step of stage segment: lower segment\.batch_size"):
         runner.train(recipe(proxy=None, match=None))
 
 

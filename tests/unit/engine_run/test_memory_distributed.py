@@ -160,7 +160,10 @@ def test_memory_for_no_portion_ends_both_processes_with_the_keys_to_lower(
     recipe = tiny_recipe(**{**WIDE, "proxy": None, "match": None, "runtime__halve_on_oom": halve})
     code, told, run_dir = train(recipe, tmp_path / "run", stages={"segment": 1}, where=where)
     assert code == 1
-    assert told.count("error: this machine has too little memory for stage segment: lower segment.batch_size") == 2
+    assert (
+        told.count("error: this machine has too little memory for a step of stage segment: lower segment.batch_size")
+        == 2
+    )
     (error,) = events(run_dir, "error")
     assert error["values"]["type"] == "OutOfMemoryError"
     assert len(events(run_dir, "warning")) == (2 if halve else 0)
@@ -171,7 +174,7 @@ def test_memory_lacking_in_the_update_ends_both_processes(tmp_path: Path) -> Non
     recipe = tiny_recipe(**{**WIDE, "proxy": None, "match": None})
     code, told, _ = train_under_torchrun(recipe, tmp_path / "run", stages={"segment": 1000}, where="update")
     assert code == 1
-    assert "error: this machine has too little memory for stage segment: lower segment.batch_size" in told
+    assert "error: this machine has too little memory for a step of stage segment: lower segment.batch_size" in told
 
 
 def test_memory_under_distributed_data_parallel_ends_the_run(tmp_path: Path) -> None:
@@ -179,5 +182,5 @@ def test_memory_under_distributed_data_parallel_ends_the_run(tmp_path: Path) -> 
     recipe = tiny_recipe(**{**WIDE, "proxy": None, "match": None, "runtime__exchange": "ddp"})
     code, told, run_dir = train_under_torchrun(recipe, tmp_path / "run", stages={"segment": 1}, where="backward")
     assert code == 1
-    assert "error: this machine has too little memory for stage segment: lower segment.batch_size" in told
+    assert "error: this machine has too little memory for a step of stage segment: lower segment.batch_size" in told
     assert not events(run_dir, "warning"), "nothing was halved"
