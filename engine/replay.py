@@ -11,10 +11,11 @@ class Replay:
     """Losses that earlier attempts logged for steps which this one computes again.
 
     Of several for a step the last counts, and where it differs from the one before, the attempts before are another
-    training: nothing that they logged of later steps counts.
+    training: nothing that they logged of later steps counts, nor what was repeated of them. What earlier attempts have
+    repeated is counted, too: one that was stopped could tell it nowhere.
 
     Attributes:
-        compared: how many losses have been computed again.
+        compared: how many losses have been computed again, in this attempt and in earlier ones.
         equal: how many of them are equal to the last bit.
         worst: largest difference, relative to the earlier loss.
     """
@@ -29,11 +30,18 @@ class Replay:
         self._before = {step: loss for step, loss in self._before.items() if step > start}
 
     def _read(self, path: Path, stage: str) -> None:
+        earlier = dict(self._before)
         for _, event in read_events(path):
             if event is None or event["kind"] != "metrics" or event.get("stage") != stage:
                 continue
             step, loss = event["step"], event["values"].get("loss")
-            if loss is not None and self._before.setdefault(step, loss) != loss:
+            if loss is None:
+                continue
+            if self._before.setdefault(step, loss) == loss:
+                self.compared += step in earlier
+                self.equal += step in earlier
+            else:
+                self.compared = self.equal = 0
                 self._before = {known: value for known, value in self._before.items() if known < step} | {step: loss}
 
     def compare(self, step: int, loss: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from engine.config import Recipe
+from engine.errors import EngineError
 from engine.events import attempt_folder
 from engine.replay import Replay
 from engine.resume import find_position
@@ -254,13 +255,66 @@ def test_replay_knows_all_earlier_attempts_of_the_same_training(runner: Runner, 
     assert replay.compare(1, 9.0) == "", "the checkpoint is from after it"
     assert replay.compare(2, second) == ""
     assert replay.compare(3, first[3]) == ""
-    assert (replay.compared, replay.equal) == ((1, 1) if other else (2, 2)), "attempt 1 was another training"
+    # Attempt 3 has repeated two of attempt 1.
+    assert (replay.compared, replay.equal) == ((1, 1) if other else (4, 4)), "attempt 1 was another training"
 
 
 def event_line(step: int, loss: float) -> str:
     """A line of an event file, as far as it matters here."""
     event = {"v": 1, "seq": step, "t": 0.0, "kind": "metrics", "stage": "match", "step": step, "global_step": step}
     return json.dumps({**event, "values": {"loss": loss}}) + "\n"
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "its data do not fit": {"runtime__memory_budget_gib": 1e-9, "runtime__data_cache": "none"},
+    "its weights are gone": {"model__weights": "nowhere.safetensors"},
+    "its network is another": {"model__width": 0.5},
+}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("why", REFUSED)
+def test_losses_are_compared_over_attempts_that_were_refused(
+    runner: Runner, make_recipe: Make, why: str, times: int
+) -> None:
+    """They trained nothing: what goes on after them repeats the losses of the attempt before them."""
+    break_down_at(runner, make_recipe(**LITTLE), 5)
+    for _ in range(times):
+        with pytest.raises(EngineError):
+            runner.train(make_recipe(**LITTLE, **REFUSED[why]))
+    assert runner.train(make_recipe(**LITTLE)) == "succeeded"
+    assert runner.events(times + 2)[0]["values"]["resumed_step"] == 3
+    assert replayed(runner) == {"replayed": 2, "replayed_equal": 2, "replayed_worst": 0.0}
+
+
+def test_losses_that_an_attempt_repeated_before_it_was_stopped_count(runner: Runner, make_recipe: Make) -> None:
+    """Only the attempt that finishes a stage tells of losses that were computed again, by whichever attempt."""
+    break_down_at(runner, make_recipe(**LITTLE), 5)
+    assert runner.train(make_recipe(**LITTLE), stop=at("match", 7)) == "stopped"
+    assert runner.train(make_recipe(**LITTLE)) == "succeeded"
+    assert runner.events(3)[0]["values"]["resumed_step"] == 7
+    assert replayed(runner) == {"replayed": 2, "replayed_equal": 2, "replayed_worst": 0.0}
+
+
+LITTLE = {"proxy": None, "segment": None, "evaluate": None, "match__steps": 8, "runtime__checkpoint_every": 3}
+
+
+def break_down_at(runner: Runner, recipe: Recipe, step: int) -> None:
+    """An attempt that ends behind its last checkpoint."""
+
+    def breaks_down(events: list[dict[str, Any]]) -> bool:
+        if at("match", step)(events):
+            raise ConnectionError("a test says so")
+        return False
+
+    with pytest.raises(ConnectionError):
+        runner.train(recipe, stop=breaks_down)
+
+
+def replayed(runner: Runner) -> dict[str, float]:
+    """What the finished stage tells of losses that were computed again."""
+    (finished,) = runner.kind("stage_finished")
+    return {key: value for key, value in finished["values"].items() if key.startswith("replayed")}
 
 
 def test_replay_first_difference_is_told_once(runner: Runner, make_recipe: Make) -> None:
