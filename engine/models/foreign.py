@@ -7,7 +7,6 @@ the names of a network follow one prefix, there it is.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,10 +21,12 @@ TRAINED = frozenset({"q", "query", "online", "base", "teacher"})
 AVERAGED = frozenset({"k", "key", "momentum", "target", "ema", "student", "avg", "averaged", "shadow"})
 """Words by which the networks of one checkpoint are told apart: the field takes the query, online or base network, and
 of a teacher and its student (DINO) the teacher."""
-NEARLY = 0.9
-"""A network counts beside another if it fills at least so much of what that fills."""
+NEARLY = 0.5
+"""A network counts beside another if it fills at least so much of what that fills: a part of it may be gone."""
 NAMED = 4
 MOST_COMPARED = 5_000
+LONGEST_COMPARED = 200
+"""Names, and characters of one, among which the nearest to a missing one is looked for."""
 BN_PARTS = ("weight", "bias", "running_mean", "running_var")
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 """Parts of a ResNet by their places in nn.Sequential(*resnet.children()): 2 and 3 are ReLU and pooling."""
@@ -112,7 +113,7 @@ def nearest(name: str, names: Iterable[str], most: int = 2) -> tuple[str, ...]:
     matcher = difflib.SequenceMatcher(b=name, autojunk=False)
 
     def likeness(other: str) -> float:
-        matcher.set_seq1(".".join(other.split(".")[-parts:]))
+        matcher.set_seq1(".".join(other[-LONGEST_COMPARED:].split(".")[-parts:]))
         return matcher.ratio()
 
     return tuple(sorted(list(names)[:MOST_COMPARED], key=likeness, reverse=True)[:most])
@@ -148,12 +149,13 @@ def _places(tensors: Mapping[str, Tensor], namings: Sequence[_Naming]) -> list[_
     found = []
     for naming in namings:
         wanted = {name: shape for name, shape in naming.shapes.items() if not name.endswith(COUNTERS)}
+        most = max(name.count(".") for name in wanted) + 1
         names: dict[str, set[str]] = {}
         for stored in tensors:
-            starts = [0, *(match.end() for match in re.finditer(r"\.", stored))]
-            for start in starts:
-                if stored[start:] in wanted:
-                    names.setdefault(stored[:start], set()).add(stored[start:])
+            parts = stored.rsplit(".", most)
+            ends = [".".join(parts[start:]) for start in range(len(parts))]
+            for end in (end for end in ends if end in wanted):
+                names.setdefault(stored.removesuffix(end), set()).add(end)
         for prefix, own in names.items():
             fitting = sum(tuple(tensors[prefix + name].shape) == wanted[name] for name in own)
             found.append(_Place(prefix, naming, frozenset(own), fitting))
@@ -162,7 +164,7 @@ def _places(tensors: Mapping[str, Tensor], namings: Sequence[_Naming]) -> list[_
 
 def _networks(places: Sequence[_Place]) -> list[_Place]:
     """The places that are filled best, one for each prefix; a prefix that fills nearly as much is another network."""
-    ordered = sorted(places, key=lambda place: (-place.fitting, -len(place.names)))
+    ordered = sorted(places, key=lambda place: (-len(place.names), -place.fitting))
     best: dict[str, _Place] = {}
     for place in ordered:
         best.setdefault(place.prefix, place)
@@ -181,7 +183,7 @@ def _chosen(tensors: Mapping[str, Tensor], networks: Sequence[_Place]) -> _Place
     for other in others:
         for name in (name for name in first.naming.shapes if name in first.names & other.names):
             one, two = first.prefix + name, other.prefix + name
-            if not torch.equal(tensors[one], tensors[two]):
+            if tensors[one].dtype != tensors[two].dtype or not torch.equal(tensors[one], tensors[two]):
                 raise ForeignError(f"two networks ({one} and {two}): save the state_dict of one alone")
     return first
 

@@ -266,6 +266,40 @@ def test_networks_of_other_widths_in_the_same_file_are_told_apart_by_their_shape
     assert_equal(load(tmp_path / "distilled.pth")[0], Q)
 
 
+def test_network_of_another_width_is_told_by_its_shapes_and_not_looked_for_elsewhere(tmp_path: Path) -> None:
+    """Of half the width, layer2.0.bn1 would fit where bn1 is wanted."""
+    torch.save(Q, tmp_path / "thin.pth")
+    wide = build_backbone(ModelConfig(backbone="resnet18", width=2 * WIDTH))
+    with pytest.raises(CheckpointError, match=r"mismatched bn1\.bias \(4,\) for \(8,\)") as told:
+        load_weights(wide, "resnet18", tmp_path / "thin.pth")
+    assert "missing" not in str(told.value)
+
+
+def test_network_that_the_field_takes_is_asked_for_where_much_of_it_is_gone(tmp_path: Path) -> None:
+    part = {name: value for name, value in Q.items() if not name.startswith("layer4")}
+    torch.save(at("encoder_q.", part) | at("encoder_k.", K), tmp_path / "cut.pth")
+    with pytest.raises(CheckpointError, match=r"missing layer4\.0\.bn1\.bias"):
+        load(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_networks_of_other_precision_are_compared(tmp_path: Path, kind: torch.dtype) -> None:
+    other = {name: value.to(kind) if value.is_floating_point() else value for name, value in K.items()}
+    torch.save(at("one.", Q) | at("two.", other), tmp_path / "two.pth")
+    with pytest.raises(CheckpointError, match=r"two networks \(one\.conv1\.weight and two\.conv1\.weight\)"):
+        load(tmp_path / "two.pth")
+
+
+def test_names_of_very_many_parts_are_passed_over(tmp_path: Path) -> None:
+    """Each of its ends was a name to look for: 10**12 characters."""
+    save_file(at("module.", Q) | some(f"{'a.' * 10**6}b", "c" * 10**6), tmp_path / "long.safetensors")
+    assert_equal(load(tmp_path / "long.safetensors")[0], Q)
+    save_file({name: value for name, value in at("module.", Q).items() if "bn1" not in name}
+              | some(f"{'a.' * 10**6}b", "c" * 10**6), tmp_path / "long.safetensors")  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"missing bn1\.bias"):
+        load(tmp_path / "long.safetensors")
+
+
 def test_one_network_that_is_stored_twice_is_one(tmp_path: Path) -> None:
     torch.save(at("backbone.", Q) | at("encoder.0.", Q), tmp_path / "twice.pth")
     assert_equal(load(tmp_path / "twice.pth")[0], Q)
