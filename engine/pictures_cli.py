@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TEXT = "draw the match graph, the embeddings and the predictions of runs"
 LARGEST_SIDE = 8192
 """Largest side of a picture that is read, pixels."""
+ADVICE = "evaluate the run again"
+"""What to do about a picture that cannot be read."""
 FEW_NODES, SMALL_GRAPH, LARGE_GRAPH = 150, 1200, 2000
 """A graph of up to so many nodes is drawn small; sides of both drawings, pixels."""
 KINDS = ("image", "truth", "prediction")
@@ -243,17 +245,9 @@ def read_picture(path: Path) -> Image.Image:
     Raises:
         DataError: it is missing, damaged or larger than any that a run writes.
     """
-    from PIL import Image
+    from engine.data import pictures
 
-    from engine.data.pictures import READ_ERRORS
-
-    try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path} is no file")  # a pipe would be waited for
-        with Image.open(path) as picture:
-            if max(picture.size) > LARGEST_SIDE:
-                raise DataError(f"{path} is {picture.width} x {picture.height} pixels: no run writes that")
-            picture.load()
-            return picture.copy()
-    except READ_ERRORS as error:
-        raise DataError(f"{path} cannot be read ({error or type(error).__name__}): evaluate the run again") from None
+    header = pictures.read_header(path, ADVICE)
+    if max(header.width, header.height) > LARGEST_SIDE:
+        raise DataError(f"{path} is {header.width} x {header.height} pixels: no run writes that")
+    return pictures.read_picture(path, ADVICE).image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from engine.config.schema import DataConfig, ProxyConfig
 from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
 from engine.data.dataset import VOID, Progress
 from engine.data.fingerprint import fingerprint
-from engine.data.pairs import Listing, load_pair, require_files
-from engine.data.pictures import Bytes
+from engine.data.pairs import ADVICE, Listing, Pair, load_pair, require_files
+from engine.data.pictures import Bytes, read_header
 from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
 from engine.data.threads import in_threads
 from engine.errors import DataError
@@ -25,6 +25,10 @@ SHOWN_NAMES = 5
 """How many duplicates or orphans a sentence names."""
 SHOWN_SIZES = 10
 """How many sizes of images a line names."""
+NOTES = {
+    "turned": "turned as the EXIF orientation says, as viewers show them: their masks have to show the same",
+}
+"""What a user should know of pictures that are read, continuing "3 images of split train are ..."."""
 
 
 @dataclass
@@ -76,12 +80,14 @@ class DataReport:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One image as it was read: its name, what its pixels hash to, its size in words, and counts of its label map."""
+    """One image as it was read: its name, what its pixels hash to, its size in words, counts of its label map, and
+    which of ``NOTES`` its files ask for."""
 
     name: str
     digest: str
     size: str
     counts: NDArray[np.int64]
+    notes: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -124,6 +130,7 @@ def summarise(
     problems = list(dict.fromkeys(text for split in SPLITS for text in found[split].problems))
     warnings = [text for split in SPLITS for text in found[split].warnings]
     for split in SPLITS:
+        warnings += _note_warnings(split, found[split].seen)
         warnings += _void_warnings(split, found[split].seen) + _copy_warnings(split, found[split].seen)
     warnings += _duplicate_warnings(found["train"].seen, found["val"].seen)
     warnings += _class_warnings(classes, splits)
@@ -165,7 +172,8 @@ def _listed(listing: Listing) -> _Work:
         pair = listing.pairs[index]
         try:
             require_files([pair], listing.remedy)
-            return _look(pair.name, *load_pair(pair, listing.rule, listing.scale))
+            seen = _look(pair.name, *load_pair(pair, listing.rule, listing.scale))
+            return replace(seen, notes=_notes(pair))
         except DataError as error:
             return str(error)
 
@@ -187,6 +195,21 @@ def _look(name: str, picture: Bytes, labels: Bytes) -> _Seen:
     # Plane after plane, as pictures of files lie in memory: nothing is copied.
     planes = np.ascontiguousarray(picture.transpose(2, 0, 1))
     return _Seen(name, hashlib.sha256(size.encode() + b"\0" + planes.data).hexdigest(), size, counts)
+
+
+def _notes(pair: Pair) -> frozenset[str]:
+    """Which of ``NOTES`` apply to the files of a pair that can be read."""
+    return frozenset(["turned"] if read_header(pair.image, ADVICE).orientation != 1 else [])
+
+
+def _note_warnings(split: str, seen: list[_Seen]) -> list[str]:
+    warnings = []
+    for note, text in NOTES.items():
+        names = [one.name for one in seen if note in one.notes]
+        if names:
+            verb = "is" if len(names) == 1 else "are"
+            warnings.append(f"{_count(names, 'image')} of split {split} {verb} {text}: {_some(names)}.")
+    return warnings
 
 
 def _void_warnings(split: str, seen: list[_Seen]) -> list[str]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.schema import DataConfig
 from engine.data.dataset import Progress
 from engine.data.digests import digest_files
 from engine.data.images import list_images
+from engine.data.pictures import read_header
 from engine.data.registry import LISTINGS
+from engine.data.threads import in_threads
+from engine.errors import DataError
 
 
 def fingerprint(config: DataConfig, progress: Progress | None = None) -> str:
@@ -23,14 +28,31 @@ def fingerprint(config: DataConfig, progress: Progress | None = None) -> str:
         DataError: a list has a problem, or a file or folder is missing or cannot be read.
     """
     files: dict[str, list[tuple[str, int, str]]] = {}
+    turned: dict[str, int] = {}
     for split in ("train", "val"):
         if config.kind in LISTINGS:
             listing = LISTINGS[config.kind](config, split)
             listing.require_sound()
             paths = [path for pair in listing.pairs for path in (pair.image, pair.mask)]
             files[split] = digest_files(listing.root, [*paths, *listing.extra], progress)
+            turned |= _turned(listing.root, paths, progress)
     content = {"data": config.model_dump(mode="json", exclude={"root"}), "files": files}
+    if turned:
+        content["turned"] = turned
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _turned(root: Path, paths: Sequence[Path], progress: Progress | None) -> dict[str, int]:
+    """The EXIF orientation of each picture that has one, by its path below root; of those that can be read."""
+
+    def orientation(index: int) -> int:
+        try:
+            return read_header(paths[index], "").orientation
+        except DataError:
+            return 1  # whoever decodes it says so
+
+    found = in_threads(orientation, len(paths), "reading headers of the data", progress)
+    return {os.path.relpath(path, root): tag for path, tag in zip(paths, found, strict=True) if tag != 1}
 
 
 def images_fingerprint(folder: Path, progress: Progress | None = None) -> str:

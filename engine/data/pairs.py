@@ -12,14 +12,15 @@ import numpy as np
 from PIL import Image
 
 from engine.data.dataset import VOID
-from engine.data.pictures import READ_ERRORS, Bytes, pixels_of
+from engine.data.pictures import Bytes, Picture, pixels_of, read_header, read_picture
 from engine.errors import DataError
 from engine.paths import expanded
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-IMAGE_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
 MASK_MODES = {"L", "P"}
 COLOUR_MODES = {"RGB", "RGBA", "CMYK", "YCbCr"}
+ADVICE = "replace the file or take it out of the split"
+"""What to do about a picture that cannot be read."""
 SHOWN_VALUES = 4
 """How many wrong values of one mask a sentence names."""
 
@@ -169,39 +170,46 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header alone.
+    """(height, width) as the picture is shown, from the file's header alone.
 
     Raises:
         DataError: not a readable picture.
     """
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from None
+    header = read_header(path, ADVICE)
+    return header.height, header.width
 
 
 def load_pair(pair: Pair, rule: LabelRule, scale: float) -> tuple[Bytes, Bytes]:
     """Decode, check and resize: image uint8 (h, w, 3) bilinear, mask uint8 (h, w) nearest, 255 = void.
 
+    Both are turned as their EXIF orientation says.
+
     Raises:
         DataError: unreadable, wrong mode, different sizes, or a mask value that is neither class nor void.
     """
-    picture = _open(pair.image, IMAGE_MODES, "an 8-bit colour or grey picture")
-    mask = _open(pair.mask, MASK_MODES, "an 8-bit PNG of class indices (mode L or P)")
-    if picture.size != mask.size:
-        raise DataError(
-            f"{pair.mask} is {mask.width}x{mask.height} but {pair.image} is {picture.width}x{picture.height}: "
-            "write masks of the same size as their images."
-        )
-    indices = check_indices(np.asarray(mask, np.uint8), pair.mask, rule)
-    if picture.mode != "RGB":
-        picture = picture.convert("RGB")
+    image, mask = read_picture(pair.image, ADVICE), _mask(pair.mask)
+    picture = image.rgb("an 8-bit colour or grey picture")
+    _require_same_size(image, mask)
+    indices = check_indices(np.asarray(mask.image, np.uint8), pair.mask, rule)
     height, width = scaled_size((picture.height, picture.width), scale)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         indices = np.asarray(Image.fromarray(indices).resize((width, height), Image.Resampling.NEAREST))
     return pixels_of(picture), indices
+
+
+def _require_same_size(image: Picture, mask: Picture) -> None:
+    """Raises DataError if they differ; where a tag has turned one of them, that is told."""
+    if image.image.size == mask.image.size:
+        return
+    has, have = (f"{picture.image.width}x{picture.image.height}{_turned(picture)}" for picture in (mask, image))
+    raise DataError(f"{mask.file} is {has} but {image.file} is {have}: write masks of the same size as their images.")
+
+
+def _turned(picture: Picture) -> str:
+    if picture.orientation == 1:
+        return ""
+    return f" (turned as its EXIF orientation {picture.orientation} says, as viewers show it)"
 
 
 def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
@@ -231,18 +239,10 @@ def _table(meaning: tuple[int, ...]) -> tuple[Bytes, int | None]:
     return np.array([mark if value < 0 else value for value in meaning], np.uint8), mark
 
 
-def _open(path: Path, modes: set[str], wanted: str) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()  # what is closed after it is the file alone
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from None
-    if picture.mode not in modes:
-        colours = ", not one of colours" if picture.mode in COLOUR_MODES else ""
-        raise DataError(f"{path} is a picture of mode {picture.mode}: write {wanted}{colours}.")
-    return picture
-
-
-def _unreadable(path: Path, error: BaseException) -> DataError:
-    reason = str(error).replace(str(path), path.name) or type(error).__name__
-    return DataError(f"{path} cannot be read as a picture ({reason}): replace the file or take it out of the split.")
+def _mask(path: Path) -> Picture:
+    mask = read_picture(path, ADVICE)
+    if mask.image.mode not in MASK_MODES:
+        colours = ", not one of colours" if mask.image.mode in COLOUR_MODES else ""
+        wanted = "an 8-bit PNG of class indices (mode L or P)"
+        raise DataError(f"{path} is a picture of mode {mask.image.mode}: write {wanted}{colours}.")
+    return mask

@@ -1,9 +1,17 @@
-"""Pictures as arrays. Needs no torch, so that processes that decode start quickly."""
+"""The one reader of pictures: images, masks, images of proxy tasks, predictions. Nothing else of the engine opens any.
+
+What it promises: a picture is turned as its EXIF orientation says, as every viewer shows it, and so is the size that
+its header gives; of several frames the first is read; transparency is left out, the colours are those that are stored;
+16 bits become 8 by their upper byte. Needs no torch, so that processes that decode start quickly.
+"""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +27,118 @@ READ_ERRORS = (
     *(MemoryError, OverflowError, TypeError, AttributeError, LookupError, ZeroDivisionError, NotImplementedError),
 )
 """What Pillow raises on files that are missing, cut short, not pictures, damaged, or absurdly large."""
+RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+"""Modes of 8 bits that Pillow makes RGB of without loss but for transparency."""
+DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+"""Grey of 16 bits; of PNG files before Pillow 11 it is ``I``."""
+ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 256, 257
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes the picture upright, by its orientation; 1 and all else = nothing."""
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+_LATE_WORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
+"""Keywords of a PNG's texts that may hold an orientation."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture before it is decoded.
+
+    Attributes:
+        width: of the picture as it is shown, pixels: turned.
+        height: of the same.
+        orientation: its EXIF tag, 1 to 8; 1 = as it is stored.
+    """
+
+    width: int
+    height: int
+    orientation: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, of several frames the first, turned as viewers show it.
+
+    Attributes:
+        image: its pixels.
+        file: where it was read from.
+        format: Pillow's name of the file's format, whatever the file is called.
+        orientation: the EXIF tag by which it was turned, 1 to 8; 1 = it is as it was stored.
+    """
+
+    image: Image.Image
+    file: Path
+    format: str
+    orientation: int
+
+    def rgb(self, wanted: str) -> Image.Image:
+        """The picture in mode RGB: grey and palettes in their colours, transparency left out, 16 bits by their upper
+        byte.
+
+        Raises:
+            DataError: it has another mode, such as F; ``wanted`` says what to write, continuing "write ...".
+        """
+        if self.image.mode == "RGB":
+            return self.image
+        if is_deep(self.image, self.format):
+            upper = (np.asarray(self.image).astype(np.uint32) >> 8).astype(np.uint8)
+            return Image.fromarray(upper).convert("RGB")
+        if self.image.mode not in RGB_MODES:
+            raise DataError(f"{self.file} is a picture of mode {self.image.mode}: write {wanted}.")
+        return self.image.convert("RGB")
+
+
+def is_deep(image: Image.Image, format: str) -> bool:
+    """Whether a picture is grey of 16 bits."""
+    return image.mode in DEEP_MODES or (image.mode == "I" and format == "PNG")
+
+
+def read_header(file: Path, advice: str) -> Header:
+    """Size and orientation from the file's header, nothing decoded.
+
+    Args:
+        advice: what to do if that fails, continuing "FILE cannot be read as a picture (REASON): ...".
+
+    Raises:
+        DataError: no readable picture.
+    """
+    with _opened(file, advice) as picture:
+        orientation = _orientation(picture, file)
+        width, height = picture.size
+        tags = getattr(picture, "tag_v2", None)
+        if tags is not None and TIFF_WIDTH in tags and TIFF_HEIGHT in tags:  # ``size`` is turned by some tags already
+            width, height = int(tags[TIFF_WIDTH]), int(tags[TIFF_HEIGHT])
+        if orientation in _SIDEWAYS:
+            width, height = height, width
+        return Header(width, height, orientation)
+
+
+def read_picture(file: Path, advice: str, draft: int | None = None) -> Picture:
+    """Decode and turn a picture.
+
+    Args:
+        advice: as for ``read_header``.
+        draft: a JPEG may be decoded smaller, by a power of two, but no side below this, pixels; None = in full.
+
+    Raises:
+        DataError: no readable picture.
+    """
+    with _opened(file, advice) as picture:
+        if draft is not None:
+            picture.draft("RGB", (draft, draft))
+        before = _tag(picture) if picture.format == "TIFF" else 1  # Pillow turns these itself, and takes the tag away
+        picture.load()  # what is closed after it is the file alone
+        orientation = _tag(picture)
+        turn = _TURNS.get(orientation)
+        image = picture if turn is None else picture.transpose(turn)
+        return Picture(image, file, str(picture.format), max(before, orientation))
 
 
 def pixels_of(picture: Image.Image) -> Bytes:
@@ -35,19 +155,59 @@ def square(file: Path, side: int) -> Bytes:
     Raises:
         DataError: the file is no readable picture.
     """
+    picture = read_picture(file, "replace or remove it", side).rgb("an 8-bit colour or grey picture")
+    factor = side / min(picture.size)
+    size = (max(side, round(picture.width * factor)), max(side, round(picture.height * factor)))
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    if size != (side, side):
+        picture = picture.crop((left, top, left + side, top + side))
+    return pixels_of(picture)
+
+
+@contextmanager
+def _opened(file: Path, advice: str) -> Iterator[Image.Image]:
+    """A picture whose header was read; what goes wrong with it until it is closed is told in a sentence."""
     try:
-        with Image.open(file) as opened:
-            opened.draft("RGB", (side, side))
-            opened.load()
-        picture = opened if opened.mode == "RGB" else opened.convert("RGB")
-        factor = side / min(picture.size)
-        size = (max(side, round(picture.width * factor)), max(side, round(picture.height * factor)))
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-        left, top = (size[0] - side) // 2, (size[1] - side) // 2
-        if size != (side, side):
-            picture = picture.crop((left, top, left + side, top + side))
-        return pixels_of(picture)
+        if file.exists() and not file.is_file():
+            raise DataError(f"{file} is no file: {advice}.")  # a pipe would be waited for
+        with Image.open(file) as picture:
+            yield picture
     except READ_ERRORS as error:
-        why = str(error) or type(error).__name__
-        raise DataError(f"{file} is no readable image ({why}): replace or remove it.") from None
+        reason = str(error).replace(str(file), file.name) or type(error).__name__
+        raise DataError(f"{file} cannot be read as a picture ({reason}): {advice}.") from None
+
+
+def _orientation(picture: Image.Image, file: Path) -> int:
+    """The tag of a picture that is not decoded yet."""
+    if picture.format == "PNG" and "exif" not in picture.info and _has_late_tags(file):
+        picture.load()
+    return _tag(picture)
+
+
+def _tag(picture: Image.Image) -> int:
+    """The orientation, 1 to 8; 1 also where it is missing, no such number, or in a damaged block."""
+    try:
+        # Not the PNG reader's own, which decodes the picture first.
+        value = Image.Image.getexif(picture).get(ORIENTATION, 1)
+    except READ_ERRORS:
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def _has_late_tags(file: Path) -> bool:
+    """Whether a PNG has something behind its pixels that may hold an orientation: only lengths and names are read."""
+    behind = False
+    with file.open("rb") as opened:
+        opened.seek(8)
+        while len(head := opened.read(8)) == 8:
+            (length,), name = struct.unpack(">I", head[:4]), head[4:]
+            if name == b"IEND":
+                break
+            behind = behind or name == b"IDAT"
+            word = opened.read(min(length, 32)) if behind and name in (b"iTXt", b"zTXt", b"tEXt") else b""
+            if behind and (name == b"eXIf" or word.startswith(_LATE_WORDS)):
+                return True
+            opened.seek(length - len(word) + 4, 1)
+    return False

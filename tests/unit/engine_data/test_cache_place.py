@@ -286,7 +286,7 @@ def test_images_of_a_proxy_task_that_are_refused_name_the_keys(pictures: list[Pa
     with pytest.raises(DataError, match=r"raise the budget, set runtime\.data_cache to.*proxy\.max_images"):
         load_images(proxy(tmp_path / "pictures"), 0, 1, None)
     pictures[5].write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"5\.jpg is no readable image"):
+    with pytest.raises(DataError, match=r"5\.jpg cannot be read as a picture"):
         from_cache(proxy(tmp_path / "pictures"), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.json")) and not list((tmp_path / "cache").glob("*.bin*"))
 

@@ -175,8 +175,8 @@ def test_images_of_a_proxy_task_that_are_no_images_are_all_named(config: FolderD
         (root / f"ant/{number}.png").write_bytes(b"no picture")
     report = proxy_report(config, root, kind="rotation")
     assert report.problem_count == 2 and report.proxy is not None and report.proxy.images == 2
-    assert words(report.problems, "ant/1.png is no readable image") and words(
-        report.problems, "ant/3.png is no readable image"
+    assert words(report.problems, "ant/1.png cannot be read as a picture") and words(
+        report.problems, "ant/3.png cannot be read as a picture"
     )
     assert format_report(report).endswith("\n2 problems found")
     assert words(proxy_report(config, root).problems, "holds one class only, ant")
@@ -185,7 +185,7 @@ def test_images_of_a_proxy_task_that_are_no_images_are_all_named(config: FolderD
         noise(root / name, (20, 18), 10)
     problems = proxy_report(config, root).problems
     assert words(problems, "loose.png lies in no class folder (2 images do not)") and words(
-        problems, "ant/1.png is no readable"
+        problems, "ant/1.png cannot be read"
     )
 
 

@@ -186,7 +186,10 @@ BAD_INPUT: dict[str, tuple[Damage, list[str]]] = {
     "mask_is_text": (write(MASK, b"hello"), [MASK, "cannot be read"]),
     "mask_is_colour": (save(MASK, Image.new("RGB", (10, 8))), [MASK, "mode RGB", "class indices"]),
     "mask_16_bit": (save(MASK, Image.new("I;16", (10, 8))), [MASK, "mode I;16", "class indices"]),
-    "image_16_bit": (save(IMAGE, Image.new("I;16", (10, 8))), [IMAGE, "mode I;16", "8-bit"]),
+    "image_of_floats": (
+        lambda root: Image.new("F", (10, 8)).save(root / IMAGE, format="TIFF"),
+        [IMAGE, "mode F", "8-bit"],
+    ),
     "two_images_one_mask": (
         save("images/train/train_3.jpg", Image.new("RGB", (10, 8))),
         ["train_3.jpg", "train_3.png", "share one mask"],

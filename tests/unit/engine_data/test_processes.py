@@ -80,7 +80,7 @@ def test_first_bad_file_in_order_is_the_one_that_is_named(files: list[Path]) -> 
     before = held()
     for number in (43, 47, 51, 88):
         files[number].write_bytes(b"no picture")
-    with pytest.raises(DataError, match=f"{files[43].name} is no readable image"):
+    with pytest.raises(DataError, match=f"{files[43].name} cannot be read as a picture"):
         squares_in_processes(files, 8, "decoding")
     assert not held() - before
 

@@ -291,7 +291,7 @@ def test_load_images_mistakes_are_told_in_one_sentence(tmp_path: Path) -> None:
         load_images(config.model_copy(update={"images": str(tmp_path / "one")}), 0, None, None)
     (tmp_path / "bad" / "a").mkdir(parents=True)
     (tmp_path / "bad" / "a" / "x.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"x\.png is no readable image"):
+    with pytest.raises(DataError, match=r"x\.png cannot be read as a picture"):
         load_images(config.model_copy(update={"images": str(tmp_path / "bad"), "kind": "jigsaw"}), 0, None, None)
     Image.new("RGB", (4, 4)).save(tmp_path / "bad" / "loose.png")
     with pytest.raises(DataError, match=r"loose\.png lies in no class folder"):
