@@ -14,6 +14,7 @@ from engine.config.schema import DataConfig, ProxyConfig
 from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
 from engine.data.dataset import VOID, Progress
 from engine.data.fingerprint import fingerprint
+from engine.data.names import same
 from engine.data.pairs import ADVICE, Listing, Pair, load_pair, require_files
 from engine.data.pictures import Bytes, read_header
 from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
@@ -149,7 +150,7 @@ def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> 
             listing = LISTINGS[config.kind](config, split)
             work, count, text = _listed(listing), len(listing.pairs), f"reading {split} images"
             found.problems += listing.problems
-            found.warnings += _orphan_warnings(listing)
+            found.warnings += [*listing.remarks(), *_orphan_warnings(listing)]
         else:
             work, count, text = _drawn(config, split)
     except DataError as error:
@@ -233,8 +234,8 @@ def _copy_warnings(split: str, seen: list[_Seen]) -> list[str]:
 def _duplicate_warnings(train: list[_Seen], val: list[_Seen]) -> list[str]:
     """Images that are in both splits would make the validation score too good."""
     warnings = []
-    train_names = {seen.name for seen in train}
-    names = [seen.name for seen in val if seen.name in train_names]
+    train_names = {same(seen.name) for seen in train}
+    names = [seen.name for seen in val if same(seen.name) in train_names]
     if names:
         warnings.append(
             f"{_count(names, 'name')} in both splits, the validation score may be too good: {_some(names)}."

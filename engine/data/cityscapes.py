@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.config.schema import CityscapesData
 from engine.data.dataset import VOID
+from engine.data.names import Folders, is_passed_over, same
 from engine.data.pairs import (
     LabelRule,
     Listing,
@@ -19,6 +20,7 @@ from engine.data.pairs import (
 )
 from engine.data.source import Source, source_of
 from engine.errors import DataError
+from engine.text import as_text
 
 TRAIN_IDS = {
     7: "road",
@@ -93,10 +95,11 @@ def list_split(config: CityscapesData, split: str) -> Listing:
     root = existing_root(config.root, HOLDS)
     name = config.train_split if split == "train" else config.val_split
     image_dir, mask_dir = (_split_folder(root, part, split, name) for part in ("leftImg8bit", "gtFine"))
-    images = sorted(path for path in image_dir.glob("*/*") if is_picture(path) and path.stem.endswith(IMAGE_END))
+    found = (path for path in image_dir.glob("*/*") if is_picture(path) and path.stem.endswith(IMAGE_END))
+    images = sorted(path for path in found if not is_passed_over(path, image_dir))
     if not images:
         raise DataError(f"{image_dir} holds no CITY/NAME{IMAGE_END}.png: set data.{split}_split to a split that does.")
-    pairs = [_pair(path, mask_dir, config.masks) for path in images]
+    pairs, problems = _pairs(images, mask_dir, config.masks)
     partners = {pair.mask for pair in pairs}
     limit = config.max_train if split == "train" else config.max_val
     return Listing(
@@ -106,7 +109,8 @@ def list_split(config: CityscapesData, split: str) -> Listing:
         rule=label_rule(config),
         scale=config.scale,
         remedy=_remedy(pairs, config.masks),
-        orphans=tuple(p for p in sorted(mask_dir.glob(f"*/*_gtFine_{config.masks}.png")) if p not in partners),
+        orphans=tuple(path for path in _masks(mask_dir, config.masks) if path not in partners),
+        problems=problems,
     )
 
 
@@ -116,9 +120,28 @@ def _split_folder(root: Path, part: str, split: str, name: str) -> Path:
     return require_folder(path, f"set data.{split}_split to what is there")
 
 
-def _pair(image: Path, mask_dir: Path, masks: str) -> Pair:
-    name = image.stem.removesuffix(IMAGE_END)
-    return Pair(name, image, mask_dir / image.parent.name / f"{name}_gtFine_{masks}.png")
+def _pairs(images: list[Path], mask_dir: Path, masks: str) -> tuple[list[Pair], tuple[str, ...]]:
+    """Each image with its mask, and a sentence for each that would share one, or whose mask is not the only one."""
+    folders, problems = Folders(), []
+    pairs: dict[tuple[str, str], Pair] = {}
+    for image in images:
+        name = image.stem.removesuffix(IMAGE_END)
+        try:
+            city = folders.find(mask_dir / image.parent.name)
+            pair = Pair(as_text(name), image, folders.find(city / f"{name}_gtFine_{masks}.png"))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        first = pairs.setdefault((same(image.parent.name), same(name)), pair)
+        if first is not pair:
+            problems.append(f"{first.image} and {image.name} would share one mask: rename or remove one of them.")
+    return list(pairs.values()), tuple(problems)
+
+
+def _masks(mask_dir: Path, masks: str) -> list[Path]:
+    found = (path for path in mask_dir.glob("*/*") if path.suffix.lower() == ".png")
+    named = (path for path in found if path.stem.endswith(f"_gtFine_{masks}"))
+    return sorted(path for path in named if not is_passed_over(path, mask_dir))
 
 
 def _remedy(pairs: list[Pair], masks: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.config.schema import FolderData
 from engine.data.dataset import MAX_CLASSES
+from engine.data.names import Folders, is_hidden, listing, same, shown_names
 from engine.data.pairs import (
     IMAGE_SUFFIXES,
     LabelRule,
@@ -21,7 +22,11 @@ from engine.data.pairs import (
 from engine.data.source import Source, source_of
 from engine.errors import DataError
 from engine.paths import expanded
+from engine.text import as_text
 
+MASK_SUFFIX = ".png"
+SHOWN_FOLDERS = 5
+"""How many folders a sentence names."""
 REMEDY = "an 8-bit PNG of class indices, or set data.labels"
 
 
@@ -75,18 +80,54 @@ def list_split(config: FolderData, split: str) -> Listing:
     image_dir, label_dir = split_folders(config, split)
     everything, problems = list_images(image_dir)
     images = choose(everything, config.max_train if split == "train" else config.max_val, config.data_seed, split)
-    stems = {path.stem for path in everything}
+    pairs, unclear = _pairs(images, label_dir)
+    stems = {same(path.stem) for path in everything}
     return Listing(
         root=expanded(config.root),
         split=split,
-        pairs=[Pair(path.stem, path, label_dir / f"{path.stem}.png") for path in images],
+        pairs=pairs,
         rule=rule,
         scale=config.scale,
         remedy=REMEDY,
         extra=(_below(config, "classes", config.classes),),
-        orphans=tuple(path for path in sorted(label_dir.glob("[!.]*.png")) if path.stem not in stems),
-        problems=problems,
+        orphans=tuple(path for path in _masks(label_dir) if same(path.stem) not in stems),
+        problems=(*problems, *unclear),
+        remarks=lambda: _nested(image_dir),
     )
+
+
+def _pairs(images: list[Path], label_dir: Path) -> tuple[list[Pair], list[str]]:
+    """Each image with its mask, and a sentence for each whose mask is not the only one of its name."""
+    folders, pairs, problems = Folders(), [], []
+    for path in images:
+        try:
+            mask = folders.find(label_dir / f"{path.stem}{MASK_SUFFIX}")
+        except DataError as error:
+            problems.append(str(error))
+        else:
+            pairs.append(Pair(as_text(path.stem), path, mask))
+    return pairs, problems
+
+
+def _masks(label_dir: Path) -> list[Path]:
+    found = (path for path in label_dir.iterdir() if path.suffix.lower() == MASK_SUFFIX and not is_hidden(path.name))
+    return sorted(found)
+
+
+def _nested(folder: Path) -> list[str]:
+    """A sentence for folders that hold pictures beside those of a split, which are not searched."""
+    names = _folders_of_pictures(folder)
+    return [f"folders of pictures in {folder} are passed over: {_some(names)}."] if names else []
+
+
+def _folders_of_pictures(folder: Path) -> list[str]:
+    inside = (folder / name for name in listing(folder))
+    return shown_names(path for path in inside if any(is_picture(path / name) for name in listing(path)))
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_FOLDERS} more" if len(names) > SHOWN_FOLDERS else ""
+    return ", ".join(names[:SHOWN_FOLDERS]) + more
 
 
 def label_rule(config: FolderData) -> LabelRule:
@@ -130,11 +171,14 @@ def list_images(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     """
     found = sorted((path for path in folder.iterdir() if is_picture(path)), key=lambda path: path.name)
     if not found:
-        raise DataError(f"{folder} holds no image: put {', '.join(IMAGE_SUFFIXES[:3])} files there or set data.images.")
+        inside = _folders_of_pictures(folder)
+        beside = f" (folders in it are not searched: {_some(inside)})" if inside else ""
+        endings = ", ".join(IMAGE_SUFFIXES[:3])
+        raise DataError(f"{folder} holds no image{beside}: put {endings} files there or set data.images.")
     stems: dict[str, Path] = {}
     problems = []
     for path in found:
-        first = stems.setdefault(path.stem, path)
+        first = stems.setdefault(same(path.stem), path)
         if first is not path:
             problems.append(f"{first} and {path.name} would share one mask: rename or remove one of them.")
     return list(stems.values()), tuple(problems)

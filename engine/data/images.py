@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from engine.data.cache import Content, Tell, Warn, map_content, tensor_of
 from engine.data.dataset import VOID, Progress, SegmentationData
 from engine.data.digests import digest_files
 from engine.data.limits import check_budget
+from engine.data.names import files_below, same
 from engine.data.pictures import Bytes, square
 from engine.data.processes import squares_in_processes
 from engine.data.threads import in_threads, thread_count
 from engine.errors import DataError
 from engine.paths import expanded
+from engine.text import as_text
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MANY = 50_000
@@ -82,7 +85,8 @@ def load_images(
         images, mapped = torch.from_numpy(_decode(files, config.image_side, progress)), False
     void = torch.full((1, 1, 1), VOID, dtype=torch.uint8).expand(len(files), *shape[2:])
     sizes = torch.full((len(files), 2), config.image_side, dtype=torch.int64)
-    return ProxyImages(SegmentationData(images, void, sizes, _names(root, files), (), mapped=mapped), targets, classes)
+    shown = [as_text(name) for name in _names(root, files)]
+    return ProxyImages(SegmentationData(images, void, sizes, shown, (), mapped=mapped), targets, classes)
 
 
 def _names(root: Path, files: list[Path]) -> list[str]:
@@ -130,9 +134,14 @@ def _decode(files: list[Path], side: int, progress: Progress | None, into: tuple
 
 
 def list_images(root: Path) -> list[Path]:
+    """Pictures at any depth, in order of their paths; what is hidden, and below hidden folders, is passed over.
+
+    Raises:
+        DataError: no such folder, or none in it.
+    """
     if not root.is_dir():
         raise DataError(f"{root} is no folder: set proxy.images to a folder of images.")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = sorted(file for file in files_below(root) if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         endings = ", ".join(sorted(SUFFIXES))
         raise DataError(f"{root} holds no images ({endings}): set proxy.images to a folder that does.")
@@ -148,14 +157,31 @@ def choose_images(files: list[Path], most: int | None, seed: int) -> list[Path]:
 
 
 def image_classes(root: Path, files: list[Path]) -> tuple[tuple[str, ...], Tensor]:
-    """The first folder below the root names an image's class."""
+    """The first folder below the root names an image's class.
+
+    Raises:
+        DataError: an image lies in none, there is one alone, or two have one name.
+    """
     parts = [file.relative_to(root).parts for file in files]
     loose = [file for file, part in zip(files, parts, strict=True) if len(part) < 2]
     if loose:
         more = f" ({len(loose)} images do not)" if len(loose) > 1 else ""
         raise DataError(f"{loose[0]} lies in no class folder{more}: classification needs {root}/CLASS/IMAGE.")
     names = tuple(sorted({part[0] for part in parts}))
+    _require_distinct(root, names)
     if len(names) < 2:
         raise DataError(f"{root} holds one class only, {names[0]}: classification needs at least two folders.")
     number = {name: index for index, name in enumerate(names)}
-    return names, torch.tensor([number[part[0]] for part in parts], dtype=torch.int64)
+    return tuple(map(as_text, names)), torch.tensor([number[part[0]] for part in parts], dtype=torch.int64)
+
+
+def _require_distinct(root: Path, names: Sequence[str]) -> None:
+    """Raises DataError if two folders have one name but for the form of its letters in Unicode."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(same(name), name)
+        if other != name:
+            raise DataError(
+                f"{root / other} and {name} are one name but for the form of its letters in Unicode:"
+                " put the images of one class into one folder."
+            )

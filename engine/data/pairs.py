@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from engine.data.dataset import VOID
+from engine.data.names import is_hidden, shown_names
 from engine.data.pictures import Bytes, Picture, pixels_of, read_header, read_picture
 from engine.errors import DataError
-from engine.paths import expanded
+from engine.paths import expanded, is_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MASK_MODES = {"L", "P"}
@@ -29,7 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask."""
+    """An image and its mask; the name is text, whatever the files are called."""
 
     name: str
     image: Path
@@ -72,6 +73,7 @@ class Listing:
         extra: further files that decide what is read: lists, the classes file.
         orphans: masks without an image.
         problems: what is wrong with the list itself, one sentence each; ``pairs`` are what is left without that.
+        remarks: looks for what is passed over and should perhaps not be, one sentence each.
     """
 
     root: Path
@@ -83,6 +85,7 @@ class Listing:
     extra: tuple[Path, ...] = ()
     orphans: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
+    remarks: Callable[[], list[str]] = list
 
     def require_sound(self) -> None:
         """Raises DataError with the first problem."""
@@ -105,11 +108,11 @@ def require_files(pairs: Sequence[Pair], remedy: str) -> None:
     Raises:
         DataError: names the first one that is not, how many are not, and ``remedy`` for a mask.
     """
-    lost = [pair for pair in pairs if not pair.image.is_file()]
+    lost = [pair for pair in pairs if not is_file(pair.image)]
     if lost:
         more = f" ({len(lost)} images of {len(pairs)} do not)" if len(lost) > 1 else ""
         raise DataError(f"{lost[0].image} does not exist{more}: put it there or take it out of the list.")
-    bare = [pair for pair in pairs if not pair.mask.is_file()]
+    bare = [pair for pair in pairs if not is_file(pair.mask)]
     if bare:
         more = f" ({len(bare)} images of {len(pairs)} have none)" if len(bare) > 1 else ""
         raise DataError(f"{bare[0].image} has no mask{more}: write {bare[0].mask}, {remedy}.")
@@ -155,13 +158,13 @@ def require_folder(path: Path, advice: str) -> Path:
 def _names_beside(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
-    names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir())[:8]
+    names = shown_names(entry for entry in path.parent.iterdir() if entry.is_dir())[:8]
     return f" (beside it: {', '.join(names)})" if names else ""
 
 
 def is_picture(path: Path) -> bool:
     """Whether the name is one of a picture that is not hidden."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

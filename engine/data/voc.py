@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.config.schema import VocData
 from engine.data.dataset import VOID
+from engine.data.names import Folders, is_passed_over, same, shown_names
 from engine.data.pairs import (
     LabelRule,
     Listing,
@@ -18,6 +19,7 @@ from engine.data.pairs import (
 )
 from engine.data.source import Source, source_of
 from engine.errors import DataError
+from engine.text import as_text
 
 CLASSES = (
     "background",
@@ -109,15 +111,18 @@ def _root(config: VocData) -> Path:
 def _lines(path: Path, key: str) -> list[tuple[int, str]]:
     """Lines of a list that are not blank, with their numbers."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # Names of files are bytes, and need be no UTF-8.
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        if "\0" in text:
+            raise UnicodeError("it holds zero bytes")
     except FileNotFoundError:
-        there = sorted(entry.name for entry in path.parent.glob("*.txt"))[:8] if path.parent.is_dir() else []
+        there = shown_names(path.parent.glob("*.txt"))[:8] if path.parent.is_dir() else []
         beside = f" (beside it: {', '.join(there)})" if there else ""
         raise DataError(
             f"{path} does not exist{beside}: set data.{key} to a list of images, one name a line; "
             "train_aug.txt is no part of VOC, it comes with the masks of SBD."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise DataError(f"{path} is no readable text file ({error}): write one image name a line.") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
@@ -126,20 +131,30 @@ def _lines(path: Path, key: str) -> list[tuple[int, str]]:
 
 
 def _pairs(path: Path, key: str, root: Path, masks: tuple[str, str]) -> tuple[list[Pair], tuple[str, ...]]:
-    """Pairs of all lines of a list that are right, each image once, and a sentence for each line that is wrong."""
+    """Pairs of all lines of a list that are right, each image once, and a sentence for each line that is wrong.
+
+    Raises:
+        DataError: it names hidden files alone.
+    """
     pairs: dict[str, tuple[int, Pair]] = {}
     problems = []
+    folders = Folders()
     for number, line in _lines(path, key):
         try:
             pair = _pair(line, f"{path} line {number}", root, masks)
+            if is_passed_over(pair.image, root):
+                continue
+            pair = Pair(pair.name, folders.find(pair.image), folders.find(pair.mask))
         except DataError as error:
             problems.append(str(error))
             continue
-        first, _ = pairs.setdefault(pair.name, (number, pair))
+        first, _ = pairs.setdefault(same(pair.name), (number, pair))
         if first != number:
             problems.append(
                 f"{path} names {pair.name} twice (lines {first} and {number}): leave each image there once."
             )
+    if not pairs and not problems:
+        raise DataError(f"{path} names hidden files alone, which are passed over: write one image name a line.")
     return [pair for _, pair in pairs.values()], tuple(dict.fromkeys(problems))
 
 
@@ -147,8 +162,8 @@ def _pair(line: str, where: str, root: Path, masks: tuple[str, str]) -> Pair:
     parts = line.split()
     if len(parts) == 1 and "/" not in line:
         mask = below_root(root, f"data.{masks[0]}", masks[1]) / f"{line}.png"
-        return Pair(line, below_root(root, where, f"JPEGImages/{line}.jpg"), mask)
+        return Pair(as_text(line), below_root(root, where, f"JPEGImages/{line}.jpg"), mask)
     if len(parts) == 2 and all(Path(part).suffix for part in parts):
         image, mask = (below_root(root, where, part.lstrip("/")) for part in parts)
-        return Pair(image.stem, image, mask)
+        return Pair(as_text(image.stem), image, mask)
     raise DataError(f"{where} is {line!r}: write the name of an image, or the paths of image and mask below data.root.")
