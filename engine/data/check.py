@@ -15,8 +15,8 @@ from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
 from engine.data.dataset import VOID, Progress
 from engine.data.fingerprint import fingerprint
 from engine.data.names import same
-from engine.data.pairs import ADVICE, Listing, Pair, load_pair, require_files
-from engine.data.pictures import Bytes, read_header
+from engine.data.pairs import Listing, Pair, fitted, read_pair, require_files
+from engine.data.pictures import Bytes, Picture, has_frames
 from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
 from engine.data.threads import in_threads
 from engine.errors import DataError
@@ -28,6 +28,8 @@ SHOWN_SIZES = 10
 """How many sizes of images a line names."""
 NOTES = {
     "turned": "turned as the EXIF orientation says, as viewers show them: their masks have to show the same",
+    "frames": "the first of several frames, of image or mask: the others are passed over",
+    "transparent": "transparent in places: the colours are read as they are stored, without a background",
 }
 """What a user should know of pictures that are read, continuing "3 images of split train are ..."."""
 
@@ -139,8 +141,8 @@ def summarise(
         whole = fingerprint(config, progress)
     except DataError:
         whole = ""  # what is missing is among the problems
-    images, proxy_problems = summarise_proxy(proxy, seed, progress) if proxy is not None else (None, [])
-    return DataReport(config.kind, classes, splits, problems + proxy_problems, warnings, whole, images)
+    images, wrong, odd = summarise_proxy(proxy, seed, progress) if proxy is not None else (None, [], [])
+    return DataReport(config.kind, classes, splits, problems + wrong, warnings + odd, whole, images)
 
 
 def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> _Found:
@@ -173,8 +175,9 @@ def _listed(listing: Listing) -> _Work:
         pair = listing.pairs[index]
         try:
             require_files([pair], listing.remedy)
-            seen = _look(pair.name, *load_pair(pair, listing.rule, listing.scale))
-            return replace(seen, notes=_notes(pair))
+            image, mask = read_pair(pair)
+            seen = _look(pair.name, *fitted(image, mask, listing.rule, listing.scale))
+            return replace(seen, notes=_notes(pair, image))
         except DataError as error:
             return str(error)
 
@@ -198,9 +201,14 @@ def _look(name: str, picture: Bytes, labels: Bytes) -> _Seen:
     return _Seen(name, hashlib.sha256(size.encode() + b"\0" + planes.data).hexdigest(), size, counts)
 
 
-def _notes(pair: Pair) -> frozenset[str]:
-    """Which of ``NOTES`` apply to the files of a pair that can be read."""
-    return frozenset(["turned"] if read_header(pair.image, ADVICE).orientation != 1 else [])
+def _notes(pair: Pair, image: Picture) -> frozenset[str]:
+    """Which of ``NOTES`` apply to a pair whose image was read."""
+    found = {
+        "turned": image.orientation != 1,
+        "frames": has_frames(pair.image) or has_frames(pair.mask),
+        "transparent": image.is_transparent(),
+    }
+    return frozenset(note for note, applies in found.items() if applies)
 
 
 def _note_warnings(split: str, seen: list[_Seen]) -> list[str]:

@@ -12,14 +12,13 @@ import numpy as np
 from PIL import Image
 
 from engine.data.dataset import VOID
+from engine.data.masks import Mask, read_mask
 from engine.data.names import is_hidden, shown_names
 from engine.data.pictures import Bytes, Picture, pixels_of, read_header, read_picture
 from engine.errors import DataError
 from engine.paths import expanded, is_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MASK_MODES = {"L", "P"}
-COLOUR_MODES = {"RGB", "RGBA", "CMYK", "YCbCr"}
 ADVICE = "replace the file or take it out of the split"
 """What to do about a picture that cannot be read."""
 SHOWN_VALUES = 4
@@ -190,10 +189,28 @@ def load_pair(pair: Pair, rule: LabelRule, scale: float) -> tuple[Bytes, Bytes]:
     Raises:
         DataError: unreadable, wrong mode, different sizes, or a mask value that is neither class nor void.
     """
-    image, mask = read_picture(pair.image, ADVICE), _mask(pair.mask)
+    return fitted(*read_pair(pair), rule, scale)
+
+
+def read_pair(pair: Pair) -> tuple[Picture, Mask]:
+    """Image and mask as their files hold them, of one size.
+
+    Raises:
+        DataError: unreadable, a mask of a wrong mode, or different sizes.
+    """
+    image, mask = read_picture(pair.image, ADVICE), read_mask(pair.mask, ADVICE)
+    _require_same_size(image, mask.picture)
+    return image, mask
+
+
+def fitted(image: Picture, mask: Mask, rule: LabelRule, scale: float) -> tuple[Bytes, Bytes]:
+    """What ``load_pair`` returns, of what ``read_pair`` has read.
+
+    Raises:
+        DataError: an image of a wrong mode, or a mask value that is neither class nor void.
+    """
     picture = image.rgb("an 8-bit colour or grey picture")
-    _require_same_size(image, mask)
-    indices = check_indices(np.asarray(mask.image, np.uint8), pair.mask, rule)
+    indices = check_indices(mask.meant(rule.meaning), mask.picture.file, rule)
     height, width = scaled_size((picture.height, picture.width), scale)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -240,12 +257,3 @@ def _table(meaning: tuple[int, ...]) -> tuple[Bytes, int | None]:
     """
     mark = next((value for value in range(256) if value not in meaning), None) if -1 in meaning else None
     return np.array([mark if value < 0 else value for value in meaning], np.uint8), mark
-
-
-def _mask(path: Path) -> Picture:
-    mask = read_picture(path, ADVICE)
-    if mask.image.mode not in MASK_MODES:
-        colours = ", not one of colours" if mask.image.mode in COLOUR_MODES else ""
-        wanted = "an 8-bit PNG of class indices (mode L or P)"
-        raise DataError(f"{path} is a picture of mode {mask.image.mode}: write {wanted}{colours}.")
-    return mask

@@ -70,13 +70,22 @@ class Picture:
         image: its pixels.
         file: where it was read from.
         format: Pillow's name of the file's format, whatever the file is called.
+        raw_mode: Pillow's name of how its pixels are stored, such as ``L;4``; "" = not known.
         orientation: the EXIF tag by which it was turned, 1 to 8; 1 = it is as it was stored.
     """
 
     image: Image.Image
     file: Path
     format: str
+    raw_mode: str
     orientation: int
+
+    def is_transparent(self) -> bool:
+        """Whether a pixel is: what ``rgb`` leaves out."""
+        if self.image.mode not in ("LA", "PA", "RGBA") and "transparency" not in self.image.info:
+            return False
+        lowest, _ = self.image.convert("RGBA").getchannel("A").getextrema()
+        return lowest != 255
 
     def rgb(self, wanted: str) -> Image.Image:
         """The picture in mode RGB: grey and palettes in their colours, transparency left out, 16 bits by their upper
@@ -133,12 +142,22 @@ def read_picture(file: Path, advice: str, draft: int | None = None) -> Picture:
     with _opened(file, advice) as picture:
         if draft is not None:
             picture.draft("RGB", (draft, draft))
+        raw_mode = _raw_mode(picture)
         before = _tag(picture) if picture.format == "TIFF" else 1  # Pillow turns these itself, and takes the tag away
         picture.load()  # what is closed after it is the file alone
         orientation = _tag(picture)
         turn = _TURNS.get(orientation)
         image = picture if turn is None else picture.transpose(turn)
-        return Picture(image, file, str(picture.format), max(before, orientation))
+        return Picture(image, file, str(picture.format), raw_mode, max(before, orientation))
+
+
+def has_frames(file: Path) -> bool:
+    """Whether a readable picture is the first of several, as in TIFF, GIF and animated WebP and PNG.
+
+    A camera's MPO counts as one: what follows in it are previews, depths and gains of the same picture.
+    """
+    with _opened(file, "") as picture:
+        return picture.format != "MPO" and int(getattr(picture, "n_frames", 1)) > 1
 
 
 def pixels_of(picture: Image.Image) -> Bytes:
@@ -177,6 +196,14 @@ def _opened(file: Path, advice: str) -> Iterator[Image.Image]:
     except READ_ERRORS as error:
         reason = str(error).replace(str(file), file.name) or type(error).__name__
         raise DataError(f"{file} cannot be read as a picture ({reason}): {advice}.") from None
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    """How the pixels of a picture that is not decoded yet are stored."""
+    tiles = getattr(picture, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
 
 
 def _orientation(picture: Image.Image, file: Path) -> int:

@@ -19,6 +19,9 @@ from engine.data.pictures import Bytes
 from engine.data.threads import in_threads
 from engine.own_code import sources
 
+DECODERS = ("masks.py", "pairs.py", "pictures.py", "source.py", "shapes.py")
+"""Modules that decide what pixels and labels are."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -142,6 +145,6 @@ def decode(source: Source, images: Bytes, labels: Bytes, progress: Progress | No
 def decoder_digest() -> str:
     """Of the code that decodes and of its JPEG decoder: another version may give other pixels."""
     files = sources()
-    parts = [files[f"data/{name}"] for name in ("pairs.py", "pictures.py", "source.py", "shapes.py")]
+    parts = [files[f"data/{name}"] for name in DECODERS]
     parts += [pillow_version.encode(), str(features.version("jpg")).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()

@@ -185,7 +185,7 @@ BAD_INPUT: dict[str, tuple[Damage, list[str]]] = {
     "mask_cut": (cut(MASK), [MASK, "cannot be read"]),
     "mask_is_text": (write(MASK, b"hello"), [MASK, "cannot be read"]),
     "mask_is_colour": (save(MASK, Image.new("RGB", (10, 8))), [MASK, "mode RGB", "class indices"]),
-    "mask_16_bit": (save(MASK, Image.new("I;16", (10, 8))), [MASK, "mode I;16", "class indices"]),
+    "mask_16_bit": (save(MASK, Image.new("I;16", (10, 8), 300)), [MASK, "300", "more than 8 bits", "class indices"]),
     "image_of_floats": (
         lambda root: Image.new("F", (10, 8)).save(root / IMAGE, format="TIFF"),
         [IMAGE, "mode F", "8-bit"],

@@ -249,10 +249,10 @@ def test_cached_pixels_are_of_the_code_that_reads_pictures(monkeypatch: pytest.M
     files = dict(source.sources())
     monkeypatch.setattr(source, "sources", lambda: files)
     seen = {source.decoder_digest()}
-    for name in ("pictures.py", "pairs.py", "source.py", "shapes.py"):
+    for name in ("pictures.py", "pairs.py", "source.py", "shapes.py", "masks.py"):
         files[f"data/{name}"] += b"#"
         seen.add(source.decoder_digest())
-    assert len(seen) == 5
+    assert len(seen) == 6
 
 
 def test_nothing_but_the_reader_opens_pictures() -> None:
