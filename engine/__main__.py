@@ -307,11 +307,13 @@ def probe_command(recipe: Recipe, options: argparse.Namespace) -> int:
 
 def check_data_command(recipe: Recipe, _options: argparse.Namespace) -> int:
     """Print what is in the data set and in the proxy task's folder; 1 if something is wrong with them."""
+    from engine.data import pictures
     from engine.data.check import format_report, summarise
     from engine.data.progress import Paced, terminal_line
 
     try:
         progress = Paced(terminal_line) if sys.stderr.isatty() else None
+        pictures.allow(recipe.runtime.max_megapixels)
         report = summarise(recipe.data, progress, recipe.proxy, recipe.seed)
     except EngineError as error:
         complain(str(error))

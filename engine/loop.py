@@ -19,6 +19,7 @@ import engine
 from engine import checkpoint, determinism, dist, own_code
 from engine.config import forking
 from engine.config.schema import Recipe
+from engine.data import pictures
 from engine.data.registry import class_names
 from engine.errors import CheckpointError, EngineError
 from engine.events import EventWriter
@@ -63,6 +64,7 @@ def train(
         EngineError: bad data, a full disk, a loss that is no number.
     """
     threads = determinism.configure(recipe.runtime.threads, recipe.runtime.deterministic)
+    pictures.allow(recipe.runtime.max_megapixels)
     device = choose_device(recipe)
     dist.start(device)
     position = _agreed_position(recipe, run_dir, device, fork)

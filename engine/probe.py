@@ -14,6 +14,7 @@ import torch
 
 from engine import determinism, own_code
 from engine.config.schema import Recipe
+from engine.data import pictures
 from engine.data.cache import CacheUse
 from engine.errors import EngineError
 from engine.events import SilentWriter
@@ -57,6 +58,7 @@ def probe(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         EngineError: bad data, or data over the budget that no run has decoded yet, or the memory does not suffice.
     """
     determinism.configure(recipe.runtime.threads, recipe.runtime.deterministic)
+    pictures.allow(recipe.runtime.max_megapixels)
     stages: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="mmtui-probe-") as folder:
         context = _Measurement(recipe, Path(folder), device, SilentWriter(), lambda: False)

@@ -328,6 +328,12 @@ class RuntimeConfig(Section):
         description="folder for decoded data that do not fit, which are mapped from there; empty = MMTUI_HOME/decoded,"
         " else mmtui/decoded in XDG_CACHE_HOME or ~/.cache; none = refuse such data",
     )
+    max_megapixels: float = Field(
+        179.0,
+        gt=0,
+        le=1_000_000,
+        description="largest picture that is read, millions of pixels; a larger one is refused before it is decoded",
+    )
     reuse_stages: bool = Field(
         True, description="take over proxy and match stages that another run has trained from the very same inputs"
     )

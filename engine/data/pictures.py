@@ -7,7 +7,9 @@ its header gives; of several frames the first is read; transparency is left out,
 
 from __future__ import annotations
 
+import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,11 @@ RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK",
 """Modes of 8 bits that Pillow makes RGB of without loss but for transparency."""
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 """Grey of 16 bits; of PNG files before Pillow 11 it is ``I``."""
+MEGA = 1_000_000
+MEGAPIXELS = 179.0
+"""The largest picture until ``allow`` says something else, millions of pixels."""
+PILLOWS_LIMIT = 89_478_485
+"""Pixels; Pillow refuses twice as many, also of what it makes itself."""
 ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 256, 257
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,6 +52,28 @@ _TURNS = {
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _LATE_WORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
 """Keywords of a PNG's texts that may hold an orientation."""
+
+
+class _Limit:
+    """The largest picture that this process reads, millions of pixels."""
+
+    megapixels = MEGAPIXELS
+
+
+def allow(megapixels: float) -> None:
+    """Set the largest picture that this process reads: ``runtime.max_megapixels``."""
+    _Limit.megapixels = megapixels
+    Image.MAX_IMAGE_PIXELS = max(PILLOWS_LIMIT, int(megapixels * MEGA))
+    # What is larger is refused here in a sentence; Pillow would warn up to twice the limit.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def allowed() -> float:
+    """The same, millions of pixels."""
+    return _Limit.megapixels
+
+
+allow(MEGAPIXELS)
 
 
 @dataclass(frozen=True)
@@ -101,7 +130,8 @@ class Picture:
             return Image.fromarray(upper).convert("RGB")
         if self.image.mode not in RGB_MODES:
             raise DataError(f"{self.file} is a picture of mode {self.image.mode}: write {wanted}.")
-        return self.image.convert("RGB")
+        with _told(self.file, f"write {wanted}"):
+            return self.image.convert("RGB")
 
 
 def is_deep(image: Image.Image, format: str) -> bool:
@@ -177,6 +207,8 @@ def square(file: Path, side: int) -> Bytes:
     picture = read_picture(file, "replace or remove it", side).rgb("an 8-bit colour or grey picture")
     factor = side / min(picture.size)
     size = (max(side, round(picture.width * factor)), max(side, round(picture.height * factor)))
+    if size[0] * size[1] > 2 * PILLOWS_LIMIT:  # a hair: what is cut away would take more memory than there is
+        return pixels_of(_middle(picture, side))
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
@@ -185,17 +217,44 @@ def square(file: Path, side: int) -> Bytes:
     return pixels_of(picture)
 
 
+def _middle(picture: Image.Image, side: int) -> Image.Image:
+    """The middle square, cut out before it is resized."""
+    shorter = min(picture.size)
+    left, top = (picture.width - shorter) // 2, (picture.height - shorter) // 2
+    box = (left, top, left + shorter, top + shorter)
+    return picture.resize((side, side), Image.Resampling.BILINEAR, box=box)
+
+
 @contextmanager
 def _opened(file: Path, advice: str) -> Iterator[Image.Image]:
     """A picture whose header was read; what goes wrong with it until it is closed is told in a sentence."""
-    try:
+    with _told(file, advice):
         if file.exists() and not file.is_file():
             raise DataError(f"{file} is no file: {advice}.")  # a pipe would be waited for
         with Image.open(file) as picture:
+            if picture.width * picture.height > allowed() * MEGA:
+                raise _too_large(file, picture.width * picture.height, advice)
             yield picture
+
+
+@contextmanager
+def _told(file: Path, advice: str) -> Iterator[None]:
+    """What Pillow raises meanwhile is told in a sentence."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        claimed = re.search(r"\((\d+) pixels\)", str(error))
+        raise _too_large(file, int(claimed[1]) if claimed else 0, advice) from None
     except READ_ERRORS as error:
         reason = str(error).replace(str(file), file.name) or type(error).__name__
         raise DataError(f"{file} cannot be read as a picture ({reason}): {advice}.") from None
+
+
+def _too_large(file: Path, pixels: int, advice: str) -> DataError:
+    has = f"has {pixels / MEGA:.6g} megapixels, more" if pixels else "is larger"
+    return DataError(
+        f"{file} {has} than runtime.max_megapixels = {allowed():g}: raise that if there is memory for it, or {advice}."
+    )
 
 
 def _raw_mode(picture: Image.Image) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.pictures import Bytes, square
+from engine.data.pictures import Bytes, allow, allowed, square
 from engine.errors import DataError
 from engine.own_code import command
 
@@ -31,7 +31,7 @@ class _Decoder:
 
     def __init__(self, descriptor: int, shape: tuple[int, int, int, int]) -> None:
         self._process = subprocess.Popen(
-            command(__spec__.name, str(descriptor), *map(str, shape)),
+            command(__spec__.name, str(descriptor), str(allowed()), *map(str, shape)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[descriptor],
@@ -115,7 +115,8 @@ def _mapped(descriptor: int, shape: tuple[int, ...]) -> Bytes:
 
 def main(arguments: Sequence[str]) -> None:
     """Decode what standard input says until it ends; answer each line with a problem, or with nothing."""
-    descriptor, *shape = map(int, arguments)
+    allow(float(arguments[1]))
+    descriptor, *shape = map(int, [arguments[0], *arguments[2:]])
     images = _mapped(descriptor, tuple(shape))
     for line in sys.stdin.buffer:
         first, files = json.loads(line)

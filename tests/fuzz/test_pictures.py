@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from engine.data.pairs import LabelRule, Pair, load_pair
-from engine.data.pictures import square
+from engine.data.pictures import MEGA, MEGAPIXELS, square
 from engine.errors import DataError
 from mmtui.tui.pages.label_maps import _opened
 from tests.fuzz.mutations import changed, each, seeds
@@ -29,7 +29,7 @@ FORMATS = {
     "packed.tif": ("TIFF", "RGB", {"compression": "tiff_lzw"}),
 }
 RULE = LabelRule(("any",), (0,) * 256, "any value is one", lambda _value: "")
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+MOST_PIXELS = MEGAPIXELS * MEGA
 # Pillow says what it thinks of large or odd pictures.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 
