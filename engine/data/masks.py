@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from engine.errors import DataError
 
 WANTED = "an 8-bit PNG of class indices (mode L or P)"
 COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
+LOSSY_IN_TIFF = {"jpeg": "JPEG", "tiff_jpeg": "JPEG", "webp": "WebP"}
+"""Encodings that give other values than were written, by Pillow's names."""
 STEPS = {"1": 255, "2": 85, "4": 17}
 """By bits of a sample: its factor as grey from 0 to 255. Pillow applies those of 2 and 4 bits."""
 
@@ -64,9 +68,11 @@ def read_mask(file: Path, advice: str) -> Mask:
         advice: what to do about a file that cannot be read, as for ``read_picture``.
 
     Raises:
-        DataError: no readable picture, one of colours or with transparency, or values above 255.
+        DataError: no readable picture, one whose encoding changes values, one of colours or with transparency, or
+            values above 255.
     """
     picture = read_picture(file, advice)
+    _require_exact(picture)
     mode, (step, inverted) = picture.image.mode, _samples(picture)
     if inverted:
         raise DataError(f"{picture.file} stores white as 0 (photometric interpretation 0): write {WANTED}.")
@@ -78,6 +84,31 @@ def read_mask(file: Path, advice: str) -> Mask:
     if is_deep(picture.image, picture.format) or mode == "I":
         return Mask(picture, _narrowed(picture), step)
     raise DataError(f"{picture.file} is a picture of mode {mode}: write {WANTED}{_remedy(picture)}.")
+
+
+def _require_exact(picture: Picture) -> None:
+    """Raises DataError if the encoding changes values, whatever the file is called."""
+    encoding = LOSSY.get(picture.format) or LOSSY_IN_TIFF.get(picture.compression, "")
+    if picture.format == "WEBP" and _is_lossy_webp(picture.file):
+        encoding = "lossy WebP"
+    if encoding:
+        raise DataError(
+            f"{picture.file} is encoded as {encoding}, which changes values: about a tenth of the pixels of such masks"
+            " have another class than was drawn. Convert the original to PNG; converting this file keeps the damage."
+        )
+
+
+def _is_lossy_webp(file: Path) -> bool:
+    """Whether the first frame is; only the heads of chunks are read."""
+    with file.open("rb") as opened:
+        opened.seek(12)
+        while len(head := opened.read(8)) == 8:
+            name, (length,) = head[:4], struct.unpack("<I", head[4:])
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8 "
+            # The chunks of an animation's frame stand inside of it, behind 16 bytes.
+            opened.seek(16 if name == b"ANMF" else length + length % 2, 1)
+    return True
 
 
 def _samples(picture: Picture) -> tuple[int, bool]:

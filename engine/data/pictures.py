@@ -99,6 +99,7 @@ class Picture:
         image: its pixels.
         file: where it was read from.
         format: Pillow's name of the file's format, whatever the file is called.
+        compression: of a TIFF, by Pillow's name; "" = none, or another format.
         raw_mode: Pillow's name of how its pixels are stored, such as ``L;4``; "" = not known.
         orientation: the EXIF tag by which it was turned, 1 to 8; 1 = it is as it was stored.
     """
@@ -106,6 +107,7 @@ class Picture:
     image: Image.Image
     file: Path
     format: str
+    compression: str
     raw_mode: str
     orientation: int
 
@@ -178,7 +180,8 @@ def read_picture(file: Path, advice: str, draft: int | None = None) -> Picture:
         orientation = _tag(picture)
         turn = _TURNS.get(orientation)
         image = picture if turn is None else picture.transpose(turn)
-        return Picture(image, file, str(picture.format), raw_mode, max(before, orientation))
+        compression = str(picture.info.get("compression", "")) if picture.format == "TIFF" else ""
+        return Picture(image, file, str(picture.format), compression, raw_mode, max(before, orientation))
 
 
 def has_frames(file: Path) -> bool:
