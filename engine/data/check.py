@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
 from engine.data.dataset import VOID, Progress
 from engine.data.fingerprint import fingerprint
 from engine.data.names import same
-from engine.data.pairs import Listing, Pair, fitted, read_pair, require_files
+from engine.data.pairs import LabelRule, Listing, Pair, WrongValuesError, fitted, read_pair, require_files
 from engine.data.pictures import Bytes, Picture, has_frames
 from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
 from engine.data.threads import in_threads
@@ -61,7 +61,7 @@ class DataReport:
         kind: kind of data set.
         classes: names in index order.
         splits: counts of train and val.
-        problems: what stops a training run, one sentence each, all of them.
+        problems: what stops a training run or leaves nothing to be learned, one sentence each, all of them.
         warnings: what looks wrong but stops nothing.
         fingerprint: of the whole data set, see ``engine.data.fingerprint``; "" if files are missing.
         proxy: counts over the folder of the proxy task; None if there is none.
@@ -84,21 +84,31 @@ class DataReport:
 @dataclass(frozen=True)
 class _Seen:
     """One image as it was read: its name, what its pixels hash to, its size in words, counts of its label map, and
-    which of ``NOTES`` its files ask for."""
+    which of ``NOTES`` its files ask for and the values of its mask."""
 
     name: str
     digest: str
     size: str
     counts: NDArray[np.int64]
     notes: frozenset[str] = frozenset()
+    values: frozenset[int] = frozenset()
 
 
 @dataclass
 class _Found:
-    """All images of a split that could be read, and sentences about those that could not."""
+    """All images of a split that could be read, and sentences about those that could not.
+
+    Attributes:
+        values: that its masks hold, before they get a meaning.
+        wrong: sentences of masks whose values have none; they are among the problems.
+        rule: what values mean; None for data without files.
+    """
 
     seen: list[_Seen] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    values: set[int] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+    rule: LabelRule | None = None
     warnings: list[str] = field(default_factory=list)
 
     def summary(self, num_classes: int) -> SplitSummary:
@@ -130,7 +140,7 @@ def summarise(
     classes = class_names(config)
     found = {split: _read_split(config, split, progress) for split in SPLITS}
     splits: dict[str, SplitSummary] = {split: found[split].summary(len(classes)) for split in SPLITS}
-    problems = list(dict.fromkeys(text for split in SPLITS for text in found[split].problems))
+    problems = _with_cause(list(dict.fromkeys(text for split in SPLITS for text in found[split].problems)), found)
     warnings = [text for split in SPLITS for text in found[split].warnings]
     for split in SPLITS:
         warnings += _note_warnings(split, found[split].seen)
@@ -151,6 +161,7 @@ def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> 
         if config.kind in LISTINGS:
             listing = LISTINGS[config.kind](config, split)
             work, count, text = _listed(listing), len(listing.pairs), f"reading {split} images"
+            found.rule = listing.rule
             found.problems += listing.problems
             found.warnings += [*listing.remarks(), *_orphan_warnings(listing)]
         else:
@@ -159,27 +170,51 @@ def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> 
         found.problems.append(str(error))
         return found
     for result in in_threads(work, count, text, progress):
-        if isinstance(result, str):
-            found.problems.append(result)
-        else:
+        if isinstance(result, _Seen):
             found.seen.append(result)
+            found.values |= result.values
+        else:
+            found.problems.append(str(result))
+        if isinstance(result, WrongValuesError):
+            found.wrong.append(str(result))
+            found.values |= result.values
     return found
 
 
-_Work = Callable[[int], "_Seen | str"]
-"""Reads one image; a sentence if it cannot be used."""
+def _with_cause(problems: list[str], found: Mapping[Split, _Found]) -> list[str]:
+    """The problems, with one sentence for all masks of wrong values where all values together tell what was done.
+
+    A mask alone may lack the values that would tell.
+    """
+    rule = next((split.rule for split in found.values() if split.rule is not None), None)
+    values = {value for split in found.values() for value in split.values}
+    cause = rule.cause(values) if rule is not None and values else None
+    if rule is None or cause is None:
+        return problems
+    wrong = {text for split in found.values() for text in split.wrong}
+    if not wrong:
+        return [*problems, f"all masks hold 0 and 255 alone, and 255 means void: {cause.text}."]
+    holds = ", ".join(str(value) for value in sorted(values) if rule.meaning[value] < 0)
+    verb = "holds" if len(wrong) == 1 else "hold"
+    sentence = f"{_count(sorted(wrong), 'mask')} {verb} values of {holds} but {rule.allowed}: {cause.text}."
+    return [*(text for text in problems if text not in wrong), sentence]
+
+
+_Work = Callable[[int], "_Seen | DataError"]
+"""Reads one image; why it cannot be used."""
 
 
 def _listed(listing: Listing) -> _Work:
-    def read(index: int) -> _Seen | str:
+    def read(index: int) -> _Seen | DataError:
         pair = listing.pairs[index]
         try:
             require_files([pair], listing.remedy)
             image, mask = read_pair(pair)
             seen = _look(pair.name, *fitted(image, mask, listing.rule, listing.scale))
-            return replace(seen, notes=_notes(pair, image))
+            held = np.flatnonzero(np.bincount(mask.meant(listing.rule.meaning).ravel(), minlength=256))
+            return replace(seen, notes=_notes(pair, image), values=frozenset(held.tolist()))
         except DataError as error:
-            return str(error)
+            return error
 
     return read
 
@@ -187,7 +222,7 @@ def _listed(listing: Listing) -> _Work:
 def _drawn(config: DataConfig, split: Split) -> tuple[_Work, int, str]:
     source = BUILDERS[config.kind](config, split)
 
-    def read(index: int) -> _Seen | str:
+    def read(index: int) -> _Seen | DataError:
         return _look(source.names[index], *source.read(index))
 
     return read, len(source.names), source.doing

@@ -140,10 +140,13 @@ def label_rule(config: FolderData) -> LabelRule:
 
     def remedy(value: int) -> str:
         voids = ", ".join(str(v) for v in (*config.void_labels, value))
-        return f"if {value} means void, set data.void_labels to [{voids}]; else add the class to the classes file"
+        counted = "; if 0 means no class and classes count from 1, write 255 for 0 and subtract 1 from the others"
+        shifted = counted if value == len(classes) else ""
+        void = f"if {value} means void, set data.void_labels to [{voids}]"
+        return f"{void}{shifted}; else add the class to the classes file"
 
     allowed = f"there are {len(classes)} classes (0 to {len(classes) - 1})"
-    return LabelRule(classes, plain_meaning(len(classes), config.void_labels), allowed, remedy)
+    return LabelRule(classes, plain_meaning(len(classes), config.void_labels), allowed, remedy, guess=True)
 
 
 def split_folders(config: FolderData, split: str) -> tuple[Path, Path]:

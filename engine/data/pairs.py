@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from engine.data.dataset import VOID
+from engine.data.mask_values import Cause, likely_cause
 from engine.data.masks import Mask, read_mask
 from engine.data.names import is_hidden, shown_names
 from engine.data.pictures import Bytes, Picture, pixels_of, read_header, read_picture
@@ -45,12 +46,26 @@ class LabelRule:
         meaning: of each value 0 .. 255 its class index, 255 = void, or -1 = not allowed.
         allowed: the values that are allowed, in words, for sentences.
         remedy: what to do about a value that is not, given that value.
+        guess: whether users choose the values, so that it is looked for what they did to class indices.
     """
 
     classes: tuple[str, ...]
     meaning: tuple[int, ...]
     allowed: str
     remedy: Callable[[int], str]
+    guess: bool = False
+
+    def cause(self, values: Collection[int]) -> Cause | None:
+        """What was likely done to class indices so that masks hold these values; None = nothing is wrong, or known."""
+        return likely_cause(values, self.meaning, len(self.classes)) if self.guess else None
+
+
+class WrongValuesError(DataError):
+    """A mask holds values that are neither class nor void; ``values`` are all that it holds."""
+
+    def __init__(self, text: str, values: Sequence[int]) -> None:
+        super().__init__(text)
+        self.values = frozenset(values)
 
 
 def plain_meaning(num_classes: int, void_labels: Sequence[int]) -> tuple[int, ...]:
@@ -236,7 +251,8 @@ def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
     """Map mask values to class indices and 255, and refuse those that are neither.
 
     Raises:
-        DataError: names the file and its values that are not allowed, with their numbers of pixels.
+        WrongValuesError: names the file and its values that are not allowed, with their numbers of pixels, and what
+            was likely done to it.
     """
     table, mark = _table(rule.meaning)
     result: Bytes = table.take(indices)
@@ -245,7 +261,11 @@ def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
         wrong = np.flatnonzero((counts > 0) & (np.array(rule.meaning) < 0)).tolist()
         found = [f"{v} ({counts[v]} pixels, {100 * counts[v] / indices.size:.3g} %)" for v in wrong[:SHOWN_VALUES]]
         more = f" and {len(wrong) - SHOWN_VALUES} more" if len(wrong) > SHOWN_VALUES else ""
-        raise DataError(f"{path} holds the value {', '.join(found)}{more} but {rule.allowed}: {rule.remedy(wrong[0])}.")
+        present = np.flatnonzero(counts).tolist()
+        cause = rule.cause(present)
+        first = f"{cause.text}; if that is not so, " if cause else ""
+        advice = f"{rule.allowed}: {first}{rule.remedy(wrong[0])}"
+        raise WrongValuesError(f"{path} holds the value {', '.join(found)}{more} but {advice}.", present)
     return result
 
 
