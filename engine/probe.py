@@ -87,7 +87,7 @@ def _evaluation_seconds(context: Context) -> float:
     config, data = context.recipe.evaluate, context.data("val")
     assert config is not None
     model = context.place(build_segmenter(context, data.num_classes)).eval()
-    predictor = Predictor([Member(model, context.recipe.model.input)], config, context.autocast)  # type: ignore[arg-type]
+    predictor = Predictor([Member.of(model, context.recipe.model)], config, context.autocast)  # type: ignore[arg-type]
     count = min(config.batch_size, len(data))
     images, _ = data.batch(0, count)
     sizes = [(height, width) for height, width in data.sizes[:count].tolist()]

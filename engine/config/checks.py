@@ -30,7 +30,7 @@ LARGEST_FACTOR = 16.0
 """Of resizing: what is larger is a slip, and takes any memory."""
 DILATED = ("resnet18", "resnet50")
 """Backbones with a dilated form."""
-SMALLEST_SIDE = {"alexnet": 29}
+SMALLEST_SIDE = {"alexnet": 29, "alexnet_torchvision": 7}
 """Sides below which a backbone's last pooling has nothing left, pixels; the others take any."""
 ONE_CELL = {"resnet18": 32, "resnet50": 32, "vgg16": 16}
 """Sides up to which a backbone's last normalised map is one cell: batches of one image have no variance there."""

@@ -73,13 +73,15 @@ class Level:
 def build_levels(layers: HyperLayers, weight: Tensor, stride: int) -> list[Level]:
     """Group the maps by scale, finest first, on the grid of every ``stride``-th pixel.
 
-    Maps finer than the stride are read at the grid's pixels alone. Needs power-of-two scales and stride.
+    Maps finer than the stride are read at the grid's pixels alone, as are those of the stride itself that have more or
+    fewer cells than the grid. Needs power-of-two scales and stride.
     """
     height, width = layers[0][0].shape[2:]
+    grid = (-(-height // stride), -(-width // stride))
     grouped: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
     pieces = torch.split(weight, [features.shape[1] for features, _ in layers], dim=1)
     for (features, scale), piece in zip(layers, pieces, strict=True):
-        if scale < stride:
+        if scale < stride or (scale == stride and tuple(features.shape[2:]) != grid):
             rows = torch.arange(0, height, stride, device=features.device) // scale
             columns = torch.arange(0, width, stride, device=features.device) // scale
             features = features.index_select(2, rows.clamp(max=features.shape[2] - 1))
@@ -108,8 +110,12 @@ def magnify(coarse: Tensor, ratio: int, rows: range, width: int) -> Tensor:
 
     Cell i of the coarse grid is cell i * ratio of the finer one; beyond the last one its value goes on.
     """
-    padded = F.pad(coarse, (0, 1, 0, 1), mode="replicate")
+    # Networks that round sizes down leave pixels at the border that are further than one cell from the last one.
+    below, beside = (
+        max(1, -(-(end - 1) // ratio) + 1 - side)
+        for end, side in zip((rows.stop, width), coarse.shape[2:], strict=True)
+    )
+    padded = F.pad(coarse, (0, beside, 0, below), mode="replicate")
     size = [(side - 1) * ratio + 1 for side in padded.shape[2:]]
     fine = F.interpolate(padded, size=size, mode="bilinear", align_corners=True)
-    assert rows.stop <= fine.shape[2] and width <= fine.shape[3], "the coarse grid does not cover the fine one"
     return fine[:, :, rows.start : rows.stop, :width]

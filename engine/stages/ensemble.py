@@ -70,7 +70,7 @@ def load_members(context: Context, folders: Sequence[str]) -> Iterator[Member]:
         model = build_segmenter(theirs, context.data("val").num_classes)
         load_module(final, model)
         context.place(model).eval()
-        yield Member(model, recipe.model.input)
+        yield Member.of(model, recipe.model)
 
 
 def _recipe_of(text: str, final: Path, ours: Recipe) -> Recipe:

@@ -78,7 +78,7 @@ def measure(
         StopRequestedError: the run was asked to leave.
         RecipeError: the settings of the protocol contradict each other.
     """
-    own = Member(model, context.recipe.model.input)
+    own = Member.of(model, context.recipe.model)
     predictor = Predictor([own, *others], config, context.autocast)
     was_training = model.training
     model.train(False)

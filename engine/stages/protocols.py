@@ -1,6 +1,6 @@
 """Evaluation protocols: what a network sees of an image, and how its scores become a class of every pixel (PAPER 2.5).
 
-- ``plain``: the image as it is, beside its padding; scores of every pixel, argmax.
+- ``plain``: the image as it is, alone; scores of every pixel, argmax.
 - ``fit`` (VOC): the image is resized to fit a square and centred in it; the rest is what lies outside of images in
   training, too (``engine.data.pipeline.OUTSIDE``).
   Scores are taken on a grid of step ``stride`` and the argmax on that grid: at side 512 and stride 2 on 256 x 256, the
@@ -9,7 +9,11 @@
 - ``windows`` (Cityscapes): overlapping squares; softmax on their grid, bilinear to all their pixels, summed, argmax.
 
 Views (scales, mirrored) and the networks of an ensemble are joined by adding class probabilities. No random number is
-drawn, and what lies beside an image in its batch is never counted.
+drawn.
+
+What lies beside an image in its batch never changes its answer: a network sees images cut to their own size, those of
+one size together. What remains is rounding: libraries may add up in another order for another number of images, which
+changes scores in their last digits, and so the class of a pixel whose two best scores are as good as equal.
 
 Shapes: B images, C input channels, K classes, H x W the padded size of a batch, h x w an image's own size. Resizing
 is bilinear with half-pixel centres and without antialiasing, as OpenCV's INTER_LINEAR.
@@ -26,8 +30,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.config.schema import EvaluateConfig, InputName
-from engine.data.pipeline import OUTSIDE, OUTSIDE_PIXEL, normalise
+from engine.config.checks import SMALLEST_SIDE
+from engine.config.schema import EvaluateConfig, InputName, ModelConfig
+from engine.data.pipeline import OUTSIDE, normalise
 from engine.errors import RecipeError
 from engine.models.hypercolumn import magnify
 
@@ -44,10 +49,21 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True)
 class Member:
-    """A network of an ensemble and the input it was trained on."""
+    """A network of an ensemble and the input it was trained on.
+
+    Attributes:
+        smallest: least side of an input that it can compute, pixels. Smaller ones are surrounded by what lies outside
+            of images.
+    """
 
     model: Segmenter
     input: InputName
+    smallest: int = 1
+
+    @classmethod
+    def of(cls, model: Segmenter, config: ModelConfig) -> Member:
+        """The network of a recipe's model section."""
+        return cls(model, config.input, SMALLEST_SIDE.get(config.backbone, 1))
 
 
 def check_protocol(config: EvaluateConfig) -> None:
@@ -98,24 +114,29 @@ class Predictor:
             sizes: each image's own size.
         """
         if self.config.protocol == "plain" and self._one_view:
-            member = self.members[0]
-            return self._scores(member, normalise(surrounded(images, sizes, member.input), member.input)).argmax(dim=1)
+            return self._plain(images, sizes)
         if self.config.protocol == "fit":
             found = self._fitted(images, sizes)
         else:
             add = self._add_views if self.config.protocol == "plain" else self._add_windows
             found = (self._summed(images[i : i + 1], size, add).argmax(dim=0) for i, size in enumerate(sizes))
-        result = torch.zeros((len(images), *images.shape[2:]), dtype=torch.int64, device=images.device)
+        result = _no_classes(images)
         for i, (classes, (height, width)) in enumerate(zip(found, sizes, strict=True)):
             result[i, :height, :width] = classes
         return result
 
     def _scores(self, member: Member, x: Tensor, mirrored: bool = False) -> Tensor:
         """Class scores (B, K, ...) of every pixel of a network input, computed at every stride-th one."""
+        height, width = x.shape[2:]
+        if min(height, width) < member.smallest:
+            missing = (0, max(0, member.smallest - width), 0, max(0, member.smallest - height))
+            x = F.pad(x, missing, value=OUTSIDE[member.input])
         with self._autocast():
             if mirrored:
-                return member.model.dense_logits(x.flip(-1), self.config.stride).flip(-1)
-            return member.model.dense_logits(x, self.config.stride)
+                scores = member.model.dense_logits(x.flip(-1), self.config.stride).flip(-1)
+            else:
+                scores = member.model.dense_logits(x, self.config.stride)
+        return scores[:, :, :height, :width]
 
     def _on_grid(self, member: Member, x: Tensor, mirrored: bool) -> Tensor:
         """Class probabilities (B, K, rows, columns), float32, at every stride-th pixel."""
@@ -123,6 +144,19 @@ class Predictor:
         return self._scores(member, x, mirrored)[:, :, ::step, ::step].float().softmax(dim=1)
 
     # ---- plain ----
+
+    def _plain(self, images: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Classes (B, H, W) by one network and one view; images of one size pass the network together."""
+        member, groups = self.members[0], equal_sizes(sizes)
+        if list(groups) == [tuple(images.shape[2:])]:
+            return self._scores(member, normalise(images, member.input)).argmax(dim=1)
+        result = _no_classes(images)
+        for (height, width), numbers in groups.items():
+            alone = torch.stack([images[i, :, :height, :width] for i in numbers])
+            found = self._scores(member, normalise(alone, member.input)).argmax(dim=1)
+            for i, classes in zip(numbers, found, strict=True):
+                result[i, :height, :width] = classes
+        return result
 
     def _summed(self, canvas: Tensor, size: Size, add: _Add) -> Tensor:
         """Summed probabilities (K, h, w) of one image, uint8 (1, 3, H, W), over all networks and views."""
@@ -133,18 +167,13 @@ class Predictor:
         return total
 
     def _add_views(self, total: Tensor | None, member: Member, canvas: Tensor, size: Size) -> Tensor:
-        """The image as it lies in its batch; every other view is of the image alone, without padding."""
+        """Every view is of the image alone."""
         height, width = size
         alone = normalise(canvas[:, :, :height, :width], member.input)
         for scale in self.config.scales:
+            x = resize(alone, scaled(size, scale))
             for mirrored in self._mirrorings:
-                as_it_is = scale == 1.0 and not mirrored
-                if as_it_is:
-                    x = normalise(surrounded(canvas, [size], member.input), member.input)
-                else:
-                    x = resize(alone, scaled(size, scale))
-                part = self._scores(member, x, mirrored).float().softmax(dim=1)
-                part = part[:, :, :height, :width] if as_it_is else resize(part, size)
+                part = resize(self._scores(member, x, mirrored).float().softmax(dim=1), size)
                 total = part[0] if total is None else total.add_(part[0])
         assert total is not None
         return total
@@ -244,17 +273,17 @@ def fit_place(size: Size, side: int) -> Place:
     return Place((side - height) // 2, (side - width) // 2, height, width)
 
 
-def surrounded(images: Tensor, sizes: Sequence[Size], input: InputName) -> Tensor:
-    """Images uint8 (B, 3, H, W) of these sizes, with beside them what lies outside of images in training, too."""
-    colour, bounds = OUTSIDE_PIXEL[input], tuple(images.shape[2:])
-    if all(tuple(size) == bounds for size in sizes):
-        return images
-    images = images.clone()
-    for image, (height, width) in zip(images, sizes, strict=True):
-        for plane, value in zip(image, colour, strict=True):
-            plane[height:] = value
-            plane[:, width:] = value
-    return images
+def equal_sizes(sizes: Sequence[Size]) -> dict[Size, list[int]]:
+    """Which images have each size, in the order of their first ones."""
+    groups: dict[Size, list[int]] = {}
+    for number, (height, width) in enumerate(sizes):
+        groups.setdefault((height, width), []).append(number)
+    return groups
+
+
+def _no_classes(images: Tensor) -> Tensor:
+    """Zeros int64 (B, H, W) for images (B, C, H, W)."""
+    return torch.zeros((len(images), *images.shape[2:]), dtype=torch.int64, device=images.device)
 
 
 def fit(picture: Tensor, place: Place, side: int, fill: float) -> Tensor:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config.schema import EvaluateConfig
-from engine.data.pipeline import normalise
+from engine.config.schema import EvaluateConfig, InputName
+from engine.data.pipeline import OUTSIDE, normalise
 from engine.errors import RecipeError
 from engine.stages.protocols import Member, Predictor, check_protocol, fit_place, nearest, on_grid, window_corners
 
@@ -103,17 +103,14 @@ def dense_view(net: Net, x: Array, stride: int, flip: bool) -> Array:
 # ---- the protocols, naively; image float (C, h, w) after normalisation, without padding ----------------------------
 
 
-def plain(nets: list[Net], image: Array, canvas: Array, config: EvaluateConfig) -> Array:
+def plain(nets: list[Net], image: Array, config: EvaluateConfig) -> Array:
     height, width = image.shape[1:]
     total = np.zeros((K, height, width))
     for net in nets:
         for scale, flip in views(config):
-            if scale == 1 and not flip:
-                total += probabilities(net.dense(canvas, config.stride)[:, :height, :width])
-            else:
-                size = (max(1, half_up(height * scale)), max(1, half_up(width * scale)))
-                view = dense_view(net, stretched(image, size), config.stride, flip)
-                total += stretched(probabilities(view), (height, width))
+            size = (max(1, half_up(height * scale)), max(1, half_up(width * scale)))
+            view = dense_view(net, stretched(image, size), config.stride, flip)
+            total += stretched(probabilities(view), (height, width))
     return total.argmax(axis=0)
 
 
@@ -198,17 +195,6 @@ def batch(sizes: list[tuple[int, int]], seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (len(sizes), 3, height, width), dtype=torch.uint8, generator=source)
 
 
-def on_the_mean(images: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-    """The same images with the mean colour beside them, pixel by pixel."""
-    result = images.clone()
-    for index, (height, width) in enumerate(sizes):
-        for row in range(images.shape[2]):
-            for column in range(images.shape[3]):
-                if row >= height or column >= width:
-                    result[index, :, row, column] = torch.tensor([124, 116, 104])
-    return result
-
-
 def own_pixels(images: Tensor, sizes: list[tuple[int, int]], index: int) -> Array:
     height, width = sizes[index]
     pixels: Array = normalise(images[index : index + 1, :, :height, :width], "rgb")[0].double().numpy()
@@ -252,34 +238,48 @@ def test_windows_equal_loops_over_pixels(stride: int, scales: tuple[float, ...],
     compare(config, sizes, [Net(2)], windowed)
 
 
-@pytest.mark.parametrize(("scales", "flip"), VARIANTS[1:])
-def test_plain_views_equal_loops_over_pixels(scales: tuple[float, ...], flip: bool) -> None:
-    config = EvaluateConfig(stride=2, scales=scales, flip=flip)
-    images, net = batch(SIZES), Net(3)
-    found = predicted([net], config, images, SIZES)
-    for index, (height, width) in enumerate(SIZES):
-        canvas = normalise(on_the_mean(images, SIZES)[index : index + 1], "rgb")[0].double().numpy()
-        expected = plain([net], own_pixels(images, SIZES, index), canvas, config)
-        assert np.array_equal(found[index, :height, :width].numpy(), expected)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("scales", "flip"), VARIANTS)
+def test_plain_equals_loops_over_pixels(stride: int, scales: tuple[float, ...], flip: bool) -> None:
+    compare(EvaluateConfig(stride=stride, scales=scales, flip=flip), SIZES, [Net(3)], plain)
 
 
 def test_plain_is_the_argmax_of_dense_logits_and_nothing_else() -> None:
-    images, net = batch(SIZES), Net(4)
-    found = predicted([net], EvaluateConfig(stride=2), images, SIZES)
-    shown = normalise(on_the_mean(images, SIZES), "rgb")
-    assert torch.equal(found, net.dense_logits(shown, 2).argmax(dim=1))
-    assert net.batches[0] == (3, 3, 13, 14), "all images in one pass"
+    sizes = [(13, 14)] * 3
+    images, net = batch(sizes), Net(4)
+    found = predicted([net], EvaluateConfig(stride=2), images, sizes)
+    assert net.batches == [(3, 3, 13, 14)], "all images in one pass"
+    assert torch.equal(found, net.dense_logits(normalise(images, "rgb"), 2).argmax(dim=1))
+
+
+def test_plain_images_of_one_size_pass_the_network_together_and_keep_their_places() -> None:
+    sizes, net = [(9, 14), (13, 8), (9, 14), (10, 10), (13, 8)], Net(4)
+    compare(EvaluateConfig(stride=2), sizes, [net], plain)
+    assert net.batches == [(2, 3, 9, 14), (2, 3, 13, 8), (1, 3, 10, 10)]
+
+
+@pytest.mark.parametrize("protocol", ["plain", "fit"])
+@pytest.mark.parametrize("input", ["rgb", "gray"])
+def test_image_too_small_for_a_network_is_surrounded_by_what_lies_outside_of_images(
+    protocol: str, input: InputName
+) -> None:
+    net, images = Recorder(), batch([(9, 20)])
+    config = EvaluateConfig(protocol=protocol, side=20, stride=1, flip=True, scales=(0.9,))  # type: ignore[arg-type]
+    found = Predictor([Member(net, input, smallest=19)], config).classes(images, [(9, 20)])
+    assert found.shape == (1, 9, 20)
+    assert [x.shape[2:] for x in net.inputs] == [(19, 19)] * 2
+    for x, there in zip(net.inputs, (slice(0, 18), slice(1, 19)), strict=True):
+        outside = torch.ones_like(x, dtype=torch.bool)
+        outside[:, :, : 8 if protocol == "plain" else 18, there] = False
+        assert torch.equal(x[outside].unique(), torch.tensor([OUTSIDE[input]]))
+        assert x[~outside].std() > 0.1
 
 
 @pytest.mark.parametrize("protocol", ["plain", "fit", "windows"])
 def test_ensemble_adds_probabilities_of_all_networks(protocol: str) -> None:
     config = EvaluateConfig(protocol=protocol, side=16, window_stride=8, stride=2)  # type: ignore[arg-type]
     nets, sizes = [Net(5), Net(6)], [(12, 17), (12, 17)]
-
-    def oracle(nets: list[Net], image: Array, config: EvaluateConfig) -> Array:
-        return plain(nets, image, image, config)
-
-    compare(config, sizes, nets, {"plain": oracle, "fit": fitted, "windows": windowed}[protocol])
+    compare(config, sizes, nets, {"plain": plain, "fit": fitted, "windows": windowed}[protocol])
     images = batch(sizes)
     together = predicted(nets, config, images, sizes)
     alone = [predicted([net], config, images, sizes) for net in nets]
@@ -298,7 +298,7 @@ def test_ensemble_feeds_each_network_its_own_input() -> None:
     assert np.array_equal(found[0].numpy(), (shares[0] + shares[1]).argmax(axis=0))
 
 
-@pytest.mark.parametrize("protocol", ["fit", "windows"])
+@pytest.mark.parametrize("protocol", ["plain", "fit", "windows"])
 def test_what_lies_beside_an_image_and_its_neighbours_in_the_batch_never_count(protocol: str) -> None:
     config = EvaluateConfig(protocol=protocol, side=16, window_stride=8, stride=2, scales=(1.0, 0.8), flip=True)  # type: ignore[arg-type]
     images, net = batch(SIZES), Net(9)
@@ -345,10 +345,10 @@ class Recorder:
     """A network of one multiplication that notes what it is given."""
 
     def __init__(self) -> None:
-        self.shapes: list[tuple[int, ...]] = []
+        self.inputs: list[Tensor] = []
 
     def dense_logits(self, x: Tensor, stride: int = 1) -> Tensor:
-        self.shapes.append(tuple(x.shape))
+        self.inputs.append(x)
         return x[:, :2].contiguous()
 
 
@@ -359,7 +359,7 @@ def test_windows_of_a_full_image_pass_the_network_a_few_at_a_time() -> None:
     net = Recorder()
     config = EvaluateConfig(protocol="windows", batch_size=4, stride=2)
     found = Predictor([Member(net, "rgb")], config).classes(images, [(1024, 2048)])
-    assert net.shapes == [(4, 3, 512, 512)] * 5 + [(1, 3, 512, 512)]
+    assert [x.shape for x in net.inputs] == [(4, 3, 512, 512)] * 5 + [(1, 3, 512, 512)]
     expected = torch.zeros((1024, 2048), dtype=torch.int64)
     expected[300:, 700:] = 1
     assert torch.equal(found[0], expected)

@@ -142,6 +142,17 @@ def test_dense_logits_larger_stride_keep_sampled_pixels(stride: int, monkeypatch
     assert torch.allclose(dense[:, :, ::stride, ::stride], sampled_everywhere(net, x, stride), atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("backbone", ["alexnet", "alexnet_torchvision"])
+def test_dense_logits_of_maps_that_end_before_the_image_keep_sampled_pixels(backbone: str, stride: int) -> None:
+    net = segmenter(backbone=backbone, width=0.125)
+    for height, width in ((64, 64), (33, 47), (95, 101), (29, 62)):
+        x = picture(2, 3, height, width)
+        dense = net.dense_logits(x, stride)
+        assert dense.shape == (2, 5, height, width)
+        assert torch.allclose(dense[:, :, ::stride, ::stride], sampled_everywhere(net, x, stride), atol=2e-4, rtol=1e-4)
+
+
 def test_dense_logits_stride_2_interpolate_between_sampled_pixels() -> None:
     net = segmenter()
     dense = net.dense_logits(picture(1, 3, 32, 32), 2)
