@@ -5,6 +5,7 @@ Shapes: B batch, K classes, H and W pixels of the input.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -39,15 +40,18 @@ def _weights(size: int, target: int, align_corners: bool) -> Tensor:
 
 
 def upsample(maps: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to (B, C, height, width), as two matrix products.
+    """Bilinear resize of (B, C, h, w) to (B, C, height, width), as two matrix products in the maps' own precision.
 
-    The library's own has no deterministic backward pass on CUDA.
+    The library's own has no deterministic backward pass on CUDA. Autocast, which would round such products to half
+    precision, has no say here: neighbouring pixels differ by less than that.
     """
+    exported = torch.compiler.is_compiling()
     # What torch.export makes stands for a value and is none: it must not be kept.
-    weights = _weights.__wrapped__ if torch.compiler.is_compiling() else _weights
+    weights = _weights.__wrapped__ if exported else _weights
     rows = weights(maps.shape[2], height, align_corners).to(maps)
     columns = weights(maps.shape[3], width, align_corners).to(maps)
-    return rows @ maps @ columns.T
+    with nullcontext() if exported else torch.autocast(maps.device.type, enabled=False):
+        return rows @ maps @ columns.T
 
 
 class DenseSegmenter(nn.Module):

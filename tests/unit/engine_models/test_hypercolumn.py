@@ -160,6 +160,16 @@ def test_dense_logits_stride_2_interpolate_between_sampled_pixels() -> None:
     assert torch.allclose(dense[:, :, 1:-1:2], middle, atol=1e-4)
 
 
+def test_dense_logits_bf16_scores_are_interpolated_in_float32() -> None:
+    net = segmenter()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        dense = net.dense_logits(picture(1, 3, 33, 33), 2)
+    assert dense.dtype == torch.float32
+    grid = dense[:, :, ::2, ::2]
+    expected = F.interpolate(grid, (33, 33), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(dense, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_dense_logits_images_in_portions_equal_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     net = segmenter()
     x = picture(3, 3, 32, 32)

@@ -217,6 +217,56 @@ def test_upsample_equals_interpolate_and_its_gradient(
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("align", [False, True])
+def test_upsample_under_autocast_is_that_without_to_the_bit(align: bool) -> None:
+    x = torch.randn(2, 3, 5, 7, generator=generator(), requires_grad=True)
+    weights = torch.randn(2, 3, 40, 56, generator=generator(1))
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            value = upsample(x, 40, 56, align_corners=align)
+        assert value.dtype == torch.float32
+        found.append((value, *torch.autograd.grad((value * weights).sum(), x)))
+    assert all(torch.equal(plain, cast) for plain, cast in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("head", ["fcn32", "fcn", "aspp"])
+@pytest.mark.parametrize("training", [False, True])
+def test_scores_of_bf16_maps_are_interpolated_in_float32(head: str, training: bool) -> None:
+    """Forward and backward against the library's own, from the same maps of half precision."""
+    net = undecided(head, training)
+    seen: list[Tensor] = []
+    net.head.register_forward_hook(lambda _, __, scores: seen.append(scores))
+    x = torch.randn(2, 3, 64, 80, generator=generator())
+    weights = torch.randn(2, 5, 64, 80, generator=generator(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = net(x) if training else net.dense_logits(x)
+    (maps,) = seen
+    assert maps.dtype == torch.bfloat16 and ours.dtype == torch.float32
+    leaf = maps.detach().float().requires_grad_()
+    theirs = F.interpolate(leaf, (64, 80), mode="bilinear", align_corners=head == "fcn32")
+    torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-5, atol=1e-5)
+    best = theirs.detach().topk(2, dim=1).values
+    clear = best[:, 0] - best[:, 1] > 1e-5
+    assert torch.equal(ours.argmax(dim=1)[clear], theirs.argmax(dim=1)[clear]) and clear.float().mean() > 0.99
+    if training:
+        (found,) = torch.autograd.grad((ours * weights).sum(), maps)
+        (expected,) = torch.autograd.grad((theirs * weights).sum(), leaf)
+        # Handed on to the maps, the gradient is rounded once to their precision.
+        torch.testing.assert_close(found.float(), expected, rtol=2**-8, atol=1e-5)
+
+
+def undecided(head: str, training: bool) -> DenseSegmenter:
+    """A dense head on a ResNet whose classes are close to each other everywhere."""
+    config = ModelConfig(backbone="resnet18", head=head, width=0.25, head_channels=16, fc_channels=32, dropout=0.0)
+    net = build_head(build_backbone(config, generator()), 5, config, generator(1)).train(training)
+    assert isinstance(net, DenseSegmenter)
+    scorer = list(net.head.children())[-1]
+    assert isinstance(scorer, nn.Conv2d)
+    nn.init.normal_(scorer.weight, std=0.1, generator=generator(2))
+    return net
+
+
 @pytest.mark.parametrize("backbone", ["alexnet", "resnet18"])
 @pytest.mark.parametrize("head", ["fcn32", "fcn", "aspp"])
 def test_dense_heads_start_undecided_and_learn_one_image_by_heart(backbone: str, head: str) -> None:
