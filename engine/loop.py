@@ -29,7 +29,6 @@ from engine.resume import Position, find_position
 from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
-from engine.stages.segment import check_batch
 from engine.stages.sharing import check_shares
 from engine.stages.supervision import check_background, check_supervision
 from engine.watch import FiniteWatch, StepClock, Work, out_of_memory, published_peak
@@ -105,13 +104,10 @@ def _check_what_is_left(recipe: Recipe, run_dir: Path) -> None:
     """Refuse what could not be trained here, before any stage trains; what is finished may have been trained anywhere.
 
     Raises:
-        RecipeError: see ``check_shares`` and ``check_batch``.
+        RecipeError: see ``check_shares`` and ``check_background``.
     """
-    missing = _missing(recipe, run_dir)
-    check_shares(recipe, missing)
+    check_shares(recipe, _missing(recipe, run_dir))
     check_background(recipe)
-    if "segment" in missing:
-        check_batch(recipe)
 
 
 def _look_at_labels(context: Context, position: Position) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,12 @@ DILATED = ("resnet18", "resnet50")
 """Backbones with a dilated form."""
 SMALLEST_SIDE = {"alexnet": 29, "alexnet_torchvision": 7}
 """Sides below which a backbone's last pooling has nothing left, pixels; the others take any."""
-ONE_CELL = {"resnet18": 32, "resnet50": 32, "vgg16": 16}
+ONE_CELL = {"tiny_vgg": 16, "vgg16": 16, "resnet18": 32, "resnet50": 32}
 """Sides up to which a backbone's last normalised map is one cell: batches of one image have no variance there."""
+ONE_CELL_FOR_HEADS = {**ONE_CELL, "vgg16": 32, "alexnet": 60, "alexnet_torchvision": 94}
+"""The same with the heads fcn and aspp, which normalise the pooled map."""
+SEVERAL_PICTURES = ("jigsaw", "rotation")
+"""Proxy tasks that show the network several pictures of each image: nine tiles, four turns."""
 
 
 def problems(recipe: Recipe) -> Iterator[str]:
@@ -168,14 +172,72 @@ def _sizes(recipe: Recipe) -> Iterator[str]:
     for key, side in _sides(recipe):
         if side < least:
             yield f"{key} {side} is too small for {name}: write at least {least}"
-    one_cell = 0 if recipe.model.dilated else ONE_CELL.get(name, 0)
-    for stage, section in (("proxy", recipe.proxy), ("segment", recipe.segment)):
-        tiles = stage == "proxy" and recipe.proxy is not None and recipe.proxy.kind == "jigsaw"
-        if section is not None and section.batch_size == 1 and section.crop <= one_cell and not tiles:
-            yield (
-                f"{stage}.crop {section.crop} leaves {name} one value an image, too little to normalise a batch of one:"
-                f" write {stage}.batch_size 2 or more, or a crop above {one_cell}"
-            )
+    yield from too_few_values(recipe, 1)
+
+
+def one_cell(model: ModelConfig, *, head: bool) -> int:
+    """Side up to which something is normalised that has one value a channel of an image, pixels; 0 = nothing is.
+
+    Args:
+        head: whether the segmentation head is trained, too.
+    """
+    if model.dilated:
+        return 0
+    return (ONE_CELL_FOR_HEADS if head and model.head in ("fcn", "aspp") else ONE_CELL).get(model.backbone, 0)
+
+
+def too_few_values(
+    recipe: Recipe, world: int, stages: Collection[str] = ("proxy", "match", "segment")
+) -> Iterator[str]:
+    """Batches of which batch normalisation sees one value a channel in a process, which has no variance.
+
+    Args:
+        world: number of processes that share them.
+        stages: those that are to be trained.
+    """
+    if recipe.proxy is not None and "proxy" in stages:
+        yield from _values_of_proxy(recipe.proxy, recipe.model, world)
+    if recipe.match is not None and "match" in stages:
+        yield from _values_of_match(recipe.match, recipe.model, world)
+    if recipe.segment is not None and "segment" in stages:
+        yield from _values_of_segment(recipe.segment, recipe.model, world)
+
+
+def _values_of_proxy(proxy: ProxyConfig, model: ModelConfig, world: int) -> Iterator[str]:
+    limit = one_cell(model, head=False)
+    if proxy.crop <= limit and proxy.batch_size // world == 1 and proxy.kind not in SEVERAL_PICTURES:
+        yield _one_value(model.backbone, "proxy", proxy, world, limit, batch_size=2 * world)
+
+
+def _values_of_match(match: MatchConfig, model: ModelConfig, world: int) -> Iterator[str]:
+    """A graph may be of the patches of one image alone, where the others are void."""
+    limit = one_cell(model, head=False)
+    if match.output_size <= limit and match.graphs % world and match.patches_per_image < 2 * world:
+        yield (
+            f"match.patches_per_image {match.patches_per_image} may leave one of {world} processes a single patch, of"
+            f" which {model.backbone} keeps one value a channel at match.output_size {match.output_size}, too little"
+            f" for batch normalisation: write match.patches_per_image {2 * world} or more, match.graphs as a multiple"
+            f" of {world}, or a match.output_size above {limit}"
+        )
+
+
+def _values_of_segment(segment: SegmentConfig, model: ModelConfig, world: int) -> Iterator[str]:
+    limit, shared = one_cell(model, head=True), 1 if segment.accumulate % world == 0 else world
+    if segment.crop <= limit and segment.batch_size // shared == 1:
+        name = f"{model.backbone} with model.head {model.head}"
+        yield _one_value(name, "segment", segment, world, limit, batch_size=2 * shared)
+
+
+def _one_value(
+    name: str, stage: str, section: ProxyConfig | SegmentConfig, world: int, limit: int, *, batch_size: int
+) -> str:
+    """``batch_size``: the least that would do."""
+    whose = "the network" if world == 1 else f"each of {world} processes"
+    return (
+        f"{stage}.batch_size {section.batch_size} gives {whose} one image at a time, of which {name} keeps one value a"
+        f" channel at {stage}.crop {section.crop}, too little for batch normalisation: write {stage}.batch_size"
+        f" {batch_size} or more, or a {stage}.crop above {limit}"
+    )
 
 
 def _sides(recipe: Recipe) -> Iterator[tuple[str, int]]:

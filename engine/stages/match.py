@@ -23,7 +23,7 @@ from engine.stages.ahead import Ahead
 from engine.stages.base import Context
 from engine.stages.match_pictures import save_match_pictures
 from engine.stages.match_report import GraphReport, Matched
-from engine.stages.memory import InPortions, MemoryGuard
+from engine.stages.memory import InPortions, MemoryGuard, in_portions
 from engine.stages.patch_inputs import Buffer, patch_inputs
 from engine.stages.sharing import Share
 from engine.stages.training import Updater, backward
@@ -186,7 +186,7 @@ class MatchStage(InPortions):
                     again.backward(grad)
 
     def _portions(self, batches: list[Tensor]) -> list[Tensor]:
-        return [portion for pixels in batches for portion in pixels.chunk(self.splits)]
+        return [portion for pixels in batches for portion in in_portions(pixels, self.splits)]
 
     def _embed(self, pixels: Tensor) -> Tensor:
         with self.context.autocast():

@@ -182,6 +182,14 @@ def normalises_batches(module: nn.Module) -> bool:
     return any(isinstance(part, norms) and part.training for part in module.modules())
 
 
+def in_portions(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
+    """Rows in ``count`` portions that differ by one row at most; in fewer where one would be left a single row.
+
+    A batch of patches may have fewer rows than the recipe says, and of one row nothing can be normalised.
+    """
+    return rows.tensor_split(max(1, min(count, len(rows) // 2)))
+
+
 class InPortions:
     """A stage whose batches its guard may cut into portions."""
 

@@ -16,7 +16,7 @@ from engine.data.pipeline import epoch_indices, sample_crops
 from engine.errors import RecipeError
 from engine.proxies import build_proxy
 from engine.stages.base import Context
-from engine.stages.memory import InPortions, MemoryGuard
+from engine.stages.memory import InPortions, MemoryGuard, in_portions
 from engine.stages.training import Updater, backward
 
 MOST_FIRST = 32
@@ -65,7 +65,7 @@ class ProxyStage(InPortions):
         targets = None if self.targets is None else self.targets[indices.to(self.targets.device)]
         images = self.task.prepare(images, generator)
         total: dict[str, Tensor] = {}
-        portions = torch.arange(len(images), device=images.device).chunk(self.splits)
+        portions = in_portions(torch.arange(len(images), device=images.device), self.splits)
         for number, chosen in enumerate(portions, 1):
             whole, share = len(chosen) == len(images), len(chosen) / len(images)
             labels = None if targets is None else targets[chosen]

@@ -10,50 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine import determinism, dist
-from engine.config.schema import Recipe, SegmentConfig
+from engine.config.schema import SegmentConfig
 from engine.data.dataset import VOID
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
-from engine.errors import RecipeError
-from engine.models import Segmenter, build_backbone, build_head
-from engine.models.norms import fewest_values
+from engine.models import Segmenter, build_head
 from engine.models.reset import reset_layers
 from engine.stages.base import Context
 from engine.stages.evaluate import evaluate
-from engine.stages.memory import InPortions, MemoryGuard
+from engine.stages.memory import InPortions, MemoryGuard, in_portions
 from engine.stages.sharing import Share
 from engine.stages.training import Updater, backward
-
-SURELY_ENOUGH = 128
-"""Side of a crop of which every network's last map has several cells, pixels."""
 
 
 def build_segmenter(context: Context, num_classes: int) -> Segmenter:
     """Backbone of the stage before and a fresh head, which depends on the seed alone."""
     init = determinism.generator(context.recipe.seed, "init/head")
     return build_head(context.backbone(), num_classes, context.recipe.model, init)
-
-
-def check_batch(recipe: Recipe) -> None:
-    """Refuse single images so small that batch normalisation sees one value a channel, before any stage has trained.
-
-    Raises:
-        RecipeError: so it would be.
-    """
-    config = recipe.segment
-    if config is None or config.crop > SURELY_ENOUGH:
-        return
-    world = dist.world_size()
-    images = config.batch_size if config.accumulate % world == 0 else config.batch_size // world
-    if images != 1:
-        return
-    model = recipe.model.model_copy(update={"weights": ""})
-    with torch.random.fork_rng(devices=[]):
-        network = build_head(build_backbone(model), 2, model)
-    if fewest_values(network, config.crop) == 1:
-        raise RecipeError(
-            f"segment.batch_size {config.batch_size} leaves a process one image at a time, and of segment.crop"
-            f" {config.crop} batch normalisation sees one value a channel: write a larger batch, or a larger crop"
-        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +102,7 @@ class SegmentStage(InPortions):
             last: whether it is the last of the step.
         """
         images, where, target = batch.images, batch.where, batch.target
-        portions = torch.arange(len(images), device=images.device).chunk(self.splits)
+        portions = in_portions(torch.arange(len(images), device=images.device), self.splits)
         total: Tensor | None = None
         for number, rows in enumerate(portions, 1):
             final = last and number == len(portions)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine import dist
+from engine.config.checks import too_few_values
 from engine.config.schema import MatchConfig, Recipe
 from engine.errors import RecipeError
 
@@ -83,8 +84,8 @@ def check_shares(recipe: Recipe, stages: Collection[str]) -> None:
         stages: those that are to be trained here; the others may have been trained anywhere.
 
     Raises:
-        RecipeError: a batch is no multiple of the processes, or has too little for each; or memories of each process's
-            own would be needed, of which a checkpoint holds one.
+        RecipeError: a batch is no multiple of the processes, or has too little for each, or for batch normalisation; or
+            memories of each process's own would be needed, of which a checkpoint holds one.
     """
     world = dist.world_size()
     proxy, match, segment = (
@@ -96,6 +97,8 @@ def check_shares(recipe: Recipe, stages: Collection[str]) -> None:
         _require_patches(match, world)
     if segment is not None and segment.accumulate % world:
         _require_multiple(segment.batch_size, "segment.batch_size or segment.accumulate", world)
+    for problem in too_few_values(recipe, world, stages):
+        raise RecipeError(problem)
 
 
 def _require_patches(match: MatchConfig, world: int) -> None:

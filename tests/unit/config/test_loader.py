@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from engine.config import Recipe, RecipeFileError, dump_recipe, load_recipe
-from engine.config.checks import CLASS_COUNTS, LAYERS, SMALLEST_SIDE
+from engine.config.checks import CLASS_COUNTS, DILATED, LAYERS, SMALLEST_SIDE, one_cell
 from engine.config.schema import BackboneName, ModelConfig
 
 Write = Callable[..., Path]
@@ -72,7 +73,7 @@ def test_load_recipe_minimal_file_takes_defaults_and_file_name(write: Write) -> 
         ("segment:\n  crop: 16\nmodel: {backbone: alexnet}\n", 2, ["segment.crop 16 is too small", "at least 29"]),
         (
             "segment:\n  crop: 32\n  batch_size: 1\nmodel: {backbone: resnet18, head: fcn}\n",
-            2,
+            3,
             ["segment.crop 32", "segment.batch_size 2"],
         ),
         ("segment: {}\nsegment: {}\n", 2, ["'segment' stands twice", "line 1"]),
@@ -239,9 +240,86 @@ def test_smallest_sides_are_those_that_leave_something_of_the_last_map(name: Bac
             backbone.embed(torch.zeros(1, 3, least - 1, least - 1))
 
 
+NETWORKS = [(name, head, False) for name in LAYERS for head in ("", "hypercolumn", "fcn32", "fcn", "aspp")]
+NETWORKS += [(name, head, True) for name in DILATED for head in ("", "fcn32", "fcn", "aspp")]
+
+
+@pytest.mark.parametrize(("name", "head", "dilated"), NETWORKS)
+def test_sides_of_one_cell_are_those_at_which_one_image_cannot_be_trained_on(
+    name: BackboneName, head: str, dilated: bool
+) -> None:
+    import torch
+
+    from engine.models import build_backbone, build_head
+    from engine.models.heads import HypercolumnSegmenter
+
+    small = {"width": 0.0625, "head_channels": 8, "fc_channels": 8, "extra_channels": 0}
+    config = ModelConfig.model_validate({"backbone": name, "head": head or "fcn", "dilated": dilated, **small})
+    network = build_head(build_backbone(config), 2, config) if head else build_backbone(config)
+    limit, where = one_cell(config, head=bool(head)), torch.zeros(1, 1, dtype=torch.int64)
+
+    def learn(images: int, side: int) -> None:
+        x = torch.randn(images, 3, side, side)
+        pixels = (where.expand(images, 1),) * 2 if isinstance(network, HypercolumnSegmenter) else ()
+        network.train()(x, *pixels)
+
+    least = max(16, SMALLEST_SIDE.get(name, 1))  # no crop is smaller
+    for side in sorted({least, limit, limit + 1, 64, 95, 128}):
+        if least <= side <= limit:
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                learn(1, side)
+            learn(2, side)
+        elif side >= least:
+            learn(1, side)
+
+
+TOO_LITTLE: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"model": {"backbone": "resnet18", "head": "aspp"}, "segment": {"crop": 16, "batch_size": 1}},
+        ["segment.batch_size 1 gives the network one image", "model.head aspp", "segment.crop 16", "above 32"],
+    ),
+    (
+        {"model": {"backbone": "resnet18", "head": "fcn"}, "segment": {"crop": 32, "batch_size": 1, "accumulate": 4}},
+        ["segment.batch_size 1", "model.head fcn", "segment.crop 32", "write segment.batch_size 2 or more"],
+    ),
+    (
+        {"model": {"backbone": "vgg16", "head": "aspp"}, "segment": {"crop": 32, "batch_size": 1}},
+        ["segment.batch_size 1", "vgg16", "segment.crop 32"],
+    ),
+    (
+        {"model": {"backbone": "alexnet_torchvision", "head": "fcn"}, "segment": {"crop": 94, "batch_size": 1}},
+        ["segment.batch_size 1", "segment.crop 94", "above 94"],
+    ),
+    (
+        {"model": {"backbone": "tiny_vgg"}, "proxy": {"crop": 16, "batch_size": 1}, "evaluate": None},
+        ["proxy.batch_size 1", "proxy.crop 16", "above 16"],
+    ),
+    (
+        {"model": {"backbone": "resnet50"}, "proxy": {"kind": "moco", "crop": 32, "batch_size": 1}, "evaluate": None},
+        ["proxy.batch_size 1", "proxy.crop 32"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), TOO_LITTLE)
+def test_batches_of_one_value_a_channel_are_refused_with_their_keys(settings: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate(settings)
+    told = str(caught.value)
+    assert all(word in told for word in words), told
+
+
 @pytest.mark.parametrize(
     "good",
     [
+        {"segment": {"crop": 33, "batch_size": 1}, "model": {"backbone": "resnet18", "head": "aspp"}},
+        {"segment": {"crop": 16, "batch_size": 1}, "model": {"backbone": "resnet18", "head": "aspp", "dilated": True}},
+        {"segment": {"crop": 32, "batch_size": 1}, "model": {"backbone": "vgg16"}},
+        {
+            "proxy": {"kind": "rotation", "crop": 32, "batch_size": 1},
+            "model": {"backbone": "resnet18"},
+            "evaluate": None,
+        },
         {"segment": {"crop": 32, "pixel_margin": 15}},
         {"segment": {"optim": {"milestones": [0.0, 0.5, 1.0]}}},
         {"segment": {"optim": {"milestones": []}}},

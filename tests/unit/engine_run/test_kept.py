@@ -115,9 +115,9 @@ def test_going_on_with_another_opencv_warns(runner: Runner, monkeypatch: pytest.
 def test_jigsaw_of_one_image_is_nine_tiles_to_normalise_over() -> None:
     proxy = {"kind": "jigsaw", "batch_size": 1, "crop": 32}
     Recipe.model_validate({"model": {"backbone": "resnet18"}, "evaluate": None, "proxy": proxy})
-    with pytest.raises(ValidationError, match="one value an image"):
+    with pytest.raises(ValidationError, match="one value a channel"):
         Recipe.model_validate(
-            {"model": {"backbone": "resnet18"}, "evaluate": None, "proxy": {**proxy, "kind": "rotation"}}
+            {"model": {"backbone": "resnet18"}, "evaluate": None, "proxy": {**proxy, "kind": "colorization"}}
         )
 
 

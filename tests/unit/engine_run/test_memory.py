@@ -15,7 +15,7 @@ from engine.errors import EngineError
 from engine.events import SilentWriter
 from engine.models.alexnet import CaffeBatchNorm
 from engine.stages import Context, match, proxy, segment
-from engine.stages.memory import MemoryGuard
+from engine.stages.memory import MemoryGuard, in_portions
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
 STAGES = {"proxy": proxy.ProxyStage, "match": match.MatchStage, "segment": segment.SegmentStage}
@@ -79,6 +79,37 @@ def test_portions_compute_the_same_training_where_statistics_are_fixed(
     assert whole.keys() == cut.keys()
     assert list(cut.values()) == pytest.approx(list(whole.values()), rel=1e-4)
     assert another_runner.kind("warning") and not runner.kind("warning")
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
+def test_portions_are_alike_in_size_and_none_is_of_one_row_that_could_have_two(count: int) -> None:
+    for size in range(1, 80):
+        rows = torch.arange(size)
+        portions = in_portions(rows, count)
+        sizes = [len(portion) for portion in portions]
+        assert torch.equal(torch.cat(portions), rows) and len(portions) <= count
+        assert max(sizes) - min(sizes) <= 1 and (min(sizes) > 1 or size == 1)
+        assert len(portions) == count or min(sizes) <= 3, "as many as are wanted, where there are rows for them"
+
+
+def test_last_portion_of_a_batch_is_not_left_a_single_image(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
+    """36 images in eight portions: five each would leave one, of which small crops have one value a channel."""
+    asked = limit_memory(monkeypatch, "segment", 5)
+    small = {"segment__batch_size": 36, "segment__crop": 16, "segment__steps": 1}
+    assert runner.train(recipe(proxy=None, match=None, **small)) == "succeeded"
+    assert sorted(asked[-8:]) == [4] * 4 + [5] * 4
+
+
+def test_patches_fewer_than_portions_are_not_embedded_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, runner: Runner
+) -> None:
+    asked, draw = limit_memory(monkeypatch, "match", 4), match.sample_patches
+    counts = iter([16, 16, 16])
+    monkeypatch.setattr(match, "sample_patches", lambda *a, **b: draw(*a, **b).part(slice(0, next(counts, 5))))
+    small = {"match__output_size": 16, "match__steps": 3}
+    assert runner.train(recipe(proxy=None, segment=None, **small)) == "succeeded"
+    assert "4 portions" in runner.kind("warning")[-1]["values"]["text"]
+    assert set(asked[-4:]) == {2, 3}
 
 
 def test_portions_are_remembered_by_the_checkpoint(

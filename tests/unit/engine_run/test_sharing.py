@@ -125,6 +125,23 @@ def refused(recipe: Recipe, run_dir: Path) -> str:
             {"match__memory": 2},
             "match.memory on several processes needs match.graph_scope=global, or set match.memory=0",
         ),
+        (
+            {"proxy__batch_size": 2, "proxy__crop": 16},
+            "proxy.batch_size 2 gives each of 2 processes one image at a time, of which tiny_vgg keeps one value a"
+            " channel at proxy.crop 16, too little for batch normalisation: write proxy.batch_size 4 or more, or a"
+            " proxy.crop above 16",
+        ),
+        (
+            {"segment__batch_size": 2, "segment__accumulate": 1, "segment__crop": 16},
+            "segment.batch_size 2 gives each of 2 processes one image at a time, of which tiny_vgg with model.head"
+            " hypercolumn keeps one value a channel at segment.crop 16",
+        ),
+        (
+            {"match__graphs": 1, "match__images": 2, "match__patches_per_image": 2},
+            "match.patches_per_image 2 may leave one of 2 processes a single patch, of which tiny_vgg keeps one value"
+            " a channel at match.output_size 16, too little for batch normalisation: write match.patches_per_image 4"
+            " or more, match.graphs as a multiple of 2, or a match.output_size above 16",
+        ),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused_before_any_stage_has_trained(
