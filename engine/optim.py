@@ -44,12 +44,25 @@ def build_optimiser(module: nn.Module, config: OptimConfig) -> Sgd:
 
 
 def learning_rate(config: OptimConfig, step: int, total: int) -> float:
-    """Learning rate of step ``step`` (0-based) of ``total``."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    share = step / total
+    """Learning rate of step ``step`` (0-based) of ``total``.
+
+    It rises linearly over ``warmup_steps`` to the rate that the schedule has then, and goes on from there without a
+    jump. ``poly`` and ``cosine`` begin to fall after the warm-up, from ``lr``, over the steps that are left (as the
+    training of torchvision and mmsegmentation); milestones of ``step`` are fractions of the whole stage.
+    """
+    warmup = config.warmup_steps
+    if step < warmup:
+        return _scheduled(config, warmup, total) * (step + 1) / warmup
+    return _scheduled(config, step, total)
+
+
+def _scheduled(config: OptimConfig, step: int, total: int) -> float:
+    """The rate without warm-up."""
     if config.schedule == "step":
+        share = step / total
         return config.lr * config.gamma ** sum(share >= milestone for milestone in config.milestones)
+    # Where the warm-up fills the stage nothing is left to fall over.
+    share = (step - config.warmup_steps) / max(total - config.warmup_steps, 1)
     if config.schedule == "poly":
         return config.lr * float((1 - share) ** 0.9)
     if config.schedule == "cosine":

@@ -143,7 +143,11 @@ class OptimConfig(Section):
         (0.75,), description="rising stage fractions, 0-1, at which lr is multiplied by gamma"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor applied at each milestone")
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up, steps")
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="linear warm-up to the rate that the schedule has then, steps; poly and cosine begin after it",
+    )
     clip_norm: float = Field(0.0, ge=0, description="gradient norm limit; 0 = off")
 
 

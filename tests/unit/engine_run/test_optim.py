@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
 from engine.config.schema import OptimConfig
 from engine.optim import build_optimiser, clip, learning_rate, set_learning_rate
@@ -87,6 +90,52 @@ def test_build_optimiser_holds_every_parameter_once() -> None:
 )
 def test_learning_rate_schedule_gives_the_rates_by_hand(config: OptimConfig, expected: list[float]) -> None:
     assert [learning_rate(config, step, 4) for step in range(4)] == pytest.approx(expected)
+
+
+WARM = [(2, 8), (3, 10), (5, 10), (9, 10), (500, 1000)]
+
+
+@pytest.mark.parametrize(("warmup", "total"), WARM)
+@pytest.mark.parametrize("schedule", ["poly", "cosine"])
+def test_learning_rate_after_warm_up_is_that_of_pytorchs_schedulers_in_sequence(
+    schedule: Literal["poly", "cosine"], warmup: int, total: int
+) -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+    rise = lr_scheduler.LinearLR(optimiser, start_factor=1 / warmup, total_iters=warmup - 1)
+    fall: lr_scheduler.LRScheduler = (
+        lr_scheduler.PolynomialLR(optimiser, total_iters=total - warmup, power=0.9)
+        if schedule == "poly"
+        else lr_scheduler.CosineAnnealingLR(optimiser, T_max=total - warmup)
+    )
+    both = lr_scheduler.SequentialLR(optimiser, [rise, fall], milestones=[warmup])
+    config = OptimConfig(lr=0.01, schedule=schedule, warmup_steps=warmup)
+    for step in range(total):
+        assert learning_rate(config, step, total) == pytest.approx(both.get_last_lr()[0], rel=1e-9), step
+        optimiser.step()
+        both.step()
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "step", "constant"])
+@pytest.mark.parametrize("milestones", [(0.75,), (0.1, 0.3, 0.8)])
+@pytest.mark.parametrize("warmup", [1, 2, 7, 40, 50, 99])
+def test_learning_rate_rises_until_the_warm_up_ends_and_goes_on_from_there(
+    schedule: Literal["poly", "cosine", "step", "constant"], milestones: tuple[float, ...], warmup: int
+) -> None:
+    config = OptimConfig(lr=0.01, schedule=schedule, warmup_steps=warmup, milestones=milestones)
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert all(before < after for before, after in pairwise(rates[:warmup]))
+    assert rates[warmup] == rates[warmup - 1] and rates[0] == pytest.approx(rates[warmup] / warmup)
+    assert schedule == "step" or rates[warmup] == 0.01
+    assert all(before >= after > 0 for before, after in pairwise(rates[warmup:]))
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
+@pytest.mark.parametrize("total", [1, 3, 4])
+def test_learning_rate_of_a_stage_that_is_all_warm_up_only_rises(
+    schedule: Literal["poly", "cosine", "constant"], total: int
+) -> None:
+    config = OptimConfig(lr=1, schedule=schedule, warmup_steps=4)
+    assert [learning_rate(config, step, total) for step in range(total)] == [0.25, 0.5, 0.75, 1.0][:total]
 
 
 def test_learning_rate_reference_milestones_fall_on_the_published_steps() -> None:
