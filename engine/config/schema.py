@@ -7,9 +7,19 @@ Nothing here imports torch: screens and command lines read this schema too.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from engine.config.checks import problems
 from engine.config.file_names import FilePath
@@ -49,11 +59,44 @@ class FolderData(Section):
     classes: str = Field("classes.txt", description="classes file below root, one name a line, in index order")
     train_split: str = Field("train", description="name of the training split")
     val_split: str = Field("val", description="name of the validation split")
+    label_map: dict[str, int | str] = Field(
+        default_factory=dict,
+        description="what mask values mean, by index or name of the class, void or 255 = void: {255: thing, 0: void};"
+        " values that are not named mean themselves",
+    )
     void_labels: tuple[int, ...] = Field((255,), description="label values that mean void; mapped to 255")
     scale: float = Field(1.0, gt=0, le=1, description="resize factor applied once when decoding, 0-1")
     max_train: int | None = Field(None, ge=1, description="use only this many training images (chosen by data_seed)")
     max_val: int | None = Field(None, ge=1, description="use only this many validation images")
     data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _no_truths(cls, mapped: Any) -> Any:
+        """Python takes true for 1."""
+        for target in mapped.values() if isinstance(mapped, dict) else ():
+            if isinstance(target, bool):
+                raise ValueError(f"{str(target).lower()} is no class: write its index or name, or void")
+        return mapped
+
+    @field_validator("label_map")
+    @classmethod
+    def _mask_values(cls, mapped: dict[str, int | str]) -> dict[str, int | str]:
+        for value in mapped:
+            if not re.fullmatch("[0-9]{1,3}", value) or int(value) > 255:
+                raise ValueError(f"{value} is no value of a mask: write 0 to 255, for example {{255: 1}}")
+        for target in mapped.values():
+            if isinstance(target, int) and not 0 <= target <= 255:
+                raise ValueError(f"{target} is no class: write its index or name, or void")
+        return mapped
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An empty map is left out, so that what was fingerprinted before there was one is still the same."""
+        found: dict[str, Any] = standard(self)
+        if not self.label_map:
+            found.pop("label_map", None)
+        return found
 
 
 class VocData(Section):

@@ -89,8 +89,11 @@ def _composed(text: str) -> tuple[Any, yaml.Node | None]:
     return loader, loader.get_single_node()
 
 
-def load(text: str, file: str) -> tuple[Any, dict[str, Location]]:
+def load(text: str, file: str, *, numbers: bool = False) -> tuple[Any, dict[str, Location]]:
     """Plain data of one document, and where each dotted key stands.
+
+    Args:
+        numbers: whether whole numbers are keys at the top, too.
 
     Raises:
         StrictYamlError: not YAML, a duplicate key, an anchor, or a key that is no plain name.
@@ -98,7 +101,7 @@ def load(text: str, file: str) -> tuple[Any, dict[str, Location]]:
     lines: dict[str, Location] = {}
     try:
         loader, node = _composed(text)
-        _collect_lines(node, "", file, lines)
+        _collect_lines(node, "", file, lines, numbers)
         data = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, OverflowError, RecursionError) as error:
         raise StrictYamlError(_problem(error)) from None
@@ -115,7 +118,7 @@ def load_value(text: str) -> Any:
     if not text.strip():
         return ""
     try:
-        return load(text, "")[0]
+        return load(text, "", numbers=True)[0]
     except StrictYamlError:
         return text
 
@@ -150,12 +153,24 @@ def _problem(error: Exception) -> str:
     return f"{where}{refused}{problem}"
 
 
-def _collect_lines(node: yaml.Node | None, prefix: str, file: str, lines: dict[str, Location]) -> None:
+_TEXT = "tag:yaml.org,2002:str"
+
+
+def _is_name(node: yaml.ScalarNode, numbers: bool) -> bool:
+    """A text; if ``numbers`` also a whole number, a value of masks, which becomes the text of its digits."""
+    if numbers and node.tag == "tag:yaml.org,2002:int" and re.fullmatch("0|[1-9][0-9]{0,17}", node.value):
+        node.tag = _TEXT
+    return bool(node.tag == _TEXT)
+
+
+def _collect_lines(
+    node: yaml.Node | None, prefix: str, file: str, lines: dict[str, Location], numbers: bool = True
+) -> None:
     if not isinstance(node, yaml.MappingNode):
         return
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+        if not isinstance(key_node, yaml.ScalarNode) or not _is_name(key_node, numbers):
             raise StrictYamlError(f"line {line}: a key must be a plain name, such as segment; quote any other")
         key = f"{prefix}{key_node.value}"
         if key in lines:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config.schema import DataConfig, ProxyConfig
+from engine.data import supervision
 from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
 from engine.data.dataset import VOID, Progress
 from engine.data.fingerprint import fingerprint
@@ -18,6 +19,7 @@ from engine.data.names import same
 from engine.data.pairs import LabelRule, Listing, Pair, WrongValuesError, fitted, read_pair, require_files
 from engine.data.pictures import Bytes, Picture, has_frames
 from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
+from engine.data.supervision import Labels
 from engine.data.threads import in_threads
 from engine.errors import DataError
 
@@ -147,12 +149,28 @@ def summarise(
         warnings += _void_warnings(split, found[split].seen) + _copy_warnings(split, found[split].seen)
     warnings += _duplicate_warnings(found["train"].seen, found["val"].seen)
     warnings += _class_warnings(classes, splits)
+    for labels in (_labels(split, splits[split]) for split in SPLITS):
+        warnings += [f"{text}." for text in supervision.mostly_void(labels, f"the {labels.split} split")]
+        problems += [] if problems else _refusal(labels, classes)
     try:
         whole = fingerprint(config, progress)
     except DataError:
         whole = ""  # what is missing is among the problems
     images, wrong, odd = summarise_proxy(proxy, seed, progress) if proxy is not None else (None, [], [])
     return DataReport(config.kind, classes, splits, problems + wrong, warnings + odd, whole, images)
+
+
+def _labels(split: str, summary: SplitSummary) -> Labels:
+    return Labels(split, tuple(summary.pixels), summary.void, summary.images, summary.images)
+
+
+def _refusal(labels: Labels, classes: tuple[str, ...]) -> list[str]:
+    """Why nothing can come of the labels of a split, of which every mask could be read."""
+    try:
+        supervision.refuse(labels, classes)
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> _Found:
@@ -193,10 +211,10 @@ def _with_cause(problems: list[str], found: Mapping[Split, _Found]) -> list[str]
         return problems
     wrong = {text for split in found.values() for text in split.wrong}
     if not wrong:
-        return [*problems, f"all masks hold 0 and 255 alone, and 255 means void: {cause.text}."]
+        return [*problems, f"all masks hold 0 and 255 alone, and 255 means void: {cause.advice}."]
     holds = ", ".join(str(value) for value in sorted(values) if rule.meaning[value] < 0)
     verb = "holds" if len(wrong) == 1 else "hold"
-    sentence = f"{_count(sorted(wrong), 'mask')} {verb} values of {holds} but {rule.allowed}: {cause.text}."
+    sentence = f"{_count(sorted(wrong), 'mask')} {verb} values of {holds} but {rule.allowed}: {cause.advice}."
     return [*(text for text in problems if text not in wrong), sentence]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.schema import FolderData
-from engine.data.dataset import MAX_CLASSES
+from engine.data.dataset import MAX_CLASSES, VOID
 from engine.data.names import Folders, is_hidden, listing, same, shown_names
 from engine.data.pairs import (
     IMAGE_SUFFIXES,
@@ -131,12 +133,15 @@ def _some(names: list[str]) -> str:
 
 
 def label_rule(config: FolderData) -> LabelRule:
-    """Mask values are lines of the classes file, or void.
+    """Mask values are lines of the classes file, or void, or what ``label_map`` says.
 
     Raises:
-        DataError: the classes file cannot be read.
+        DataError: the classes file cannot be read, or the map names a class that it does not have.
     """
     classes = class_names(config)
+    meaning = list(plain_meaning(len(classes), config.void_labels))
+    for value, target in config.label_map.items():
+        meaning[int(value)] = _meant(value, target, classes)
 
     def remedy(value: int) -> str:
         voids = ", ".join(str(v) for v in (*config.void_labels, value))
@@ -146,7 +151,20 @@ def label_rule(config: FolderData) -> LabelRule:
         return f"{void}{shifted}; else add the class to the classes file"
 
     allowed = f"there are {len(classes)} classes (0 to {len(classes) - 1})"
-    return LabelRule(classes, plain_meaning(len(classes), config.void_labels), allowed, remedy, guess=True)
+    return LabelRule(classes, tuple(meaning), allowed, remedy, guess=not config.label_map)
+
+
+def _meant(value: str, target: int | str, classes: Sequence[str]) -> int:
+    """The class index, or 255."""
+    if target in classes:
+        return classes.index(str(target))
+    if target in ("void", VOID):
+        return VOID
+    if isinstance(target, int) and target < len(classes):
+        return target
+    close = difflib.get_close_matches(str(target), classes, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"write an index from 0 to {len(classes) - 1}, a name, or void"
+    raise DataError(f"data.label_map: value {value} is said to mean {str(target)!r}, which is no class: {hint}.")
 
 
 def split_folders(config: FolderData, split: str) -> tuple[Path, Path]:

@@ -26,6 +26,12 @@ class Cause:
     text: str
     becomes: dict[int, int]
 
+    @property
+    def advice(self) -> str:
+        """The cause, the conversion, and the key of the recipe that spares it."""
+        changed = ", ".join(f"{value}: {index}" for value, index in sorted(self.becomes.items()) if value != index)
+        return f"{self.text}, or set 'data.label_map={{{changed}}}'" if changed else self.text
+
 
 def likely_cause(values: Collection[int], meaning: Sequence[int], count: int) -> Cause | None:
     """The cause that fits all values, if they need one: some are not allowed, or of two classes only 0 and void occur.

@@ -263,7 +263,7 @@ def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
         more = f" and {len(wrong) - SHOWN_VALUES} more" if len(wrong) > SHOWN_VALUES else ""
         present = np.flatnonzero(counts).tolist()
         cause = rule.cause(present)
-        first = f"{cause.text}; if that is not so, " if cause else ""
+        first = f"{cause.advice}; if that is not so, " if cause else ""
         advice = f"{rule.allowed}: {first}{rule.remedy(wrong[0])}"
         raise WrongValuesError(f"{path} holds the value {', '.join(found)}{more} but {advice}.", present)
     return result

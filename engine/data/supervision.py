@@ -26,8 +26,8 @@ SHOWN = 5
 """How many names a sentence holds."""
 _CHUNK = 2**24
 _CURE = (
-    "write masks of class indices 0 to {last} with 255 for void (binary masks of 0 and 255: write 1 for 255),"
-    " and look with: mmtui check-data RECIPE"
+    "write masks of class indices 0 to {last} with 255 for void, or say what their values mean (binary masks of 0 and"
+    " 255: set 'data.label_map={{255: 1}}'); look with: mmtui check-data RECIPE"
 )
 
 
@@ -130,12 +130,14 @@ def doubts(labels: Labels, classes: Sequence[str]) -> Iterator[str]:
     if labels.split == "val" and len(labels.present) == 1:
         only = labels.present[0]
         yield f"every labelled pixel of {where} is of class {only} {classes[only]}: the score measures one class"
+    yield from mostly_void(labels, where)
+
+
+def mostly_void(labels: Labels, where: str) -> Iterator[str]:
+    """That more pixels are void than are not; ``where``: the split, in words."""
     if labels.void > labels.labelled:
-        yield f"{_percent(labels)} % of the pixels of {where} are void: {_unmeasured(labels.split)}"
-
-
-def _unmeasured(split: str) -> str:
-    return "the score knows nothing of them" if split == "val" else "nothing is learned from them"
+        what = "the score knows nothing of them" if labels.split == "val" else "nothing is learned from them"
+        yield f"{_percent(labels)} % of the pixels of {where} are void: {what}"
 
 
 def shared_pictures(config: DataConfig) -> str:

@@ -70,8 +70,13 @@ class Context:
         return self._data[split]
 
     def glance(self, split: Split) -> SegmentationData:
-        """A split that is not kept, on the host; the one that is kept if there is."""
-        return self._data[split] if split in self._data else self._decoded(split)
+        """A split on the host that is not kept, where it takes memory; the one that is kept if there is."""
+        if split in self._data:
+            return self._data[split]
+        found = self._decoded(split)
+        if found.mapped:
+            self._data[split] = found.to(self.device)
+        return found
 
     def _decoded(self, split: Split) -> SegmentationData:
         cache = cache_folder(self.recipe.runtime.data_cache)

@@ -77,7 +77,8 @@ def _noun(kind: Any, least: int) -> tuple[str, tuple[str, ...]]:
             return f"list of {several}{f', at least {least}' if least else ''}", ()
         return f"list of {len(arguments)} {several}", ()
     if origin is dict:
-        return f"mapping of text to {_NOUNS[arguments[1]]}", ()
+        inner = " or ".join(_NOUNS[one] for one in typing.get_args(arguments[1]) or [arguments[1]])
+        return f"mapping of text to {inner}", ()
     return _NOUNS[kind], YES_NO if kind is bool else ()
 
 

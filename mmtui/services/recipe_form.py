@@ -257,7 +257,7 @@ def _leaves(recipe: Recipe) -> dict[str, Field]:
 
 def _walk(model: BaseModel, data: Mapping[str, Any], above: str, parent: FieldInfo | None = None) -> Iterator[Field]:
     for name, info in type(model).model_fields.items():
-        key, value, part = f"{above}{name}", data[name], getattr(model, name)
+        key, value, part = f"{above}{name}", data.get(name, {}), getattr(model, name)
         if key in _stages():
             words = TypeWords("stage: on or off", (OFF, ON))
             text = (_stages()[key].__doc__ or "").strip().partition("\n")[0]

@@ -35,7 +35,7 @@ def leaves(data: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in data.items():
         key = f"{above}{name}"
-        if isinstance(value, dict) and key != "reference.per_class":
+        if isinstance(value, dict) and key not in ("reference.per_class", "data.label_map"):
             found.update(leaves(value, f"{key}."))
         else:
             found[key] = value
@@ -51,6 +51,8 @@ def test_every_key_of_every_shipped_recipe_appears_once_with_its_value_and_help(
     for name in NAMES:
         form = build(name)
         wanted = leaves(recipes.resolve(name).model_dump(mode="json"))
+        if wanted["data.kind"] == "folder":
+            wanted.setdefault("data.label_map", {})  # written only where it says something
         shown = [one for one in form.fields if not one.stage]
         assert len({one.key for one in form.fields}) == len(form.fields)
         assert {one.key: one.value for one in shown} == {k: v for k, v in wanted.items() if k not in STAGES}, name
@@ -87,7 +89,9 @@ def test_types_are_those_of_the_json_schema(kind: str) -> None:
             continue
         schema = schema_of(one.key, kind)
         assert one.help == schema["description"], one.key
-        assert one.default == schema.get("default", {} if one.key.endswith("per_class") else None), one.key
+        assert one.default == schema.get("default", {} if one.key.endswith(("per_class", "label_map")) else None), (
+            one.key
+        )
         kinds = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
         assert one.type.nullable == any(part.get("type") == "null" for part in schema.get("anyOf", ())), one.key
         (plain,) = kinds
@@ -128,6 +132,11 @@ def test_types_are_those_of_the_json_schema(kind: str) -> None:
 )
 def test_type_in_words(key: str, words: str) -> None:
     assert field("shapes_mixmatch", key).type.words == words
+
+
+def test_map_of_mask_values_is_one_field() -> None:
+    found = field("camvid_baseline", "data.label_map", "data.label_map={255: 1}")
+    assert (found.type.words, found.value) == ("mapping of text to integer or text", {"255": 1})
 
 
 def field(name: str, key: str, *overrides: str) -> Field:

@@ -89,7 +89,7 @@ def test_masks_of_void_alone_are_counted_and_the_first_are_named(config: FolderD
         noise(root / f"images/train/void{index}.png", (6, 5), 500 + index)
         mask(root / f"labels/train/void{index}.png", (6, 5), 255)
     report = summarise(config)
-    (warning,) = words(report.warnings, "void")
+    (warning,) = words(report.warnings, "void alone")
     assert warning.startswith("7 masks of split train hold void alone") and report.problems == []
     assert "void0, void1, void2, void3, void4 and 2 more" in warning
 

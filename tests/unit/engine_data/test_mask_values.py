@@ -99,7 +99,7 @@ def test_binary_masks_of_two_classes_are_told_and_not_called_sound(tmp_path: Pat
     problem = only_problem(summarise(config))
     assert problem == (
         "all masks hold 0 and 255 alone, and 255 means void: class indices look stretched to 0-255:"
-        " write 0, 1 for 0, 255."
+        " write 0, 1 for 0, 255, or set 'data.label_map={255: 1}'."
     )
     recipe = tmp_path / "r.yaml"
     recipe.write_text("data: {kind: folder}\nsegment: {steps: 1}\n")
@@ -112,7 +112,8 @@ def test_binary_masks_that_say_what_255_is_are_told_the_same(tmp_path: Path) -> 
     )
     assert "write 0, 1 for 0, 255" in only_problem(summarise(config))
     with pytest.raises(
-        DataError, match=r"look stretched to 0-255: write 0, 1 for 0, 255; if that is not so, if 255 means"
+        DataError,
+        match=r"look stretched to 0-255: write 0, 1 for 0, 255, or set 'data.label_map=\{255: 1\}'; if that is not so,",
     ):
         build_data(config, "train")
 
@@ -124,7 +125,11 @@ def test_stretched_masks_are_told_in_one_sentence(tmp_path: Path, values: list[i
     )
     problem = only_problem(summarise(config))
     assert problem.startswith(f"3 masks hold values of {values[1]} but there are 3 classes (0 to 2): ")
-    assert problem.endswith(f"write 0, 1, 2 for 0, {values[1]}, 255.") and "add the class" not in problem
+    mapped = f"{{{values[1]}: 1, 255: 2}}"
+    assert (
+        problem.endswith(f"write 0, 1, 2 for 0, {values[1]}, 255, or set 'data.label_map={mapped}'.")
+        and "add the class" not in problem
+    )
 
 
 def test_masks_that_count_from_one_are_told_by_all_of_them(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from engine.config.schema import FolderData, ShapesData
 from engine.data import supervision
+from engine.data.check import summarise
 from engine.data.dataset import SegmentationData
 from engine.data.registry import build_data
 from engine.data.supervision import Labels, count_labels, doubts, refuse, shared_pictures
@@ -138,3 +139,16 @@ def test_drawn_data_share_no_files_and_raise_no_doubt() -> None:
     config = ShapesData(train=16, val=4)
     data = build_data(config, "train")
     assert shared_pictures(config) == "" and not list(doubts(count_labels(data, "train"), data.classes))
+
+
+def test_check_of_the_data_says_what_a_run_would_end_with(folder: Path) -> None:
+    for split in ("train", "val"):
+        for mask in (folder / "labels" / split).iterdir():
+            Image.fromarray(np.full((8, 8), 255, np.uint8)).save(mask)
+    report = summarise(FolderData(root=str(folder)))
+    assert [text.partition(",")[0] for text in report.problems] == ["every pixel of the train split is void (255)"]
+    for mask in (folder / "labels" / "train").iterdir():
+        Image.fromarray(np.r_[[[0, 1]], np.full((31, 2), 255)].astype(np.uint8).reshape(8, 8)).save(mask)
+    report = summarise(FolderData(root=str(folder)))
+    assert [text.partition(",")[0] for text in report.problems] == ["every pixel of the val split is void (255)"]
+    assert "96.9 % of the pixels of the train split are void: nothing is learned from them." in report.warnings
