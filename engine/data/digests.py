@@ -40,7 +40,7 @@ def file_digest(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            state = _state(os.fstat(file.fileno()))
+            state = file_state(os.fstat(file.fileno()))
             _folders.add(str(path.parent))
             known = _known.get(str(path))
             if known is not None and known[0] == state:
@@ -104,7 +104,7 @@ def _stored(file: Path) -> _Known:
     """The list, read only if it is another one than last time; {} if it is none."""
     try:
         with file.open() as opened:
-            state = _state(os.fstat(opened.fileno()))
+            state = file_state(os.fstat(opened.fileno()))
             listed = _lists.get(file)
             if listed is None or listed[0] != state:
                 pairs = json.load(opened).items()
@@ -121,7 +121,7 @@ def _write(file: Path, known: _Known) -> None:
     try:
         temporary.write_text(json.dumps(known))
         temporary.replace(file)
-        _lists[file] = (_state(file.stat()), known)
+        _lists[file] = (file_state(file.stat()), known)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -170,5 +170,6 @@ def _lock(descriptor: int) -> None:
             return None
 
 
-def _state(status: os.stat_result) -> _State:
+def file_state(status: os.stat_result) -> _State:
+    """What differs once a file was changed: (mtime_ns, ctime_ns, size, inode)."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

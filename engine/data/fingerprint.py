@@ -10,12 +10,15 @@ from pathlib import Path
 
 from engine.config.schema import DataConfig
 from engine.data.dataset import Progress
-from engine.data.digests import digest_files
+from engine.data.digests import digest_files, file_state
 from engine.data.images import list_images
 from engine.data.pictures import read_header
 from engine.data.registry import LISTINGS
 from engine.data.threads import in_threads
 from engine.errors import DataError
+
+_known: dict[Path, tuple[tuple[int, int, int, int], int]] = {}
+"""Orientation of each picture whose header was read, with the state its file had."""
 
 
 def fingerprint(config: DataConfig, progress: Progress | None = None) -> str:
@@ -45,14 +48,21 @@ def fingerprint(config: DataConfig, progress: Progress | None = None) -> str:
 def _turned(root: Path, paths: Sequence[Path], progress: Progress | None) -> dict[str, int]:
     """The EXIF orientation of each picture that has one, by its path below root; of those that can be read."""
 
-    def orientation(index: int) -> int:
-        try:
-            return read_header(paths[index], "").orientation
-        except DataError:
-            return 1  # whoever decodes it says so
-
-    found = in_threads(orientation, len(paths), "reading headers of the data", progress)
+    found = in_threads(lambda index: _orientation(paths[index]), len(paths), "reading headers of the data", progress)
     return {os.path.relpath(path, root): tag for path, tag in zip(paths, found, strict=True) if tag != 1}
+
+
+def _orientation(path: Path) -> int:
+    """The tag of a picture, 1 if it cannot be read: whoever decodes it says so. Remembered until the file changes."""
+    try:
+        state = file_state(path.stat())
+        known = _known.get(path)
+        if known is not None and known[0] == state:
+            return known[1]
+        _known[path] = (state, read_header(path, "").orientation)
+        return _known[path][1]
+    except (OSError, DataError):
+        return 1
 
 
 def images_fingerprint(folder: Path, progress: Progress | None = None) -> str:

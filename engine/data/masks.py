@@ -74,7 +74,7 @@ def read_mask(file: Path, advice: str) -> Mask:
     picture = read_picture(file, advice)
     _require_exact(picture)
     mode, (step, inverted) = picture.image.mode, _samples(picture)
-    if inverted:
+    if inverted or picture.white_is_zero:
         raise DataError(f"{picture.file} stores white as 0 (photometric interpretation 0): write {WANTED}.")
     if mode == "1":
         return Mask(picture, np.asarray(picture.image).astype(np.uint8), step)

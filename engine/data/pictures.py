@@ -38,7 +38,7 @@ MEGAPIXELS = 179.0
 """The largest picture until ``allow`` says something else, millions of pixels."""
 PILLOWS_LIMIT = 89_478_485
 """Pixels; Pillow refuses twice as many, also of what it makes itself."""
-ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT = 0x0112, 256, 257
+ORIENTATION, TIFF_WIDTH, TIFF_HEIGHT, TIFF_PHOTOMETRIC = 0x0112, 256, 257, 262
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -100,6 +100,7 @@ class Picture:
         file: where it was read from.
         format: Pillow's name of the file's format, whatever the file is called.
         compression: of a TIFF, by Pillow's name; "" = none, or another format.
+        white_is_zero: a TIFF whose grey values say so; Pillow turns those of 8 bits and less over, and no others.
         raw_mode: Pillow's name of how its pixels are stored, such as ``L;4``; "" = not known.
         orientation: the EXIF tag by which it was turned, 1 to 8; 1 = it is as it was stored.
     """
@@ -108,6 +109,7 @@ class Picture:
     file: Path
     format: str
     compression: str
+    white_is_zero: bool
     raw_mode: str
     orientation: int
 
@@ -128,12 +130,14 @@ class Picture:
         if self.image.mode == "RGB":
             return self.image
         if is_deep(self.image, self.format):
-            upper = (np.asarray(self.image).astype(np.uint32) >> 8).astype(np.uint8)
-            return Image.fromarray(upper).convert("RGB")
+            upper = np.asarray(self.image).astype(np.uint32) >> (4 if self.raw_mode == "I;12" else 8)
+            shown = 255 - upper if self.white_is_zero else upper
+            return Image.fromarray(shown.astype(np.uint8)).convert("RGB")
         if self.image.mode not in RGB_MODES:
             raise DataError(f"{self.file} is a picture of mode {self.image.mode}: write {wanted}.")
         with _told(self.file, f"write {wanted}"):
-            return self.image.convert("RGB")
+            clear = isinstance(self.image.info.get("transparency"), bytes)  # of this Pillow warns on the direct way
+            return (self.image.convert("RGBA") if clear else self.image).convert("RGB")
 
 
 def is_deep(image: Image.Image, format: str) -> bool:
@@ -175,13 +179,14 @@ def read_picture(file: Path, advice: str, draft: int | None = None) -> Picture:
         if draft is not None:
             picture.draft("RGB", (draft, draft))
         raw_mode = _raw_mode(picture)
+        inverted = getattr(picture, "tag_v2", {}).get(TIFF_PHOTOMETRIC) == 0
         before = _tag(picture) if picture.format == "TIFF" else 1  # Pillow turns these itself, and takes the tag away
         picture.load()  # what is closed after it is the file alone
         orientation = _tag(picture)
         turn = _TURNS.get(orientation)
         image = picture if turn is None else picture.transpose(turn)
         compression = str(picture.info.get("compression", "")) if picture.format == "TIFF" else ""
-        return Picture(image, file, str(picture.format), compression, raw_mode, max(before, orientation))
+        return Picture(image, file, str(picture.format), compression, inverted, raw_mode, max(before, orientation))
 
 
 def has_frames(file: Path) -> bool:
@@ -190,7 +195,10 @@ def has_frames(file: Path) -> bool:
     A camera's MPO counts as one: what follows in it are previews, depths and gains of the same picture.
     """
     with _opened(file, "") as picture:
-        return picture.format != "MPO" and int(getattr(picture, "n_frames", 1)) > 1
+        try:
+            return picture.format != "MPO" and int(getattr(picture, "n_frames", 1)) > 1
+        except READ_ERRORS:
+            return True  # what follows is damaged, and there
 
 
 def pixels_of(picture: Image.Image) -> Bytes:

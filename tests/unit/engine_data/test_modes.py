@@ -67,6 +67,7 @@ def shown(samples: Samples, kind: int, bits: int) -> Samples:
     return np.broadcast_to(colours, (*colours.shape[:2], 3))
 
 
+@pytest.mark.filterwarnings("error")
 @given(st.sampled_from(KINDS), st.integers(0, 999), st.booleans())
 @settings(max_examples=120, deadline=None)
 def test_every_kind_of_png_is_read_as_documented(
@@ -192,6 +193,38 @@ def test_tiff_masks_that_store_white_as_0_are_refused(
         assert np.array_equal(read_mask(file, "").values, values)
 
 
+def tiff(values: Samples, bits: int, photometric: int) -> bytes:
+    """A little-endian TIFF of grey (h, w), not compressed, by the specification: 12 bits are packed."""
+    height, width = values.shape
+    if bits == 12:
+        text = "".join("".join(f"{value:012b}" for value in row) for row in values.tolist())
+        pixels = int(text, 2).to_bytes(len(text) // 8, "big")
+    else:
+        pixels = values.astype(f"<u{bits // 8}").tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    table = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + table
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(12, 1), (16, 1), (16, 0), (8, 0), (8, 1)])
+def test_tiff_grey_of_any_depth_becomes_the_grey_it_means(tmp_path: Path, bits: int, photometric: int) -> None:
+    values = np.random.default_rng(0).integers(0, 2**bits, (4, 6))
+    file = tmp_path / "x.tif"
+    file.write_bytes(tiff(values, bits, photometric))
+    expected = values // 2 ** (bits - 8)
+    expected = expected if photometric else 255 - expected
+    assert np.array_equal(pixels_of(read_picture(file, "").rgb(""))[..., 0], expected)
+    assert np.array_equal(square(file, 4)[..., 0], expected[:, 1:5])
+    small = tmp_path / "mask.png"
+    small.write_bytes(tiff(values % 200, bits, photometric))
+    if photometric:
+        assert np.array_equal(read_mask(small, "").values, values % 200)
+    else:
+        with pytest.raises(DataError, match="stores white as 0"):
+            read_mask(small, "")
+
+
 @pytest.mark.parametrize(("mode", "dtype"), [("I;16", "<u2"), ("I;16B", ">u2"), ("I", "<i4")])
 def test_deep_tiff_masks_are_read_by_value(tmp_path: Path, mode: str, dtype: str) -> None:
     values = np.array([[0, 7], [255, 20]])
@@ -262,6 +295,15 @@ def test_first_frame_is_read_and_check_data_says_so(tmp_path: Path, suffix: str,
     assert len(frames) == 2 and frames[0].startswith("1 image of split train is the first of several frames")
     assert "of 1 image of the proxy task only the first frame of several is read" in frames[1]
     assert all("of one class" in text for text in report.problems)
+
+
+def test_damaged_second_frame_is_no_problem_and_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    frames = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (60, 60), np.uint8)) for seed in range(2)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) - 500])
+    assert has_frames(file) and np.array_equal(pixels_of(read_picture(file, "").rgb(""))[..., 0], np.asarray(frames[0]))
 
 
 def test_check_data_names_images_that_are_transparent(tmp_path: Path) -> None:

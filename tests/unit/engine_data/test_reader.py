@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.config.schema import FolderData, ProxyConfig
+from engine.data import fingerprint as fingerprints
 from engine.data import source
 from engine.data.check import summarise
 from engine.data.digests import digest_files
@@ -244,6 +245,23 @@ def test_fingerprint_of_turned_pictures_is_another_than_that_of_their_files(tmp_
     for part in ("images", "labels"):
         (tmp_path / f"{part}/val/x.png").write_bytes(tagged(Image.new("L", (4, 4)), "png", 3))
         assert fingerprint(config) != of_files_alone()
+
+
+def test_orientation_is_read_again_when_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "val"):
+        for part in ("images", "labels"):
+            (tmp_path / part / split).mkdir(parents=True)
+            (tmp_path / f"{part}/{split}/x.png").write_bytes(tagged(Image.new("L", (4, 4)), "png", 1))
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    config, read = FolderData(root=str(tmp_path)), []
+    monkeypatch.setattr(fingerprints, "read_header", lambda *words: read.append(words[0].name) or read_header(*words))
+    first = fingerprint(config)
+    assert len(read) == 4 and fingerprint(config) == first and len(read) == 4
+    (tmp_path / "images/val/x.png").write_bytes(tagged(Image.new("L", (4, 4)), "png", 3))
+    second = fingerprint(config)
+    assert len(read) == 5 and second != first
+    (tmp_path / "labels/val/x.png").write_bytes(b"no picture")
+    assert fingerprint(config) not in (first, second)
 
 
 def test_cached_pixels_are_of_the_code_that_reads_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
