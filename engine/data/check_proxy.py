@@ -13,7 +13,6 @@ from engine.data.pictures import has_frames, square
 from engine.data.threads import in_threads
 from engine.errors import DataError
 from engine.paths import expanded
-from engine.text import as_text
 
 SHOWN_CLASSES = 10
 """How many classes a line names."""
@@ -72,7 +71,7 @@ def summarise_proxy(
     summary.files, summary.images = len(everything), len(files) - len(unreadable)
     if config.kind == "classification":
         parts = [file.relative_to(root).parts for file in files]
-        summary.classes = dict(sorted(Counter(as_text(part[0]) for part in parts if len(part) > 1).items()))
+        summary.classes = dict(sorted(Counter(part[0] for part in parts if len(part) > 1).items()))
     return summary, problems + unreadable, _frame_warnings(animated)
 
 

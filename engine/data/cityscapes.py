@@ -20,7 +20,6 @@ from engine.data.pairs import (
 )
 from engine.data.source import Source, source_of
 from engine.errors import DataError
-from engine.text import as_text
 
 TRAIN_IDS = {
     7: "road",
@@ -128,7 +127,7 @@ def _pairs(images: list[Path], mask_dir: Path, masks: str) -> tuple[list[Pair], 
         name = image.stem.removesuffix(IMAGE_END)
         try:
             city = folders.find(mask_dir / image.parent.name)
-            pair = Pair(as_text(name), image, folders.find(city / f"{name}_gtFine_{masks}.png"))
+            pair = Pair(name, image, folders.find(city / f"{name}_gtFine_{masks}.png"))
         except DataError as error:
             problems.append(str(error))
             continue

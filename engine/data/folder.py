@@ -24,7 +24,6 @@ from engine.data.pairs import (
 from engine.data.source import Source, source_of
 from engine.errors import DataError
 from engine.paths import expanded
-from engine.text import as_text
 
 MASK_SUFFIX = ".png"
 SHOWN_FOLDERS = 5
@@ -107,7 +106,7 @@ def _pairs(images: list[Path], label_dir: Path) -> tuple[list[Pair], list[str]]:
         except DataError as error:
             problems.append(str(error))
         else:
-            pairs.append(Pair(as_text(path.stem), path, mask))
+            pairs.append(Pair(path.stem, path, mask))
     return pairs, problems
 
 

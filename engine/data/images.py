@@ -25,7 +25,6 @@ from engine.data.processes import squares_in_processes
 from engine.data.threads import in_threads, thread_count
 from engine.errors import DataError
 from engine.paths import expanded
-from engine.text import as_text
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MANY = 50_000
@@ -85,8 +84,7 @@ def load_images(
         images, mapped = torch.from_numpy(_decode(files, config.image_side, progress)), False
     void = torch.full((1, 1, 1), VOID, dtype=torch.uint8).expand(len(files), *shape[2:])
     sizes = torch.full((len(files), 2), config.image_side, dtype=torch.int64)
-    shown = [as_text(name) for name in _names(root, files)]
-    return ProxyImages(SegmentationData(images, void, sizes, shown, (), mapped=mapped), targets, classes)
+    return ProxyImages(SegmentationData(images, void, sizes, _names(root, files), (), mapped=mapped), targets, classes)
 
 
 def _names(root: Path, files: list[Path]) -> list[str]:
@@ -172,7 +170,7 @@ def image_classes(root: Path, files: list[Path]) -> tuple[tuple[str, ...], Tenso
     if len(names) < 2:
         raise DataError(f"{root} holds one class only, {names[0]}: classification needs at least two folders.")
     number = {name: index for index, name in enumerate(names)}
-    return tuple(map(as_text, names)), torch.tensor([number[part[0]] for part in parts], dtype=torch.int64)
+    return names, torch.tensor([number[part[0]] for part in parts], dtype=torch.int64)
 
 
 def _require_distinct(root: Path, names: Sequence[str]) -> None:

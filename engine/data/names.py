@@ -2,7 +2,7 @@
 
 Passed over is what is hidden (``.x``, ``._x.jpg``), ``__MACOSX``, and all below such folders. One name are those that
 differ only in the case of the suffix (``.PNG``), or in how Unicode composes the same letters, as file systems of
-different makers do. Bytes that are no UTF-8 are spelled out (``\\xe9``).
+different makers do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from engine.errors import DataError
-from engine.text import as_text
 
 LEFT_BY_ARCHIVES = frozenset({"__MACOSX"})
 
@@ -30,7 +29,7 @@ def is_passed_over(path: Path, root: Path) -> bool:
 
 def same(text: str) -> str:
     """Equal for names that a reader takes for one."""
-    return unicodedata.normalize("NFC", as_text(text))
+    return unicodedata.normalize("NFC", text)
 
 
 def same_file(name: str) -> str:
@@ -47,8 +46,8 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def shown_names(paths: Iterable[Path]) -> list[str]:
-    """Names that are not hidden, sorted, as text."""
-    return sorted(as_text(path.name) for path in paths if not is_hidden(path.name))
+    """Names that are not hidden, sorted."""
+    return sorted(path.name for path in paths if not is_hidden(path.name))
 
 
 class Folders:

@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask; the name is text, whatever the files are called."""
+    """An image and its mask."""
 
     name: str
     image: Path

@@ -19,7 +19,6 @@ from engine.data.pairs import (
 )
 from engine.data.source import Source, source_of
 from engine.errors import DataError
-from engine.text import as_text
 
 CLASSES = (
     "background",
@@ -162,8 +161,8 @@ def _pair(line: str, where: str, root: Path, masks: tuple[str, str]) -> Pair:
     parts = line.split()
     if len(parts) == 1 and "/" not in line:
         mask = below_root(root, f"data.{masks[0]}", masks[1]) / f"{line}.png"
-        return Pair(as_text(line), below_root(root, where, f"JPEGImages/{line}.jpg"), mask)
+        return Pair(line, below_root(root, where, f"JPEGImages/{line}.jpg"), mask)
     if len(parts) == 2 and all(Path(part).suffix for part in parts):
         image, mask = (below_root(root, where, part.lstrip("/")) for part in parts)
-        return Pair(as_text(image.stem), image, mask)
+        return Pair(image.stem, image, mask)
     raise DataError(f"{where} is {line!r}: write the name of an image, or the paths of image and mask below data.root.")
