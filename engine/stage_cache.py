@@ -24,7 +24,7 @@ import PIL
 import torch
 
 from engine import checkpoint, dist, run_folder
-from engine.config.determining import REUSED_STAGES, determining
+from engine.config.determining import REUSED_STAGES, named_by
 from engine.config.schema import Recipe
 from engine.data import digests
 from engine.data.dataset import Progress
@@ -60,7 +60,7 @@ def stage_inputs(recipe: Recipe, stage: str, device: str, progress: Progress | N
     return {
         "format": FORMAT,
         "stage": stage,
-        "recipe": json.loads(json.dumps([list(item) for item in determining(recipe, stage)])),
+        "recipe": json.loads(json.dumps(named_by(recipe, stage))),
         "data": fingerprint(recipe.data, progress),
         "weights": digests.file_digest(Path(model.weights)) if model.weights else "",
         "proxy_images": images_fingerprint(images, progress) if images else "",

@@ -24,6 +24,20 @@ REUSED_STAGES = ("proxy", "match")
 """Stages whose output another run may take over. Fine-tuning is what runs are compared by, so each does its own."""
 
 
+FORMER_WORDS: Mapping[str, Mapping[str, str]] = {"match.loss": {"info_nce": "supcon"}}
+"""Values of keys by what they were called before: both words are read, kept as they are written, and mean the same."""
+
+
+def meaning(key: str, value: Any) -> Any:
+    """A value by today's word for it, so that recipes can be compared."""
+    return next((now for now, before in FORMER_WORDS.get(key, {}).items() if before == value), value)
+
+
+def lasting(key: str, value: Any) -> Any:
+    """A value by the word that it had first: names that are made of it stay what they were."""
+    return FORMER_WORDS[key].get(value, value) if key in FORMER_WORDS else value
+
+
 def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     """Every key that determines the network after ``stage``, with its value; the stages before it count."""
     data = recipe.model_dump(mode="json")
@@ -33,7 +47,12 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
         for key, value in flat(data[section], section):
             if key not in FREE_KEYS:
-                yield key, value
+                yield key, meaning(key, value)
+
+
+def named_by(recipe: Recipe, stage: str) -> list[tuple[str, Any]]:
+    """The same for a name of the stage's work that is kept for longer than a version of this program."""
+    return [(key, lasting(key, value)) for key, value in determining(recipe, stage)]
 
 
 def stage_names(recipe: Recipe) -> dict[str, str]:
@@ -45,7 +64,7 @@ def stage_names(recipe: Recipe) -> dict[str, str]:
     found = {}
     for stage, _ in recipe.stages():
         if stage in REUSED_STAGES and recipe.runtime.reuse_stages:
-            keys = [*determining(recipe, stage), ("data.root", getattr(recipe.data, "root", ""))]
+            keys = [*named_by(recipe, stage), ("data.root", getattr(recipe.data, "root", ""))]
             runtime = recipe.runtime.model_dump(mode="json", include={"device", "threads", "deterministic"})
             text = json.dumps([stage, keys, runtime], sort_keys=True)
             found[stage] = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -67,6 +86,8 @@ def work_name(recipe: Recipe) -> str:
     for stage, keys in _WITHOUT_WEIGHT.items():
         for key in keys if data[stage] is not None else ():
             del data[stage][key]
+        for key, value in (data[stage] or {}).items():
+            data[stage][key] = lasting(f"{stage}.{key}", meaning(f"{stage}.{key}", value))
     runtime = {key: data["runtime"][key] for key in ("device", "precision", "threads", "deterministic")}
     kept = [runtime, *(data[section] for section in ("data", "model", *STAGE_ORDER))]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engine.config.determining import FREE_KEYS, flat
+from engine.config.determining import FREE_KEYS, flat, meaning
 from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
 from engine.files import is_plain_name, link, sync_folder, write_file
@@ -248,7 +248,7 @@ def _plan_from(kept: Kept, found: Sequence[Kept], recipe: Recipe, run: str) -> P
 def _section(recipe: Recipe, name: str) -> dict[str, Any]:
     """The keys of a section that decide what is computed, by their full names."""
     values = recipe.model_dump(mode="json", include={name})[name]
-    return {key: value for key, value in flat(values, name) if key not in FREE_KEYS}
+    return {key: meaning(key, value) for key, value in flat(values, name) if key not in FREE_KEYS}
 
 
 def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:

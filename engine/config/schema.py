@@ -269,10 +269,12 @@ class MatchConfig(Section):
         description="graph (paper), random (independent triplets, our reading of its ablation), semi_hard (rejective"
         " edges to hard nodes of the graph), balanced (rejective edges spread evenly over the other classes)",
     )
-    loss: Literal["triplet", "supcon"] = Field(
-        "triplet", description="triplet (paper), or supervised contrast over all nodes of the graph"
+    loss: Literal["triplet", "info_nce", "supcon"] = Field(
+        "triplet",
+        description="triplet (paper), or info_nce: each attractive edge against all nodes of other classes; supcon is"
+        " its former name",
     )
-    temperature: float = Field(0.1, gt=0, le=10, description="supcon: temperature")
+    temperature: float = Field(0.1, gt=0, le=10, description="info_nce: temperature")
     memory: int = Field(
         0,
         ge=0,

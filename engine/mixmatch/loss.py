@@ -53,8 +53,10 @@ def contrast_loss(
     """Contrast of each node's attractive edge with all nodes of other classes; an alternative to the paper's loss.
 
     L = (1/N) sum_i -log( e^{s(a_i, p_i)} / (e^{s(a_i, p_i)} + sum_{c_j != c_i} e^{s(a_i, x_j)}) ), s the cosine
-    divided by the temperature: InfoNCE whose positives are the edges that tie each class into one component, so that
-    classes cannot fall apart into several centres, and whose negatives are supervised (Khosla et al. 2020).
+    divided by the temperature: InfoNCE, or NT-Xent, whose positives are the edges that tie each class into one
+    component, so that classes cannot fall apart into several centres, and whose negatives are nodes of other classes.
+    It is not the SupCon loss of Khosla et al. (2020), which takes the mean over all positives of an anchor and counts
+    those among what it is compared with, too.
 
     Args:
         embeddings: float (N, D), not normalised; half precision is read as float32.

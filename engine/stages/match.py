@@ -205,13 +205,13 @@ class MatchStage(InPortions):
         self.matched.append(Matched(patches, labels, graph, embeddings.detach()))
         normalizer = "reference" if self.compat else config.normalizer
         if self.bank is None:
-            if config.loss == "supcon":
+            if config.loss != "triplet":
                 return contrast_loss(embeddings, labels, graph, config.temperature)
             return triplet_loss(embeddings, graph, margin=config.margin, normalizer=normalizer)
         # Stored at the end of the step, so that a step that is computed again finds the same memory.
         self.seen.append((embeddings.detach(), labels))
         generator = self.context.generator("match/memory", draw, rank=0)
-        if config.loss == "supcon":
+        if config.loss != "triplet":
             near, _ = self.bank.draw(labels, generator)
             past = self.bank.embeddings, self.bank.labels, near
             return contrast_loss(embeddings, labels, graph, config.temperature, past)

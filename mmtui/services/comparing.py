@@ -38,6 +38,13 @@ def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield f"{above}{name}", value
 
 
+def _meant(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key of a recipe; two words for the same are no difference either."""
+    from engine.config.determining import meaning
+
+    return {key: meaning(key, value) for key, value in flat(_completed(config))}
+
+
 def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """A recipe with the defaults of keys that did not exist when its run was queued: they are no difference."""
     from pydantic import ValidationError
@@ -63,7 +70,7 @@ def table(home: Home, ids: Sequence[str], further: Sequence[str] = ()) -> list[t
     if further:
         chosen = runs.values(home, ids, further)
         rows += [(name, tuple(chosen[run_id][number] for run_id in ids)) for number, name in enumerate(further)]
-    configs = [dict(flat(_completed(d.config))) for d in details]
+    configs = [_meant(d.config) for d in details]
     for key in dict.fromkeys(key for config in configs for key in config):
         values = [config.get(key) for config in configs]
         if key not in FREE and any(value != values[0] for value in values):
@@ -99,7 +106,7 @@ def reasons(home: Home, ids: Sequence[str]) -> list[Reason]:
     """
     details = [runs.get_run(home, run_id) for run_id in ids]
     areas: list[tuple[str, list[Mapping[str, Any]]]] = [("outcome", [_outcome(detail) for detail in details])]
-    configs = [dict(flat(_completed(detail.config))) for detail in details]
+    configs = [_meant(detail.config) for detail in details]
     for config in configs:
         for free in FREE:
             config.pop(free, None)

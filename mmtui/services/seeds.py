@@ -77,8 +77,10 @@ def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
 
 def _same(row: Any) -> FoldKey:
     """What runs of a fold have in common."""
+    from engine.config.determining import meaning
+
     config = flat(cells.mapped(row["config"]))
-    kept = [(k, json.dumps(v)) for k, v in config if k not in _FREE and not k.startswith(_FREE_SECTIONS)]
+    kept = [(k, json.dumps(meaning(k, v))) for k, v in config if k not in _FREE and not k.startswith(_FREE_SECTIONS)]
     place = _forked_at(row)
     # A fork has had another training than a run of the same recipe that was trained whole.
     return (cells.text(row["recipe"]), *sorted([*kept, *([("from", json.dumps(place))] if place else [])]))

@@ -27,6 +27,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("^recipes ", r"\.runtime\.halve_on_oom\.(choices|type) was ", _OOM),
     ("^recipes ", r"\.help was ", "what a key means is said better, or said of more"),
     ("^recipes ", r"\.model\.(backbone|input)\.(choices|type) was .*alexnet_torchvision|rgb255", "further values"),
+    ("^recipes ", r"\.match\.loss\.(choices|type) was ", "supcon is called info_nce, and still read"),
     ("^recipes ", r"\.runtime\.(threads|memory_budget_gib)\.(high was None|type was)", "slips are refused"),
     (
         "^report --json",

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from engine.mixmatch.graph import CANDIDATES, build_match_graph
 from engine.mixmatch.loss import contrast_loss
@@ -148,6 +149,47 @@ def test_contrast_loss_equals_the_formula_and_its_gradient_the_numerical_one(tem
         naive_contrast(features.tolist(), labels.tolist(), graph.positive.tolist(), temperature), rel=1e-9
     )
     assert torch.autograd.gradcheck(lambda x: contrast_loss(x, labels, graph, temperature), features)
+
+
+def exponents(features: Tensor, temperature: float) -> list[list[float]]:
+    """exp(cosine / temperature) of every two nodes."""
+    rows = [[value / math.hypot(*row) for value in row] for row in features.tolist()]
+    return [[math.exp(sum(x * y for x, y in zip(a, b, strict=True)) / temperature) for b in rows] for a in rows]
+
+
+def nt_xent(features: Tensor, labels: list[int], pairs: list[tuple[int, int]], temperature: float) -> float:
+    """Mean over positive pairs; each is told from the anchor's negatives alone (Sohn 2016, Chen et al. 2020)."""
+    e = exponents(features, temperature)
+    losses = []
+    for anchor, positive in pairs:
+        negatives = [e[anchor][k] for k, label in enumerate(labels) if label != labels[anchor]]
+        losses.append(-math.log(e[anchor][positive] / math.fsum([e[anchor][positive], *negatives])))
+    return math.fsum(losses) / len(losses)
+
+
+def sup_con(features: Tensor, labels: list[int], temperature: float) -> float:
+    """Khosla et al. 2020, equation 2, L_out: all of an anchor's class are its positives, all others stand below."""
+    e = exponents(features, temperature)
+    losses = []
+    for anchor, own in enumerate(labels):
+        others = [k for k in range(len(labels)) if k != anchor]
+        positives = [k for k in others if labels[k] == own]
+        below = math.fsum(e[anchor][k] for k in others)
+        if positives:
+            losses.append(-math.fsum(math.log(e[anchor][k] / below) for k in positives) / len(positives))
+    return math.fsum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_contrast_loss_is_nt_xent_of_the_graphs_edges_and_not_supcon(seed: int, temperature: float) -> None:
+    labels = torch.tensor([0] * 5 + [1] * 4 + [2] * 3)
+    features = torch.randn(12, 8, generator=generator(seed), dtype=torch.float64)
+    graph = build_match_graph(labels, "graph", generator(seed))
+    loss = contrast_loss(features, labels, graph, temperature).item()
+    pairs = list(zip(graph.anchor.tolist(), graph.positive.tolist(), strict=True))
+    assert loss == pytest.approx(nt_xent(features, labels.tolist(), pairs, temperature), rel=1e-12)
+    assert abs(loss - sup_con(features, labels.tolist(), temperature)) > 0.02
 
 
 def test_contrast_loss_of_one_class_or_of_nothing_is_zero_with_a_gradient_of_zero() -> None:

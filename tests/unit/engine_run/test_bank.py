@@ -43,7 +43,7 @@ def test_memory_holds_the_embeddings_of_the_last_steps(tmp_path: Path, make_reci
     assert torch.equal(stage.bank.embeddings[at], torch.cat([rows for rows, _ in newest]))
 
 
-@pytest.mark.parametrize("loss", ["triplet", "supcon"])
+@pytest.mark.parametrize("loss", ["triplet", "info_nce"])
 def test_memory_changes_the_second_step_and_not_the_first(runner: Runner, tmp_path: Path, loss: str) -> None:
     from tests.unit.engine_run.conftest import tiny_recipe
 
@@ -55,7 +55,7 @@ def test_memory_changes_the_second_step_and_not_the_first(runner: Runner, tmp_pa
     assert with_memory["match", 2] != without["match", 2]
 
 
-@pytest.mark.parametrize("loss", ["triplet", "supcon"])
+@pytest.mark.parametrize("loss", ["triplet", "info_nce"])
 def test_memory_resumed_equals_the_run_that_was_never_stopped(
     runner: Runner, another_runner: Runner, make_recipe: Make, loss: str
 ) -> None:

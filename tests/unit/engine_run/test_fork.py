@@ -121,6 +121,14 @@ def test_fork_with_an_unchanged_recipe_is_the_parents_continuation(
     assert matrices[0] == matrices[1]
 
 
+def test_fork_by_another_name_of_the_loss_takes_the_stages_over(tmp_path: Path) -> None:
+    parent, child = Runner(tmp_path / "parent"), Runner(tmp_path / "child")
+    assert parent.train(tiny_recipe(**KEEPING, match__loss="supcon")) == "succeeded"
+    assert fork(child, tiny_recipe(**KEEPING, match__loss="info_nce"), parent, 9) == "succeeded"
+    assert [event["stage"] for event in child.kind("stage_reused")] == ["proxy", "match"]
+    assert child.weights("segment") == parent.weights("segment")
+
+
 def test_fork_goes_on_with_its_own_settings_from_the_parents_weights_and_momentum(
     parent: Runner, child: Runner
 ) -> None:

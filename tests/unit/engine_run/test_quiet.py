@@ -63,7 +63,7 @@ def stage_of(recipe: Recipe, folder: Path, name: str) -> Any:
 
 
 @pytest.mark.parametrize("strategy", ["graph", "random", "balanced", "semi_hard"])
-@pytest.mark.parametrize("loss", ["triplet", "supcon"])
+@pytest.mark.parametrize("loss", ["triplet", "info_nce"])
 def test_quiet_match_step_waits_for_nothing_once_its_patches_are_made(
     tmp_path: Path, make_recipe: Make, like_a_gpu: None, strategy: str, loss: str
 ) -> None:

@@ -85,7 +85,7 @@ def test_camvid_tiny_recipe_does_two_steps_of_each_stage(runner: Runner, shared_
 
 
 # What an arm of a study was before it had a recipe: another recipe and what it changes.
-CONTRAST = ("match.loss=supcon", "match.centres=balanced")
+CONTRAST = ("match.loss=info_nce", "match.centres=balanced")
 RESET = ("segment.reset_layers=2",)
 SMALL, PURE = ("match.patch_size=[16,48]",), ("match.candidates=pure",)
 PROXY = ("match=null", "data.unlabelled=400")

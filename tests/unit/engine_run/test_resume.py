@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from engine.config import Recipe
-from engine.errors import EngineError
+from engine.errors import CheckpointError, EngineError
 from engine.events import attempt_folder
 from engine.replay import Replay
 from engine.resume import find_position
@@ -90,7 +90,7 @@ OTHERS: dict[str, tuple[dict[str, Any], tuple[tuple[str, int], ...]]] = {
         (("proxy", 1), ("match", 2), ("segment", 4)),
     ),
     "rotation, contrast, balanced centres, purest candidates": (
-        {"proxy__kind": "rotation", "match__loss": "supcon", "match__centres": "balanced"}
+        {"proxy__kind": "rotation", "match__loss": "info_nce", "match__centres": "balanced"}
         | {"match__candidates": "pure", "segment": None, "evaluate": None},
         (("proxy", 2), ("match", 1)),
     ),
@@ -100,6 +100,17 @@ OTHERS: dict[str, tuple[dict[str, Any], tuple[tuple[str, int], ...]]] = {
         (("proxy", 1), ("match", 3)),
     ),
 }
+
+
+def test_run_goes_on_by_another_name_of_its_loss(runner: Runner, another_runner: Runner, make_recipe: Make) -> None:
+    former, now = (make_recipe(match__loss=word, proxy=None) for word in ("supcon", "info_nce"))
+    assert another_runner.train(former) == "succeeded"
+    for recipe, stage, step in ((former, "match", 2), (now, "match", 3), (former, "segment", 2)):
+        assert runner.train(recipe, stop=at(stage, step)) == "stopped"
+    assert runner.train(now) == "succeeded"
+    assert runner.losses() == another_runner.losses() and runner.weights("segment") == another_runner.weights("segment")
+    with pytest.raises(CheckpointError, match=r"made with match\.loss=info_nce, the recipe now says triplet"):
+        runner.train(make_recipe(match__loss="triplet", proxy=None))
 
 
 @pytest.mark.parametrize("case", OTHERS)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from engine import checkpoint
 from engine.config import Recipe
-from engine.config.determining import FREE_KEYS, determining, stage_names
+from engine.config.determining import FREE_KEYS, determining, stage_names, work_name
 from engine.stage_cache import key_of, stage_inputs
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
@@ -65,7 +65,7 @@ def another(key: str, value: Any) -> Any:
         "proxy.kind": "rotation",
         "proxy.images": "",
         "match.strategy": "random",
-        "match.loss": "supcon",
+        "match.loss": "info_nce",
         "match.centres": "balanced",
         "match.candidates": "pure",
         "match.graph_scope": "global",
@@ -99,6 +99,16 @@ def test_stage_inputs_every_determining_key_changes_the_key(key: str, value: Any
     plain, changed = tiny_recipe(**base), tiny_recipe(**base, **{"__".join(key.split(".")): value})
     assert changed != plain, key
     assert key_of(inputs_of(changed)) != key_of(inputs_of(plain))
+
+
+def test_former_name_of_a_loss_names_the_same_work() -> None:
+    """Names that are kept (outputs, measured times) are made of the former one: they stay valid."""
+    former, now = (tiny_recipe(match__loss=word) for word in ("supcon", "info_nce"))
+    assert former.match is not None and former.match.loss == "supcon", "kept as it was written"
+    assert inputs_of(now) == inputs_of(former) != inputs_of(tiny_recipe())
+    assert ["match.loss", "supcon"] in inputs_of(now)["recipe"]
+    assert stage_names(now) == stage_names(former) and work_name(now) == work_name(former)
+    assert work_name(now) != work_name(tiny_recipe())
 
 
 def test_stage_inputs_what_comes_later_or_only_shows_does_not_count() -> None:
@@ -225,6 +235,14 @@ def test_second_run_takes_over_and_ends_as_if_it_had_trained(tmp_path: Path, cac
     ]
     steps = {e["stage"]: e["global_step"] for e in second.events() if e["kind"] == "stage_finished"}
     assert steps == {e["stage"]: e["global_step"] for e in alone.events() if e["kind"] == "stage_finished"}
+
+
+def test_run_takes_over_what_was_trained_by_the_former_name_of_its_loss(tmp_path: Path, cache: Path) -> None:
+    runs = [Runner(tmp_path / name) for name in ("former", "now", "former again")]
+    for runner, word in zip(runs, ("supcon", "info_nce", "supcon"), strict=True):
+        finish(runner, tiny_recipe(match__loss=word), cache)
+    assert [reused(runner) for runner in runs] == [[], ["proxy", "match"], ["proxy", "match"]]
+    assert runs[0].weights("segment") == runs[1].weights("segment")
 
 
 @pytest.fixture(scope="module")

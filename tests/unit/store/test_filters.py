@@ -16,7 +16,7 @@ from mmtui.domain import filters
 from mmtui.domain.filters import Both, Compare, In, IsNull, Node, Not, Operand, parse, parse_operand
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
-from mmtui.services import comparing, keeping, queue, runs, trash
+from mmtui.services import comparing, keeping, queue, runs, seeds, trash
 from mmtui.store import pyramid
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, insert_run
@@ -290,6 +290,24 @@ def test_diff_of_an_older_recipe_takes_new_keys_as_their_defaults(home: Home) ->
     connection.commit()
     connection.close()
     assert comparing.differences(home, a, b) == []
+
+
+def test_runs_by_the_former_and_todays_name_of_a_loss_are_of_one_recipe(home: Home) -> None:
+    """Each keeps its own word, and the queue lets one train the stages of both."""
+    overrides = ("match.strategy=graph", "match.loss=supcon"), ("match.strategy=graph", "match.loss=info_nce")
+    a, b = (queue.enqueue(home, "shapes_smoke", texts, hold=True) for texts in overrides)
+    c = queue.enqueue(home, "shapes_smoke", hold=True)
+    words = [runs.get_run(home, run_id).config["match"]["loss"] for run_id in (a, b, c)]
+    assert words == ["supcon", "info_nce", "triplet"]
+    assert comparing.differences(home, a, b) == []
+    assert [(d.name, d.first, d.second) for d in comparing.differences(home, a, c)] == [
+        ("match.loss", "info_nce", "triplet")
+    ]
+    assert [fold.ids for fold in seeds.fold(home, [a, b, c])] == [(a, b), (c,)]
+    connection = sqlite3.connect(home.database)
+    rows = connection.execute("SELECT shared_stages, work FROM runs ORDER BY id").fetchall()
+    connection.close()
+    assert rows[0] == rows[1] != rows[2] and "match" in rows[0][0]
 
 
 def test_trash_hides_keeps_and_frees(home: Home) -> None:
