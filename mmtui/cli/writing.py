@@ -144,13 +144,17 @@ def _base(home: Home, recipe: str, overrides: list[str], from_run: str) -> tuple
 
 def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fork | None, terms: Terms) -> None:
     """The resolved recipe of one run; of several what differs, and how long each may take. What a fork takes over."""
-    from mmtui.services import forecast, forks, inputs, recipes
+    from mmtui.services import forecast, forks, inputs, queue, recipes
 
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
     plans = [forks.plan(home, fork, one) for one in resolved if fork]
     taken = [forks.taken(plan) for plan in plans] or [()] * len(resolved)
     pairs = () if terms.hold else zip(resolved, taken, strict=True)
-    missing = (text for one, kept in pairs for text in inputs.lacking(one, later=terms.comes_later, taken=kept))
+    missing = (
+        text
+        for one, kept in pairs
+        for text in (*queue.untrainable(one, terms, kept), *inputs.lacking(one, later=terms.comes_later, taken=kept))
+    )
     for text in dict.fromkeys(f"it would not start here: {text}" for text in missing):
         say(text)
     for text in dict.fromkeys(map(forks.told, plans)):

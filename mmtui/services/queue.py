@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,8 @@ def enqueue_all(
     resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
     for one in resolved:
         taken = () if fork is None else forks.taken(forks.plan(home, fork, one))
+        for problem in untrainable(one, terms, taken):
+            raise UsageError(problem)
         if not terms.hold:
             inputs.refuse_lacking(one, later=terms.comes_later, taken=taken)
     # The folders in their places before the commit: a run is never visible without its files.
@@ -196,6 +198,18 @@ def check_terms(terms: Terms, count: int) -> None:
         raise UsageError("--fail-fast is for a sweep or a --group", "leave it out for one run")
     if terms.budget and not terms.group and count < 2:
         raise UsageError("--budget is shared by the runs of a sweep or of a --group", "for one run use --time-limit")
+
+
+def untrainable(recipe: Recipe, terms: Terms, taken: Collection[str] = ()) -> list[str]:
+    """What the processes of a run could not train, each with what to write; the trainers would refuse it at once.
+
+    Args:
+        taken: stages that are not trained.
+    """
+    from engine.config.checks import too_few_values
+
+    left = [stage for stage, _ in recipe.stages() if stage not in taken]
+    return [f"--gpus {terms.wanted:g}: {text}" for text in too_few_values(recipe, max(1, int(terms.wanted)), left)]
 
 
 def _refuse_impossible(terms: Terms) -> None:

@@ -278,7 +278,7 @@ def test_image_too_small_for_a_network_is_surrounded_by_what_lies_outside_of_ima
 @pytest.mark.parametrize("protocol", ["plain", "fit", "windows"])
 def test_ensemble_adds_probabilities_of_all_networks(protocol: str) -> None:
     config = EvaluateConfig(protocol=protocol, side=16, window_stride=8, stride=2)  # type: ignore[arg-type]
-    nets, sizes = [Net(5), Net(6)], [(12, 17), (12, 17)]
+    nets, sizes = [Net(5), Net(6)], [(12, 17), (9, 13)]
     compare(config, sizes, nets, {"plain": plain, "fit": fitted, "windows": windowed}[protocol])
     images = batch(sizes)
     together = predicted(nets, config, images, sizes)

@@ -57,6 +57,11 @@ def test_run_terms_are_stored_and_shown(home: Home, mmtui_: Invoke) -> None:
         (("--fail-fast",), "leave it out for one run"),
         (("--launcher", "cloud"), "write local or slurm"),
         (("--slurm", "nodes=2"), "with --launcher slurm"),
+        (
+            ("--gpus", "2", "--hold", "segment.batch_size=2", "segment.crop=16"),
+            "--gpus 2: segment.batch_size 2 gives each of 2 processes one image at a time",
+        ),
+        (("segment.batch_size=1", "segment.crop=16"), "segment.batch_size 1 gives the network one image at a time"),
     ],
 )
 def test_run_wrong_terms_exit_2_and_queue_nothing(
@@ -66,6 +71,12 @@ def test_run_wrong_terms_exit_2_and_queue_nothing(
     assert found.code == 2
     assert told in found.err
     assert runs.list_runs(home) == []
+
+
+def test_dry_run_tells_what_processes_could_not_train(home: Home, mmtui_: Invoke) -> None:
+    words = ("run", "shapes_baseline", "--gpus", "2", "segment.batch_size=2", "segment.crop=16", "--dry-run")
+    assert "would not start here: --gpus 2: segment.batch_size 2 gives each of 2 processes" in mmtui_(*words).err
+    assert "would not start" not in mmtui_(*words, "segment.accumulate=2", "segment.batch_size=4").err
 
 
 def test_budget_of_a_sweep_is_kept_changed_and_removed(home: Home, mmtui_: Invoke) -> None:
