@@ -73,10 +73,10 @@ def purge(
     unused: Annotated[str, option("--unused", help="of these only what no run has used for 12h, 30d")] = "0",
 ) -> None:
     """Delete what is in the trash for good, and frozen code that no run needs; says what it frees."""
-    from mmtui.cli.lengths import seconds_of
+    from mmtui.cli.lengths import seconds_ago
     from mmtui.services import leftovers, stages, trash
 
-    home, seconds = Home.from_environment(), seconds_of(unused, "--unused")
+    home, seconds = Home.from_environment(), seconds_ago(unused, "--unused")
     found = trash.purge(home, really=yes)
     if shared:
         found += stages.evict(home, seconds, really=yes)

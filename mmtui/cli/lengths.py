@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from mmtui.errors import UsageError
 
@@ -11,6 +12,11 @@ MOST_DAYS = 3650
 """Nobody waits longer; what is more is a slip."""
 MOST_HOURS = 1_000_000
 """Of devices that runs share: more than ten years of ten of them."""
+
+
+def seconds_ago(text: str, what: str) -> float:
+    """As ``seconds_of``, of time that has passed: all of it at most, since nothing is older than what clocks count."""
+    return min(_read(text, what), time.time())
 
 
 def seconds_of(text: str, what: str) -> float:

@@ -235,11 +235,11 @@ def news(
     as_json: JsonOption = False,
 ) -> None:
     """What has ended while you were away; from now on that counts as seen."""
-    from mmtui.cli.lengths import seconds_of
+    from mmtui.cli.lengths import seconds_ago
     from mmtui.services import news as service
 
     home, now = Home.from_environment(), time.time()
-    found = service.since(home, now - seconds_of(since, "--since") if since else None)
+    found = service.since(home, now - seconds_ago(since, "--since") if since else None)
     if as_json:
         names = ("id", "name", "state", "reason", "miou")
         ended = [dict(zip(names, one, strict=True)) for one in found.ended]

@@ -120,9 +120,7 @@ def test_run_names_the_number_that_it_refuses(home: Home, mmtui_: Invoke, words:
         (("logs", "1", "-n", LARGE), USAGE, "--lines"),
         (("wait", "1", "--timeout", LONG), USAGE, "--timeout"),
         (("daemon", "stop", "--timeout", "nan"), USAGE, "--timeout"),
-        (("news", "--since", f"{LONG}d"), USAGE, "--since"),
         (("retry", "1", "--time-limit", f"{LONG}d"), USAGE, "--time-limit"),
-        (("purge", "--unused", f"{LONG}d"), USAGE, "--unused"),
         (("--color", LONG, "ls"), USAGE, "--color"),
         ((LONG,), USAGE, "No such command"),
         (("note", LONG, "x"), NOT_FOUND, "no run 999"),
@@ -132,6 +130,13 @@ def test_every_verb_says_what_it_does_not_take(
     home: Home, held: str, mmtui_: Invoke, words: tuple[str, ...], code: int, named: str
 ) -> None:
     check(mmtui_(*words), code, named)
+
+
+@pytest.mark.parametrize("words", [("news", "--since"), ("purge", "--unused")])
+def test_time_that_has_passed_is_all_of_it_at_most(mmtui_: Invoke, words: tuple[str, ...]) -> None:
+    for length in ("36500d", f"{LONG}d"):
+        outcome = mmtui_(*words, length)
+        assert (outcome.code, outcome.err) == (0, mmtui_(*words, "20000d").err)
 
 
 @pytest.mark.parametrize("pattern", ["inf", "nan", "1e400", "infinity"])
