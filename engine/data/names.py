@@ -50,6 +50,15 @@ def shown_names(paths: Iterable[Path]) -> list[str]:
     return sorted(path.name for path in paths if not is_hidden(path.name))
 
 
+def alike(path: Path) -> list[str]:
+    """Names in the file's folder that begin as it does: with another suffix, or with an addition (``x_mask.png``)."""
+    stem = same(path.stem)
+    found = [
+        name for name in listing(path.parent) if same(name).startswith(stem) and same_file(name) != same_file(path.name)
+    ]
+    return sorted(name for name in found if not same(name)[len(stem) :][:1].isalnum())
+
+
 class Folders:
     """Looks files up by name; each folder is listed once."""
 

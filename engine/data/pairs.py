@@ -14,7 +14,7 @@ from PIL import Image
 from engine.data.dataset import VOID
 from engine.data.mask_values import Cause, likely_cause
 from engine.data.masks import Mask, read_mask
-from engine.data.names import is_hidden, shown_names
+from engine.data.names import alike, is_hidden, shown_names
 from engine.data.pictures import Bytes, Picture, pixels_of, read_header, read_picture
 from engine.errors import DataError
 from engine.paths import expanded, is_file
@@ -129,7 +129,9 @@ def require_files(pairs: Sequence[Pair], remedy: str) -> None:
     bare = [pair for pair in pairs if not is_file(pair.mask)]
     if bare:
         more = f" ({len(bare)} images of {len(pairs)} have none)" if len(bare) > 1 else ""
-        raise DataError(f"{bare[0].image} has no mask{more}: write {bare[0].mask}, {remedy}.")
+        near = alike(bare[0].mask)[:SHOWN_VALUES]
+        there = f"; or is it {' or '.join(near)} there?" if near else "."
+        raise DataError(f"{bare[0].image} has no mask{more}: write {bare[0].mask}, {remedy}{there}")
 
 
 def existing_root(root: str, holds: str) -> Path:

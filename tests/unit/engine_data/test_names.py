@@ -266,6 +266,14 @@ def test_folders_and_lists_of_any_bytes_are_data(tmp_path: Path) -> None:
         build_data(voc, "train")
 
 
+def test_masks_that_are_called_otherwise_are_named(root: Path) -> None:
+    (root / "labels/train/train.png").unlink()
+    for name in ("train_mask.png", "train.tif", "train2.png", "trainer.png", "._train.png", "other_train.png"):
+        mask(root / "labels/train" / name, 1)
+    with pytest.raises(DataError, match=r"data\.labels; or is it train\.tif or train_mask\.png there\?$"):
+        build_data(FolderData(root=str(root)), "train")
+
+
 def test_folders_of_pictures_beside_those_of_a_split_are_named(root: Path) -> None:
     image(root / "images/train/night/0.png")
     hide_in(root / "images/train", "x.png")
