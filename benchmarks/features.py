@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from engine import determinism
 from engine.config import load_recipe
 from engine.config.schema import Recipe
+from engine.data.listings import Split
 from engine.data.pipeline import normalise, sample_crops
-from engine.data.registry import Split, build_data
+from engine.data.registry import build_data
 from engine.models import Backbone, build_backbone
 from engine.models.weights import load_backbone
 

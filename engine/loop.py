@@ -20,7 +20,7 @@ from engine import checkpoint, determinism, dist, own_code
 from engine.config import forking
 from engine.config.schema import Recipe
 from engine.data import pictures
-from engine.data.registry import class_names
+from engine.data.listings import class_names
 from engine.errors import CheckpointError, EngineError
 from engine.events import EventWriter
 from engine.mixmatch.window_cutters import opencv_version

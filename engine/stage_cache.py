@@ -27,8 +27,8 @@ from engine import checkpoint, dist, run_folder
 from engine.config.determining import REUSED_STAGES, named_by
 from engine.config.schema import Recipe
 from engine.data import digests
-from engine.data.dataset import Progress
 from engine.data.fingerprint import fingerprint, images_fingerprint
+from engine.data.values import Progress
 from engine.files import link
 from engine.mixmatch.window_cutters import opencv_version
 from engine.own_code import sources

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.data.dataset import VOID, SegmentationData
+from engine.data.dataset import SegmentationData
+from engine.data.values import VOID
 
 WEIGHT_BITS = 11
 """Bilinear weights are multiples of 2**-11, as in OpenCV's fixed-point resize."""

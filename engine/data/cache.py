@@ -30,11 +30,13 @@ import torch
 
 from engine.config.schema import NO_CACHE
 from engine.data import digests
-from engine.data.dataset import Progress, SegmentationData
+from engine.data.dataset import SegmentationData
+from engine.data.decoding import assemble
 from engine.data.limits import GIB
 from engine.data.pictures import Bytes
 from engine.data.source import Source, decode, decoder_digest
 from engine.data.threads import in_threads
+from engine.data.values import Progress
 from engine.errors import DataError, disk_full_text
 
 FORMAT = 1
@@ -139,7 +141,7 @@ def load_cached(
 
     asked = Content(source.split, source.what, source.advice, source.nbytes, describe, source.digest, fill)
     images, labels = _split(source, map_content(asked, folder, progress, warn, tell))
-    return source.assemble(tensor_of(images), tensor_of(labels), mapped=True)
+    return assemble(source, tensor_of(images), tensor_of(labels), mapped=True)
 
 
 def map_content(

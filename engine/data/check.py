@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from engine.config.schema import DataConfig, ProxyConfig
 from engine.data import supervision
 from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
-from engine.data.dataset import VOID, Progress
 from engine.data.fingerprint import fingerprint
+from engine.data.listings import LISTINGS, Split, class_names
 from engine.data.names import same
 from engine.data.pairs import LabelRule, Listing, Pair, WrongValuesError, fitted, read_pair, require_files
 from engine.data.pictures import Bytes, Picture, has_frames
-from engine.data.registry import BUILDERS, LISTINGS, Split, class_names
+from engine.data.registry import BUILDERS
 from engine.data.supervision import Labels
 from engine.data.threads import in_threads
+from engine.data.values import VOID, Progress
 from engine.errors import DataError
 
 SPLITS: tuple[Split, ...] = ("train", "val")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.config.schema import ProxyConfig
-from engine.data.dataset import Progress
 from engine.data.images import choose_images, image_classes, list_images
 from engine.data.pictures import has_frames, square
 from engine.data.threads import in_threads
+from engine.data.values import Progress
 from engine.errors import DataError
 from engine.paths import expanded
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.config.schema import CityscapesData
-from engine.data.dataset import VOID
 from engine.data.names import Folders, is_passed_over, same
 from engine.data.pairs import (
     LabelRule,
@@ -19,6 +18,7 @@ from engine.data.pairs import (
     require_folder,
 )
 from engine.data.source import Source, source_of
+from engine.data.values import VOID
 from engine.errors import DataError
 
 TRAIN_IDS = {

@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.data.feed import Feed
+from engine.data.values import VOID
 from engine.host import send
-
-VOID = 255
-MAX_CLASSES = 255
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, items done, items in all)."""
 
 
 @dataclass(frozen=True)

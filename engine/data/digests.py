@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine.data.dataset import Progress
 from engine.data.threads import in_threads
+from engine.data.values import Progress
 from engine.errors import DataError
 
 BLOCK = 1 << 20

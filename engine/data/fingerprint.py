@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.schema import DataConfig
-from engine.data.dataset import Progress
 from engine.data.digests import digest_files, file_state
 from engine.data.images import list_images
+from engine.data.listings import LISTINGS
 from engine.data.pictures import read_header
-from engine.data.registry import LISTINGS
 from engine.data.threads import in_threads
+from engine.data.values import Progress
 from engine.errors import DataError
 
 _known: dict[Path, tuple[tuple[int, int, int, int], int]] = {}

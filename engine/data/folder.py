@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.schema import FolderData
-from engine.data.dataset import MAX_CLASSES, VOID
 from engine.data.names import Folders, is_hidden, listing, same, shown_names
 from engine.data.pairs import (
     IMAGE_SUFFIXES,
@@ -22,6 +21,7 @@ from engine.data.pairs import (
     require_folder,
 )
 from engine.data.source import Source, source_of
+from engine.data.values import MAX_CLASSES, VOID
 from engine.errors import DataError
 from engine.paths import expanded
 

@@ -16,13 +16,14 @@ from torch import Tensor
 from engine import determinism
 from engine.config.schema import ProxyConfig
 from engine.data.cache import Content, Tell, Warn, map_content, tensor_of
-from engine.data.dataset import VOID, Progress, SegmentationData
+from engine.data.dataset import SegmentationData
 from engine.data.digests import digest_files
 from engine.data.limits import check_budget
 from engine.data.names import files_below, same
 from engine.data.pictures import Bytes, square
 from engine.data.processes import squares_in_processes
 from engine.data.threads import in_threads, thread_count
+from engine.data.values import VOID, Progress
 from engine.errors import DataError
 from engine.paths import expanded
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from engine.data.dataset import VOID
+from engine.data.values import VOID
 
 SHOWN = 6
 """How many values a sentence names one by one."""

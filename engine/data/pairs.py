@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from engine.data.dataset import VOID
 from engine.data.mask_values import Cause, likely_cause
 from engine.data.masks import Mask, read_mask
 from engine.data.names import alike, is_hidden, shown_names
 from engine.data.pictures import Bytes, Picture, pixels_of, read_header, read_picture
+from engine.data.values import VOID
 from engine.errors import DataError
 from engine.paths import expanded, is_file
 

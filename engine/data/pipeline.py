@@ -12,7 +12,8 @@ from torch import Tensor
 from engine import host
 from engine.config.schema import InputName
 from engine.data.augment import draw_factors, gather_resized, jitter_colours, resized
-from engine.data.dataset import VOID, SegmentationData
+from engine.data.dataset import SegmentationData
+from engine.data.values import VOID
 from engine.data.waiting import counted
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

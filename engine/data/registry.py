@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engine.config.schema import DataConfig
 from engine.data import cityscapes, folder, shapes, voc
 from engine.data.cache import Tell, Warn, load_cached
-from engine.data.dataset import Progress, SegmentationData
+from engine.data.dataset import SegmentationData
+from engine.data.decoding import load
 from engine.data.limits import check_budget
-from engine.data.pairs import Listing
-from engine.data.source import Source, load
-
-Split = Literal["train", "val"]
+from engine.data.listings import Split
+from engine.data.source import Source
+from engine.data.values import Progress
 
 BUILDERS: dict[str, Callable[[Any, str], Source]] = {
     "shapes": shapes.source,
@@ -22,18 +22,6 @@ BUILDERS: dict[str, Callable[[Any, str], Source]] = {
     "voc": voc.source,
     "cityscapes": cityscapes.source,
 }
-CLASS_NAMES: dict[str, Callable[[Any], tuple[str, ...]]] = {
-    "shapes": shapes.class_names,
-    "folder": folder.class_names,
-    "voc": voc.class_names,
-    "cityscapes": cityscapes.class_names,
-}
-LISTINGS: dict[str, Callable[[Any, str], Listing]] = {
-    "folder": folder.list_split,
-    "voc": voc.list_split,
-    "cityscapes": cityscapes.list_split,
-}
-"""The files of a split, for the kinds that have any."""
 
 
 def build_data(
@@ -64,12 +52,3 @@ def build_data(
         return load_cached(source, cache, progress, warn, tell)
     check_budget(source.what, source.nbytes, budget_bytes, source.advice)
     return load(source, progress)
-
-
-def class_names(config: DataConfig) -> tuple[str, ...]:
-    """Names of the classes in index order, without decoding anything.
-
-    Raises:
-        DataError: the classes file is missing or malformed.
-    """
-    return CLASS_NAMES[config.kind](config)

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config.schema import ShapesData
-from engine.data.dataset import VOID, Progress
 from engine.data.source import Source
+from engine.data.values import VOID, Progress
 
 Float = NDArray[np.floating[Any]]
 Bool = NDArray[np.bool_]

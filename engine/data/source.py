@@ -7,16 +7,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from PIL import __version__ as pillow_version
 from PIL import features
 
-from engine.data.dataset import VOID, Progress, SegmentationData
 from engine.data.digests import digest_files
 from engine.data.pairs import Listing, load_pair, read_size, require_files, scaled_size
 from engine.data.pictures import Bytes
 from engine.data.threads import in_threads
+from engine.data.values import VOID, Progress
 from engine.own_code import sources
 
 DECODERS = ("masks.py", "pairs.py", "pictures.py", "source.py", "shapes.py")
@@ -68,19 +66,6 @@ class Source:
         images, labels = self.image_shape, self.label_shape
         return images[0] * 3 * images[2] * images[3] + labels[0] * labels[1] * labels[2]
 
-    def assemble(self, images: torch.Tensor, labels: torch.Tensor, *, mapped: bool = False) -> SegmentationData:
-        """The data of tensors that ``decode`` has filled."""
-        count = len(self.names)
-        return SegmentationData(
-            images=images[:count],
-            labels=labels,
-            sizes=torch.tensor(self.sizes, dtype=torch.int64),
-            names=list(self.names),
-            classes=self.classes,
-            unlabelled=images[count:] if self.unlabelled else None,
-            mapped=mapped,
-        )
-
 
 def source_of(listing: Listing) -> Source:
     """Read the sizes of all images of a listing; masks have to be there.
@@ -109,18 +94,6 @@ def source_of(listing: Listing) -> Source:
         read=lambda index: load_pair(pairs[index], rule, scale),
         digest=digest,
     )
-
-
-def load(source: Source, progress: Progress | None = None) -> SegmentationData:
-    """Decode into memory.
-
-    Raises:
-        DataError: a file is unreadable or does not fit its partner.
-    """
-    images = np.zeros(source.image_shape, np.uint8)
-    labels = np.empty(source.label_shape, np.uint8)
-    decode(source, images, labels, progress)
-    return source.assemble(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def decode(source: Source, images: Bytes, labels: Bytes, progress: Progress | None = None) -> None:

@@ -12,23 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from engine.config.schema import DataConfig
-from engine.data.dataset import SegmentationData
-from engine.data.registry import LISTINGS
+from engine.data.listings import LISTINGS
 from engine.errors import DataError
 
-MOST_PIXELS = 2**31
-"""More label pixels than these are not counted one by one: some of the images speak for all of them."""
 SHOWN = 5
 """How many names a sentence holds."""
-_CHUNK = 2**24
-_CURE = (
-    "write masks of class indices 0 to {last} with 255 for void, or say what their values mean (binary masks of 0 and"
-    " 255: set 'data.label_map={{255: 1}}'); look with: mmtui check-data RECIPE"
-)
 
 
 @dataclass(frozen=True)
@@ -65,31 +54,6 @@ class Labels:
         return [index for index, count in enumerate(self.pixels) if count]
 
 
-def count_labels(data: SegmentationData, split: str) -> Labels:
-    """Count a split; of one of more than ``MOST_PIXELS`` images at equal distances.
-
-    Args:
-        data: decoded; may be mapped from a file or lie on a GPU.
-        split: its name, for sentences.
-    """
-    area = max(data.labels[0].numel(), 1) if len(data) else 1
-    looked_at = min(len(data), max(MOST_PIXELS // area, 1))
-    chosen = torch.arange(looked_at) * len(data) // max(looked_at, 1)
-    counts = torch.zeros(256, dtype=torch.int64)
-    for part in chosen.split(max(_CHUNK // area, 1)):
-        counts += _histogram(data.labels, part)
-    own = int(data.sizes.cpu()[chosen].prod(dim=1).sum())
-    pixels = tuple(counts[: data.num_classes].tolist())
-    return Labels(split, pixels, own - sum(pixels), looked_at, len(data))
-
-
-def _histogram(labels: Tensor, indices: Tensor) -> Tensor:
-    part = labels[int(indices[0]) : int(indices[-1]) + 1]
-    if len(part) != len(indices):
-        part = labels[indices.to(labels.device)]
-    return torch.bincount(part.reshape(-1), minlength=256).cpu()
-
-
 def refuse(labels: Labels, classes: Sequence[str]) -> None:
     """Nothing can come of labels without two classes to tell apart, or of a validation without any label.
 
@@ -98,7 +62,7 @@ def refuse(labels: Labels, classes: Sequence[str]) -> None:
     """
     if not labels.whole or not labels.images:
         return
-    cure = _CURE.format(last=max(len(classes) - 1, 1))
+    cure = _cure(labels, classes)
     if not labels.labelled:
         what = "nothing would be learned" if labels.split == "train" else "nothing would be measured"
         raise DataError(f"every pixel of the {labels.split} split is void (255), {what}: {cure}.")
@@ -108,6 +72,14 @@ def refuse(labels: Labels, classes: Sequence[str]) -> None:
             f"every labelled pixel of the train split is of one class, {only} {classes[only]}"
             f"{_beside(labels)}: there is nothing to tell it from; {cure}."
         )
+
+
+def _cure(labels: Labels, classes: Sequence[str]) -> str:
+    binary = " (masks of 0 and 255: 'data.label_map={255: 1}')" if len(classes) == 2 and labels.void else ""
+    return (
+        f"write masks of class indices 0 to {max(len(classes) - 1, 1)} with 255 for void, or say what their values mean"
+        f" with data.label_map{binary}; look with: python -m engine check-data RECIPE"
+    )
 
 
 def _beside(labels: Labels) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from engine.data.dataset import Progress
+from engine.data.values import Progress
 
 MOST_AT_ONCE = 16
 """Of small files so many are one piece of work: handing over each one takes as long as decoding a thumbnail."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.config.schema import VocData
-from engine.data.dataset import VOID
 from engine.data.names import Folders, is_passed_over, same, shown_names
 from engine.data.pairs import (
     LabelRule,
@@ -18,6 +17,7 @@ from engine.data.pairs import (
     require_folder,
 )
 from engine.data.source import Source, source_of
+from engine.data.values import VOID
 from engine.errors import DataError
 
 CLASSES = (

@@ -19,9 +19,10 @@ from engine.config.schema import Recipe
 from engine.data.cache import CacheUse, cache_folder
 from engine.data.dataset import SegmentationData
 from engine.data.limits import GIB
+from engine.data.listings import Split
 from engine.data.pipeline import epoch_indices
 from engine.data.progress import Paced
-from engine.data.registry import Split, build_data
+from engine.data.registry import build_data
 from engine.events import EventWriter
 from engine.models import Backbone, build_backbone
 from engine.models.weights import LoadReport, load_backbone

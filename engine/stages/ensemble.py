@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from engine.checkpoint import final_checkpoint, load_module, read_meta
 from engine.config.schema import Recipe, stored_recipe
-from engine.data.registry import class_names
+from engine.data.listings import class_names
 from engine.errors import RecipeError
 from engine.paths import expanded
 from engine.stages.base import Context

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data import cityscapes
-from engine.data.dataset import VOID
+from engine.data.values import VOID
 
 CITYSCAPES = (
     (128, 64, 128),

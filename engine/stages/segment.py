@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from engine import determinism, dist
 from engine.config.schema import SegmentConfig
-from engine.data.dataset import VOID
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
+from engine.data.values import VOID
 from engine.models import Segmenter, build_head
 from engine.models.reset import reset_layers
 from engine.stages.base import Context

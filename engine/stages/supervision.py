@@ -7,7 +7,8 @@ from collections.abc import Collection
 from engine.config.checks import background_problem
 from engine.config.schema import Recipe
 from engine.data import supervision
-from engine.data.registry import Split, class_names
+from engine.data.label_counts import count_labels
+from engine.data.listings import Split, class_names
 from engine.data.supervision import Labels
 from engine.errors import RecipeError
 from engine.events import SUPERVISION
@@ -57,4 +58,4 @@ def doubt(context: Context, text: str) -> None:
 def _counted(context: Context, split: Split) -> tuple[Labels, tuple[str, ...]]:
     """Of the split that training reads next, which is kept, or of another one, which would take room meanwhile."""
     data = context.data(split) if split == "train" else context.glance(split)
-    return supervision.count_labels(data, split), data.classes
+    return count_labels(data, split), data.classes

@@ -68,7 +68,7 @@ def run(
     Example: mmtui run shapes_mixmatch segment.optim.lr=0.05,0.01 seed=0..2
     Example: mmtui run --from 12@300 segment.optim.lr=0.001
     """
-    from mmtui.services import queue, recipes, runs, supervisors
+    from mmtui.services import labels, queue, recipes, runs, supervisors
 
     home = Home.from_environment()
     recipe, overrides, fork = _base(home, recipe, overrides or [], from_run)
@@ -98,6 +98,8 @@ def run(
     ids = queue.enqueue_all(home, recipe, members, terms, fork)
     for run_id in ids:
         render.line(run_id)
+    for text in labels.doubts():
+        say(f"warning: doubtful: {text}")
     note = "" if hold else supervisors.ensure(home).note
     if note:
         say(f"note: {note}")

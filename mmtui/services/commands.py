@@ -51,7 +51,7 @@ def completions(home: Home, text: str) -> list[str]:
 
 def _mmtui(home: Home, words: list[str], **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mmtui", *words],
+        [sys.executable, "-P", "-m", "mmtui", *words],
         env={**os.environ, "MMTUI_HOME": str(home.root), **more},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -96,7 +96,7 @@ def _drawn(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], li
 def _by_engine(home: Home, ids: Sequence[str], target: Path) -> tuple[list[Path], str]:
     """The engine's pictures of some runs, its n-th run renamed to its id, or its words."""
     options = [text for run_id in ids for text in ("--run-dir", str(home.run(run_id).root))]
-    command = [sys.executable, "-m", "engine", "pictures", *options, "--out", str(target)]
+    command = [sys.executable, "-P", "-m", "engine", "pictures", *options, "--out", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         if "holds nothing to draw" in done.stderr:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import NotFoundError, UsageError
+from mmtui.services import labels
 
 if TYPE_CHECKING:
     from engine.config import Recipe
@@ -89,6 +90,8 @@ def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[t
         return
     if data.kind != "shapes" and data.root and not _stands(data.root, folder=True):
         yield f"data.root {data.root} is no folder: write the one that holds {HOLDS[data.kind]}", False
+    elif problem := labels.look(recipe, taken).problem:
+        yield problem, False
     if proxy is not None and proxy.images and not _stands(proxy.images, folder=True):
         yield f"proxy.images {proxy.images} is no folder: write one of images", False
     if weights and not _stands(weights, folder=False):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmtui.domain.text import duration, printable
+from mmtui.domain.views import doubtful
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
-from mmtui.services import forecast, forks, inputs, recipe_form, recipes
+from mmtui.services import forecast, forks, inputs, labels, recipe_form, recipes
 from mmtui.services.recipe_form import Form
 from mmtui.services.recipes import Sample
+
+if TYPE_CHECKING:
+    from engine.config import Recipe
 
 
 @dataclass(frozen=True)
@@ -93,4 +98,10 @@ def _summary(home: Home, sample: Sample, origin: str, costs: forecast.Costs | No
     several = f"{sample.count} runs, {each} {plan}"
     told = dict.fromkeys(f"; {forks.describe(home, origin, one)}" for one in sample.recipes if origin)
     forked = printable("".join(told))
-    return f"ok: {several if sample.count > 1 else f'{plan}; seed {first.seed}'}{forked or cost}"
+    doubt = printable("".join(f"; {text}" for text in dict.fromkeys(map(_doubt, sample.recipes)) if text))
+    return f"ok: {several if sample.count > 1 else f'{plan}; seed {first.seed}'}{forked or cost}{doubt}"
+
+
+def _doubt(recipe: Recipe) -> str:
+    """What makes the score of its runs doubtful, as far as a look at the masks shows it; "" if nothing."""
+    return doubtful(labels.look(recipe).doubts)

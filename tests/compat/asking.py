@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -119,6 +120,10 @@ def masked(value: Any, home: str) -> Any:
 
 def lost(before: Any, now: Any, where: str = "") -> list[str]:
     """What an older answer tells and the newer one does not, or tells differently; new keys are no loss."""
+    if _is_table(before) and _is_table(now):
+        return lost(
+            *([dict(zip(one["columns"], row, strict=True)) for row in one["rows"]] for one in (before, now)), where
+        )
     if isinstance(before, dict) and isinstance(now, dict):
         gone = [f"{where}.{key} is gone" for key in before if key not in now]
         return gone + [text for key in before if key in now for text in lost(before[key], now[key], f"{where}.{key}")]
@@ -127,9 +132,16 @@ def lost(before: Any, now: Any, where: str = "") -> list[str]:
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = enumerate(zip(before, now, strict=True))
         return [text for place, (one, other) in pairs for text in lost(one, other, f"{where}[{place}]")]
+    if isinstance(before, str) and isinstance(now, str) and before.startswith("{") and "}\n" in before:
+        return lost(*([json.loads(line) for line in text.splitlines()] for text in (before, now)), where)
     if isinstance(before, str) and isinstance(now, str) and "\n" in before:
         return [f"{where} has no line {line!r} any more" for line in _lines(before) if line not in _lines(now)]
     return [] if before == now and type(before) is type(now) else [f"{where} was {before!r}, is {now!r}"]
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it is the answer of a query, to which columns may be added."""
+    return isinstance(value, dict) and {"columns", "rows"} <= value.keys() and len(set(value["columns"])) > 1
 
 
 def _named(value: Any) -> bool:

@@ -54,7 +54,7 @@ def test_published_classes_stand_beside_the_measured_ones(seeded: Home) -> None:
 
 def test_recipes_of_table_2_name_classes_as_the_data_do() -> None:
     from engine.config import load_recipe
-    from engine.data.registry import class_names
+    from engine.data.listings import class_names
 
     for start, tuning in (("colorization", "mixmatch"), ("colorization", "baseline"), ("imagenet", "baseline")):
         recipe = load_recipe(Path("recipes") / f"voc_vgg16_{start}_{tuning}.yaml")

@@ -221,7 +221,7 @@ def test_load_recipe_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["shapes", "voc", "cityscapes"])
 def test_class_counts_known_without_files_are_those_of_the_data_sets(kind: str) -> None:
-    from engine.data.registry import class_names
+    from engine.data.listings import class_names
 
     assert CLASS_COUNTS[kind] == len(class_names(Recipe.model_validate({"segment": {}, "data": {"kind": kind}}).data))
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from engine.config.schema import CityscapesData
 from engine.data.check import summarise
-from engine.data.registry import build_data, class_names
+from engine.data.listings import class_names
+from engine.data.registry import build_data
 from engine.errors import DataError
 
 # trainId of labelIds 0 to 33, written down from the official label table; v = void

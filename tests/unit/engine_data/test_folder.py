@@ -16,8 +16,9 @@ from PIL import Image
 from engine.config.schema import FolderData
 from engine.data.check import SplitSummary, format_report, summarise
 from engine.data.folder import list_split
+from engine.data.listings import class_names
 from engine.data.pairs import scaled_size
-from engine.data.registry import build_data, class_names
+from engine.data.registry import build_data
 from engine.errors import DataError
 
 Damage = Callable[[Path], object]

@@ -12,8 +12,9 @@ from engine.config.schema import ModelConfig, ShapesData
 from engine.data import shapes
 from engine.data.check import summarise
 from engine.data.dataset import SegmentationData
+from engine.data.listings import CLASS_NAMES
 from engine.data.pipeline import epoch_indices, normalise, sample_crops
-from engine.data.registry import BUILDERS, CLASS_NAMES, build_data
+from engine.data.registry import BUILDERS, build_data
 from engine.errors import DataError
 from engine.models import build_backbone
 from engine.models.heads import HypercolumnSegmenter

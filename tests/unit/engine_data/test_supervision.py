@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.config.schema import FolderData, ShapesData
-from engine.data import supervision
+from engine.data import label_counts
 from engine.data.check import summarise
 from engine.data.dataset import SegmentationData
+from engine.data.label_counts import count_labels
 from engine.data.registry import build_data
-from engine.data.supervision import Labels, count_labels, doubts, refuse, shared_pictures
+from engine.data.supervision import Labels, doubts, refuse, shared_pictures
 from engine.errors import DataError
 
 CLASSES = ("sky", "road", "car")
@@ -48,8 +49,8 @@ def naive(data: SegmentationData, chosen: list[int]) -> tuple[tuple[int, ...], i
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("most", [2**31, 13 * 17 * 4])
 def test_labels_are_counted_as_a_plain_loop_counts_them(seed: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "MOST_PIXELS", most)
-    monkeypatch.setattr(supervision, "_CHUNK", 13 * 17 * 3)
+    monkeypatch.setattr(label_counts, "MOST_PIXELS", most)
+    monkeypatch.setattr(label_counts, "_CHUNK", 13 * 17 * 3)
     data = split(seed, 11)
     found = count_labels(data, "train")
     chosen = list(range(11)) if most == 2**31 else [0, 2, 5, 8]

@@ -14,7 +14,8 @@ from PIL import Image
 
 from engine.config.schema import VocData
 from engine.data.check import summarise
-from engine.data.registry import build_data, class_names
+from engine.data.listings import class_names
+from engine.data.registry import build_data
 from engine.errors import DataError
 
 Damage = Callable[[Path], object]
