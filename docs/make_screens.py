@@ -72,7 +72,7 @@ async def until(pilot: Pilot[int], there: Callable[[], bool]) -> None:
 def write_pictures() -> None:
     """docs/screens/NAME.svg for the README, as it looks while a supervisor serves the directory."""
     for name, size, keys in PICTURES:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             home = Home(Path(folder) / "mmtui")
             seed_store(home, time.time())
             put_setting(home, LOOKED_AT, repr(time.time()))  # no news
@@ -89,7 +89,7 @@ def write_pictures() -> None:
 
 def write_texts() -> None:
     """docs/screens/NAME-VARIANT.txt: every screen as a terminal shows it; tests/tui/test_looks.py compares."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         seen = visit.walk(Path(folder))
     for variant, visited in seen.items():
         for name, text in visited.texts.items():

@@ -86,7 +86,7 @@ class Visit:
 
 
 def walk(
-    folder: Path, known: Callable[[str, str], str] = lambda _name, _variant: "", stops: Sequence[Stop] = STOPS
+    folder: Path, known: Callable[[str, str], str] = lambda name, variant: "", stops: Sequence[Stop] = STOPS
 ) -> dict[str, Visit]:
     """Every stop in every variant, all variants at the same time: most of it is waiting.
 

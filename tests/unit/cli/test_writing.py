@@ -178,13 +178,13 @@ def test_release_starts_a_supervisor_and_the_run_trains(supervised: Home, mmtui_
 def test_run_follow_of_a_run_that_fails_exits_1_and_logs_say_why(
     supervised: Home, mmtui_: Invoke, tmp_path: Path
 ) -> None:
-    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere.pth").write_bytes(b"no weights")
     recipe = tmp_path / "nodata.yaml"
-    recipe.write_text(f"base: shapes_smoke\ndata: {{kind: folder, root: {tmp_path / 'nowhere'}}}\n")
+    recipe.write_text(f"base: shapes_smoke\nmodel: {{weights: {tmp_path / 'nowhere.pth'}}}\n")
     found = mmtui_("run", str(recipe), "--follow")
     assert found.code == 1
     assert found.out.splitlines()[0] == "1"
-    assert "nowhere" in found.out
+    assert "failed" in found.out.splitlines()[-1] and "nowhere" in found.err
     assert "nowhere" in mmtui_("logs", "1").out
     assert mmtui_("show", "1", "--json").json()["error"]
 
@@ -209,9 +209,9 @@ def test_demo_without_terminal_ends_with_both_runs_side_by_side(
 def test_demo_with_a_run_that_fails_exits_1(
     supervised: Home, mmtui_: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: str
 ) -> None:
-    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere.pth").write_bytes(b"no weights")
     broken = tmp_path / "broken.yaml"
-    broken.write_text(f"base: shapes_smoke\ndata: {{kind: folder, root: {tmp_path / 'nowhere'}}}\n")
+    broken.write_text(f"base: shapes_smoke\nmodel: {{weights: {tmp_path / 'nowhere.pth'}}}\n")
     monkeypatch.setattr(demo, "RECIPES", (tiny, str(broken)))
     found = mmtui_("demo")
     assert found.code == 1
