@@ -45,8 +45,8 @@ def look(config: DataConfig, splits: tuple[str, ...], seconds: float = SECONDS) 
         listing.require_sound()
         require_files(listing.pairs, listing.remedy)
         labels = _counted(listing, seconds)
-        refuse(labels, listing.rule.classes)
-        found += doubts(labels, listing.rule.classes)
+        refuse(config, labels, listing.rule.classes)
+        found += doubts(config, labels, listing.rule.classes)
     if {"train", "val"} <= set(splits):
         found += [text] if (text := shared_pictures(config)) else []
     return found
@@ -56,7 +56,7 @@ def _counted(listing: Listing, seconds: float) -> Labels:
     counts, looked_at, until = Counter[int](), 0, time.monotonic() + seconds
     for pair in _spread(listing.pairs):
         mask = read_mask(pair.mask, ADVICE)
-        indices = check_indices(mask.meant(listing.rule.meaning), mask.picture.file, listing.rule)
+        indices = check_indices(mask.meant(listing.rule.meaning, listing.rule.named), mask.picture.file, listing.rule)
         counts.update(dict(enumerate(np.bincount(indices.ravel(), minlength=VOID + 1).tolist())))
         looked_at += 1
         if time.monotonic() > until:

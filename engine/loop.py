@@ -30,7 +30,7 @@ from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
 from engine.stages.sharing import check_shares
-from engine.stages.supervision import check_background, check_supervision
+from engine.stages.supervision import check_background, check_supervision, inherit
 from engine.watch import FiniteWatch, StepClock, Work, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
@@ -116,8 +116,12 @@ def _look_at_labels(context: Context, position: Position) -> bool:
     Raises:
         DataError: nothing can come of the labels.
     """
+    missing = _missing(context.recipe, context.run_dir)
+    for name, _ in context.recipe.stages():
+        if name not in missing:
+            inherit(context, name)
     try:
-        check_supervision(context, _missing(context.recipe, context.run_dir), resumed=position.found is not None)
+        check_supervision(context, missing, resumed=position.found is not None)
     except StopRequestedError:
         return False
     return True
@@ -186,6 +190,7 @@ def take_over(context: Context, name: str, total: int, offset: int, echo: Echo) 
         writer.emit("stage_reused", {"key": found.key, "run": found.run, "saved_seconds": found.seconds})
         writer.emit("stage_finished", {"seconds": 0.0, "reused": True})
         echo(f"{name}: taken over from run {found.run}")
+        inherit(context, name)
     return True
 
 
@@ -273,7 +278,7 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         raise advice from error
     if finished:
         if context.rank == 0:
-            meta = {**provenance(context), **stage.summary()}
+            meta = {**provenance(context), **stage.summary(), "doubts": context.doubts}
             checkpoint.save_final(context.run_dir, name, stage.output(), meta)
             _keep(context, name, time.monotonic() - began, inputs, inexact=stage.splits > 1)
         dist.barrier()

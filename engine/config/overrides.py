@@ -26,6 +26,10 @@ _DATA_KINDS: dict[Any, type[BaseModel]] = {
 _DEFAULT_SECTIONS = {"data": {"kind": "shapes"}}
 
 
+_NAMED_BY_USERS = ("reference.per_class.", "data.label_map.")
+"""Below these stand names of classes and values of masks."""
+
+
 class RecipeFileError(ValueError):
     """A recipe or an override is wrong; the message is one sentence for a person."""
 
@@ -61,8 +65,7 @@ def _parse(text: str) -> Override:
         raise RecipeFileError(f"override '{text}': write key=value, for example seed=1 or segment.steps=200")
     info = _by_key().get(key)
     section = key in _sections()
-    # Names of classes in reference.per_class are the user's own.
-    if info is None and not section and not key.startswith("reference.per_class."):
+    if info is None and not section and not key.startswith(_NAMED_BY_USERS):
         raise RecipeFileError(f"override '{text}': no key '{key}'{nearest_key_hint(key)}")
     value = load_value(raw)
     if info is not None and info.type == TEXT and not isinstance(value, str):

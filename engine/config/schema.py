@@ -73,17 +73,20 @@ class FolderData(Section):
     @field_validator("label_map", mode="before")
     @classmethod
     def _no_truths(cls, mapped: Any) -> Any:
-        """Python takes true for 1."""
-        for target in mapped.values() if isinstance(mapped, dict) else ():
-            if isinstance(target, bool):
-                raise ValueError(f"{str(target).lower()} is no class: write its index or name, or void")
+        """What is no class at all; Python takes true for 1."""
+        for value, target in mapped.items() if isinstance(mapped, dict) else ():
+            if ":" in str(value):
+                raise ValueError(f"{value} has no blank behind the colon: write for example {{255: 1}}")
+            if isinstance(target, bool) or not isinstance(target, int | str):
+                shown = "null" if target is None else str(target).lower()
+                raise ValueError(f"{value}: {shown} is no class: write its index or name, or void")
         return mapped
 
     @field_validator("label_map")
     @classmethod
     def _mask_values(cls, mapped: dict[str, int | str]) -> dict[str, int | str]:
         for value in mapped:
-            if not re.fullmatch("[0-9]{1,3}", value) or int(value) > 255:
+            if not re.fullmatch("0|[1-9][0-9]{0,2}", value) or int(value) > 255:
                 raise ValueError(f"{value} is no value of a mask: write 0 to 255, for example {{255: 1}}")
         for target in mapped.values():
             if isinstance(target, int) and not 0 <= target <= 255:

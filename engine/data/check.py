@@ -151,8 +151,9 @@ def summarise(
     warnings += _duplicate_warnings(found["train"].seen, found["val"].seen)
     warnings += _class_warnings(classes, splits)
     for labels in (_labels(split, splits[split]) for split in SPLITS):
-        warnings += [f"{text}." for text in supervision.mostly_void(labels, f"the {labels.split} split")]
-        problems += [] if problems else _refusal(labels, classes)
+        told = [*supervision.mostly_void(labels, f"the {labels.split} split"), *supervision.one_class(labels, classes)]
+        warnings += [f"{text}." for text in told]
+        problems += [] if problems else _refusal(config, labels, classes)
     try:
         whole = fingerprint(config, progress)
     except DataError:
@@ -165,10 +166,10 @@ def _labels(split: str, summary: SplitSummary) -> Labels:
     return Labels(split, tuple(summary.pixels), summary.void, summary.images, summary.images)
 
 
-def _refusal(labels: Labels, classes: tuple[str, ...]) -> list[str]:
+def _refusal(config: DataConfig, labels: Labels, classes: tuple[str, ...]) -> list[str]:
     """Why nothing can come of the labels of a split, of which every mask could be read."""
     try:
-        supervision.refuse(labels, classes)
+        supervision.refuse(config, labels, classes)
     except DataError as error:
         return [str(error)]
     return []
@@ -230,7 +231,9 @@ def _listed(listing: Listing) -> _Work:
             require_files([pair], listing.remedy)
             image, mask = read_pair(pair)
             seen = _look(pair.name, *fitted(image, mask, listing.rule, listing.scale))
-            held = np.flatnonzero(np.bincount(mask.meant(listing.rule.meaning).ravel(), minlength=256))
+            held = np.flatnonzero(
+                np.bincount(mask.meant(listing.rule.meaning, listing.rule.named).ravel(), minlength=256)
+            )
             return replace(seen, notes=_notes(pair, image), values=frozenset(held.tolist()))
         except DataError as error:
             return error

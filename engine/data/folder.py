@@ -150,11 +150,14 @@ def label_rule(config: FolderData) -> LabelRule:
         return f"{void}{shifted}; else add the class to the classes file"
 
     allowed = f"there are {len(classes)} classes (0 to {len(classes) - 1})"
-    return LabelRule(classes, tuple(meaning), allowed, remedy, guess=not config.label_map)
+    named = frozenset(map(int, config.label_map))
+    return LabelRule(classes, tuple(meaning), allowed, remedy, guess=not named, named=named)
 
 
 def _meant(value: str, target: int | str, classes: Sequence[str]) -> int:
     """The class index, or 255."""
+    if target == "void" and "void" in classes:
+        raise DataError("data.label_map: 'void' is a class here: write its index, or 255 for no class.")
     if target in classes:
         return classes.index(str(target))
     if target in ("void", VOID):

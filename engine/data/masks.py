@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +36,13 @@ class Mask:
     values: Bytes
     step: int
 
-    def meant(self, meaning: Sequence[int]) -> Bytes:
+    def meant(self, meaning: Sequence[int], named: Collection[int] = ()) -> Bytes:
         """The values, where those of few bits may also be greys: programs that shrink a PNG without loss make one bit
         of 0 and 255, and four of multiples of 17.
 
         Args:
             meaning: of each value 0 .. 255 its class, 255 = void, or -1 = not allowed.
+            named: values that the recipe speaks of by themselves, which decides between the readings.
 
         Raises:
             DataError: both would be allowed, and are not the same.
@@ -50,6 +51,9 @@ class Mask:
             return self.values
         highest = int(self.values.max())
         greys = self.values * np.uint8(self.step)
+        spoken = [set(np.unique(found).tolist()) - {0} <= set(named) for found in (self.values, greys)]
+        if spoken[0] != spoken[1]:
+            return self.values if spoken[0] else greys
         allowed = [all(meaning[value] >= 0 for value in np.unique(found)) for found in (self.values, greys)]
         two_classes = self.step == STEPS["1"] and meaning[1] == 1 and 2 not in meaning
         if allowed == [True, True] and not two_classes:

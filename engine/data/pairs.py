@@ -47,6 +47,7 @@ class LabelRule:
         allowed: the values that are allowed, in words, for sentences.
         remedy: what to do about a value that is not, given that value.
         guess: whether users choose the values, so that it is looked for what they did to class indices.
+        named: values that the recipe says the meaning of by themselves.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +55,7 @@ class LabelRule:
     allowed: str
     remedy: Callable[[int], str]
     guess: bool = False
+    named: frozenset[int] = frozenset()
 
     def cause(self, values: Collection[int]) -> Cause | None:
         """What was likely done to class indices so that masks hold these values; None = nothing is wrong, or known."""
@@ -227,7 +229,7 @@ def fitted(image: Picture, mask: Mask, rule: LabelRule, scale: float) -> tuple[B
         DataError: an image of a wrong mode, or a mask value that is neither class nor void.
     """
     picture = image.rgb("an 8-bit colour or grey picture")
-    indices = check_indices(mask.meant(rule.meaning), mask.picture.file, rule)
+    indices = check_indices(mask.meant(rule.meaning, rule.named), mask.picture.file, rule)
     height, width = scaled_size((picture.height, picture.width), scale)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -265,7 +267,7 @@ def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
         more = f" and {len(wrong) - SHOWN_VALUES} more" if len(wrong) > SHOWN_VALUES else ""
         present = np.flatnonzero(counts).tolist()
         cause = rule.cause(present)
-        first = f"{cause.advice}; if that is not so, " if cause else ""
+        first = f"{cause.text}; if that is not so, " if cause else ""
         advice = f"{rule.allowed}: {first}{rule.remedy(wrong[0])}"
         raise WrongValuesError(f"{path} holds the value {', '.join(found)}{more} but {advice}.", present)
     return result

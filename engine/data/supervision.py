@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config.schema import DataConfig
+from engine.config.schema import DataConfig, FolderData
 from engine.data.listings import LISTINGS
 from engine.errors import DataError
 
@@ -54,32 +54,45 @@ class Labels:
         return [index for index, count in enumerate(self.pixels) if count]
 
 
-def refuse(labels: Labels, classes: Sequence[str]) -> None:
+def refuse(config: DataConfig, labels: Labels, classes: Sequence[str]) -> None:
     """Nothing can come of labels without two classes to tell apart, or of a validation without any label.
 
     Raises:
         DataError: it is so in every image of the split; says what to write.
     """
+    text = _hopeless(labels, classes)
+    if text and not _is_choice(config, labels.split):
+        raise DataError(f"{text}; {_cure(config, labels, classes)}.")
+
+
+def _is_choice(config: DataConfig, split: str) -> bool:
+    """Whether some images speak for the split, as in a smoke test: others may hold what these lack."""
+    return getattr(config, f"max_{split}", None) is not None
+
+
+def _hopeless(labels: Labels, classes: Sequence[str]) -> str:
+    """Why nothing can come of the labels; "" if something may."""
     if not labels.whole or not labels.images:
-        return
-    cure = _cure(labels, classes)
+        return ""
     if not labels.labelled:
         what = "nothing would be learned" if labels.split == "train" else "nothing would be measured"
-        raise DataError(f"every pixel of the {labels.split} split is void (255), {what}: {cure}.")
+        return f"every pixel of the {labels.split} split is void (255), {what}"
     if labels.split == "train" and len(labels.present) < 2:
-        only = labels.present[0]
-        raise DataError(
-            f"every labelled pixel of the train split is of one class, {only} {classes[only]}"
-            f"{_beside(labels)}: there is nothing to tell it from; {cure}."
-        )
+        only = f"{labels.present[0]} {classes[labels.present[0]]}"
+        text = f"every labelled pixel of the train split is of one class, {only}{_beside(labels)}"
+        return f"{text}: there is nothing to tell it from"
+    return ""
 
 
-def _cure(labels: Labels, classes: Sequence[str]) -> str:
-    binary = " (masks of 0 and 255: 'data.label_map={255: 1}')" if len(classes) == 2 and labels.void else ""
-    return (
-        f"write masks of class indices 0 to {max(len(classes) - 1, 1)} with 255 for void, or say what their values mean"
-        f" with data.label_map{binary}; look with: python -m engine check-data RECIPE"
-    )
+def _cure(config: DataConfig, labels: Labels, classes: Sequence[str]) -> str:
+    if len(classes) < 2:
+        return f"name at least two classes, not {len(classes)}"
+    cure = f"write masks of class indices 0 to {len(classes) - 1} with 255 for void"
+    if isinstance(config, FolderData):
+        binary = " (masks of 0 and 255: 'data.label_map={255: 1}')"
+        cure += ", or say what their values mean with data.label_map"
+        cure += binary if len(classes) == 2 and labels.void and not config.label_map else ""
+    return f"{cure}; look with: python -m engine check-data RECIPE"
 
 
 def _beside(labels: Labels) -> str:
@@ -90,8 +103,12 @@ def _percent(labels: Labels) -> str:
     return f"{100 * labels.void / max(labels.void + labels.labelled, 1):.1f}"
 
 
-def doubts(labels: Labels, classes: Sequence[str]) -> Iterator[str]:
+def doubts(config: DataConfig, labels: Labels, classes: Sequence[str]) -> Iterator[str]:
     """Sentences about what makes learning or the score doubtful, though something may come of it."""
+    text = _hopeless(labels, classes)
+    if text and _is_choice(config, labels.split):
+        yield f"{text} (of the images that data.max_{labels.split} chooses)"
+        return
     where = f"the {labels.split} split"
     if not labels.whole:
         where += f" ({labels.looked_at} of {labels.images} images looked at)"
@@ -99,10 +116,15 @@ def doubts(labels: Labels, classes: Sequence[str]) -> Iterator[str]:
     if absent and labels.split == "train":
         what = "they cannot" if len(absent) > 1 else "it cannot"
         yield f"no pixel of {where} is of class {_some(absent)}: {what} be learned"
+    yield from one_class(labels, classes, where)
+    yield from mostly_void(labels, where)
+
+
+def one_class(labels: Labels, classes: Sequence[str], where: str = "the val split") -> Iterator[str]:
+    """That a val split measures one class alone."""
     if labels.split == "val" and len(labels.present) == 1:
         only = labels.present[0]
         yield f"every labelled pixel of {where} is of class {only} {classes[only]}: the score measures one class"
-    yield from mostly_void(labels, where)
 
 
 def mostly_void(labels: Labels, where: str) -> Iterator[str]:

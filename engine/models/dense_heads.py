@@ -138,6 +138,8 @@ class AsppHead(nn.Module):
         # Without batch normalisation: one value per image and channel is too little to normalise by.
         self.mean = nn.Conv2d(inputs, width, 1)
         nn.init.kaiming_normal_(self.mean.weight, nonlinearity="relu", generator=generator)
+        assert self.mean.bias is not None
+        nn.init.zeros_(self.mean.bias)  # torch draws it from a generator of its own, which nobody has seeded
         self.join = _block(width * (len(ATROUS_RATES) + 2), width, 1, 1, generator)
         self.dropout = config.dropout
         self.output = nn.Conv2d(width, classes, 1)

@@ -48,6 +48,8 @@ class Context:
         attempt: number of this process life of the run, from 1.
         cache: outputs of stages that other runs have trained; None = every stage is trained here.
         lineage: checkpoints that this run and its forebears were forked from, oldest first.
+        data_digest: what identifies the data, "" = not computed.
+        doubts: what makes what is trained doubtful, and so the score of whoever takes it over.
         echo: takes plain lines for who looks at the trainer's output.
     """
 
@@ -61,6 +63,7 @@ class Context:
     cache: StageCache | None = None
     lineage: Sequence[dict[str, Any]] = ()
     data_digest: str = ""
+    doubts: list[str] = field(default_factory=list)
     echo: Callable[[str], None] = lambda _line: None
     _data: dict[str, SegmentationData] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, RunArgument, RunsArgument, option
 from mmtui.domain.states import RunState
 from mmtui.domain.text import done
-from mmtui.domain.views import RunRow
+from mmtui.domain.views import RunRow, doubtful
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
 
@@ -316,6 +316,9 @@ def compare(
         render.markdown_table(header, rows)
     else:
         render.table(header, rows, right=tuple(range(1, len(header))))
+    for row in (lookup.get_run(home, run_id).row for run_id in ids):
+        if row.doubts:
+            say(f"warning: run {row.id} is {doubtful(row.doubts)}")
 
 
 def diff(

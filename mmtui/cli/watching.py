@@ -39,13 +39,13 @@ def watch_screen(home: Home, run_id: str) -> int:
 def screen(home: Home, found: RunDetail, width: int) -> list[str]:
     """The lines of the screen, none wider than ``width`` cells."""
     row = found.row
-    head = [f"run {row.id}", row.name, row.state + (f": {row.remark}" if row.remark else "")]
+    head = [f"run {row.id}", row.name, row.state + (f": {row.reason}" if row.reason else "")]
     head += [f"on {' '.join(row.gpus)}"] if row.gpus else []
     if found.eta_seconds is not None and RunState(row.state) not in FINAL_STATES:
         head.append(f"ends in {duration(found.eta_seconds)}")
     lines = ["  ".join(head), *(_stage(stage, width) for stage in found.stages)]
-    numbers = [("loss", row.metrics.get("loss"), 4), ("mIoU", row.metrics.get("miou"), 3)]
-    lines.append("  ".join(f"{name} {render.number(value, digits)}" for name, value, digits in numbers))
+    lines.append(f"loss {render.number(row.metrics.get('loss'), 4)}  mIoU {render.score(row)}")
+    lines += [f"doubtful: {doubt}" for doubt in row.doubts]
     series = runs.series(home, row.id, "loss", max_buckets=max(width // 2, 10), stage=row.stage or None)
     values = [bucket.last for bucket in series.buckets if not bucket.superseded][-(width - 6) :]
     if len(values) > 1:

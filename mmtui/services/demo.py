@@ -54,9 +54,9 @@ def progress_line(detail: RunDetail) -> str:
     if loss is not None:
         words.append(f"loss {fixed(loss, 3)}")
     if miou is not None:
-        words.append(f"mIoU {fixed(miou, 1)}")
+        words.append(f"mIoU {fixed(miou, 1)}{'!' if row.doubts else ''}")
     if stage is not None and stage.eta_seconds is not None:
         words.append(f"stage ends in {duration(stage.eta_seconds)}")
-    if stage is None and row.reason:
-        words.append(row.reason)
+    if stage is None and row.remark:
+        words.append(row.remark)
     return "  ".join(words)

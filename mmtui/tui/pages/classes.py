@@ -15,7 +15,7 @@ from mmtui.services import runs
 from mmtui.tui.pages.compose import two_columns
 from mmtui.tui.pages.graph import SHADES, heat_map
 from mmtui.tui.pages.panes import FIRST_PANE, Focus, Laid, Pane, drawn, lay, marked
-from mmtui.tui.widgets.panels import Line, fit, glyph_of
+from mmtui.tui.widgets.panels import Line, fit, glyph_of, wrapped
 from mmtui.tui.widgets.plot import bar, spark
 
 SORTS = ("as listed", "worst first", "gain first", "loss first")
@@ -161,7 +161,10 @@ def _table(tables: _Tables, ascii_only: bool, width: int, height: int) -> list[L
     left = width - 2 - name_width - len(head) - 5
     past = max(min(max((len(row.history) for row in tables.rows), default=1), left - 6, max(left // 3, 8)), 0)
     room = max(min(left - past, 40), 4)
-    lines = [*_means(tables), [(f"  {'class':{name_width}} {head}  {'':{room}} {'history'[: max(past, 4)]}", "dim")]]
+    lines = [
+        *_means(tables, width),
+        [(f"  {'class':{name_width}} {head}  {'':{room}} {'history'[: max(past, 4)]}", "dim")],
+    ]
     for row in tables.rows:
         lines.append(
             [
@@ -199,12 +202,12 @@ def _difference(now: float | None, before: float | None, width: int) -> tuple[st
     return f"{signed(points, 1):>{width}} ", "good" if points > 0.5 else "red" if points < -0.5 else ""
 
 
-def _means(tables: _Tables) -> list[Line]:
+def _means(tables: _Tables, width: int) -> list[Line]:
     found, base = tables.found, tables.base
     mean = "-" if found.miou is None else f"{100 * found.miou:.2f}"
     line: Line = [(f"mIoU {mean} over {found.num_present}/{len(found.classes)} classes", "title")]
     line.append((f"  {printable(found.stage)} step {found.step}", "dim"))
-    doubt: list[Line] = [[(printable(doubtful(found.doubts)), "warn")]] if found.doubts else []
+    doubt = wrapped(doubtful(found.doubts), width, "warn") if found.doubts else []
     second: Line = []
     if base is not None:
         words = "no evaluation yet" if base.miou is None else f"{100 * base.miou:.2f}"

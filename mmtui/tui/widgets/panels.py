@@ -124,10 +124,14 @@ def _miou(row: RunRow) -> str:
 
 def trouble(text: str, width: int, ascii_only: bool) -> list[Line]:
     """A sentence in the place of what cannot be shown."""
-    text = f"! {printable(text)}"
-    if ascii_only:
-        text = text.encode("ascii", "replace").decode()
-    return [[(line.plain.rstrip(), "bad")] for line in Text(text).wrap(_CONSOLE, max(width, LEAST_WRAP))]
+    text = printable(text)
+    return wrapped(f"! {text.encode('ascii', 'replace').decode() if ascii_only else text}", width, "bad")
+
+
+def wrapped(text: str, width: int, style: str) -> list[Line]:
+    """A sentence, whole, on as many lines as it takes."""
+    lines = Text(printable(text)).wrap(_CONSOLE, max(width, LEAST_WRAP))
+    return [[(line.plain.rstrip(), style)] for line in lines]
 
 
 def stages(detail: RunDetail, width: int, ascii_only: bool) -> list[Line]:

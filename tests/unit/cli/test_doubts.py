@@ -12,7 +12,7 @@ import pytest
 from mmtui.cli import watching
 from mmtui.domain.views import doubtful
 from mmtui.paths import Home
-from mmtui.services import runs
+from mmtui.services import demo, runs
 from mmtui.tui.widgets import panels
 
 Invoke = Callable[..., Any]
@@ -61,7 +61,12 @@ def test_doubts_stand_beside_the_score(doubted: Home, mmtui_: Invoke) -> None:
     assert "doubtful" not in mmtui_("classes", "2").out
     best = mmtui_("best", "--max", "miou")
     assert best.out == "1\n" and f"warning: doubtful: {VOID}" in best.err
-    assert doubtful((VOID, SHARED)) in watching.screen(doubted, runs.get_run(doubted, "1"), 200)[0]
+    watched = watching.screen(doubted, runs.get_run(doubted, "1"), 200)
+    assert f"doubtful: {VOID}" in watched and any(line.endswith("mIoU 81.8!") for line in watched)
+    line = demo.progress_line(runs.get_run(doubted, "1"))
+    assert "mIoU 81.8!" in line and doubtful((VOID, SHARED)) in line
+    compared = mmtui_("compare", "1", "2")
+    assert f"warning: run 1 is doubtful: {VOID} (and 1 more)" in compared.err and "run 2 is" not in compared.err
 
 
 def test_doubts_are_lists_in_json(doubted: Home, mmtui_: Invoke) -> None:

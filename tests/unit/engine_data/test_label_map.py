@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine.__main__ import FOLDERS
 from engine.config import RecipeFileError, dump_recipe, load_recipe
 from engine.config.determining import determining, work_name
 from engine.config.schema import FolderData, Recipe
@@ -80,8 +81,11 @@ def test_class_that_there_is_not_is_refused(root: Path, mapped: dict[str, Any], 
 
 @pytest.mark.parametrize("text, words", [
     ("{256: 1}", "256 is no value of a mask: write 0 to 255"), ("{-1: 1}", "a key must be a plain name"),
-    ("{a: 1}", "a is no value of a mask"), ("{0: -1}", "-1 is no class"), ("{0: 1.5}", "label_map"),
-    ("{0: true}", "label_map"), ("{0: null}", "label_map"), ("[0]", "write mapping"), ("{1e1: 1}", "plain name"),
+    ("{255:1}", "255:1 has no blank behind the colon: write for example {255: 1}"), ("{0: [1]}", "0: [1] is no class"),
+    ('{"01": 1}', "01 is no value of a mask"), ("{a: 1}", "a is no value of a mask"), ("{0: -1}", "-1 is no class"),
+    ("{0: 1.5}", "0: 1.5 is no class"),
+    ("{0: true}", "0: true is no class"), ("{0: null}", "0: null is no class"),
+    ("[0]", "write mapping"), ("{1e1: 1}", "plain name"),
     ("{1: 0, 1: 2}", "'data.label_map.1' stands twice"),
 ])  # fmt: skip
 def test_map_that_makes_no_sense_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
@@ -126,3 +130,37 @@ def test_key_on_the_command_line(root: Path) -> None:
     keys = ["--set", f"data.root={root}", "--set", "data.label_map={100: tree, 255: road}"]
     done = subprocess.run([*command, *keys], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "no problems found" in done.stdout, done.stdout + done.stderr
+
+
+def test_one_value_on_the_command_line_is_one_key(root: Path) -> None:
+    """As a difference of two recipes is written."""
+    keys = ["data.kind=folder", f"data.root={root}", "data.label_map.100=tree", "data.label_map.255=1"]
+    found = load_recipe("shapes_baseline", keys, FOLDERS)
+    assert getattr(found.data, "label_map", None) == {"100": "tree", "255": 1}
+    with pytest.raises(RecipeFileError, match="300 is no value of a mask"):
+        load_recipe("shapes_baseline", [*keys, "data.label_map.300=1"], FOLDERS)
+
+
+def test_void_that_is_a_class_is_asked_about(root: Path) -> None:
+    (root / "classes.txt").write_text("void\nroad\ntree")
+    with pytest.raises(DataError, match="'void' is a class here: write its index, or 255 for no class"):
+        build_data(FolderData(root=str(root), label_map={"100": "void", "255": 1}), "train")
+    labels = build_data(FolderData(root=str(root), label_map={"100": 0, "255": 255}), "train").labels
+    assert labels[0, 0].tolist() == [0, 0, 0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("mapped, expected", [
+    ({"255": 0, "0": 1}, [1, 1, 0]), ({"1": 0, "0": 1}, [1, 1, 0]), ({"255": "road"}, [0, 0, 1]), ({}, [0, 0, 1]),
+])  # fmt: skip
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_masks_of_one_bit_are_read_as_the_map_speaks_of_them(
+    root: Path, mapped: dict[str, Any], expected: list[int], mode: str
+) -> None:
+    """Programs that shrink a PNG make one bit of 0 and 255: what the map names is what was drawn."""
+    (root / "classes.txt").write_text("sky\nroad")
+    high = 1 if "1" in mapped or not mapped else 255
+    for file in (root / "labels").rglob("*.png"):
+        picture = Image.fromarray(np.repeat(np.array([0, 0, high], np.uint8)[None], 6, axis=0).repeat(2, axis=1))
+        (picture.point(lambda value: 255 if value else 0).convert("1") if mode == "1" else picture).save(file)
+    config = FolderData(root=str(root), label_map=mapped)
+    assert build_data(config, "train").labels[0, 0].tolist() == [value for value in expected for _ in range(2)]

@@ -113,7 +113,7 @@ def test_binary_masks_that_say_what_255_is_are_told_the_same(tmp_path: Path) -> 
     assert "write 0, 1 for 0, 255" in only_problem(summarise(config))
     with pytest.raises(
         DataError,
-        match=r"look stretched to 0-255: write 0, 1 for 0, 255, or set 'data.label_map=\{255: 1\}'; if that is not so,",
+        match=r"look stretched to 0-255: write 0, 1 for 0, 255; if that is not so, if 255 means",
     ):
         build_data(config, "train")
 

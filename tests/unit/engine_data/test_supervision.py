@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config.schema import FolderData, ShapesData
+from engine.config.schema import FolderData, ShapesData, VocData
 from engine.data import label_counts
 from engine.data.check import summarise
 from engine.data.dataset import SegmentationData
@@ -22,6 +22,7 @@ from engine.data.supervision import Labels, doubts, refuse, shared_pictures
 from engine.errors import DataError
 
 CLASSES = ("sky", "road", "car")
+DATA = FolderData()
 
 
 def split(seed: int, count: int, values: tuple[int, ...] = (0, 1, 2, 255)) -> SegmentationData:
@@ -70,7 +71,7 @@ def labels(split: str, *pixels: int, void: int = 0, images: int = 5, looked_at: 
 ])  # fmt: skip
 def test_what_can_teach_or_measure_nothing_is_refused(found: Labels, words: str) -> None:
     with pytest.raises(DataError) as caught:
-        refuse(found, CLASSES)
+        refuse(DATA, found, CLASSES)
     assert words in str(caught.value) and "write masks of class indices 0 to 2 with 255 for void" in str(caught.value)
 
 
@@ -79,7 +80,7 @@ def test_what_can_teach_or_measure_nothing_is_refused(found: Labels, words: str)
     labels("train", 0, 0, 0, void=9, images=50), labels("train", 7, 0, 0, images=50),
 ])  # fmt: skip
 def test_what_may_teach_something_is_not_refused(found: Labels) -> None:
-    refuse(found, CLASSES)
+    refuse(DATA, found, CLASSES)
 
 
 @pytest.mark.parametrize("found, expected", [
@@ -94,11 +95,39 @@ def test_what_may_teach_something_is_not_refused(found: Labels) -> None:
      ["57.1 % of the pixels of the val split (2 of 5 images looked at) are void: the score knows nothing of them"]),
 ])  # fmt: skip
 def test_what_makes_the_score_doubtful_is_told(found: Labels, expected: list[str]) -> None:
-    assert list(doubts(found, CLASSES)) == expected
+    assert list(doubts(DATA, found, CLASSES)) == expected
+
+
+def test_some_images_speak_for_a_split_and_are_doubted_not_refused() -> None:
+    """A smoke test must not be refused because the few images it takes are of one class."""
+    for found, words in (
+        (labels("train", 9, 0, 0), "of one class, 0 sky: there is nothing to tell it from"),
+        (labels("val", 0, 0, 0, void=9), "every pixel of the val split is void (255), nothing would be measured"),
+    ):
+        chosen = FolderData(max_train=5, max_val=5)
+        refuse(chosen, found, CLASSES)
+        (text,) = doubts(chosen, found, CLASSES)
+        assert words in text and f"(of the images that data.max_{found.split} chooses)" in text
+        with pytest.raises(DataError):
+            refuse(FolderData(max_val=5) if found.split == "train" else FolderData(max_train=5), found, CLASSES)
+
+
+@pytest.mark.parametrize("config, classes, expected", [
+    (FolderData(), ("a", "b"), "with data.label_map (masks of 0 and 255: 'data.label_map={255: 1}')"),
+    (FolderData(label_map={"7": 1}), ("a", "b"), "what their values mean with data.label_map; look"),
+    (FolderData(), ("a", "b", "c"), "what their values mean with data.label_map; look"),
+    (VocData(), ("a", "b"), "with 255 for void; look"),
+    (FolderData(), ("a",), "name at least two classes, not 1."),
+])  # fmt: skip
+def test_remedy_is_one_that_there_is(config: Any, classes: tuple[str, ...], expected: str) -> None:
+    found = Labels("train", (9, *[0] * (len(classes) - 1)), 9, 5, 5)
+    with pytest.raises(DataError) as caught:
+        refuse(config, found, classes)
+    assert expected in str(caught.value) and "mmtui check-data" not in str(caught.value)
 
 
 def test_many_absent_classes_are_counted(tmp_path: Path) -> None:
-    (text,) = doubts(Labels("train", (1, 0, 0, 0, 0, 0, 0, 0), 0, 1, 1), [f"c{n}" for n in range(8)])
+    (text,) = doubts(DATA, Labels("train", (1, 0, 0, 0, 0, 0, 0, 0), 0, 1, 1), [f"c{n}" for n in range(8)])
     assert "class 1 c1, 2 c2, 3 c3, 4 c4, 5 c5 and 2 more: they cannot be learned" in text
 
 
@@ -139,7 +168,7 @@ def test_pictures_of_both_splits_are_found_by_what_they_hold(folder: Path) -> No
 def test_drawn_data_share_no_files_and_raise_no_doubt() -> None:
     config = ShapesData(train=16, val=4)
     data = build_data(config, "train")
-    assert shared_pictures(config) == "" and not list(doubts(count_labels(data, "train"), data.classes))
+    assert shared_pictures(config) == "" and not list(doubts(config, count_labels(data, "train"), data.classes))
 
 
 def test_check_of_the_data_says_what_a_run_would_end_with(folder: Path) -> None:

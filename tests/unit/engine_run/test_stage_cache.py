@@ -169,10 +169,15 @@ def test_run_that_goes_on_with_other_data_says_so_and_moved_data_are_the_same(
     moved = photographs.rename(photographs.with_name("moved"))
     recipe = folder_recipe(moved, proxy=None, match__steps=3, segment__steps=100_000)
     assert runner.kill_at(recipe, signal.SIGTERM, "segment", 3, "--stage-cache", str(cache)) == 143
-    assert runner.kind("warning") == []
+
+    def warnings() -> list[dict[str, Any]]:
+        """But for those about the few labels of these data."""
+        return [event for event in runner.kind("warning") if "about" not in event["values"]]
+
+    assert warnings() == []
     Image.new("RGB", (32, 32), (77, 9, 9)).save(moved / "images" / "train" / "1.png")
     assert runner.kill_at(recipe, signal.SIGTERM, "segment", 5, "--stage-cache", str(cache)) == 143
-    (warning,) = runner.kind("warning")
+    (warning,) = warnings()
     assert warning["values"]["text"].startswith("the data set is not the one that this run was trained on")
 
 

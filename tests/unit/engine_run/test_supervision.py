@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from engine.config.schema import Recipe
 from engine.errors import DataError
+from engine.events import EventWriter
 from engine.stages import Context
 from tests.unit.engine_run.conftest import Runner
 
@@ -89,6 +91,39 @@ def test_resumed_run_looks_at_what_it_still_reads(runner: Runner, make_recipe: M
     data_set(tmp_path / "data", (0, 1), (0,))
     runner.train(recipe)
     assert [event["values"]["text"] for event in runner.events(3) if event["kind"] == "warning"] == texts
+
+
+def test_who_takes_over_what_was_trained_takes_its_doubts_over(
+    runner: Runner, another_runner: Runner, make_recipe: Make, tmp_path: Path
+) -> None:
+    """A fork that only evaluates, and a run that begins with another one's match stage."""
+    from engine.loop import train
+
+    data = data_set(tmp_path / "data", (0, 1), (0, 1, 2))
+    recipe = make_recipe(data=data, proxy=None, runtime__reuse_stages=True)
+    cache = tmp_path / "cache"
+
+    def begin(one: Runner, recipe: Recipe, **how: Any) -> list[str]:
+        writer = EventWriter.open_for_attempt(one.run_dir, 1)
+        assert train(recipe, one.run_dir, writer, 1, lambda: False, lambda _line: None, **how) == "succeeded"
+        writer.close()
+        return [event["values"]["text"] for event in one.kind("warning")]
+
+    expected = ["no pixel of the train split is of class 2 car: it cannot be learned"]
+    assert begin(runner, recipe, cache=cache) == expected
+    data_set(tmp_path / "data", (0, 1, 2), (0, 1, 2))
+    changed = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"flip": True})})  # type: ignore
+    assert begin(another_runner, changed, fork=(runner.run_dir, None)) == expected
+    assert not another_runner.kind("metrics", "segment")
+    data_set(tmp_path / "data", (0, 1), (0, 1, 2))
+    meta = next(cache.rglob("meta.json"))
+    hostile = {**json.loads(meta.read_text()), "doubts": ["graphs of one class", 5, "x" * 5000, None]}
+    meta.write_text(json.dumps(hostile))
+    third = Runner(tmp_path / "third")
+    told = begin(third, make_recipe(data=data, proxy=None, segment__steps=7), cache=cache)
+    assert (
+        third.kind("stage_reused") and told[0] == expected[0] and set(told) - set(expected) <= {"graphs of one class"}
+    )
 
 
 @pytest.mark.parametrize("memory", [0, 2])
