@@ -49,14 +49,15 @@ def progress_line(detail: RunDetail) -> str:
     words = [f"run {row.id}", row.name, row.state]
     loss, miou = row.metrics.get("loss"), row.metrics.get("miou")
     stage = next((s for s in detail.stages if s.name == row.stage and s.status == "running"), None)
+    over = RunState(row.state) in FINAL_STATES
     if stage is not None:
         words.append(f"{stage.name} {stage.step}/{stage.total_steps}")
     if loss is not None:
         words.append(f"loss {fixed(loss, 3)}")
     if miou is not None:
         words.append(f"mIoU {fixed(miou, 1)}{'!' if row.doubts else ''}")
-    if stage is not None and stage.eta_seconds is not None:
+    if stage is not None and stage.eta_seconds is not None and not over:
         words.append(f"stage ends in {duration(stage.eta_seconds)}")
-    if stage is None and row.remark:
+    if (stage is None or over) and row.remark:
         words.append(row.remark)
     return "  ".join(words)

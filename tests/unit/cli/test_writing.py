@@ -184,7 +184,8 @@ def test_run_follow_of_a_run_that_fails_exits_1_and_logs_say_why(
     found = mmtui_("run", str(recipe), "--follow")
     assert found.code == 1
     assert found.out.splitlines()[0] == "1"
-    assert "failed" in found.out.splitlines()[-1] and "nowhere" in found.err
+    last = found.out.splitlines()[-1]
+    assert "failed" in last and "nowhere" in last
     assert "nowhere" in mmtui_("logs", "1").out
     assert mmtui_("show", "1", "--json").json()["error"]
 
