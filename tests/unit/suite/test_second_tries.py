@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def first_time(name):
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("number", range(4))
-def test_real(number):
+def test_real(number, tmp_path):
     assert not first_time(f"real{number}"), "the port was taken"
 
 def test_formula():
@@ -45,7 +46,9 @@ def played(folder: Path, shared_out: tuple[str, ...], wanted: str, **environment
     (folder / "test_it.py").write_text(TESTS)
     plugins = ("xdist", "xdist.looponfail", "pytest_rerunfailures", "tests.second_tries")
     words = [sys.executable, "-m", "pytest", *(word for name in plugins for word in ("-p", name)), "-p"]
-    words += ["no:cacheprovider", "--rootdir", str(folder), *shared_out, "-k", wanted, str(folder / "test_it.py")]
+    # A folder of its own: else it also clears away what earlier runs of all tests have left, for minutes.
+    words += ["no:cacheprovider", "--basetemp", str(folder / "temporary"), "--rootdir", str(folder), *shared_out]
+    words += ["-k", wanted, str(folder / "test_it.py")]
     told = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
     with (folder / "told").open("w+") as output:
         child = subprocess.Popen(words, cwd=folder, env=told, stdout=output, stderr=output)
@@ -63,6 +66,14 @@ def test_real_process_is_tried_again_and_its_first_failure_is_told(tmp_path: Pat
     _, heading, account = told.partition(" second tries ")
     assert heading and account.count("tried again: test_it.py::test_real[") == 3
     assert account.count("AssertionError: the port was taken") == 3
+
+
+def test_what_other_runs_have_left_is_not_its_to_clear_away(tmp_path: Path, shared_out: tuple[str, ...]) -> None:
+    left = [tmp_path / f"pytest-of-{getpass.getuser()}" / f"pytest-{number}" for number in range(6)]
+    for folder in left:
+        folder.mkdir(parents=True, mode=0o700)
+    code, told = played(tmp_path, shared_out, "real and not 3", PYTEST_DEBUG_TEMPROOT=str(tmp_path))
+    assert code == 0 and [folder for folder in left if not folder.is_dir()] == [], told
 
 
 def test_formula_is_not_tried_again_nor_a_process_twice(tmp_path: Path, shared_out: tuple[str, ...]) -> None:
