@@ -332,5 +332,20 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
+def _leave(code: int) -> NoReturn:
+    """End this process; one of several without Python's own farewell.
+
+    DistributedDataParallel keeps the threads of a group alive beyond ``destroy_process_group`` (torch 2.13). One that
+    is only then given its next turn drops a tensor of Python's, for which it needs the interpreter that is being taken
+    down: C++ aborts the process, and torchrun calls a training failed that has ended well.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # its reader is gone, closed, or none at all
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

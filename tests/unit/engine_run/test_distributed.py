@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ def train(recipe: Recipe, run_dir: Path, processes: int) -> None:
     assert code == 0, told
 
 
-def train_by_torchrun(recipe: Recipe, run_dir: Path, processes: int) -> None:
+def train_by_torchrun(recipe: Recipe, run_dir: Path, processes: int, program: Sequence[str] = ("-m", "engine")) -> None:
     run_dir.mkdir(parents=True)
     (run_dir / "recipe.yaml").write_text(dump_recipe(recipe))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command += ["-m", "engine", "train", "--recipe", str(run_dir / "recipe.yaml"), "--run-dir", str(run_dir)]
+    command += [*program, "train", "--recipe", str(run_dir / "recipe.yaml"), "--run-dir", str(run_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=run_dir, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -101,6 +101,28 @@ def test_two_processes_train_as_one_does_on_the_joined_batch(
             torch.testing.assert_close(two_weights[name], value, rtol=2e-3, atol=2e-4, msg=name)
     (began,) = events(tmp_path / "2", "run_started")
     assert began["values"]["processes"] == 2
+
+
+AT_THE_END = """
+import atexit, os, pathlib, runpy, sys
+
+def told():
+    names = [(task / "comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()]
+    pathlib.Path(f"taken_down_{os.environ['RANK']}").write_text(" ".join(names))
+
+atexit.register(told)
+runpy.run_module("engine", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_python_is_not_taken_down_under_threads_of_the_group(tmp_path: Path) -> None:
+    """They outlive it where DDP was used; one that was late aborted the process (see ``engine.__main__._leave``)."""
+    (tmp_path / "program.py").write_text(AT_THE_END)
+    recipe = tiny_recipe(**SHARED, proxy=None, runtime__exchange="ddp")
+    train_by_torchrun(recipe, tmp_path / "run", 2, [str(tmp_path / "program.py")])
+    (last,) = events(tmp_path / "run", "run_finished")
+    assert last["values"]["status"] == "succeeded"
+    assert [file.read_text() for file in (tmp_path / "run").glob("taken_down_*") if "gloo" in file.read_text()] == []
 
 
 def stopped_on_the_way(recipe: Recipe, run_dir: Path, attempt: int, stage: str, step: int) -> None:
