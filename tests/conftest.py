@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from mmtui.paths import Home
-from tests import inputs, process_state, second_tries, starters, waiting
+from tests import inputs, last_words, process_state, second_tries, starters, waiting
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("e2e", "tui", "numerics", "slurm")
@@ -205,6 +205,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin("tests.second_tries"):
         config.pluginmanager.register(second_tries, "tests.second_tries")
         config.pluginmanager.register(inputs, "tests.inputs")
+        config.pluginmanager.register(last_words, "tests.last_words")
     if config.getoption("timeout", None) is None:
         config.option.timeout = float(config.getini("timeout")) * waiting.FACTOR
 
