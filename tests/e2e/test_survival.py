@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class Machine:
         """SIGKILL the supervisor; the kernel lets go of its lock when it is gone."""
         pid, _ = supervisors.holder(self.home)
         if pid is not None and pid > 0:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             self.until(lambda: supervisors.holder(self.home)[0] != pid)
 
     def until(self, condition: Callable[[], Any]) -> None:

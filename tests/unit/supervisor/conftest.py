@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -210,14 +211,20 @@ class Workshop:
         """No process outlives a test."""
         if self.supervisor is not None and self.supervisor.poll() is None:
             self.kill()
+        self.until(self.all_killed, "nobody to serve or to train")
+
+    def all_killed(self) -> bool:
+        """Whether there was nobody to kill. A supervisor that was killed while it started a trainer holds its lock
+        until that has become one, and can be killed no more."""
         detached, _ = supervisors.holder(self.home)
         if detached is not None and detached > 0:
-            os.kill(detached, signal.SIGKILL)
-        for pid in self.trainers():
-            try:
+            with suppress(ProcessLookupError):
+                os.kill(detached, signal.SIGKILL)
+        trainers = self.trainers()
+        for pid in trainers:
+            with suppress(ProcessLookupError):
                 os.killpg(os.getpgid(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        return detached is None and not trainers
 
 
 @pytest.fixture

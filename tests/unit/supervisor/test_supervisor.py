@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -435,6 +436,24 @@ def test_idle_supervisor_writes_nothing(workshop: Workshop) -> None:
 
     workshop.until(quiet, "a supervisor that writes nothing")  # after the last words of the run
     workshop.until_state(workshop.add(steps=1), "running", "starting", "succeeded")
+
+
+def test_lock_that_a_dead_supervisor_leaves_to_a_child_fails_no_test(workshop: Workshop) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    code = "import fcntl, sys, time; fcntl.flock(0, fcntl.LOCK_EX); print(flush=True); time.sleep(1000)"
+    workshop.home.lock.write_text(json.dumps({"pid": dead.pid, "started_at": 1.0}))
+    with workshop.home.lock.open() as lock:
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=lock, stdout=subprocess.PIPE)
+    with child:
+        try:
+            assert child.stdout is not None and child.stdout.readline()
+            assert supervisors.holder(workshop.home)[0] == dead.pid
+            assert not workshop.all_killed(), "somebody has the lock"
+        finally:
+            child.kill()
+    workshop.close()
+    assert workshop.all_killed() and supervisors.holder(workshop.home)[0] is None
 
 
 def test_supervisor_leaves_when_its_directory_is_removed(workshop: Workshop) -> None:
