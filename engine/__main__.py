@@ -29,6 +29,7 @@ from engine.paths import expanded, is_folder
 from engine.run_folder import claimed
 from engine.streams import complain, spell_out, wait_for_room
 from engine.text import curtailed
+from engine.utf8_mode import begin_in_utf8_mode
 
 EXIT_STOPPED = 143
 PR_SET_PDEATHSIG = 1
@@ -348,4 +349,5 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    begin_in_utf8_mode()
     _leave(main())

@@ -23,6 +23,7 @@ from engine.data.pairs import ADVICE, Listing, Pair, check_indices, require_file
 from engine.data.supervision import Labels, doubts, refuse, shared_pictures
 from engine.data.values import VOID
 from engine.errors import EngineError
+from engine.utf8_mode import begin_in_utf8_mode
 
 SECONDS = 1.0
 """For the masks of one split."""
@@ -90,4 +91,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    begin_in_utf8_mode()
     sys.exit(main())

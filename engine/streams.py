@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,9 @@ from io import TextIOWrapper
 from typing import Any, cast
 
 from engine.text import curtailed, printable
+
+AS_THEY_WERE = "as-they-were"
+"""What Python does with a character that the encoding of a stream lacks: see ``_as_they_were``."""
 
 
 def wait_for_room() -> None:
@@ -26,8 +30,9 @@ def wait_for_room() -> None:
 def spell_out() -> None:
     """Let nothing that is printed steer a terminal: names of files, recipes and errors may hold anything.
 
-    In a pipe and in a file all stays as it is, bytes that are no UTF-8 too.
+    In a pipe and in a file all stays as it is, bytes that are no UTF-8 too; what their encoding lacks is spelled out.
     """
+    codecs.register_error(AS_THEY_WERE, _as_they_were)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, TextIOWrapper):
@@ -35,8 +40,18 @@ def spell_out() -> None:
         if stream.isatty():
             stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, cast("TextIOWrapper", _Terminal(stream)))
-        elif stream.errors == "strict":
-            stream.reconfigure(errors="surrogateescape")
+        elif stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors=AS_THEY_WERE)
+
+
+def _as_they_were(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes that Python could not decode as those bytes (``surrogateescape``), other characters as ``\\u65e5``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff" and "a".encode(error.encoding) == b"a":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return character.encode("ascii", "backslashreplace").decode(), error.start + 1
 
 
 class _Terminal:

@@ -9,11 +9,13 @@ import sys
 def main() -> int:
     """Run the command line; returns the exit code."""
     try:
+        from engine.utf8_mode import begin_in_utf8_mode
         from mmtui.cli.diagnostics import guarded
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("engine"):
             raise
         sys.exit(_another_engine())
+    begin_in_utf8_mode()
     return guarded(lambda: dispatch(sys.argv[1:]))
 
 

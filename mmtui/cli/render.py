@@ -20,7 +20,7 @@ from typing import Any
 
 from mmtui.domain import text as words
 from mmtui.domain.look import COLORS, glyph
-from mmtui.domain.text import done, duration, fixed, printable, shorten, shorten_inside
+from mmtui.domain.text import done, duration, fixed, in_ascii, printable, shorten, shorten_inside
 from mmtui.domain.views import ClassTable, RunRow
 from mmtui.errors import UsageError
 from mmtui.paths import Home
@@ -107,7 +107,7 @@ def _painted(part: Part) -> str:
 
 def _clean(text: str) -> str:
     text = printable(text)
-    return text if text.isascii() or not ascii_only() else text.encode("ascii", "replace").decode()
+    return text if text.isascii() or not ascii_only() else in_ascii(text)
 
 
 def document(body: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "done",
     "duration",
     "fixed",
+    "in_ascii",
     "is_acted_on",
     "number",
     "printable",
@@ -30,6 +31,27 @@ def stored_text(stored: bytes) -> str:
         return as_text(stored.decode("utf-8", "surrogatepass"))
     except UnicodeDecodeError:
         return stored.decode("utf-8", "backslashreplace")
+
+
+_ELLIPSIS = "…"
+_SYMBOLS = range(0x2000, 0x2C00)
+"""General punctuation to arrows and boxes: what a table draws, one cell each."""
+
+
+def in_ascii(text: str) -> str:
+    """The text for a terminal that shows ASCII alone: letters spelled out (``\\u65e5``), so that names stay apart.
+
+    Signs and boxes keep their one cell: an ellipsis becomes ``~``, others ``?``.
+    """
+    if text.isascii():
+        return text
+    return "".join(character if character.isascii() else _in_ascii(character) for character in text)
+
+
+def _in_ascii(character: str) -> str:
+    if ord(character) in _SYMBOLS:
+        return "~" if character == _ELLIPSIS else "?"
+    return character.encode("ascii", "backslashreplace").decode()
 
 
 def shorten(text: str, width: int) -> str:

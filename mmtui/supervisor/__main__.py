@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from engine.utf8_mode import begin_in_utf8_mode
 from mmtui.errors import ExitCode, MmtuiError
 from mmtui.paths import Home
 
@@ -46,4 +47,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    begin_in_utf8_mode()
     sys.exit(main())

@@ -86,8 +86,7 @@ def alone(home: Home, run_id: str, folder: Path, processes: int = 1) -> Path:
     """The same recipe by the engine alone, without a queue and without SLURM."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *torchrun, "-m", "engine", "train", "--recipe", str(home.run(run_id).recipe)]
-    done = subprocess.run([*command, "--run-dir", str(folder), "--quiet"], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    subprocess.run([*command, "--run-dir", str(folder), "--quiet"], check=True, capture_output=True)
     return folder
 
 

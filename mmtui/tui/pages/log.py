@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, get_character_cell_size
 
-from mmtui.domain.text import printable
+from mmtui.domain.text import in_ascii, printable
 from mmtui.paths import Home
 from mmtui.services.output import read_output
 from mmtui.tui.widgets.panels import Line
@@ -25,10 +25,11 @@ def log(
         until: global step as of which it is shown, None: all there is.
     """
     output = read_output(home, run_id, until)
+    wanted = in_ascii(wanted) if ascii_only else wanted
     lines: list[Line] = []
     places: list[int] = []
     for text, ours in output.lines:
-        text = text.encode("ascii", "replace").decode() if ascii_only else text
+        text = in_ascii(text) if ascii_only else text
         if ours:
             lines.append([(f"-- {text} --", "title")])
             continue

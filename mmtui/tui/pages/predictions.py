@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from mmtui.domain.text import printable, shorten
+from mmtui.domain.text import in_ascii, printable, shorten
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.tui import graphics
@@ -84,12 +84,8 @@ def predictions(
     _add_panels(lines, triple, kinds, width, height - len(lines) - len(below), look)
     lines += below
     if look.ascii_only:
-        lines[:] = [[(_ascii(text), style) for text, style in line] for line in lines]
+        lines[:] = [[(in_ascii(text), style) for text, style in line] for line in lines]
     return lines
-
-
-def _ascii(text: str) -> str:
-    return text if text.isascii() else text.encode("ascii", "replace").decode()
 
 
 def _told(triple: Triple, width: int) -> Line:

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Static
 
+from mmtui.domain.text import in_ascii
 from mmtui.tui import faults
 from mmtui.tui.actions import action_of, command_text
 from mmtui.tui.keys import LOOK
@@ -62,7 +63,7 @@ class CommonScreen(Screen[None]):
     def set_text(self, selector: str, text: str) -> None:
         """Header or footer; sent only when it has changed."""
         widget = self.query_one(selector, Static)
-        text = text.encode("ascii", "replace").decode() if self.program.ascii_only else text
+        text = in_ascii(text) if self.program.ascii_only else text
         if getattr(widget, "shown_text", None) != text:
             widget.shown_text = text  # type: ignore[attr-defined]
             widget.update(text)

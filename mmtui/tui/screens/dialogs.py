@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from mmtui.domain.text import duration, printable, shorten
+from mmtui.domain.text import duration, in_ascii, printable, shorten
 from mmtui.domain.views import RunDetail, RunRow
 from mmtui.tui import faults
 from mmtui.tui.actions import actions_of, key_text
@@ -32,9 +32,9 @@ class Dialog(ModalScreen[object]):
 
     def cut(self, text: str, width: int) -> str:
         """A line of at most ``width`` cells, in what the terminal can show."""
-        text = shorten(text, width)
-        ascii_only = bool(getattr(self.app, "ascii_only", False))
-        return text.replace("…", "~").encode("ascii", "replace").decode() if ascii_only else text
+        if not getattr(self.app, "ascii_only", False):
+            return shorten(text, width)
+        return in_ascii(shorten(in_ascii(text), width))
 
     BINDINGS: ClassVar = [
         Binding("escape", "dismiss_dialog", "close", show=False),

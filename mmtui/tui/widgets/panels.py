@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.states import ACTIVE_STATES
-from mmtui.domain.text import duration, fixed, number, printable, size
+from mmtui.domain.text import duration, fixed, in_ascii, number, printable, size
 from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow, doubtful
 from mmtui.services.grouping import Group
 from mmtui.tui.widgets.plot import Span, bar, spark
@@ -26,7 +26,7 @@ def fit(text: str, width: int, ascii_only: bool = False) -> str:
     """Text from outside in exactly ``width`` cells, cut with an ellipsis."""
     text = printable(text)
     if ascii_only:
-        text = text.encode("ascii", "replace").decode()
+        text = in_ascii(text)
     if cell_len(text) <= width:
         return set_cell_size(text, width)
     mark = "~" if ascii_only else "…"
@@ -37,7 +37,7 @@ def fit_inside(text: str, width: int, ascii_only: bool = False) -> str:
     """A name in exactly ``width`` cells, cut in its middle: its end tells runs of a sweep apart."""
     text = printable(text)
     if ascii_only:
-        text = text.encode("ascii", "replace").decode()
+        text = in_ascii(text)
     if cell_len(text) <= width or width < LEAST_NAME:
         return fit(text, width, ascii_only)
     tail = (width - 1) // 2
@@ -125,7 +125,7 @@ def _miou(row: RunRow) -> str:
 def trouble(text: str, width: int, ascii_only: bool) -> list[Line]:
     """A sentence in the place of what cannot be shown."""
     text = printable(text)
-    return wrapped(f"! {text.encode('ascii', 'replace').decode() if ascii_only else text}", width, "bad")
+    return wrapped(f"! {in_ascii(text) if ascii_only else text}", width, "bad")
 
 
 def wrapped(text: str, width: int, style: str) -> list[Line]:
@@ -427,4 +427,4 @@ def log(lines: Sequence[str], height: int, ascii_only: bool) -> list[Line]:
     if not lines:
         return [[("nothing printed yet", "dim")]]
     tail = lines[-height:] if height > 0 else []
-    return [[(text.encode("ascii", "replace").decode() if ascii_only else text, "")] for text in tail]
+    return [[(in_ascii(text) if ascii_only else text, "")] for text in tail]

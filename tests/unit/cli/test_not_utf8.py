@@ -13,7 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engine.text import as_text
 from mmtui.domain.text import printable, stored_text
@@ -201,6 +203,34 @@ def test_home_and_folder_may_be_no_utf8_in_any_locale(locale: dict[str, str], po
     assert "h\\xe9me" in ask(b"show", b"4")
     assert "w\\xe9rk/caf\\xe9.csv" in ask(b"export", b"1", b"--to", b"csv", b"-o", b"caf\xe9.csv")
     assert ask(b"ls", b"--csv", b"-c", b"tag", b"-F", b"name ~ \xc3\xa9").startswith("id,state,name,tag\n4,held,")
+
+
+def test_in_a_locale_without_utf8_names_stay_apart_and_name_their_files(populated: Home, tmp_path: Path) -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    data = tmp_path / "dàta"
+    for split in ("train", "val"):
+        for folder, shape in (("images", (32, 32, 3)), ("labels", (32, 32))):
+            (data / folder / split).mkdir(parents=True)
+            pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape) % (2 if folder == "labels" else 251)
+            Image.fromarray(pixels + (split == "val" and folder == "images")).save(data / folder / split / "a.png")
+    (data / "classes.txt").write_text("left\nright\n")
+    (tmp_path / "small.yaml").write_text(f"data: {{kind: folder, root: {data}}}\nsegment: {{steps: 1}}\n")
+
+    def ask(*argv: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "mmtui", *argv],
+            env={**os.environ, **locale, "MMTUI_HOME": str(populated.root), "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            check=True,
+        )
+        return done.stdout.decode("ascii")
+
+    assert ask("run", "small.yaml", "--hold", "--name", "日本", "-q") == "4\n"
+    assert ask("run", "small.yaml", "--hold", "--name", "日木", "-q") == "5\n"
+    listed = ask("ls", "-n", "2")
+    assert "\\u65e5\\u672c" in listed and "\\u65e5\\u6728" in listed
+    assert json.loads(ask("show", "4", "--json"))["config"]["data"]["root"] == str(data)
 
 
 def test_completion_survives_such_words_and_such_recipes(populated: Home, tmp_path: Path) -> None:

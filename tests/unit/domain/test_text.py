@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmtui.domain.look import COLORS, GLYPHS, glyph
 from mmtui.domain.states import RunState
-from mmtui.domain.text import done, duration, fixed, number, printable, shorten, shorten_inside, signed, size
+from mmtui.domain.text import done, duration, fixed, in_ascii, number, printable, shorten, shorten_inside, signed, size
 
 
 @pytest.mark.parametrize(
@@ -175,3 +175,10 @@ def test_done_is_a_percentage(share: float) -> None:
 )
 def test_fixed_of_some(value: float | None, digits: int, text: str) -> None:
     assert fixed(value, digits) == text
+
+
+def test_a_terminal_of_ascii_alone_tells_letters_apart_and_keeps_signs_in_one_cell() -> None:
+    assert in_ascii("a…b ─ ●") == "a~b ? ?"
+    assert in_ascii("café 日") == "caf\\xe9 \\u65e5"
+    assert in_ascii("\U0001f600") == "\\U0001f600"
+    assert in_ascii("plain") == "plain"

@@ -77,6 +77,34 @@ def test_check_data_leaves_names_in_a_pipe_as_they_are(data: Path, tmp_path: Pat
     assert NAME in found.stdout, found
 
 
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1:strict"},
+        {"PYTHONIOENCODING": "ascii:surrogateescape"},
+        {"LC_ALL": "C"},
+    ],
+    ids=["ascii", "latin-1", "surrogateescape", "locale"],
+)
+def test_letters_that_a_pipe_cannot_take_are_spelled_out(data: Path, tmp_path: Path, encoding: dict[str, str]) -> None:
+    (data / "classes.txt").write_text("日本\nright\n", encoding="utf-8")
+    found = in_pipe("check-data", "small.yaml", folder=tmp_path, **encoding)
+    assert b"Traceback" not in found.stderr, found
+    assert b"class 0 \\u65e5\\u672c" in found.stdout
+    written = [NAME.replace("é".encode(), there) for there in ("é".encode(), b"\\xe9", b"\xe9")]
+    assert any(name in found.stdout for name in written)
+
+
+def test_names_of_files_are_utf8_in_every_locale(data: Path, tmp_path: Path) -> None:
+    data.rename(tmp_path / "dàta")
+    recipe = (tmp_path / "small.yaml").read_text().replace(str(data), str(tmp_path / "dàta"))
+    (tmp_path / "small.yaml").write_text(recipe, encoding="utf-8")
+    found = in_pipe("check-data", "small.yaml", folder=tmp_path, LC_ALL="C")
+    assert b"is no folder" not in found.stderr + found.stdout, found
+    assert NAME.replace("é".encode(), b"\\xe9") in found.stdout
+
+
 def test_check_data_spells_out_what_is_wrong(data: Path, tmp_path: Path) -> None:
     (picture,) = (data / "labels" / "train").iterdir()
     picture.write_bytes(b"no picture")
