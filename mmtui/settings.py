@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mmtui.access import remedy
+
 COLOR_MODES = ("auto", "always", "never")
 THEMES = ("ansi", "ansi-light", "dark", "light", "colorblind")
 PICTURES = ("blocks", "kitty", "sixel")
@@ -45,8 +47,12 @@ def load(path: Path) -> Settings:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Settings()
+    except PermissionError as error:
+        closed = remedy(path, writing=False)
+        raise SettingsError(f"{path} cannot be read: {error.strerror}{closed and f'; {closed}'}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{path} cannot be read: {why}") from None
     import tomllib
 
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from engine.streams import wait_for_room
+from mmtui.access import remedy
 from mmtui.domain.text import printable
 from mmtui.errors import ExitCode, MmtuiError
 
@@ -77,12 +78,20 @@ def guarded(command: Callable[[], int]) -> int:
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 0 if leave.code is None else int(ExitCode.FAILED)
     except OSError as error:
-        _tell_origin(error)
-        where = f"{error.filename}: " if error.filename else ""
-        say(f"error: {where}{error.strerror or error}")
-        return int(ExitCode.FAILED)
+        return _report_system(error)
     except Exception as error:
         return _report_fault(error)
+
+
+def _report_system(error: OSError) -> int:
+    """One line on what the system refused, and what mends it where that can be told; its exit code."""
+    _tell_origin(error)
+    where = f"{error.filename}: " if error.filename else ""
+    say(f"error: {where}{error.strerror or error}")
+    closed = remedy(error.filename) if isinstance(error, PermissionError) and error.filename else ""
+    if closed:
+        say(f"  {closed}")
+    return int(ExitCode.FAILED)
 
 
 def _report_fault(error: Exception) -> int:

@@ -175,6 +175,7 @@ def doctor(
 
         for deed in mending.fix(Home.from_environment()):
             say(deed)
+    render.use_default_settings_if_broken()  # doctor says what is wrong with the file
     found = service.checks(Home.from_environment())
     if as_json:
         body = [{"name": c.name, "ok": c.ok, "text": c.text, "fix": c.fix if c.ok is False else ""} for c in found]

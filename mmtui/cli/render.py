@@ -32,6 +32,8 @@ LETTERS_AT_ONCE = 4 * 2**20
 """A long table is laid out in portions of so many rows or letters."""
 _ANSI = {"bright_black": 90, "red": 31, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36}
 _asked_color = ""
+_passed_over = set[Path]()
+"""Files of settings that are wrong, where that is told in another way."""
 
 Part = str | tuple[str, str]
 """Text, or (text, colour)."""
@@ -43,7 +45,16 @@ def settings() -> Settings:
     Raises:
         UsageError: the file is wrong.
     """
-    return _settings(Home.from_environment().config)
+    path = Home.from_environment().config
+    return Settings() if path in _passed_over else _settings(path)
+
+
+def use_default_settings_if_broken() -> None:
+    """From now on the defaults, if the user's file is wrong."""
+    try:
+        settings()
+    except UsageError:
+        _passed_over.add(Home.from_environment().config)
 
 
 @cache

@@ -10,11 +10,12 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mmtui.access import remedy
 from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
@@ -49,25 +50,18 @@ class Check:
 
 
 def checks(home: Home) -> list[Check]:
-    """Every check, in the order worth reading."""
-    return [
-        _python(),
-        _packages(),
-        _home(home),
-        _settings(home),
-        _filesystem(home),
-        _disk(home),
-        _sqlite(),
-        _database(home),
-        *_run_folders(home),
-        *_rows(home),
-        _edits(home),
-        _leftovers(home),
-        _supervisor(home),
-        _gpu(home),
-        _linger(),
-        _recipes(home),
-    ]
+    """Every check, in the order worth reading; of a home that is closed to us no more than that."""
+    first = [_python(), _packages(), _home(home)]
+    if first[-1].ok is False and not os.access(home.root, os.R_OK | os.X_OK):
+        return first
+    found = [*first, _settings(home), _filesystem(home), _disk(home), _sqlite(), _database(home)]
+    for name, check in _OF_FILES:
+        try:
+            found += check(home)
+        except PermissionError as error:
+            closed = error.filename or home.root
+            found.append(Check(name, False, f"{closed}: {error.strerror}", remedy(closed)))
+    return [*found, _gpu(home), _linger(), _recipes(home)]
 
 
 def _python() -> Check:
@@ -86,10 +80,12 @@ def _packages() -> Check:
 
 
 def _home(home: Home) -> Check:
+    if not os.access(home.root, os.R_OK | os.X_OK) and home.root.is_dir():
+        return Check("home", False, f"{home.root} is closed to you", remedy(home.root))
     if not home.root.exists():
         return Check("home", None, f"{home.root} does not exist yet; the first run makes it")
     if not os.access(home.root, os.W_OK):
-        return Check("home", False, f"{home.root} cannot be written", f"chown it to yourself: {home.root}")
+        return Check("home", False, f"{home.root} cannot be written", remedy(home.root))
     mode = stat.S_IMODE(home.root.stat().st_mode)
     if mode & 0o077:
         return Check("home", False, f"{home.root} is open to others ({mode:o})", f"chmod 700 {home.root}")
@@ -288,3 +284,13 @@ def _recipes(home: Home) -> Check:
     if broken:
         return Check("recipes", False, broken[0].error, "mend or remove the file")
     return Check("recipes", bool(found), f"{len(found)} recipes load", "install mmtui again: its recipes are missing")
+
+
+_OF_FILES: tuple[tuple[str, Callable[[Home], list[Check]]], ...] = (
+    ("folders", _run_folders),
+    ("rows", _rows),
+    ("edits", lambda home: [_edits(home)]),
+    ("leftovers", lambda home: [_leftovers(home)]),
+    ("supervisor", lambda home: [_supervisor(home)]),
+)
+"""Checks that look into folders of the home, any of which may be closed to us."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.files import sync_folder
+from mmtui.access import remedy
 from mmtui.errors import MmtuiError, UnreachableError
 from mmtui.paths import Home, RunPaths
 from mmtui.store.reader import Reader
@@ -80,9 +81,10 @@ def new_folders(home: Home) -> Iterator[NewFolders]:
         yield folders
     except OSError as error:
         folders.remove()
-        why = error.strerror or str(error)
+        why, closed = error.strerror or str(error), remedy(error.filename or home.root)
         raise UnreachableError(
-            f"the files of a run cannot be written to {home.root}: {why}", "nothing is queued"
+            f"the files of a run cannot be written to {home.root}: {why}",
+            f"nothing is queued{closed and f'; {closed}'}",
         ) from None
     except BaseException:
         folders.remove()

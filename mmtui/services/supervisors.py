@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmtui.access import remedy
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import printable
 from mmtui.domain.views import SupervisorStatus
@@ -129,7 +130,9 @@ def ensure(home: Home) -> SupervisorStatus:
             process = _start(home)
         except OSError as error:
             why = f"{error.filename or sys.executable}: {error.strerror or error}"
-            raise UnreachableError(f"the supervisor cannot be started: {why}", "what is queued stays queued") from None
+            closed = remedy(error.filename) if isinstance(error, PermissionError) and error.filename else ""
+            hint = f"what is queued stays queued{closed and f'; {closed}'}"
+            raise UnreachableError(f"the supervisor cannot be started: {why}", hint) from None
         _wait_until_served(home, process)
     return replace(status(home), note=before.note)
 

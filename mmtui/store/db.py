@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, create_engine
 
 from engine.outputs import OutputExistsError, replacing
+from mmtui.access import remedy
 from mmtui.errors import RefusedError, UnreachableError
 from mmtui.paths import Home
 from mmtui.store.reserve import DiskReserve
@@ -103,7 +104,8 @@ def _translated(error: Exception, home: Home) -> Exception:
         if "disk is full" in str(original) or is_full(home.root):
             text, hint = "the disk is full", "free some space, then do the same again"
         else:
-            text, hint = str(original), "see: mmtui doctor" if "no such" in str(original) else ""
+            text = str(original)
+            hint = "see: mmtui doctor" if "no such" in text else remedy(home.database)
         return UnreachableError(f"the database {home.database} cannot be written: {text}", hint)
     return error
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mmtui.access import remedy
 from mmtui.domain.filters import Node, Operand
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration, replay_words, stored_text
@@ -393,7 +394,8 @@ def _translated(home: Home) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise UnreachableError(
-            f"the database {home.database} cannot be read: {error}", "run mmtui doctor, or restore a backup"
+            f"the database {home.database} cannot be read: {error}",
+            remedy(home.database, writing=False) or "run mmtui doctor, or restore a backup",
         ) from None
 
 

@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+from mmtui.access import remedy
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
 
@@ -89,7 +90,8 @@ def schema_revision(database: Path) -> str | None:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             row = connection.execute(_REVISION).fetchone() if "alembic_version" in tables else None
     except sqlite3.OperationalError as error:
-        raise UnreachableError(f"the database {database} cannot be read: {error}") from None
+        closed = remedy(database, writing=False)
+        raise UnreachableError(f"the database {database} cannot be read: {error}", closed) from None
     except sqlite3.DatabaseError as error:
         raise UnreachableError(f"{database} is damaged: {error}", "mmtui doctor --fix, or restore a backup") from None
     if (tables and "alembic_version" not in tables) or (row and not re.fullmatch("[0-9]{4}", str(row[0]))):

@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateColumn
 
+from mmtui.access import remedy
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
 from mmtui.store.db import Database
@@ -59,7 +60,8 @@ def lacking(database: Path) -> list[Lack]:
                 for table in metadata.tables
             }
     except sqlite3.Error as error:
-        raise UnreachableError(f"the database {database} cannot be read: {error}") from None
+        closed = remedy(database, writing=False)
+        raise UnreachableError(f"the database {database} cannot be read: {error}", closed) from None
     return _compared(there, columns)
 
 
