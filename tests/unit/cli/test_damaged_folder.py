@@ -14,6 +14,8 @@ import pytest
 from mmtui.paths import Home
 from mmtui.services.plain_files import MOST_OF_MANIFEST, named_file, read_table
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 
 

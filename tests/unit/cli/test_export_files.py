@@ -20,6 +20,8 @@ from mmtui.services.exchange import mlflow as exchange_mlflow
 from tests.unit.cli import courses
 from tests.waiting import PATIENCE, until
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 FORMATS = ("csv", "jsonl", "parquet", "tensorboard", "mlflow", "wandb")
 SMALL = 40_000

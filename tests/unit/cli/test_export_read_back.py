@@ -19,6 +19,8 @@ import pytest
 from mmtui.paths import Home
 from tests.unit.cli import courses
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 COURSES = {
     "resumed": courses.RESUMED,

@@ -16,6 +16,8 @@ from mmtui.store.quick import put_setting
 from tests.hostile import damage, tell
 from tests.inputs import FUZZ
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 LIVE = (4, 5, 6)
 """Runs that train, wait or are held."""

@@ -18,6 +18,8 @@ from mmtui.store import schema, wholeness
 from mmtui.store.tables import metadata
 from mmtui.supervisor.loop import Supervisor
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 
 

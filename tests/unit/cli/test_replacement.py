@@ -14,6 +14,8 @@ from mmtui.paths import Home
 from mmtui.services import mending, queue, replacement, salvage
 from mmtui.store.reader import Reader
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 
 

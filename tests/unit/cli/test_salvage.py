@@ -16,6 +16,8 @@ from mmtui.paths import Home
 from mmtui.services import queue, runs, salvage
 from mmtui.store.reader import Reader
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 PAGE = 4096
 
