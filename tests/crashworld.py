@@ -100,7 +100,7 @@ def problems(home: Home) -> list[str]:
     known = rows(home)
     for run_id, row in known.items():
         if unfinished.is_unfinished(row["reason"]):
-            found.append(f"run {run_id}: half of an import")
+            found.append(f"run {run_id}: not whole")
             continue
         here, aside = home.run(run_id).root.exists(), (home.trash / run_id).exists()
         if here + aside != 1 or (aside and not row["removed"]):
@@ -149,7 +149,7 @@ def mend(home: Home) -> list[str]:
     database = Database(home)
     unfinished.remove_abandoned(database, home)
     database.close()
-    told += [f"run {run_id}: half of an import, removed" for run_id in sorted(before.keys() - rows(home).keys())]
+    told += [f"run {run_id}: not whole, removed" for run_id in sorted(before.keys() - rows(home).keys())]
     for one in leftovers.find(home, time.time() + 2 * leftovers.IDLE_SECONDS):
         told.append(f"leftover: {one.what}")
         shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink()

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,14 @@ def find_recipe(path: str | Path, search: Sequence[Path] = ()) -> Path:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe as YAML; loading it again gives an equal recipe."""
-    return strict_yaml.dump(json.loads(recipe.model_dump_json()))
+    data: dict[str, Any] = json.loads(recipe.model_dump_json())
+    return "".join(_dumped(key, json.dumps(value)) for key, value in data.items())
+
+
+@lru_cache(maxsize=64)
+def _dumped(key: str, value: str) -> str:
+    """One section; the members of a sweep have most of them in common, and YAML is slow to write."""
+    return strict_yaml.dump({key: json.loads(value)})
 
 
 def _load_with_base(file: Path, search: Sequence[Path]) -> Document:

@@ -11,6 +11,7 @@ from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, DryRunOption, JsonOption, QuietOption, RunArgument, RunsArgument, option
 from mmtui.cli.outputs import ForceOption, agreed, output_path
+from mmtui.cli.progress import work_bar
 from mmtui.domain.text import duration, size
 from mmtui.errors import ExitCode, UsageError
 from mmtui.paths import Home
@@ -29,8 +30,7 @@ def tag(
     if not add and not remove:
         raise UsageError("say which: --add TAG or --remove TAG")
     home = Home.from_environment()
-    for run_id in dict.fromkeys(lookup.resolve(home, selector) for selector in runs):
-        tags = keeping.change_tags(home, run_id, add or (), remove or ())
+    for run_id, tags in keeping.change_tags_of_all(home, lookup.resolve_all(home, runs), add or (), remove or ()):
         render.line(run_id) if quiet else say(f"run {run_id}: {' '.join(tags) or 'no tags'}")
 
 
@@ -50,10 +50,8 @@ def rm(runs: RunsArgument, dry_run: DryRunOption = False, quiet: QuietOption = F
     from mmtui.services import trash
 
     home = Home.from_environment()
-    ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
-    for run_id in ids:
-        if not dry_run:
-            trash.remove(home, run_id)
+    ids = lookup.resolve_all(home, runs)
+    for run_id in ids if dry_run else trash.remove_all(home, ids):
         render.line(run_id) if quiet else say(f"run {run_id} {'would go' if dry_run else 'is'} in the trash")
 
 
@@ -62,8 +60,7 @@ def restore(runs: RunsArgument, quiet: QuietOption = False) -> None:
     from mmtui.services import trash
 
     home = Home.from_environment()
-    for run_id in dict.fromkeys(runs):
-        trash.restore(home, run_id)
+    for run_id in trash.restore_all(home, dict.fromkeys(runs)):
         render.line(run_id) if quiet else say(f"run {run_id} is back")
 
 
@@ -77,7 +74,8 @@ def purge(
     from mmtui.services import leftovers, stages, trash
 
     home, seconds = Home.from_environment(), seconds_ago(unused, "--unused")
-    found = trash.purge(home, really=yes)
+    with work_bar("purging", quiet=not yes) as tell:
+        found = trash.purge(home, really=yes, tell=tell)
     if shared:
         found += stages.evict(home, seconds, really=yes)
     for name, taken in found:

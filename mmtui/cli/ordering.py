@@ -60,8 +60,7 @@ def priority(
     from mmtui.services import runs as lookup
 
     home = Home.from_environment()
-    for run_id in dict.fromkeys(lookup.resolve(home, selector) for selector in runs):
-        service.set_priority(home, run_id, value)
+    for run_id in service.set_priorities(home, lookup.resolve_all(home, runs), value):
         render.line(run_id) if quiet else say(f"run {run_id} has priority {value}")
 
 

@@ -11,6 +11,7 @@ from mmtui.cli import render
 from mmtui.cli.diagnostics import ask, report, say
 from mmtui.cli.lengths import device_hours, seconds_of
 from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, TrustOption, option
+from mmtui.cli.progress import work_bar
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration, printable
 from mmtui.errors import ExitCode, MmtuiError, UsageError
@@ -18,7 +19,7 @@ from mmtui.paths import Home
 
 if TYPE_CHECKING:
     from mmtui.services.forks import Fork
-    from mmtui.services.queue import Terms
+    from mmtui.services.queue import Answer, Terms
 
 _FEW = 12
 """A sweep with more members is named by its group."""
@@ -73,7 +74,8 @@ def run(
     home = Home.from_environment()
     recipe, overrides, fork = _base(home, recipe, overrides or [], from_run)
     texts = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
-    members = recipes.sweep(recipe, texts, home, zipped=zipped, smoke=smoke)
+    found = recipes.members(recipe, texts, home, zipped=zipped, smoke=smoke)
+    members, resolved = [texts for texts, _ in found], [one for _, one in found]
     if if_failed not in queue.IF_FAILED:
         raise UsageError(f"--if-failed {if_failed}: write one of {', '.join(queue.IF_FAILED)}")
     terms = queue.Terms(
@@ -95,7 +97,8 @@ def run(
     if dry_run:
         _preview(home, recipe, members, fork, terms)
         return int(ExitCode.OK)
-    ids = queue.enqueue_all(home, recipe, members, terms, fork)
+    with work_bar("queueing", quiet=quiet) as tell:
+        ids = queue.enqueue_all(home, recipe, members, terms, fork, resolved=resolved, tell=tell)
     for run_id in ids:
         render.line(run_id)
     for text in labels.doubts():
@@ -208,43 +211,42 @@ def _wish(
     trust_code: str = "",
 ) -> int:
     """Ask for the verb for each run; goes on after a refusal and ends with the first one's code."""
-    from mmtui.services import runs
+    from mmtui.services import queue, runs
 
     home = Home.from_environment()
-    run_ids = list(dict.fromkeys(runs.resolve(home, selector) for selector in selectors))
+    run_ids = runs.resolve_all(home, selectors)
     if dry_run:
         for run_id in run_ids:
             row = runs.get_run(home, run_id).row
             render.line(f"{row.id}  {row.state}  {row.name}")
         return int(ExitCode.OK)
     code = 0
-    for run_id in run_ids:
-        try:
-            _ask_for(home, run_id, verb, arguments, trust_code)
-        except MmtuiError as error:
-            refused = report(error)
+    for answer in queue.wish_all(home, run_ids, verb, arguments, trust_code=trust_code):
+        found = _asked_again(home, answer, verb, arguments) if not trust_code else answer.found
+        if isinstance(found, MmtuiError):
+            refused = report(found)
             code = code or refused
-            continue
-        state = RunState(runs.get_run(home, run_id).row.state)
-        text = (
-            f"the trainer of run {run_id} is asked to leave" if state in ACTIVE_STATES else f"run {run_id} is {state}"
-        )
-        render.line(run_id) if quiet else say(text)
+        elif quiet:
+            render.line(answer.run_id)
+        else:
+            asked = f"the trainer of run {answer.run_id} is asked to leave"
+            say(asked if found in ACTIVE_STATES else f"run {answer.run_id} is {found.value}")
     _serve(home)
     return code
 
 
-def _ask_for(home: Home, run_id: str, verb: str, arguments: dict[str, bool] | None, trust_code: str) -> None:
-    """Leave the wish; on a terminal one question decides whether code from elsewhere may run."""
+def _asked_again(home: Home, answer: Answer, verb: str, arguments: dict[str, bool] | None) -> RunState | MmtuiError:
+    """The answer; where code from elsewhere would run, one question on a terminal decides whether it may."""
     from mmtui.services import queue
     from mmtui.services.trust import UntrustedCodeError
 
+    error = answer.found
+    if not isinstance(error, UntrustedCodeError) or not ask(f"{error.message}. Run it?"):
+        return error
     try:
-        queue.wish(home, run_id, verb, arguments, trust_code=trust_code)
-    except UntrustedCodeError as error:
-        if trust_code or not ask(f"{error.message}. Run it?"):
-            raise
-        queue.wish(home, run_id, verb, arguments, trust_code=error.digest)
+        return queue.wish(home, answer.run_id, verb, arguments, trust_code=error.digest)
+    except MmtuiError as refused:
+        return refused
 
 
 def _serve(home: Home) -> None:
@@ -308,8 +310,7 @@ def retry(
             say("no run has failed or was interrupted")
     more = seconds_of(time_limit, "--time-limit") if time_limit else 0.0
     if time_limit and not dry_run:
-        for run_id in [lookup.resolve(home, selector) for selector in selectors]:
-            queue.extend(home, run_id, more)
+        list(queue.extend(home, lookup.resolve_all(home, selectors), more))
     return _wish(selectors, "retry", quiet, dry_run=dry_run, trust_code=trust_code)
 
 

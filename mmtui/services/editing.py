@@ -14,7 +14,8 @@ from mmtui.paths import Home, RunPaths
 from mmtui.services import forks, inputs
 from mmtui.services.manifests import read_manifest
 from mmtui.services.pending_edits import settle, write_drafts
-from mmtui.services.queue import shared_stages, writing
+from mmtui.services.queue import writing
+from mmtui.services.together import shared_stages
 from mmtui.store import cells
 
 if TYPE_CHECKING:

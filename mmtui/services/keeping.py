@@ -6,16 +6,20 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
 from mmtui.services.output_files import check_target, unwritable
-from mmtui.services.queue import writing
+from mmtui.services.queue import changing, writing
 from mmtui.services.text_limits import check_lengths
 from mmtui.services.written import remember, unchanged
 from mmtui.store import cells
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 LONGEST_NAME = 247
 """Bytes of a database's name: SQLite adds eight for its journal."""
@@ -23,15 +27,28 @@ LONGEST_NAME = 247
 
 def change_tags(home: Home, run_id: str, add: Sequence[str], remove: Sequence[str]) -> tuple[str, ...]:
     """Put tags on a run and take others off; returns those it has now, in the order they were given."""
+    ((_, tags),) = change_tags_of_all(home, [run_id], add, remove)
+    return tags
+
+
+def change_tags_of_all(
+    home: Home, run_ids: Iterable[str], add: Sequence[str], remove: Sequence[str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The same for many runs; yields the id and the tags of each when it is done."""
     from mmtui.store.runs import read_run
 
     check_lengths("tag", add)
-    with writing(home) as session:
+    tags: dict[str, tuple[str, ...]] = {}
+
+    def change(session: Session, run_id: str) -> None:
         run = read_run(session, int(run_id))
-        tags = [tag for tag in dict.fromkeys([*cells.texts(run.tags), *add]) if tag not in remove]
-        run.tags = json.dumps(tags)
+        now = dict.fromkeys([*cells.texts(run.tags), *add])
+        tags[run_id] = tuple(tag for tag in now if tag not in remove)
+        run.tags = json.dumps(tags[run_id])
         session.add(run)
-    return tuple(tags)
+
+    for run_id in changing(home, run_ids, change):
+        yield run_id, tags[run_id]
 
 
 def set_note(home: Home, run_id: str, text: str) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.text import as_text
-from mmtui.domain import sweeps
 from mmtui.domain.slurm import BEYOND
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
-from mmtui.domain.text import shorten
-from mmtui.errors import NoResourcesError, RefusedError, UsageError
-from mmtui.paths import Home, RunPaths
-from mmtui.services.manifests import read_manifest
-from mmtui.services.run_folders import NewFolders, highest_folder, new_folders, write_file, write_run_files
+from mmtui.errors import MmtuiError, NoResourcesError, RefusedError, UsageError
+from mmtui.paths import Home
 from mmtui.services.text_limits import check_lengths
 
 if TYPE_CHECKING:
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 
     from engine.config import Recipe
     from mmtui.services.forks import Fork
-    from mmtui.store.runs import NewRun
 
 VERBS: dict[str, RunEvent] = {
     "cancel": RunEvent.CANCEL,
@@ -37,8 +32,6 @@ VERBS: dict[str, RunEvent] = {
 
 
 IF_FAILED = ("hold", "cancel", "run")
-LONGEST_SUFFIX = 60
-"""Characters that tell a run of a sweep from the others, behind its name."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +94,21 @@ def enqueue(
 
 
 def enqueue_all(
-    home: Home, recipe: str, members: Sequence[Sequence[str]], terms: Terms = Terms(), fork: Fork | None = None
+    home: Home,
+    recipe: str,
+    members: Sequence[Sequence[str]],
+    terms: Terms = Terms(),
+    fork: Fork | None = None,
+    *,
+    resolved: Sequence[Recipe] = (),
+    tell: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[str]:
     """Queue one run for each list of overrides, all or none; returns their ids.
 
     Args:
         fork: the run whose checkpoint they begin with; it is theirs from now on.
+        resolved: the recipe with each of them, if that was just found out.
+        tell: called with (done, total) runs on the way.
 
     Raises:
         UsageError: the recipe, an override or a term is wrong.
@@ -118,75 +120,25 @@ def enqueue_all(
         check_lengths(what, told)
     _refuse_impossible(terms)
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
-    from mmtui.services import code, forks, inputs, recipes
+    from mmtui.services import code, forks, inputs, recipes, unfinished
+    from mmtui.services.together import Together
     from mmtui.store.db import Database
 
     members = [[as_text(text) for text in texts] for texts in members]
-    resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
+    resolved = resolved or [recipes.resolve(recipe, list(texts), home) for texts in members]
     for one in resolved:
         taken = () if fork is None else forks.taken(forks.plan(home, fork, one))
         for problem in untrainable(one, terms, taken):
             raise UsageError(problem)
         if not terms.hold:
             inputs.refuse_lacking(one, later=terms.comes_later, taken=taken)
-    # The folders in their places before the commit: a run is never visible without its files.
-    with new_folders(home.create()) as folders:
-        frozen = code.freeze(home)
-        database = Database(home)
-        try:
-            with database.write(durable=True) as session:
-                code.refuse_purged(home, frozen)
-                ids = _insert_all(session, folders, zip(resolved, members, strict=True), frozen, terms, fork)
-                folders.place()
-            return ids
-        finally:
-            database.close()
-
-
-def _insert_all(
-    session: Session,
-    folders: NewFolders,
-    members: Iterable[tuple[Recipe, Sequence[str]]],
-    frozen: Mapping[str, Any],
-    terms: Terms,
-    fork: Fork | None,
-) -> list[str]:
-    """Rows and folders of runs, each of a recipe and its overrides; returns their ids."""
-    from engine.config import dump_recipe
-    from mmtui.store.runs import insert_run, set_group, set_setting
-
-    home, ids, group, above = folders.home, list[str](), terms.group, highest_folder(folders.home)
-    found = list(members)
-    for (one, texts), apart in zip(found, sweeps.differences([texts for _, texts in found]), strict=True):
-        new = _new_run(one, texts, frozen, terms, group, fork)
-        if apart:
-            new = replace(new, name=f"{new.name} {shorten(apart, LONGEST_SUFFIX)}")
-        run_id = str(insert_run(session, new, above=above))
-        ids.append(run_id)
-        if len(found) > 1 and not group:
-            group = f"sweep-{run_id}"
-            set_group(session, int(run_id), group)
-            new = replace(new, group=group)
-        draft = folders.draft(run_id)
-        write_run_files(draft, run_id, dump_recipe(one), new)
-        if fork is not None:
-            _begin_fork(session, home, run_id, draft, fork, one)
-    if terms.fail_fast:
-        set_setting(session, f"failfast:{group}", "1")
-    if terms.budget:
-        set_setting(session, f"budget:{group}", repr(terms.budget))
-    return ids
-
-
-def _begin_fork(session: Session, home: Home, run_id: str, draft: RunPaths, fork: Fork, recipe: Recipe) -> None:
-    """Take the checkpoint over now: the parent may train on, be removed or be purged while its child waits."""
-    from mmtui.services import forks
-    from mmtui.store.runs import set_origin
-
-    found = forks.take(home, fork, recipe, draft.root)
-    told = read_manifest(draft.manifest) | {"forked_from": forks.origin_of(found)}
-    write_file(draft.manifest, json.dumps(told, indent=1))
-    set_origin(session, int(run_id), forks.origin_of(found), forks.done_of(found))
+    frozen = code.freeze(home.create())
+    database = Database(home)
+    try:
+        unfinished.remove_abandoned(database, home)
+        return Together(database, home, frozen, terms, fork, tell).queue(list(zip(resolved, members, strict=True)))
+    finally:
+        database.close()
 
 
 def check_terms(terms: Terms, count: int) -> None:
@@ -230,48 +182,6 @@ def _refuse_impossible(terms: Terms) -> None:
         )
 
 
-def _new_run(
-    resolved: Recipe,
-    texts: Sequence[str],
-    frozen: Mapping[str, Any],
-    terms: Terms,
-    group: str,
-    fork: Fork | None = None,
-) -> NewRun:
-    from engine.config.determining import work_name
-    from mmtui.store.runs import NewRun
-
-    return NewRun(
-        name=terms.name or resolved.name,
-        recipe=resolved.name,
-        seed=resolved.seed,
-        config=resolved.model_dump(mode="json"),
-        overrides=list(texts) if fork is None else fork.with_overrides(texts),
-        code=frozen,
-        stages=resolved.stages(),
-        tags=terms.tags,
-        group=group,
-        held=terms.hold,
-        priority=terms.priority,
-        not_before=terms.not_before,
-        after=[int(run_id) for run_id in terms.after],
-        if_failed=terms.if_failed,
-        wanted=terms.wanted,
-        work=work_name(resolved),
-        # What a fork computes depends on its parent too.
-        shared_stages={} if fork is not None else shared_stages(resolved, frozen),
-        time_limit=terms.time_limit,
-        launcher=terms.launcher,
-    )
-
-
-def shared_stages(resolved: Recipe, frozen: Mapping[str, Any]) -> dict[str, str]:
-    """Names of the work that runs of the same code can share, by stage."""
-    from engine.config.determining import stage_names
-
-    return {stage: f"{name}-{frozen.get('digest', '')[:8]}" for stage, name in stage_names(resolved).items()}
-
-
 def move(home: Home, run_id: str, *, before: str = "", after: str = "", bottom: bool = False) -> None:
     """Put a waiting run before or after another one, to the end of the queue, or with none of these to its top.
 
@@ -290,12 +200,19 @@ def move(home: Home, run_id: str, *, before: str = "", after: str = "", bottom: 
 
 def set_priority(home: Home, run_id: str, priority: int) -> None:
     """Give a run another priority; it counts when the run next waits."""
+    list(set_priorities(home, [run_id], priority))
+
+
+def set_priorities(home: Home, run_ids: Iterable[str], priority: int) -> Iterator[str]:
+    """The same for many runs; yields the id of each when it is done."""
     from mmtui.store.runs import read_run
 
-    with writing(home) as session:
+    def change(session: Session, run_id: str) -> None:
         run = read_run(session, int(run_id))
         run.priority = priority
         session.add(run)
+
+    yield from changing(home, run_ids, change)
 
 
 def close_queue(home: Home, why: str) -> None:
@@ -322,14 +239,16 @@ def set_budget(home: Home, group: str, hours: float | None) -> None:
         set_setting(session, f"budget:{group}", "" if hours is None else repr(hours))
 
 
-def extend(home: Home, run_id: str, seconds: float) -> None:
-    """Let a run train so many seconds more than it has; 0 = without a limit."""
+def extend(home: Home, run_ids: Iterable[str], seconds: float) -> Iterator[str]:
+    """Let runs train so many seconds more than they have; 0 = without a limit. Yields each id when it is done."""
     from mmtui.store.runs import read_run, seconds_taken
 
-    with writing(home) as session:
+    def change(session: Session, run_id: str) -> None:
         run = read_run(session, int(run_id))
         run.time_limit = seconds_taken(session, int(run_id)) + seconds if seconds else 0.0
         session.add(run)
+
+    yield from changing(home, run_ids, change)
 
 
 @contextmanager
@@ -341,6 +260,22 @@ def writing(home: Home) -> Iterator[Session]:
     try:
         with database.write(durable=True) as session:
             yield session
+    finally:
+        database.close()
+
+
+def changing(home: Home, run_ids: Iterable[str], change: Callable[[Session, str], None]) -> Iterator[str]:
+    """Change rows of many runs in durable transactions of a moment; yields the id of each when it is done.
+
+    An error ends it and takes back those of its own transaction; what was yielded is done.
+    """
+    from mmtui.store.batches import in_batches
+    from mmtui.store.db import Database
+
+    database = Database(home.create())
+    try:
+        for done in in_batches(database, run_ids, change, durable=True):
+            yield from done
     finally:
         database.close()
 
@@ -386,8 +321,8 @@ def retry(home: Home, run_id: str) -> None:
 
 def wish(
     home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None = None, *, trust_code: str = ""
-) -> None:
-    """Do what is asked of a run that has no trainer; of one that has, leave a wish for the supervisor.
+) -> RunState:
+    """Do what is asked of a run that has no trainer; of one that has, leave a wish for the supervisor. Its state then.
 
     Args:
         trust_code: SHA-256 of code from elsewhere that the run may start with.
@@ -398,33 +333,88 @@ def wish(
         RefusedError: not possible in this state.
         NotFoundError: there is no such run.
     """
-    from mmtui.services import trust
-    from mmtui.store import cells
+    (answer,) = wish_all(home, [run_id], verb, arguments, trust_code=trust_code)
+    if isinstance(answer.found, MmtuiError):
+        raise answer.found
+    return answer.found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of what was asked of a run: its state, or why it was refused."""
+
+    run_id: str
+    found: RunState | MmtuiError
+
+
+def wish_all(
+    home: Home,
+    run_ids: Sequence[str],
+    verb: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    trust_code: str = "",
+) -> Iterator[Answer]:
+    """The same for each of many runs, in transactions of a moment; an answer for each comes when it is done.
+
+    Raises:
+        UnreachableError: the database cannot be written; what was answered is done.
+    """
+    from mmtui.store.batches import in_batches
     from mmtui.store.db import Database
-    from mmtui.store.runs import add_wish, apply_verb, read_run, state_of
 
-    if verb == "release":
-        from mmtui.services import inputs
+    answers = _refused_release(home, run_ids) if verb == "release" else {}
 
-        inputs.refuse_release(home, run_id)
+    def ask(session: Session, run_id: str) -> None:
+        if run_id in answers:
+            return
+        try:
+            with session.begin_nested():
+                answers[run_id] = _ask(session, home, run_id, verb, arguments or {}, trust_code)
+        except MmtuiError as error:
+            answers[run_id] = error
+
     database = Database(home)
     try:
-        with database.write(durable=True) as session:
-            run = read_run(session, int(run_id))
-            state = state_of(run)
-            if state is RunState.STOPPING and verb == "cancel":
-                pass  # a second, harder cancel
-            elif not is_legal(state, VERBS[verb]):
-                raise RefusedError(f"run {run_id} is {state.value}: it cannot be {_PARTICIPLES[verb]}", _hint(state))
-            if verb in trust.VERBS:
-                run.code = json.dumps(dict(trust.demand(home, run_id, cells.mapped(run.code), trust_code, verb)))
-            if state in ACTIVE_STATES:
-                add_wish(session, int(run_id), verb, arguments or {})
-            else:
-                # At once, in this very transaction: what is refused is refused here, not later in a log.
-                apply_verb(session, int(run_id), verb)
+        for done in in_batches(database, run_ids, ask, durable=True):
+            yield from (Answer(run_id, answers[run_id]) for run_id in done)
     finally:
         database.close()
+
+
+def _refused_release(home: Home, run_ids: Sequence[str]) -> dict[str, RunState | MmtuiError]:
+    """Runs that would not find what they read."""
+    from mmtui.services import inputs
+
+    found: dict[str, RunState | MmtuiError] = {}
+    for run_id in run_ids:
+        try:
+            inputs.refuse_release(home, run_id)
+        except MmtuiError as error:
+            found[run_id] = error
+    return found
+
+
+def _ask(
+    session: Session, home: Home, run_id: str, verb: str, arguments: Mapping[str, Any], trust_code: str
+) -> RunState:
+    from mmtui.services import trust
+    from mmtui.store import cells
+    from mmtui.store.runs import add_wish, apply_verb, read_run, state_of
+
+    run = read_run(session, int(run_id))
+    state = state_of(run)
+    if state is RunState.STOPPING and verb == "cancel":
+        pass  # a second, harder cancel
+    elif not is_legal(state, VERBS[verb]):
+        raise RefusedError(f"run {run_id} is {state.value}: it cannot be {_PARTICIPLES[verb]}", _hint(state))
+    if verb in trust.VERBS:
+        run.code = json.dumps(dict(trust.demand(home, run_id, cells.mapped(run.code), trust_code, verb)))
+    if state in ACTIVE_STATES:
+        add_wish(session, int(run_id), verb, arguments)
+        return state
+    # At once, in this very transaction: what is refused is refused here, not later in a log.
+    return apply_verb(session, int(run_id), verb)
 
 
 _PARTICIPLES = {

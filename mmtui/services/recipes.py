@@ -114,12 +114,21 @@ def sweep(
     Raises:
         UsageError: the recipe, an override or the sweep is wrong.
     """
-    members = [list(texts) for texts in sweeps.expand(overrides, holds_text, zipped=zipped)]
+    return [texts for texts, _ in members(name, overrides, home, zipped=zipped, smoke=smoke)]
+
+
+def members(
+    name: str, overrides: Sequence[str], home: Home | None = None, *, zipped: bool = False, smoke: bool = False
+) -> list[tuple[list[str], Recipe]]:
+    """The same with the resolved recipe of each.
+
+    Raises:
+        UsageError: as of ``sweep``.
+    """
+    found = [list(texts) for texts in sweeps.expand(overrides, holds_text, zipped=zipped)]
     if smoke:
-        members = [with_smoke(name, texts, home) for texts in members]
-    for texts in members:
-        resolve(name, texts, home)
-    return members
+        found = [with_smoke(name, texts, home) for texts in found]
+    return [(texts, resolve(name, texts, home)) for texts in found]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Folders of runs that are queued: written under a hidden name, and in their place when their rows are committed."""
+"""Folders of runs that are queued: written under a hidden name, and in their places before their rows are seen."""
 
 from __future__ import annotations
 
@@ -6,89 +6,81 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.files import sync_folder
-from mmtui.access import remedy
-from mmtui.errors import MmtuiError, UnreachableError
 from mmtui.paths import Home, RunPaths
-from mmtui.store.reader import Reader
 
 if TYPE_CHECKING:
     from mmtui.store.runs import NewRun
 
 LOGGED = "imported"
 """Recipe and only stage of a run that another trainer logged: its folder has events and no recipe of ours."""
+FEW_FILES, SYNCING = 16, 8
+"""Files that are brought to the disk one after the other; threads that do it if there are more."""
 _NUMBER = re.compile(r"([0-9]{1,15})(\.[0-9]+)?")
 
 
 class NewFolders:
-    """Folders of runs whose rows are being written. Only with the write lock held."""
+    """Folders of runs that are being queued, whose hidden rows are there: nobody else has their ids."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
         self.drafts: dict[str, Path] = {}
-        self.placed: list[str] = []
 
-    def draft(self, run_id: str) -> RunPaths:
-        """An empty folder, hidden until ``place``. One that a killed process left under this name is dead: it had the
-        write lock, which this process has now."""
+    def write(self, run_id: str, recipe: str, new: NewRun) -> RunPaths:
+        """A folder with the files of a run, hidden until ``place``; they are not on the disk before.
+
+        Args:
+            recipe: resolved, as YAML.
+        """
         folder = self.home.runs / f".draft-{run_id}"
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of a database that was restored from an older copy
         folder.mkdir(mode=0o700)
         self.drafts[run_id] = folder
-        return RunPaths(folder)
+        paths = RunPaths(folder)
+        for file, text in ((paths.recipe, recipe), (paths.manifest, manifest_text(run_id, new))):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+                opened.write(text)
+        return paths
 
     def place(self) -> None:
-        """Put all folders in their places: the last thing before the commit.
+        """Wait until all files are on the disk, and put the folders in their places.
 
         Raises:
             OSError: the place of one is taken: the engine goes on from any checkpoint it finds.
         """
+        _sync([file for folder in self.drafts.values() for file in (folder / "recipe.yaml", folder / "run.json")])
         for run_id, folder in self.drafts.items():
             folder.rename(self.home.run(run_id).root)
-            self.placed.append(run_id)
         sync_folder(self.home.runs)
 
     def remove(self) -> None:
-        """Delete the folders of runs that were not queued after all; those that have a row stay."""
+        """Delete the folders that are not in their places."""
         for folder in self.drafts.values():
             shutil.rmtree(folder, ignore_errors=True)
-        if not self.placed:
-            return
-        try:
-            with Reader(self.home) as reader:
-                known = {str(row[0]) for row in reader.query("SELECT id FROM runs")}
-        except MmtuiError:
-            return  # nobody can tell: doctor takes them in
-        for run_id in self.placed:
-            if run_id not in known:
-                shutil.rmtree(self.home.run(run_id).root, ignore_errors=True)
 
 
-@contextmanager
-def new_folders(home: Home) -> Iterator[NewFolders]:
-    """Folders for runs that are queued in a transaction inside this context; if it fails, they are deleted.
+def _sync(files: Sequence[Path]) -> None:
+    """Wait until files are on the disk, several at once: a file system brings what waits together there in one go."""
+    if len(files) <= FEW_FILES:
+        for file in files:
+            _sync_one(file)
+        return
+    with ThreadPoolExecutor(SYNCING) as threads:
+        list(threads.map(_sync_one, files))
 
-    Raises:
-        UnreachableError: the files cannot be written.
-    """
-    folders = NewFolders(home)
+
+def _sync_one(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
     try:
-        yield folders
-    except OSError as error:
-        folders.remove()
-        why, closed = error.strerror or str(error), remedy(error.filename or home.root)
-        raise UnreachableError(
-            f"the files of a run cannot be written to {home.root}: {why}",
-            f"nothing is queued{closed and f'; {closed}'}",
-        ) from None
-    except BaseException:
-        folders.remove()
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def highest_folder(home: Home) -> int:
@@ -97,18 +89,13 @@ def highest_folder(home: Home) -> int:
     return max((int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))), default=0)
 
 
-def write_run_files(paths: RunPaths, run_id: str, recipe: str, new: NewRun) -> None:
-    """What a trainer reads, and from what the rows of a run can be made again.
-
-    Args:
-        recipe: resolved, as YAML.
-    """
-    write_file(paths.recipe, recipe)
-    write_manifest(paths, run_id, new)
-
-
 def write_manifest(paths: RunPaths, run_id: str, new: NewRun) -> None:
     """What only the row would tell, in ``run.json``."""
+    write_file(paths.manifest, manifest_text(run_id, new))
+
+
+def manifest_text(run_id: str, new: NewRun) -> str:
+    """The text of ``run.json``."""
     manifest = {
         "id": run_id,
         "name": new.name,
@@ -120,7 +107,7 @@ def write_manifest(paths: RunPaths, run_id: str, new: NewRun) -> None:
         "group": new.group,
         "terms": {"wanted": new.wanted, "launcher": dict(new.launcher)},
     }
-    write_file(paths.manifest, json.dumps(manifest, indent=1))
+    return json.dumps(manifest, indent=1)
 
 
 def write_file(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,17 @@ def pinned(home: Home) -> list[str]:
     return [str(row[0]) for row in found]
 
 
+def resolve_all(home: Home, selectors: Iterable[str]) -> list[str]:
+    """The ids that selectors mean, each once.
+
+    Raises:
+        NotFoundError: see ``resolve``.
+    """
+    with Reader(home) as reader:
+        ids = reader.ids()
+    return list(dict.fromkeys(_resolved(ids, selector) for selector in selectors))
+
+
 def resolve(home: Home, selector: str) -> str:
     """The id a selector means: an id, a unique prefix of one, ``@`` (the last run), ``@~2`` (the third last).
 
@@ -164,7 +175,10 @@ def resolve(home: Home, selector: str) -> str:
         NotFoundError: nothing, or more than one run, fits.
     """
     with Reader(home) as reader:
-        ids = reader.ids()
+        return _resolved(reader.ids(), selector)
+
+
+def _resolved(ids: Sequence[int], selector: str) -> str:
     back = re.fullmatch(r"@(?:~([0-9]+))?", selector)
     if back:
         digits = (back.group(1) or "0").lstrip("0")

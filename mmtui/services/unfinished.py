@@ -1,7 +1,8 @@
 """Runs whose rows are still being made: hidden like those in the trash until all of them is here.
 
-What a killed import leaves is removed by the next one, and by ``mmtui purge``; ``mmtui restore`` refuses it. Rows that
-were being made again from a run's folder are made once more by the next ``mmtui doctor --fix``.
+What a killed import, or a ``mmtui run`` that was killed, leaves is removed by the next one, and by ``mmtui purge``;
+``mmtui restore`` refuses it. Rows that were being made again from a run's folder are made once more by the next
+``mmtui doctor --fix``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import shutil
 import socket
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmtui.paths import Home
@@ -22,18 +24,25 @@ if TYPE_CHECKING:
 
     from mmtui.store.db import Database
 
-IMPORT, REBUILD = "import", "rebuild"
-_REASON = re.compile(r"its (import|rebuild) has not finished \(process ([0-9]{1,10}) on (.*)\)")
+IMPORT, REBUILD, QUEUEING = "import", "rebuild", "queueing"
+_REASON = re.compile(r"its (import|rebuild|queueing) has not finished \(process ([0-9]{1,10}) on (.*)\)")
 
 
 def reason(what: str) -> str:
-    """What the row of a run says while this process makes it; ``what``: ``IMPORT`` or ``REBUILD``."""
+    """What the row of a run says while this process makes it; ``what``: ``IMPORT``, ``REBUILD`` or ``QUEUEING``."""
     return f"its {what} has not finished (process {os.getpid()} on {socket.gethostname()})"
 
 
 def is_unfinished(text: str) -> bool:
     """Whether a row's reason is that of a run whose rows are not all there yet, or never will be."""
     return _REASON.fullmatch(text) is not None
+
+
+def remedy(text: str) -> str:
+    """What to do about a run with such a reason."""
+    found = _REASON.fullmatch(text)
+    again = {IMPORT: "import it again, or: ", QUEUEING: "queue it again, or: "}.get(found[1] if found else "", "")
+    return f"{again}mmtui doctor --fix"
 
 
 def is_under_way(text: str) -> bool:
@@ -81,7 +90,8 @@ def remove_abandoned(database: Database, home: Home) -> None:
 
 
 def remove(database: Database, home: Home, run_id: int) -> None:
-    """Remove the rows of a run that is not whole, and of an import its folder; one that is whole stays."""
+    """Remove the rows of a run that is not whole, and the folder unless its rows were made from that; one that is whole
+    stays."""
     from mmtui.store.runs import forget_run
     from mmtui.store.tables import Run
 
@@ -90,7 +100,7 @@ def remove(database: Database, home: Home, run_id: int) -> None:
         if run is None or not is_unfinished(run.reason):
             return
         # The folder first: rows that are left are removed next time, a folder without rows is taken for a run.
-        if run.reason.startswith(f"its {IMPORT} "):
+        if not run.reason.startswith(f"its {REBUILD} "):
             shutil.rmtree(home.run(str(run_id)).root, ignore_errors=True)
         forget_run(session, run_id)
 
@@ -113,3 +123,15 @@ def show(session: Session, run_id: int) -> None:
     run.reason = "" if is_unfinished(run.reason) else run.reason
     session.add(run)
     session.flush()
+
+
+def show_all(session: Session, run_ids: Sequence[int], why: str = "") -> None:
+    """Runs are whole, all in one moment.
+
+    Args:
+        why: their reason from now on.
+    """
+    from sqlalchemy import text
+
+    statement = text("UPDATE runs SET deleted_at = NULL, reason = :why WHERE id = :run_id")
+    session.connection().execute(statement, [{"why": why, "run_id": run_id} for run_id in run_ids])

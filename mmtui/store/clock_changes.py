@@ -64,8 +64,8 @@ def _move_delays(session: Session, change: Change) -> None:
     """``run --delay 2h``: two hours are two hours."""
     rows = session.connection().execute(
         text(
-            "SELECT id, not_before, reason FROM runs WHERE state IN ('queued', 'held') AND vanished = 0"
-            " AND not_before > :before"
+            "SELECT id, not_before, reason FROM runs WHERE state IN ('queued', 'held') AND deleted_at IS NULL"
+            " AND vanished = 0 AND not_before > :before"
         ),
         {"before": change.before},
     )

@@ -49,7 +49,13 @@ class NewRun:
 
 
 def insert_run(
-    session: Session, new: NewRun, now: float | None = None, above: int = 0, number: int | None = None
+    session: Session,
+    new: NewRun,
+    now: float | None = None,
+    above: int = 0,
+    number: int | None = None,
+    hidden: str = "",
+    position: float | None = None,
 ) -> int:
     """Add a queued (or held) run with its stages; returns its id.
 
@@ -57,11 +63,10 @@ def insert_run(
         above: the id is larger than this. A database that was lost, or restored from an older copy, would else
             give ids of which folders with checkpoints exist, and a new run would go on from them.
         number: the id, which no row has: a run comes back under the id that its folder bears.
+        hidden: why nobody is to see it yet; "" = it is seen at once.
+        position: its place among runs of its priority; None = behind all others.
     """
     now = time.time() if now is None else now
-    # A damaged cell of one run, a text, would be the greatest of all.
-    numbers = select(Run.position).where(col(Run.position) <= sys.float_info.max)
-    last = session.exec(numbers.order_by(col(Run.position).desc()).limit(1)).first() or 0.0
     state = RunState.HELD if new.held else RunState.QUEUED
     run = Run(
         id=number or (above + 1 if above > _last_id(session) else None),
@@ -69,7 +74,7 @@ def insert_run(
         recipe=new.recipe,
         run_group=new.group,
         state=state.value,
-        position=last + 1.0,
+        position=end_of_line(session) if position is None else position,
         created_at=now,
         seed=new.seed,
         tags=json.dumps(list(new.tags)),
@@ -79,7 +84,8 @@ def insert_run(
         total_steps=sum(steps for _, steps in new.stages),
         priority=new.priority,
         not_before=new.not_before,
-        reason=delayed_text(new.not_before) if new.not_before > now else "",
+        reason=hidden or reason_to_wait(new.not_before, now),
+        deleted_at=now if hidden else None,
         after=json.dumps(list(new.after)),
         if_failed=new.if_failed,
         wanted=new.wanted,
@@ -92,11 +98,23 @@ def insert_run(
     session.flush()
     assert run.id is not None
     offset = 0
-    for position, (name, steps) in enumerate(new.stages):
-        session.add(Stage(run_id=run.id, name=name, position=position, total_steps=steps, step_offset=offset))
+    for order, (name, steps) in enumerate(new.stages):
+        session.add(Stage(run_id=run.id, name=name, position=order, total_steps=steps, step_offset=offset))
         offset += steps
     session.add(Transition(run_id=run.id, t=now, event="create", before="", after=state.value, actor="user"))
     return run.id
+
+
+def end_of_line(session: Session) -> float:
+    """A place behind all others."""
+    # A damaged cell of one run, a text, would be the greatest of all.
+    numbers = select(Run.position).where(col(Run.position) <= sys.float_info.max)
+    return (session.exec(numbers.order_by(col(Run.position).desc()).limit(1)).first() or 0.0) + 1.0
+
+
+def reason_to_wait(not_before: float, now: float) -> str:
+    """Why a run that has just been queued does not start at once, as far as that is its own wish."""
+    return delayed_text(not_before) if not_before > now else ""
 
 
 def delayed_text(not_before: float) -> str:
@@ -358,8 +376,8 @@ def change_recipe(
     session.add(run)
     session.exec(delete(Stage).where(col(Stage.run_id) == run.id))
     offset = 0
-    for position, (name, steps) in enumerate(stages):
-        session.add(Stage(run_id=run.id, name=name, position=position, total_steps=steps, step_offset=offset))
+    for order, (name, steps) in enumerate(stages):
+        session.add(Stage(run_id=run.id, name=name, position=order, total_steps=steps, step_offset=offset))
         offset += steps
 
 

@@ -413,7 +413,8 @@ class Supervisor:
     def _hold_damaged(self, error: Exception) -> None:
         """Hold queued runs whose rows cannot be compared with others; raise the error if there are none."""
         damaged = {row[0]: row[1] for row in self.reader.query(DAMAGED)}
-        queued = {row[0] for row in self.reader.query("SELECT id FROM runs WHERE state = 'queued'")}
+        sql = "SELECT id FROM runs WHERE state = 'queued' AND deleted_at IS NULL"
+        queued = {row[0] for row in self.reader.query(sql)}
         if not queued & damaged.keys():
             raise error
         for run_id in queued & damaged.keys():

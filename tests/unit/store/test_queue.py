@@ -37,10 +37,10 @@ def test_enqueue_wrong_override_queues_nothing(home: Home) -> None:
 
 
 def test_enqueue_files_cannot_be_written_leaves_no_row(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_path: Path, _text: str) -> None:
+    def full(_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folders, "write_file", full)
+    monkeypatch.setattr(run_folders, "_sync_one", full)
     with pytest.raises(UnreachableError, match="No space"):
         queue.enqueue(home, "shapes_smoke")
     assert runs.list_runs(home) == [] and not list(home.runs.iterdir())
