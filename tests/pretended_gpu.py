@@ -217,8 +217,9 @@ class PretendedGpu:
         result = func(*args, **kwargs)
         if not on_device or self._moving:
             return result
-        if not func._schema.is_mutable:
-            for tensor in _tensors(result):
+        returns = func._schema.returns
+        for part, value in zip(returns, result if len(returns) > 1 else [result], strict=False):
+            for tensor in _tensors(value) if part.alias_info is None else ():
                 ON_DEVICE.add(tensor)
         crosses = name == "copy_" and here[0] != here[1]
         if not (crosses or _is_view(func) or name in NO_WORK):
@@ -298,6 +299,7 @@ class PretendedGpu:
             "empty_cache": lambda: None,
         }.items():
             yield mock.patch.object(torch.cuda, name, stand_in)
+        yield mock.patch.object(torch._C, "_group_tensors_by_device_and_dtype", _grouped)
         yield mock.patch.object(torch.Tensor, "record_stream", lambda tensor, stream: None)
         # Modes of PyTorch are of one thread.
         yield mock.patch("engine.data.feed.ThreadPoolExecutor", _AtOnce)
@@ -418,6 +420,18 @@ def _pin_memory(gpu: PretendedGpu, tensor: Tensor, args: tuple[Any, ...], kwargs
     made = tensor.clone()
     PINNED.add(made)
     return made
+
+
+_group = torch._C._group_tensors_by_device_and_dtype
+
+
+def _grouped(
+    lists: list[list[Tensor | None]], with_indices: bool = False
+) -> dict[tuple[torch.device, torch.dtype], Any]:
+    """What optimisers and the clipping of gradients take at once; of one device."""
+    there = any(tensor is not None and ON_DEVICE.has(tensor) for tensor in lists[0])
+    groups = _group(lists, with_indices)
+    return {(GPU if there else device, dtype): group for (device, dtype), group in groups.items()}
 
 
 _METHODS: dict[str, Callable[[PretendedGpu, Tensor, tuple[Any, ...], dict[str, Any]], Any]] = {

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.host import send
+
 
 @dataclass(frozen=True)
 class _Brought:
@@ -57,7 +59,7 @@ class Feed:
         with torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext():
             rows = self._send(images, wanted)
             if labels.stride(0) == 0 and len(labels) > 1:  # one map that stands for all
-                brought_labels = labels[:1].to(self.device).expand(len(wanted), *labels.shape[1:])
+                brought_labels = send(labels[:1], self.device).expand(len(wanted), *labels.shape[1:])
             else:
                 brought_labels = self._send(labels, wanted)
             if stream is None:

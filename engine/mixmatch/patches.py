@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from engine import host
+from engine.mixmatch.device_crops import crop_on_device
 from engine.mixmatch.host_choice import choose_windows
 from engine.mixmatch.host_crops import cut_windows
 from engine.mixmatch.purity import class_share
@@ -39,7 +39,8 @@ class Patches:
     ``padding`` and ``purity`` are float32 (N,), shares of the window, 0-1: what lies outside its image, and what has
     its label (``engine.mixmatch.purity``). ``overlap_rejections`` and ``topped_up`` are int64 scalars: candidates
     dropped for overlap before enough were found, and how many of those were taken back because too few were left.
-    These four say nothing (0) unless given.
+    These four say nothing (0) unless given. ``per_image``: if above 0, they stand in image order, and so many are of
+    each image that has any; a GPU need not be asked then.
     """
 
     image: Tensor
@@ -51,6 +52,7 @@ class Patches:
     overlap_rejections: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
     topped_up: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
     purity: Tensor = field(default_factory=lambda: torch.zeros(()))
+    per_image: int = 0
 
     def __len__(self) -> int:
         return len(self.image)
@@ -416,6 +418,7 @@ def _collect(
         outside.flatten(),
         rejected,
         topped,
+        per_image=joined.cy.shape[1],
     )
 
 
@@ -442,58 +445,7 @@ def crop_patches(images: Tensor, patches: Patches, output_size: int = 128, fill:
         result = torch.empty(shape, dtype=torch.promote_types(dtype, torch.float32))
         outside = torch.full((images.shape[1],), fill, dtype=result.dtype)
         return cut_windows(images, patches, result, outside).to(dtype)
-    return _crop_on_device(images, patches, output_size, fill, dtype)
-
-
-def _crop_on_device(images: Tensor, patches: Patches, output_size: int, fill: float, dtype: torch.dtype) -> Tensor:
-    """The same in operations on the whole batch, for GPUs and for gradients."""
-    # Positions need float32 at least: half precision cannot tell neighbouring pixels apart.
-    exact = images.to(torch.promote_types(dtype, torch.float32))
-    most, slot = _slots(patches.image, len(images))
-    grid = _sampling_grid(patches, output_size, exact)
-    if slot is not None:
-        grid = grid.new_full((len(images) * most, *grid.shape[1:]), -2.0).index_copy(0, slot, grid)
-    # All patches of an image stand in one tall grid, so that no image is copied.
-    grid = grid.unflatten(0, (len(images), most)).flatten(1, 2)
-    tall = F.grid_sample(exact - fill if fill else exact, grid, padding_mode="zeros", align_corners=False)
-    cut: Tensor = tall.unflatten(2, (most, output_size)).transpose(1, 2).flatten(0, 1)
-    if slot is not None:
-        cut = cut[slot]
-    return (cut + fill if fill else cut).to(dtype)
-
-
-def _slots(image: Tensor, batch: int) -> tuple[int, Tensor | None]:
-    """Most patches of one image M, and each patch's place in a table of B x M; None if that is its number already."""
-    even = len(image) // batch
-    number = torch.arange(len(image), device=image.device)
-    if len(image) == even * batch and torch.equal(image, number // even):
-        return even, None
-    per_image = torch.bincount(image, minlength=batch)
-    by_image = torch.argsort(image, stable=True)
-    first = (per_image.cumsum(0) - per_image)[image[by_image]]
-    most = int(per_image.max())
-    slot = torch.empty_like(image)
-    slot[by_image] = image[by_image] * most + number - first
-    return most, slot
-
-
-def _sampling_grid(patches: Patches, output_size: int, images: Tensor) -> Tensor:
-    """Where every pixel of every patch reads, (N, out, out, 2) as (x, y) in -1 .. 1 over the image's side."""
-    height, width = images.shape[2:]
-    ys = _axis(patches.cy, patches.size, output_size, height, images.dtype)
-    xs = _axis(patches.cx, patches.size, output_size, width, images.dtype)
-    shape = (len(patches), output_size, output_size)
-    return torch.stack([xs[:, None, :].expand(shape), ys[:, :, None].expand(shape)], dim=3)
-
-
-def _axis(center: Tensor, size: Tensor, output_size: int, side: int, dtype: torch.dtype) -> Tensor:
-    """Where the output pixels read, (N, output_size), in grid_sample's units (-1 .. 1 over the image's side)."""
-    steps = torch.arange(output_size, device=center.device, dtype=torch.float64)
-    size_f = size.double()[:, None]
-    within = ((steps + 0.5) * size_f / output_size - 0.5).clamp(min=0)
-    within = torch.minimum(within, size_f - 1)
-    position = (center - size // 2).double()[:, None] + within
-    return ((2 * position + 1) / side - 1).to(dtype)
+    return crop_on_device(images, patches, output_size, fill, dtype)
 
 
 DRAWS = {"uniform": _uniform_pixels, "balanced": _balanced_pixels}

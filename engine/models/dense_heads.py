@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config.schema import ModelConfig
+from engine.host import send
 from engine.models.alexnet import CaffeBatchNorm
 from engine.models.vgg import Backbone
 
@@ -23,8 +24,8 @@ FC_STD, FC_BIAS = 0.005, 0.1
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)  # training, too, uses what an evaluation has made
-def _weights(size: int, target: int, align_corners: bool) -> Tensor:
-    """Interpolation matrix (target, size) of one axis, float32."""
+def _weights(size: int, target: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Interpolation matrix (target, size) of one axis. It is kept on the device: once made, nothing is sent for it."""
     places = torch.arange(target, dtype=torch.float64)
     if align_corners:
         position = places * ((size - 1) / max(target - 1, 1))
@@ -36,7 +37,7 @@ def _weights(size: int, target: int, align_corners: bool) -> Tensor:
     matrix = torch.zeros((target, size), dtype=torch.float64)
     matrix.scatter_add_(1, low.long()[:, None], 1 - share)
     matrix.scatter_add_(1, high.long()[:, None], share)
-    return matrix.float()
+    return send(matrix.float(), device).to(dtype)
 
 
 def upsample(maps: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
@@ -48,8 +49,8 @@ def upsample(maps: Tensor, height: int, width: int, *, align_corners: bool = Fal
     exported = torch.compiler.is_compiling()
     # What torch.export makes stands for a value and is none: it must not be kept.
     weights = _weights.__wrapped__ if exported else _weights
-    rows = weights(maps.shape[2], height, align_corners).to(maps)
-    columns = weights(maps.shape[3], width, align_corners).to(maps)
+    rows = weights(maps.shape[2], height, align_corners, maps.device, maps.dtype)
+    columns = weights(maps.shape[3], width, align_corners, maps.device, maps.dtype)
     with nullcontext() if exported else torch.autocast(maps.device.type, enabled=False):
         return rows @ maps @ columns.T
 

@@ -28,20 +28,56 @@ def sample_columns(layers: HyperLayers, ys: Tensor, xs: Tensor) -> Tensor:
 
     The backward pass is deterministic: on CPU and CUDA it is an ordered index_put.
     """
-    return torch.cat([sample_map(features, scale, ys, xs) for features, scale in layers], dim=2)
+    found: dict[tuple[int, torch.Size, torch.dtype], _Places] = {}
+    columns = []
+    for features, scale in layers:
+        # Maps of one scale are read at the same places.
+        alike = scale, features.shape[2:], features.dtype
+        if alike not in found:
+            found[alike] = _places(features, scale, ys, xs)
+        columns.append(_read(features, found[alike]))
+    return torch.cat(columns, dim=2)
 
 
 def sample_map(features: Tensor, scale: int, ys: Tensor, xs: Tensor) -> Tensor:
     """One map (B, C, h, w) read at pixels (B, P): (B, P, C)."""
+    return _read(features, _places(features, scale, ys, xs))
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where maps of one scale and size are read.
+
+    Attributes:
+        image: number of each image, int64 (B, 1).
+        rows: of the cells, int64 (B, P), or (B, 4 P) for the four corners that each pixel lies between.
+        columns: the same.
+        share: of the lower and of the right corners, (B, P, 1); None = pixels are cells.
+    """
+
+    image: Tensor
+    rows: Tensor
+    columns: Tensor
+    share: tuple[Tensor, Tensor] | None
+
+
+def _places(features: Tensor, scale: int, ys: Tensor, xs: Tensor) -> _Places:
     batch, _, height, width = features.shape
-    rows = features.permute(0, 2, 3, 1)
     image = torch.arange(batch, device=ys.device)[:, None]
     if scale == 1:
-        return rows[image, ys.clamp(max=height - 1), xs.clamp(max=width - 1)]
+        return _Places(image, ys.clamp(max=height - 1), xs.clamp(max=width - 1), None)
     y0, y1, fy = _corners(ys, scale, height, features.dtype)
     x0, x1, fx = _corners(xs, scale, width, features.dtype)
+    return _Places(image, torch.cat([y0, y0, y1, y1], dim=1), torch.cat([x0, x1, x0, x1], dim=1), (fy, fx))
+
+
+def _read(features: Tensor, at: _Places) -> Tensor:
+    """One map (B, C, h, w) at its places: (B, P, C)."""
     # All four corners in one read: its backward pass then fills and adds one gradient of the map's size, not four.
-    corners = rows[image, torch.cat([y0, y0, y1, y1], dim=1), torch.cat([x0, x1, x0, x1], dim=1)].chunk(4, dim=1)
+    cells = features.permute(0, 2, 3, 1)[at.image, at.rows, at.columns]
+    if at.share is None:
+        return cells
+    (fy, fx), corners = at.share, cells.chunk(4, dim=1)
     return torch.lerp(torch.lerp(corners[0], corners[1], fx), torch.lerp(corners[2], corners[3], fx), fy)
 
 

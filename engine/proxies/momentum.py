@@ -20,5 +20,4 @@ def twin(network: Network) -> Network:
 @torch.no_grad()
 def follow(key: nn.Module, query: nn.Module, momentum: float) -> None:
     """key = momentum * key + (1 - momentum) * query, of the weights alone."""
-    for own, other in zip(key.parameters(), query.parameters(), strict=True):
-        own.lerp_(other, 1 - momentum)
+    torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - momentum)

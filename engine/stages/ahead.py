@@ -1,4 +1,4 @@
-"""The next batch of patches, made on a GPU while it computes the step before.
+"""The next batches of patches, made on a GPU while it computes the step before.
 
 How many patches there are depends on the labels, so the host has to wait for the GPU once a batch. On a stream of its
 own that wait ends as soon as the batch is made, and the network's work, queued before, goes on meanwhile.
@@ -6,7 +6,7 @@ own that wait ends as soon as the batch is made, and the network's work, queued 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ Made = TypeVar("Made")
 
 
 class Ahead:
-    """Makes one batch ahead of time. What a batch is does not depend on when it is made.
+    """Makes batches ahead of time. What a batch is does not depend on when it is made.
 
     Attributes:
         active: whether making ahead is worth while: on a GPU.
@@ -29,18 +29,21 @@ class Ahead:
         self._stream: torch.cuda.Stream | None = None
         self._ready: dict[int, Any] = {}
 
-    def prepare(self, number: int, make: Callable[[int], Made]) -> None:
-        """Make batch ``number`` beside what is queued. If memory does not suffice, it is made when it is asked for."""
+    def prepare(self, numbers: Sequence[int], make: Callable[[int], Made]) -> None:
+        """Make these batches beside what is queued. For what memory does not suffice, that is made when it is asked
+        for."""
         self._ready.clear()
         if self.device.type != "cuda":
-            self._ready[number] = make(number)
+            for number in numbers:
+                self._ready[number] = make(number)
             return
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.device)
             self._stream.wait_stream(torch.cuda.current_stream(self.device))  # the data may still be on their way
         try:
             with torch.cuda.stream(self._stream):
-                self._ready[number] = make(number)
+                for number in numbers:
+                    self._ready[number] = make(number)
         except torch.OutOfMemoryError:
             self._ready.clear()
 

@@ -146,7 +146,7 @@ class MatchStage(InPortions):
             loss = _mean([self._loss(part, part.label, rows, draw) for part, rows, draw in each])
         # The mean over processes that follows is of gradients that add up.
         self._differentiate(loss, dist.world_size(), batches, own, last=True)
-        self._mix_next(draws[-1])
+        self._mix_next(draws[-1], len(draws))  # of all that a step's graphs join
         return loss.detach()
 
     def _embed_all(self, batches: list[Tensor]) -> Tensor:
@@ -222,11 +222,11 @@ class MatchStage(InPortions):
         """``_mix_now``, or what it has prepared while the network was busy with the step before."""
         return self.ahead.take(draw, self._mix_now)
 
-    def _mix_next(self, draw: int) -> None:
-        """Prepare what this process mixes after ``draw``, where that is worth while."""
+    def _mix_next(self, draw: int, count: int = 1) -> None:
+        """Prepare the ``count`` batches that this process mixes after ``draw``, where that is worth while."""
         following = self.share.following(draw)
         if self.ahead.active and following < self.total_steps * self.config.graphs:
-            self.ahead.prepare(following, self._mix_now)
+            self.ahead.prepare(range(following, following + count), self._mix_now)
 
     def _mix_now(self, draw: int) -> tuple[Patches, Tensor]:
         """Patches of one batch of images, and the pixels (n, C, output_size, output_size) of this process's part."""

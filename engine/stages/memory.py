@@ -214,5 +214,11 @@ class InPortions:
 
 @torch.no_grad()
 def _copy(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
+    """In a few operations on a GPU, whatever the number of buffers."""
+    kinds: dict[torch.dtype, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
     for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)
+        alike = kinds.setdefault(target.dtype, ([], []))
+        alike[0].append(target)
+        alike[1].append(source)
+    for into, from_ in kinds.values():
+        torch._foreach_copy_(into, from_)

@@ -14,6 +14,7 @@ from engine.data.dataset import SegmentationData
 from engine.data.images import load_images
 from engine.data.pipeline import epoch_indices, sample_crops
 from engine.errors import RecipeError
+from engine.host import send
 from engine.proxies import build_proxy
 from engine.stages.base import Context
 from engine.stages.memory import InPortions, MemoryGuard, in_portions
@@ -62,7 +63,7 @@ class ProxyStage(InPortions):
         self.data.expect(
             lambda: self.context.indices(self.order_seed, step + 1, self.config.batch_size, len(self.data))
         )
-        targets = None if self.targets is None else self.targets[indices.to(self.targets.device)]
+        targets = None if self.targets is None else self.targets[send(indices, self.targets.device)]
         images = self.task.prepare(images, generator)
         total: dict[str, Tensor] = {}
         portions = in_portions(torch.arange(len(images), device=images.device), self.splits)

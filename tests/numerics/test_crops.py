@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -185,6 +186,20 @@ def test_crop_patches_half_precision_images_are_read_at_exact_positions(dtype: t
     cut = cut_all(ramp, patches, output_size=32)
     assert cut.dtype == dtype
     assert torch.equal(cut, cut_all(ramp.float(), patches, output_size=32).to(dtype))
+
+
+@pytest.mark.parametrize("unlabelled", [(), (1,), (0, 3)])
+def test_patches_whose_number_an_image_is_known_are_cut_like_any_others(unlabelled: tuple[int, ...]) -> None:
+    labels = torch.randint(0, 3, (4, 40, 50), generator=generator(1), dtype=torch.uint8)
+    labels[list(unlabelled)] = 255
+    patches = sample_patches(labels, 6, size=(4, 20), generator=generator(2))
+    assert patches.per_image == 6 and len(patches) == 6 * (4 - len(unlabelled))
+    images = pictures(4, 3, 40, 50)
+    cut = by_tensors(images, patches, 8, 0.5)
+    assert torch.equal(cut, by_tensors(images, replace(patches, per_image=0), 8, 0.5))
+    mixed = torch.randperm(len(patches), generator=generator(3))
+    assert patches.part(mixed).per_image == 0, "in any order"
+    assert torch.equal(cut[mixed], by_tensors(images, patches.part(mixed), 8, 0.5))
 
 
 def test_crop_patches_uint8_images_are_read_as_float32() -> None:

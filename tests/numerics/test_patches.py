@@ -346,7 +346,8 @@ def test_sample_patches_equal_seeds_give_equal_patches() -> None:
     case = Case(label_maps(4, 32, 40, 1), 6, (4, 16), 0, 0.1, 0.6, seed=11)
     first, second = case.draw(), case.draw()
     for field in fields(Patches):
-        assert torch.equal(getattr(first, field.name), getattr(second, field.name))
+        one, other = (torch.as_tensor(getattr(patches, field.name)) for patches in (first, second))
+        assert torch.equal(one, other)
     other = Case(case.labels, 6, (4, 16), 0, 0.1, 0.6, seed=12).draw()
     assert not torch.equal(first.cy, other.cy)
 
@@ -368,7 +369,7 @@ def test_sample_patches_bytes_and_int64_labels_give_equal_patches(
 
     wide, narrow = draw(labels), draw(labels.to(torch.uint8))
     for field in fields(Patches):
-        first, second = getattr(wide, field.name), getattr(narrow, field.name)
+        first, second = (torch.as_tensor(getattr(patches, field.name)) for patches in (wide, narrow))
         assert first.dtype == second.dtype and torch.equal(first, second), field.name
 
 
@@ -385,7 +386,8 @@ def test_sample_patches_void_may_be_no_byte(centres: str, ignore_index: int) -> 
     expected, found = draw(labels, VOID), draw(other, ignore_index)
     assert len(found) and int(found.label.max()) < 9
     for field in fields(Patches):
-        assert torch.equal(getattr(found, field.name), getattr(expected, field.name)), field.name
+        one, other = (torch.as_tensor(getattr(patches, field.name)) for patches in (found, expected))
+        assert torch.equal(one, other), field.name
 
 
 def test_sample_patches_does_not_touch_the_global_random_state() -> None:

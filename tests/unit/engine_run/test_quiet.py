@@ -69,7 +69,7 @@ def test_quiet_match_step_waits_for_nothing_once_its_patches_are_made(
 ) -> None:
     stage = stage_of(make_recipe(match__strategy=strategy, match__loss=loss), tmp_path, "match")
     stage.step(0)
-    stage.ahead.prepare(1, stage._mix_now)  # on a GPU this happens beside step 0
+    stage.ahead.prepare([1], stage._mix_now)  # on a GPU this happens beside step 0
     watch = FiniteWatch("match")
     with Watch() as seen:
         watch.note(stage.step(1)["loss"], 2)
@@ -122,6 +122,7 @@ def test_patches_made_ahead_of_another_step_are_not_used() -> None:
         made.append(number)
         return 10 * number
 
-    ahead.prepare(3, make)
+    ahead.prepare([3, 5], make)
     assert ahead.take(4, make) == 40 and ahead.take(3, make) == 30 and ahead.take(3, make) == 30
-    assert made == [3, 4, 3]
+    assert ahead.take(5, make) == 50
+    assert made == [3, 5, 4, 3]

@@ -1,0 +1,233 @@
+"""Quiet steps of every stage and option on the pretended GPU: what they stall and launch. See docs/discipline.md.
+
+A quiet step is one without log, checkpoint or report: all that the loop does between two of its questions whether to
+leave. The tests hold these counts, and ``docs/make_discipline.py`` writes them down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from engine import determinism
+from engine.config.schema import Recipe
+from engine.events import SilentWriter
+from engine.loop import Stop, run_steps
+from engine.replay import Replay
+from engine.stages import Context, Stage, build_stage
+from tests.pretended_gpu import GPU, SIZE, Count, PretendedGpu
+from tests.unit.engine_run.conftest import tiny_recipe
+
+WARM_UP = 2
+"""Steps before the one that is counted: the first makes what is kept, such as the optimiser's state."""
+Changes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train a stage.
+
+    Attributes:
+        stage: its name.
+        option: what differs from the stage's defaults, in words.
+        changes: keys of the recipe, as ``tiny_recipe`` takes them.
+        prepare: changes the stage once it is built.
+        beside: stalls on a stream of their own, by kind. Of the main stream there are none.
+    """
+
+    stage: str
+    option: str
+    changes: Changes = field(default_factory=dict)
+    prepare: Callable[[Any], None] = lambda stage: None
+    beside: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For people, and unlike those of other cases."""
+        return f"{self.stage}, {self.option}"
+
+
+def _halved(stage: Any) -> None:
+    stage.guard.splits = 2
+
+
+def _one_unlabelled(stage: Any) -> None:
+    stage.data.labels[:3] = 255
+
+
+PATCHES = {SIZE: 1}
+"""Of making the patches of one batch."""
+REASONS = {
+    "mixmatch/patches.py:_collect": "how many images have a labelled pixel decides how many patches there are",
+    "mixmatch/patches.py:_balanced_pixels": "pixels of each class are counted with `torch.bincount`, which asks for the"
+    " largest label; a count of fixed size sorts all pixels where kernels have to be deterministic",
+}
+"""Why a step waits where it does, by place. Nothing waits anywhere else."""
+JITTER = {"scale_jitter": (0.5, 2.0), "colour_jitter": 0.3}
+HALVED = "in two portions after a lack of memory"
+DISK = "data mapped from the disk"
+MAPPED = {"data__train": 40, "data__height": 64, "data__width": 64, "runtime__memory_budget_gib": 1e-4}
+
+
+def _both(stage: str, **optim: Any) -> Changes:
+    return {f"{stage}__{key}": value for key, value in optim.items()}
+
+
+def _common(stage: str, beside: dict[str, int]) -> list[Case]:
+    """What every stage can do."""
+    batch = {"proxy__batch_size": 4, "segment__batch_size": 4}
+    colour = {"model__input": "rgb255", "model__head": "fcn"}
+    others = [] if stage == "proxy" else [Case(stage, "rgb255 input", colour, beside=beside)]
+    return [
+        Case(stage, "bf16", {"runtime__precision": "bf16"}, beside=beside),
+        Case(stage, "gray input", {"model__input": "gray"}, beside=beside),
+        *others,
+        Case(stage, "gradients clipped", {f"{stage}__optim": {"clip_norm": 1.0}}, beside=beside),
+        Case(stage, "scale and colour jitter", _both(stage, **JITTER), beside=beside),
+        Case(stage, DISK, MAPPED, beside=beside),
+        Case(stage, HALVED, batch, _halved, beside=beside),
+    ]
+
+
+CONTRAST = {"proxy__queue": 8, "proxy__projection": 6, "proxy__batch_size": 4}
+PROXY = [
+    Case("proxy", "colorization"),
+    *_common("proxy", {}),
+    Case("proxy", "jigsaw", {"proxy__kind": "jigsaw", "proxy__permutations": 5, "proxy__tile": 16, "proxy__gap": 2}),
+    Case("proxy", "rotation", {"proxy__kind": "rotation"}),
+    Case("proxy", "classification", {"proxy__kind": "classification", "proxy__image_side": 32}),
+    Case("proxy", "moco", {"proxy__kind": "moco", **CONTRAST}),
+    Case("proxy", "densecl", {"proxy__kind": "densecl", **CONTRAST}),
+    Case("proxy", "moco, bf16", {"proxy__kind": "moco", **CONTRAST, "runtime__precision": "bf16"}),
+    Case("proxy", "densecl, halved", {"proxy__kind": "densecl", **CONTRAST}, _halved),
+]
+
+
+def _match(option: str, /, prepare: Callable[[Any], None] = lambda stage: None, batches: int = 1, **keys: Any) -> Case:
+    changes = {f"match__{key}": value for key, value in keys.items()}
+    return Case("match", option, changes, prepare, {kind: batches * number for kind, number in PATCHES.items()})
+
+
+MATCH = [
+    _match("graph, triplet loss"),
+    *_common("match", PATCHES),
+    _match("strategy random", strategy="random"),
+    _match("strategy semi_hard", strategy="semi_hard"),
+    _match("strategy balanced", strategy="balanced"),
+    _match("loss info_nce", loss="info_nce"),
+    _match("memory of 2 steps", memory=2),
+    _match("memory, info_nce", memory=2, loss="info_nce"),
+    Case("match", "centres balanced", {"match__centres": "balanced"}, beside={SIZE: 2}),
+    _match("candidates pure", candidates="pure"),
+    _match("no background class", background=None),
+    _match("two graphs a step", batches=2, graphs=2),
+    _match("one graph over two batches", batches=2, graphs=2, graph_scope="global"),
+    _match("normalizer reference", normalizer="reference"),
+    Case("match", "reference_compat", {"reference_compat": True}, beside=PATCHES),
+    _match("images without a label", _one_unlabelled),
+]
+
+
+def _network(backbone: str, head: str = "hypercolumn", /, **keys: Any) -> Changes:
+    model = {"backbone": backbone, "head": head, "width": 0.125, "dropout": 0.5, **keys}
+    sizes = {"segment__crop": 64, "segment__batch_size": 4}
+    return {**{f"model__{key}": value for key, value in model.items()}, **sizes}
+
+
+SEGMENT = [
+    Case("segment", "hypercolumn on tiny_vgg"),
+    *_common("segment", {}),
+    Case("segment", "two passes a step", {"segment__accumulate": 2}),
+    Case("segment", "extra blocks", {"model__extra_channels": 8}),
+    Case("segment", "pixel margin", {"segment__pixel_margin": 4}),
+    Case("segment", "hypercolumn on vgg16", _network("vgg16")),
+    Case("segment", "fcn32 on alexnet", _network("alexnet", "fcn32")),
+    Case("segment", "fcn32 on alexnet_torchvision", _network("alexnet_torchvision", "fcn32")),
+    Case("segment", "fcn on resnet18", _network("resnet18", "fcn")),
+    Case("segment", "aspp on resnet18, dilated", _network("resnet18", "aspp", dilated=True)),
+    Case("segment", "fcn on resnet50", _network("resnet50", "fcn")),
+    Case("segment", "aspp, bf16", {**_network("resnet18", "aspp"), "runtime__precision": "bf16"}),
+]
+CASES = [*PROXY, *MATCH, *SEGMENT]
+
+
+class _LeftError(Exception):
+    """The step that counts is over."""
+
+
+class _Ticks(Stop):
+    """Takes what was counted whenever the loop asks, after each step, whether to leave."""
+
+    def __init__(self, gpu: PretendedGpu) -> None:
+        super().__init__(lambda: False)
+        self.gpu = gpu
+        self.counts: list[Count] = []
+
+    def agree(self, due: bool) -> tuple[bool, bool]:
+        self.counts.append(self.gpu.restart())
+        if len(self.counts) > WARM_UP:
+            raise _LeftError
+        return super().agree(due)
+
+
+def recipe_of(case: Case, folder: Path, **more: Any) -> Recipe:
+    """The tiny recipe with the case's changes, and nothing to report for a long time."""
+    quiet = {f"{case.stage}__steps": 1000, "runtime__log_every": 1000, "runtime__graph_every": 1000}
+    quiet |= {"segment__eval_every": 0, "evaluate": None}
+    others = {name: None for name in ("proxy", "match", "segment") if name != case.stage}
+    keys = {key: value for key, value in case.changes.items() if key.split("__")[0] not in others}
+    changes = {**quiet, **others, **keys, **more}
+    if case.stage != "segment":
+        del changes["segment__eval_every"]
+    if changes.get("proxy__kind") == "classification":
+        changes["proxy__images"] = str(_pictures(folder / "pictures"))
+    if "runtime__memory_budget_gib" in changes:
+        changes["runtime__data_cache"] = str(folder / "decoded")
+    return tiny_recipe(**changes)
+
+
+def _pictures(folder: Path) -> Path:
+    """Pictures of two classes."""
+    random = np.random.default_rng(1)
+    for number in range(6):
+        (folder / f"class_{number % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"class_{number % 2}" / f"{number}.png")
+    return folder
+
+
+def stage_of(case: Case, folder: Path, device: torch.device, **more: Any) -> tuple[Context, Stage]:
+    """The case's stage, ready for its first step."""
+    context = Context(recipe_of(case, folder, **more), folder / "run", device, SilentWriter(), lambda: False)
+    stage = build_stage(context, case.stage)
+    case.prepare(stage)
+    return context, stage
+
+
+@contextlib.contextmanager
+def as_in_a_run() -> Iterator[None]:
+    """The kernels that a run chooses from."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    determinism.configure(1, deterministic=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def quiet_step(case: Case, folder: Path) -> Count:
+    """What one quiet step of the loop does on a GPU."""
+    with as_in_a_run(), PretendedGpu() as gpu:
+        context, stage = stage_of(case, folder, GPU)
+        ticks = _Ticks(gpu)
+        with contextlib.suppress(_LeftError):
+            run_steps(context, stage, 0, 0, lambda _line: None, Replay(context.run_dir, 1, stage.name, 0), ticks)
+    return ticks.counts[WARM_UP]
