@@ -1,4 +1,7 @@
-"""IoU from one int64 confusion matrix, summed over the whole data set and divided once."""
+"""IoU from one int64 confusion matrix, summed over the whole data set and divided once.
+
+Pixels on a GPU are counted there, and the counts are asked for when the matrix is read.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from engine import dist
+from engine import dist, host
 
 
 class ConfusionMatrix:
@@ -20,7 +23,21 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
         self.num_classes, self.ignore_index = num_classes, ignore_index
-        self.matrix = torch.zeros((num_classes, num_classes), dtype=torch.int64)
+        self._matrix = torch.zeros((num_classes, num_classes), dtype=torch.int64)
+        self._counted: list[Tensor] = []
+        """What is on a GPU still: counts (K K + 1,), the last of them of what does not count, then the least and the
+        largest target label and predicted label, (2,) each."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """The counts, int64 (K, K), on the CPU.
+
+        Raises:
+            ValueError: a label was out of range among pixels on a GPU; all that were not asked for are left out then.
+        """
+        if self._counted:
+            self._take_in()
+        return self._matrix
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add pixels. What is predicted where the target is ``ignore_index`` does not matter.
@@ -30,27 +47,54 @@ class ConfusionMatrix:
             target: the same shape.
 
         Raises:
-            ValueError: shapes differ, a label is out of range, or the predictions are not integers.
+            ValueError: shapes differ, a label is out of range (of pixels on a GPU ``matrix`` says it, which waits for
+                them anyway), or the predictions are not integers.
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
         if prediction.is_floating_point() or target.is_floating_point():
             raise ValueError("prediction and target must be class indices, not scores: take the argmax first")
+        if not target.numel():
+            return
         truth = target.long()
         keep = truth != self.ignore_index
-        truth, guess = truth[keep], prediction[keep].long()
-        self._check(truth, "a target label", f" and not {self.ignore_index}")
-        self._check(guess, "a predicted label")
-        k = self.num_classes
-        counts = torch.bincount(truth * k + guess, minlength=k * k).reshape(k, k)
-        self.matrix += counts.to(self.matrix.device)
-
-    def _check(self, labels: Tensor, what: str, unless: str = "") -> None:
-        if labels.numel() == 0:
+        if not host.on_host(target):
+            self._note(truth.flatten(), prediction.long().flatten(), keep.flatten())
             return
-        low, high = labels.aminmax()
-        if int(low) < 0 or int(high) >= self.num_classes:
-            raise ValueError(f"{what} is outside 0..{self.num_classes - 1}{unless}: {int(low)}..{int(high)}")
+        truth, guess = truth[keep], prediction[keep].long()
+        if truth.numel():
+            self._check(*(int(value) for labels in (truth, guess) for value in labels.aminmax()))
+        k = self.num_classes
+        self._matrix += torch.bincount(truth * k + guess, minlength=k * k).reshape(k, k)
+
+    def _note(self, truth: Tensor, guess: Tensor, keep: Tensor) -> None:
+        """Count pixels (N,) where they are, those of ``keep``. Only ``bincount`` waits, for its largest value."""
+        k = self.num_classes
+        labels = torch.where(keep, torch.stack([truth, guess]), 0)
+        fine = keep & ((labels >= 0) & (labels < k)).all(dim=0)
+        counts = torch.bincount(torch.where(fine, labels[0] * k + labels[1], k * k), minlength=k * k + 1)
+        low, high = torch.aminmax(labels, dim=1)
+        if self._counted:
+            before, lowest, highest = self._counted
+            counts, low, high = counts + before, torch.minimum(low, lowest), torch.maximum(high, highest)
+        self._counted = [counts, low, high]
+
+    def _take_in(self) -> None:
+        k, joined = self.num_classes, torch.cat(self._counted).cpu()
+        self._counted = []
+        low, high = joined[-4:-2].tolist(), joined[-2:].tolist()
+        self._check(low[0], high[0], low[1], high[1])
+        self._matrix += joined[: k * k].view(k, k)
+
+    def _check(self, truth_low: int, truth_high: int, guess_low: int, guess_high: int) -> None:
+        """Raises ValueError if the least or the largest label is no class."""
+        unless = f" and not {self.ignore_index}"
+        for what, low, high in (
+            (f"a target label is outside 0..{self.num_classes - 1}{unless}", truth_low, truth_high),
+            (f"a predicted label is outside 0..{self.num_classes - 1}", guess_low, guess_high),
+        ):
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(f"{what}: {low}..{high}")
 
     def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
         """Add what another one counted, in place.
@@ -60,7 +104,7 @@ class ConfusionMatrix:
         """
         if other.num_classes != self.num_classes:
             raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
-        self.matrix += other.matrix.to(self.matrix.device)
+        self.matrix.add_(other.matrix)
         return self
 
     def reduce(self) -> ConfusionMatrix:

@@ -22,7 +22,10 @@ from engine.events import SilentWriter
 from engine.loop import Stop, run_steps
 from engine.replay import Replay
 from engine.stages import Context, Stage, build_stage
-from tests.pretended_gpu import GPU, SIZE, Count, PretendedGpu
+from engine.stages.evaluate import measure
+from engine.stages.protocols import Member
+from engine.stages.segment import build_segmenter
+from tests.pretended_gpu import GPU, SIZE, TO_HOST, Count, PretendedGpu
 from tests.unit.engine_run.conftest import tiny_recipe
 
 WARM_UP = 2
@@ -65,6 +68,9 @@ def _one_unlabelled(stage: Any) -> None:
 PATCHES = {SIZE: 1}
 """Of making the patches of one batch."""
 REASONS = {
+    "metrics.py:_note": "pixels of each pair of classes are counted with `torch.bincount`, as patch centres are: once a"
+    " batch",
+    "stages/predictions.py:_on_host": "what is written into files leaves the device: once a batch, not once an image",
     "mixmatch/patches.py:_collect": "how many images have a labelled pixel decides how many patches there are",
     "mixmatch/patches.py:_balanced_pixels": "pixels of each class are counted with `torch.bincount`, which asks for the"
     " largest label; a count of fixed size sorts all pixels where kernels have to be deterministic",
@@ -158,6 +164,57 @@ SEGMENT = [
 CASES = [*PROXY, *MATCH, *SEGMENT]
 
 
+BATCH = 2
+"""Images of a batch of evaluation."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One way to evaluate.
+
+    Attributes:
+        option: what differs from the defaults, in words.
+        changes: keys of the recipe.
+        networks: how many there are; more than one are an ensemble.
+        stalls: what a further batch stalls, by kind.
+    """
+
+    option: str
+    changes: Changes = field(default_factory=dict)
+    networks: int = 1
+    stalls: dict[str, int] = field(default_factory=lambda: {SIZE: 1})
+
+    @property
+    def name(self) -> str:
+        """For people, and unlike those of others."""
+        return f"evaluate, {self.option}"
+
+
+def _protocol(option: str, /, networks: int = 1, stalls: dict[str, int] | None = None, **keys: Any) -> Evaluation:
+    quiet = {"save_predictions": False, "show_images": 0, **keys}
+    changes = {f"evaluate__{key}": value for key, value in quiet.items()}
+    return Evaluation(option, changes, networks, {SIZE: 1, **(stalls or {})})
+
+
+def _by(head: str, backbone: str) -> Changes:
+    return {"model__head": head, "model__backbone": backbone, "model__width": 0.125}
+
+
+EVALUATIONS = [
+    _protocol("plain"),
+    _protocol("plain, stride 2", stride=2),
+    _protocol("plain, scales and flip", scales=(0.75, 1.0), flip=True),
+    _protocol("fit", protocol="fit", side=32, scales=(1.0, 1.25), flip=True),
+    _protocol("windows", protocol="windows", side=24, window_stride=8),
+    _protocol("an ensemble of two", networks=2),
+    Evaluation("fcn on resnet18", {**_by("fcn", "resnet18"), **_protocol("").changes}),
+    Evaluation("bf16", {"runtime__precision": "bf16", **_protocol("").changes}),
+    Evaluation(DISK, {**MAPPED, "runtime__memory_budget_gib": 1e-6, **_protocol("").changes}),
+    _protocol("predictions written", stalls={TO_HOST: 2}, save_predictions=True),
+    _protocol("predictions and overlays written", stalls={TO_HOST: 3}, save_predictions=True, overlays=True),
+]
+
+
 class _LeftError(Exception):
     """The step that counts is over."""
 
@@ -231,3 +288,30 @@ def quiet_step(case: Case, folder: Path) -> Count:
         with contextlib.suppress(_LeftError):
             run_steps(context, stage, 0, 0, lambda _line: None, Replay(context.run_dir, 1, stage.name, 0), ticks)
     return ticks.counts[WARM_UP]
+
+
+def further_batch(case: Evaluation, folder: Path) -> tuple[Count, Count]:
+    """What the third batch of an evaluation does on a GPU, and what comes behind it, the last one."""
+    recipe = tiny_recipe(
+        **{"proxy": None, "match": None, "data__val": 3 * BATCH, "evaluate__batch_size": BATCH, **case.changes},
+        runtime__data_cache=str(folder / "decoded"),
+    )
+    assert recipe.evaluate is not None
+    counts: list[Count] = []
+
+    def asked() -> bool:
+        """Whether to leave, which is asked behind each batch."""
+        if gpu.count.operators:
+            counts.append(gpu.restart())
+        return False
+
+    with as_in_a_run(), PretendedGpu() as gpu:
+        context = Context(recipe, folder / "run", GPU, SilentWriter(), lambda: False)
+        own, *others = (build_segmenter(context, context.data("val").num_classes) for _ in range(case.networks))
+        members = [Member.of(context.place(other).eval(), recipe.model) for other in others]  # type: ignore[arg-type]
+        context.place(own)
+        gpu.restart()
+        context.stop_requested = asked
+        measure(context, own, recipe.evaluate, lambda kind, values: None, members, final=True)
+        assert len(counts) == 3
+        return counts[2], gpu.restart()

@@ -219,10 +219,10 @@ class PretendedGpu:
             return result
         returns = func._schema.returns
         for part, value in zip(returns, result if len(returns) > 1 else [result], strict=False):
-            for tensor in _tensors(value) if part.alias_info is None else ():
+            for tensor in _tensors(value) if part.alias_info is None or not part.alias_info.is_write else ():
                 ON_DEVICE.add(tensor)
         crosses = name == "copy_" and here[0] != here[1]
-        if not (crosses or _is_view(func) or name in NO_WORK):
+        if not (crosses or name in NO_WORK or _is_view(func, given, result)):
             self.count.launched[name, _place()] += 1
         return result
 
@@ -320,7 +320,14 @@ class _Operators(TorchDispatchMode):
         self.gpu = gpu
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.gpu.operator(func, args, dict(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        if torch.is_inference_mode_enabled():
+            # Operators that are made of others come whole there, and would hide what those do.
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        return self.gpu.operator(func, args, kwargs)
 
 
 class _Marks:
@@ -450,8 +457,12 @@ def _is_gpu(device: Any) -> bool:
     return isinstance(device, int) or torch.device(device).type == "cuda"
 
 
-def _is_view(func: Any) -> bool:
-    return any(part.alias_info is not None and not part.alias_info.is_write for part in func._schema.returns)
+def _is_view(func: Any, given: list[Tensor], result: Any) -> bool:
+    """Whether an operator only looks at memory in another way; some do where they can, and copy where they cannot."""
+    if not any(part.alias_info is not None and not part.alias_info.is_write for part in func._schema.returns):
+        return False
+    before = {_memory(tensor)._cdata for tensor in given}
+    return all(_memory(tensor)._cdata in before for tensor in _tensors(result))
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -45,20 +45,26 @@ class Running:
     @torch.no_grad()
     def update(self) -> None:
         """Let the running statistics take in those of the step, over all portions and processes."""
-        own = [_moments(portions) for portions in self.seen]
-        joined = dist.mean(torch.cat(own)).split([len(part) for part in own]) if own else ()
-        for norm, part in zip(self.norms, joined, strict=True):
-            first, second = part.chunk(2)
-            for running, value in ((norm.running_mean, first), (norm.running_var, second - first.square())):
-                assert isinstance(running, Tensor)
-                running.lerp_(value.to(running.dtype), RATE)
+        if self.norms:
+            first, second = dist.mean(_moments(self.seen))
+            self._follow("running_mean", first)
+            self._follow("running_var", second - first.square())
         self.forget()
 
+    def _follow(self, name: str, values: Tensor) -> None:
+        """Move one buffer of all normalisations, whose values (C,) stand one after the other; in one operation."""
+        buffers: list[Tensor] = [getattr(norm, name) for norm in self.norms]
+        parts = values.to(buffers[0].dtype).split([len(buffer) for buffer in buffers])
+        torch._foreach_lerp_(buffers, list(parts), RATE)
 
-def _moments(portions: list[tuple[int, Tensor, Tensor]]) -> Tensor:
-    """First and second moments of all portions together, one after the other, float64 (2 C,)."""
-    total = sum(count for count, _, _ in portions)
-    each = [count / total * torch.cat([mean, mean.square() + variance]) for count, mean, variance in portions]
+
+def _moments(seen: list[list[tuple[int, Tensor, Tensor]]]) -> Tensor:
+    """First and second moments of all portions together, float64 (2, C), C the channels of all normalisations."""
+    total = sum(count for count, _, _ in seen[0])
+    each = []
+    for portion in zip(*seen, strict=True):
+        mean, variance = (torch.cat([part[number] for part in portion]) for number in (1, 2))
+        each.append(portion[0][0] / total * torch.stack([mean, mean.square() + variance]))
     return torch.stack(each).sum(dim=0)
 
 

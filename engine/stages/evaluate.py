@@ -101,9 +101,8 @@ def _over_all_images(
     for start in range(first, last, config.batch_size):
         stop = min(start + config.batch_size, last)
         images, labels = data.batch(start, stop)
-        sizes = [(height, width) for height, width in data.sizes[start:stop].tolist()]
-        prediction = predictor.classes(images, sizes)
-        matrix.update(prediction, labels.long())
+        prediction = predictor.classes(images, files.sizes[start:stop])
+        matrix.update(prediction, labels)
         for values in files.save(start, images, labels, prediction):
             tell("image", values)
         context.leave_if_asked()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -33,11 +34,15 @@ class PredictionFiles:
         config: save_predictions, overlays and show_images.
         moment: stage and step that the network is of: part of the names of shown predictions.
         final: whether this is the run's last evaluation; only that one's predictions and overlays are kept.
+
+    Attributes:
+        sizes: every image's own height and width.
     """
 
     def __init__(self, run_dir: Path, data: SegmentationData, config: EvaluateConfig, final: bool, moment: str) -> None:
         self.run_dir, self.data, self.config, self.final, self.moment = run_dir, data, config, final, moment
         self.palette = palette_of(data.classes)
+        self.sizes: list[tuple[int, int]] = [(height, width) for height, width in data.sizes.tolist()]
 
     @property
     def folder(self) -> str:
@@ -52,16 +57,21 @@ class PredictionFiles:
             labels: uint8 (B, H, W).
             prediction: class indices (B, H, W).
         """
-        shown = []
-        for offset in range(len(images)):
+        shown: list[dict[str, Any]] = []
+        overlays = self.final and self.config.overlays
+        count = len(images) if self.folder or overlays else min(len(images), self.config.show_images - start)
+        if count <= 0:
+            return shown
+        with_pictures = overlays or start < self.config.show_images
+        pictures = _on_host(images[:count]) if with_pictures else None
+        truths, predictions = _on_host(labels[:count]), _on_host(prediction[:count])
+        for offset, (truth, classes) in enumerate(zip(truths, predictions, strict=True)):
             index = start + offset
             show = index < self.config.show_images
-            if not (show or self.folder or (self.final and self.config.overlays)):
-                continue
-            height, width = self.data.sizes[index].tolist()
-            own = (part[offset, ..., :height, :width].cpu().numpy() for part in (images, labels, prediction))
-            picture, truth, classes = (part.astype(np.uint8) for part in own)
-            picture = np.ascontiguousarray(picture.transpose(1, 2, 0))
+            height, width = self.sizes[index]
+            truth, classes = truth[:height, :width], classes[:height, :width]
+            found = truths[:0] if pictures is None else pictures[offset, :, :height, :width].transpose(1, 2, 0)
+            picture = np.ascontiguousarray(found)
             name = self.data.names[index].replace("/", "__")
             if show:
                 shown.append(self._triple(index, name, picture, truth, classes))
@@ -88,6 +98,12 @@ class PredictionFiles:
         for kind, image in pictures.items():
             write_png(self.run_dir / paths[kind], image)
         return {"index": index, "name": name, "kind": "validation", **paths}
+
+
+def _on_host(pixels: Tensor) -> Pixels:
+    """Bytes of a whole batch: one copy, of an eighth of what class indices take."""
+    values: Pixels = pixels.to(torch.uint8).cpu().numpy()
+    return values
 
 
 def write_png(path: Path, image: Image.Image) -> None:

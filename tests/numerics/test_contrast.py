@@ -159,14 +159,14 @@ def test_settle_gives_the_statistics_of_the_batch(build: object) -> None:
 def test_running_statistics_are_those_of_all_values_of_the_step_whatever_the_portions(portions: list[int]) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)).double().eval()
     running, images, values = Running(network), rows(6, 3, 8, 8), [[list[float]() for _ in range(4)] for _ in range(2)]
-    network(rows(2, 3, 8, 8, seed=5))
-    running.forget()
-    for portion in images.split(portions):
-        network(portion)
     convolved = network[0](images)
     for level, x in enumerate((convolved, torch.relu(network[1](convolved)))):
         for channel in range(4):
             values[level][channel] = x[:, channel].flatten().tolist()
+    network(rows(2, 3, 8, 8, seed=5))
+    running.forget()
+    for portion in images.split(portions):
+        network(portion)
     running.update()
     for norm, channels in zip(running.norms, values, strict=True):
         for channel, numbers in enumerate(channels):

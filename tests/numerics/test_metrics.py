@@ -13,6 +13,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from engine.metrics import ConfusionMatrix
+from tests.pretended_gpu import GPU, SIZE, PretendedGpu
 
 K = 5
 PIXELS = st.lists(st.tuples(st.integers(0, K - 1), st.sampled_from([0, 1, 2, 3, 4, 255])), max_size=60)
@@ -51,6 +52,45 @@ def test_confusion_matrix_any_pixels_equals_naive_counts(pixels: list[tuple[int,
     for t in range(K):
         for p in range(K):
             assert int(matrix.matrix[t, p]) == seen.count((p, t))
+
+
+BATCHES = st.lists(PIXELS, min_size=1, max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches=BATCHES)
+def test_pixels_on_a_gpu_are_counted_there_and_alike(batches: list[list[tuple[int, int]]]) -> None:
+    here, there = ConfusionMatrix(K), ConfusionMatrix(K)
+    for pixels in batches:
+        prediction, target = torch.tensor(pixels, dtype=torch.int64).view(-1, 2).T
+        here.update(prediction, target)
+        with PretendedGpu() as gpu:
+            prediction, target = prediction.to(GPU), target.to(torch.uint8).to(GPU)
+            gpu.restart()
+            there.update(prediction, target)
+            assert gpu.count.kinds() == ({SIZE: 1} if pixels else {}), "none but that of bincount"
+    assert torch.equal(there.matrix, here.matrix) and torch.equal(there.matrix, here.matrix)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "message"),
+    [
+        ([0, 5, 1], [0, 0, 1], "predicted label is outside 0..4: 0..5"),
+        ([0, -1, 1], [0, 0, 1], "predicted label"),
+        ([0, 1, 1], [0, 5, 255], "target label is outside 0..4 and not 255"),
+        ([0, 1, 1], [0, -1, 1], "target label"),
+    ],
+)
+def test_wrong_labels_on_a_gpu_are_named_when_the_matrix_is_read(
+    prediction: list[int], target: list[int], message: str
+) -> None:
+    matrix = counted([1, 1], [1, 2])
+    with PretendedGpu():
+        for guess, truth in (([4, 0], [4, 255]), (prediction, target), ([2], [2])):
+            matrix.update(torch.tensor(guess, device=GPU), torch.tensor(truth, device=GPU))
+        with pytest.raises(ValueError, match=message):
+            matrix.mean_iou()
+    assert torch.equal(matrix.matrix, counted([1, 1], [1, 2]).matrix), "what is doubtful is left out"
 
 
 def test_confusion_matrix_absent_classes_are_left_out_and_invented_ones_count_as_zero() -> None:

@@ -94,12 +94,15 @@ OFFENDERS: dict[str, tuple[str, Callable[[Tensor], object]]] = {
 }
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("name", OFFENDERS)
-def test_every_offender_is_seen_once(gpu: PretendedGpu, name: str) -> None:
+def test_every_offender_is_seen_once(gpu: PretendedGpu, name: str, inference: bool) -> None:
+    """In inference mode, too, where PyTorch takes operators apart only behind the mode that counts them."""
     kind, offend = OFFENDERS[name]
-    x = numbers()
-    gpu.restart()
-    offend(x)
+    with torch.inference_mode(inference):
+        x = numbers()
+        gpu.restart()
+        offend(x)
     assert gpu.count.kinds() == {kind: 1}
 
 
@@ -142,17 +145,20 @@ INNOCENT: dict[str, Callable[[Tensor], object]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("name", INNOCENT)
-def test_innocent_work_stalls_nothing_and_stays_on_the_device(gpu: PretendedGpu, name: str) -> None:
-    x = numbers()
-    gpu.restart()
-    made = INNOCENT[name](x)
+def test_innocent_work_stalls_nothing_and_stays_on_the_device(gpu: PretendedGpu, name: str, inference: bool) -> None:
+    with torch.inference_mode(inference):
+        x = numbers()
+        gpu.restart()
+        made = INNOCENT[name](x)
     assert gpu.count.stalls == []
     assert gpu.count.sent == (name == "pinned")
     for tensor in made if isinstance(made, tuple) else [made]:
         assert tensor is None or (isinstance(tensor, Tensor) and tensor.device == GPU and tensor.is_cuda)
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize(
     ("operators", "work"),
     [
@@ -160,6 +166,8 @@ def test_innocent_work_stalls_nothing_and_stays_on_the_device(gpu: PretendedGpu,
         (0, lambda x: x.view(2, 3)[1:].mT.detach()),
         (0, lambda x: torch.empty_like(x)),
         (1, lambda x: x.double()),
+        (0, lambda x: x.view(2, 3).reshape(6)),
+        (1, lambda x: x.view(2, 3).mT.reshape(6)),
         (0, lambda x: x.float()),
         (1, lambda x: torch._foreach_add_([x, x.view(2, 3)], 1.0)),
         (1, lambda x: x.nonzero()),
@@ -170,12 +178,13 @@ def test_innocent_work_stalls_nothing_and_stays_on_the_device(gpu: PretendedGpu,
     ],
 )
 def test_operators_that_launch_work_are_counted(
-    gpu: PretendedGpu, operators: int, work: Callable[[Tensor], object]
+    gpu: PretendedGpu, operators: int, work: Callable[[Tensor], object], inference: bool
 ) -> None:
-    x = numbers()
-    gpu.restart()
-    work(x)
-    assert gpu.count.operators == operators
+    with torch.inference_mode(inference):
+        x = numbers()
+        gpu.restart()
+        work(x)
+    assert gpu.count.operators == operators, gpu.count.launched
 
 
 def test_gradients_are_on_the_device_and_backward_passes_are_counted(gpu: PretendedGpu) -> None:
