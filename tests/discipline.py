@@ -11,20 +11,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 
-from engine import determinism
+from engine import determinism, host
 from engine.config.schema import Recipe
 from engine.events import SilentWriter
 from engine.loop import Stop, run_steps
 from engine.replay import Replay
 from engine.stages import Context, Stage, build_stage
 from engine.stages.evaluate import measure
+from engine.stages.match import MatchStage
 from engine.stages.protocols import Member
 from engine.stages.segment import build_segmenter
+from tests.live_tensors import Live, cycles_stay, live_tensors
 from tests.pretended_gpu import GPU, SIZE, TO_HOST, Count, PretendedGpu
 from tests.unit.engine_run.conftest import tiny_recipe
 
@@ -79,7 +82,7 @@ REASONS = {
 JITTER = {"scale_jitter": (0.5, 2.0), "colour_jitter": 0.3}
 HALVED = "in two portions after a lack of memory"
 DISK = "data mapped from the disk"
-MAPPED = {"data__train": 40, "data__height": 64, "data__width": 64, "runtime__memory_budget_gib": 1e-4}
+MAPPED = {"data__train": 6, "data__height": 64, "data__width": 64, "runtime__memory_budget_gib": 1e-6}
 
 
 def _both(stage: str, **optim: Any) -> Changes:
@@ -209,7 +212,7 @@ EVALUATIONS = [
     _protocol("an ensemble of two", networks=2),
     Evaluation("fcn on resnet18", {**_by("fcn", "resnet18"), **_protocol("").changes}),
     Evaluation("bf16", {"runtime__precision": "bf16", **_protocol("").changes}),
-    Evaluation(DISK, {**MAPPED, "runtime__memory_budget_gib": 1e-6, **_protocol("").changes}),
+    Evaluation(DISK, {**MAPPED, **_protocol("").changes}),
     _protocol("predictions written", stalls={TO_HOST: 2}, save_predictions=True),
     _protocol("predictions and overlays written", stalls={TO_HOST: 3}, save_predictions=True, overlays=True),
 ]
@@ -220,23 +223,30 @@ class _LeftError(Exception):
 
 
 class _Ticks(Stop):
-    """Takes what was counted whenever the loop asks, after each step, whether to leave."""
+    """Calls a function whenever the loop asks, after each step, whether to leave, and leaves it after so many steps."""
 
-    def __init__(self, gpu: PretendedGpu) -> None:
+    def __init__(self, tell: Callable[[int], object], most: int) -> None:
         super().__init__(lambda: False)
-        self.gpu = gpu
-        self.counts: list[Count] = []
+        self.tell, self.most, self.done = tell, most, 0
 
     def agree(self, due: bool) -> tuple[bool, bool]:
-        self.counts.append(self.gpu.restart())
-        if len(self.counts) > WARM_UP:
+        self.done += 1
+        self.tell(self.done)
+        if self.done >= self.most:
             raise _LeftError
         return super().agree(due)
 
 
+def _run(context: Context, stage: Stage, tell: Callable[[int], object], steps: int) -> None:
+    """The first steps of the loop; ``tell`` is called after each, with its number."""
+    with contextlib.suppress(_LeftError):
+        replay = Replay(context.run_dir, 1, stage.name, 0)
+        run_steps(context, stage, 0, 0, lambda _line: None, replay, _Ticks(tell, steps))
+
+
 def recipe_of(case: Case, folder: Path, **more: Any) -> Recipe:
     """The tiny recipe with the case's changes, and nothing to report for a long time."""
-    quiet = {f"{case.stage}__steps": 1000, "runtime__log_every": 1000, "runtime__graph_every": 1000}
+    quiet = {f"{case.stage}__steps": 100_000, "runtime__log_every": 100_000, "runtime__graph_every": 100_000}
     quiet |= {"segment__eval_every": 0, "evaluate": None}
     others = {name: None for name in ("proxy", "match", "segment") if name != case.stage}
     keys = {key: value for key, value in case.changes.items() if key.split("__")[0] not in others}
@@ -284,10 +294,25 @@ def quiet_step(case: Case, folder: Path) -> Count:
     """What one quiet step of the loop does on a GPU."""
     with as_in_a_run(), PretendedGpu() as gpu:
         context, stage = stage_of(case, folder, GPU)
-        ticks = _Ticks(gpu)
-        with contextlib.suppress(_LeftError):
-            run_steps(context, stage, 0, 0, lambda _line: None, Replay(context.run_dir, 1, stage.name, 0), ticks)
-    return ticks.counts[WARM_UP]
+        counts: list[Count] = []
+        _run(context, stage, lambda done: counts.append(gpu.restart()), WARM_UP + 1)
+    return counts[WARM_UP]
+
+
+def live_after(case: Case, folder: Path, first: int, last: int) -> tuple[Live, Live]:
+    """What is alive of tensors after so many steps in the way of GPUs, on the CPU, and after many more."""
+    found: dict[int, Live] = {}
+
+    def tell(done: int) -> None:
+        if done in (first, last):
+            found[done] = live_tensors()
+
+    with as_in_a_run(), cycles_stay(), mock.patch.object(host, "on_host", lambda tensor: False):
+        context, stage = stage_of(case, folder, torch.device("cpu"))
+        if isinstance(stage, MatchStage):
+            stage.ahead.active = True
+        _run(context, stage, tell, last)
+    return found[first], found[last]
 
 
 def further_batch(case: Evaluation, folder: Path) -> tuple[Count, Count]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
-from tests.discipline import CASES, EVALUATIONS, REASONS, Case, Evaluation, further_batch, quiet_step
-from tests.pretended_gpu import TO_HOST
+from engine.stages import segment
+from engine.stages.segment import SegmentStage
+from tests.discipline import CASES, EVALUATIONS, REASONS, Case, Evaluation, further_batch, live_after, quiet_step
+from tests.pretended_gpu import TO_HOST, VALUE, Stall
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -26,3 +31,66 @@ def test_evaluation_waits_at_its_end_and_for_files_alone(case: Evaluation, tmp_p
     assert {stall.place for stall in more.stalls} <= REASONS.keys()
     assert end.kinds() == {TO_HOST: 1}, "the counts of all batches"
     assert more.operators > 20
+
+
+BY_NAME = {case.name: case for case in CASES}
+
+
+def hidden_question(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    return pixel_loss(logits, target, valid) if valid else logits.sum() * 0
+
+
+pixel_loss = segment.pixel_loss
+
+
+def test_offender_in_a_step_would_be_seen_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "pixel_loss", hidden_question)
+    stalls = quiet_step(BY_NAME["segment, hypercolumn on tiny_vgg"], tmp_path).stalls
+    assert stalls == [Stall(VALUE, "_local_scalar_dense", "stages/segment.py:_portion")]
+
+
+# ---- what is left behind ---------------------------------------------------------------------------------------------
+
+
+def assert_nothing_is_left(case: Case, folder: Path, first: int, last: int) -> None:
+    before, after = live_after(case, folder, first, last)
+    assert (after - before, before - after) == (Counter(), Counter()), "more of these, fewer of those"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["proxy, rotation", "match, memory of 2 steps", "segment, hypercolumn on tiny_vgg"])
+def test_a_thousand_steps_leave_no_tensor_behind(name: str, tmp_path: Path) -> None:
+    assert_nothing_is_left(BY_NAME[name], tmp_path, 10, 1000)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_steps_leave_no_tensor_behind(case: Case, tmp_path: Path) -> None:
+    assert_nothing_is_left(case, tmp_path, 10, 16)
+
+
+def keeps_losses(stage: Any, loss: Tensor) -> None:
+    stage.losses.append(loss.detach())
+
+
+def adds_up_with_gradient(stage: Any, loss: Tensor) -> None:
+    stage.losses[:] = [loss + sum(stage.losses)]
+
+
+def keeps_cycles(stage: Any, loss: Tensor) -> None:
+    around: list[Any] = [loss.detach()]
+    around.append(around)
+
+
+@pytest.mark.parametrize("leak", [keeps_losses, adds_up_with_gradient, keeps_cycles])
+def test_leak_would_be_seen(leak: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    portion = SegmentStage._portion
+
+    def leaking(stage: Any, *args: Any) -> Tensor:
+        loss = portion(stage, *args)
+        leak(stage, loss)
+        return loss
+
+    monkeypatch.setattr(SegmentStage, "losses", [], raising=False)
+    monkeypatch.setattr(SegmentStage, "_portion", leaking)
+    with pytest.raises(AssertionError, match="more of these"):
+        assert_nothing_is_left(BY_NAME["segment, hypercolumn on tiny_vgg"], tmp_path, 10, 25)

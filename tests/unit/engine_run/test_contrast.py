@@ -28,7 +28,6 @@ from engine.stages import Context
 from engine.stages.proxy import ProxyStage
 from tests.unit.engine_run.conftest import ROOT, Runner, tiny_recipe
 from tests.unit.engine_run.test_memory import freeze_statistics, limit_memory
-from tests.unit.engine_run.test_quiet import Watch
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -121,18 +120,6 @@ def test_every_backbone_takes_a_step(kind: str, backbone: str, channels: int) ->
     assert isinstance(task, Contrast)
     for name, parameter in task.query.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_quiet_step_waits_for_nothing(tmp_path: Path, kind: str) -> None:
-    stage = stage_of(tiny_recipe(**ALONE, proxy__kind=kind), tmp_path)
-    stage.step(0)
-    from engine import host
-
-    with pytest.MonkeyPatch.context() as patch, Watch() as seen:
-        patch.setattr(host, "on_host", lambda tensor: False)
-        stage.step(1)
-    assert seen.operations > 100 and seen.waits == {}
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------
