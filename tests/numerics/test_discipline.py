@@ -57,10 +57,19 @@ def assert_nothing_is_left(case: Case, folder: Path, first: int, last: int) -> N
     assert (after - before, before - after) == (Counter(), Counter()), "more of these, fewer of those"
 
 
+SMALL = {"data__height": 16, "data__width": 16, "model__width": 0.125, "model__head": "fcn"}
+FEW = {"match__images": 2, "match__patches_per_image": 2, "match__crop": 16, "match__memory": 2}
+QUICK = [
+    Case("proxy", "small", {**SMALL, "proxy__kind": "rotation", "proxy__crop": 16}),
+    Case("match", "small", {**SMALL, **FEW}),
+    Case("segment", "small", {**SMALL, "segment__crop": 16}),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["proxy, rotation", "match, memory of 2 steps", "segment, hypercolumn on tiny_vgg"])
-def test_a_thousand_steps_leave_no_tensor_behind(name: str, tmp_path: Path) -> None:
-    assert_nothing_is_left(BY_NAME[name], tmp_path, 10, 1000)
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.stage)
+def test_a_thousand_steps_leave_no_tensor_behind(case: Case, tmp_path: Path) -> None:
+    assert_nothing_is_left(case, tmp_path, 10, 1000)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
