@@ -165,6 +165,14 @@ SEGMENT = [
     Case("segment", "aspp, bf16", {**_network("resnet18", "aspp"), "runtime__precision": "bf16"}),
 ]
 CASES = [*PROXY, *MATCH, *SEGMENT]
+REPORTS = [
+    Case("proxy", "with a log line", {"runtime__log_every": 1}),
+    Case("match", "with a log line", {"runtime__log_every": 1}, beside=PATCHES),
+    Case("match", "with a graph event", {"runtime__graph_every": 1}, beside=PATCHES),
+    Case("segment", "with a log line", {"runtime__log_every": 1}),
+    Case("segment", "with a checkpoint", {"runtime__checkpoint_every": 1}),
+]
+"""Steps that are not quiet."""
 
 
 BATCH = 2
@@ -316,9 +324,9 @@ def live_after(case: Case, folder: Path, first: int, last: int) -> tuple[Live, L
 
 
 def further_batch(case: Evaluation, folder: Path) -> tuple[Count, Count]:
-    """What the third batch of an evaluation does on a GPU, and what comes behind it, the last one."""
+    """What the third of four batches of an evaluation does on a GPU, and what comes behind the last one."""
     recipe = tiny_recipe(
-        **{"proxy": None, "match": None, "data__val": 3 * BATCH, "evaluate__batch_size": BATCH, **case.changes},
+        **{"proxy": None, "match": None, "data__val": 4 * BATCH, "evaluate__batch_size": BATCH, **case.changes},
         runtime__data_cache=str(folder / "decoded"),
     )
     assert recipe.evaluate is not None
@@ -338,5 +346,15 @@ def further_batch(case: Evaluation, folder: Path) -> tuple[Count, Count]:
         gpu.restart()
         context.stop_requested = asked
         measure(context, own, recipe.evaluate, lambda kind, values: None, members, final=True)
-        assert len(counts) == 3
+        assert len(counts) == 4
         return counts[2], gpu.restart()
+
+
+def row(name: str, count: Count) -> str:
+    """A line of the tables of docs/discipline.md: what is waited for, what beside the network's work, and launched."""
+    cells = (name, _words(count.kinds()), _words(count.kinds(beside=True)), str(count.sent), str(count.operators))
+    return f"| {' | '.join(cells)} |"
+
+
+def _words(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items())) or "-"
