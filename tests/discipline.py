@@ -110,14 +110,14 @@ __rshift__ _foreach_add _foreach_add_ _foreach_copy_ _foreach_lerp_ _foreach_mul
 _log_softmax_backward_data _native_batch_norm_legit_no_training _softmax _to_copy _unsafe_index abs add add_
 addcmul_ addmm affine_grid_generator all amax aminmax any arange argmax argmin bernoulli_ bincount bitwise_and
 bitwise_not bitwise_or bmm cat clamp clamp_ clamp_min clone constant_pad_nd convolution convolution_backward
-copy_ cumsum div div_ eq exp fill_ flip floor_divide gather ge grid_sampler_2d gt index index_add index_copy
-index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp logsumexp lt masked_fill
-masked_fill_ max max_pool2d_with_indices max_pool2d_with_indices_backward maximum mean min minimum mm mul mul_
-native_batch_norm native_batch_norm_backward ne neg new_full new_zeros nll_loss_backward nll_loss_forward
-nonzero ones_like pow rand randint randperm reciprocal reflection_pad2d relu relu_ remainder remainder_ repeat
-replication_pad2d rot90 round round_ rsqrt rsub scalar_tensor scatter_ searchsorted select_backward
-slice_backward sort sqrt stack sub sub_ sum threshold_backward to upsample_bilinear2d var_mean where zeros
-zeros_like
+copy_ cumsum div div_ eq exp fill_ flip floor floor_divide gather ge grid_sampler_2d gt index index_add
+index_copy index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp logsumexp lt
+masked_fill masked_fill_ max max_pool2d_with_indices max_pool2d_with_indices_backward maximum mean min minimum
+mm mul mul_ native_batch_norm native_batch_norm_backward ne neg new_full new_zeros nll_loss_backward
+nll_loss_forward nonzero ones_like pow rand randint randperm reciprocal reflection_pad2d relu relu_ remainder
+remainder_ repeat replication_pad2d rot90 round round_ rsqrt rsub scalar_tensor scatter_ searchsorted
+select_backward slice_backward sort sqrt stack sub sub_ sum threshold_backward to upsample_bilinear2d var_mean
+where zeros zeros_like
 """
 OPERATORS = frozenset(_NAMES.split())
 """What quiet steps and evaluations launch. Whoever adds one says that it does not wait inside, or puts it into

@@ -375,23 +375,28 @@ def _choose_on_device(
     y0, y1, x0, x1 = edges
     rows, heights = _cells(y0, y1)
     columns, widths = _cells(x0, x1)
-    own = ((y1 - y0) * (x1 - x0)).double()
+    least = (y1 - y0) * (x1 - x0) - _most_covered(area.double(), overlap)
     free = heights[:, :, None] * widths[:, None, :]
-    number = torch.zeros(len(own), dtype=torch.int64, device=own.device)
-    kept, tested = [], []
-    for k in range(own.shape[1]):
-        missing = number < wanted
-        row, column = rows[:, k], columns[:, k]
-        uncovered = (torch.bmm(row[:, None], free)[:, 0] * column).sum(dim=1)
-        keep = missing & ((own[:, k] - uncovered) / area[:, k] <= overlap)
-        number = number + keep
-        kept.append(keep)
-        tested.append(missing)
-        free.addcmul_(free * (row * keep[:, None])[:, :, None], column[:, None], value=-1)
-    is_kept = torch.stack(kept, dim=1)
-    rejected = (torch.stack(tested, dim=1) & ~is_kept).sum(dim=1)
+    fits = []
+    # As few operations as can be: there are many rounds. What is kept beyond the wanted number changes none before it.
+    for k in range(y0.shape[1]):
+        row, column = rows[:, k, :, None], columns[:, k, :, None]
+        uncovered = torch.bmm(torch.bmm(row.mT, free), column)
+        fits.append(uncovered >= least[:, k, None, None])
+        free.addcmul_(free * (row * fits[-1]), column.mT, value=-1)
+    fit = torch.cat(fits, dim=1)[:, :, 0]
+    tested = fit.cumsum(dim=1) - fit.long() < wanted
+    is_kept = fit & tested
     order = torch.argsort((~is_kept).to(torch.uint8), dim=1, stable=True)
-    return order[:, :wanted], rejected, wanted - number
+    return order[:, :wanted], (tested & ~fit).sum(dim=1), wanted - is_kept.sum(dim=1)
+
+
+def _most_covered(area: Tensor, overlap: float) -> Tensor:
+    """The largest whole number whose share of ``area``, as it is rounded, is at most ``overlap``; float64."""
+    most = (area * overlap).floor() + 1
+    for _ in range(2):
+        most = torch.where(most / area <= overlap, most, most - 1)
+    return most
 
 
 def _cells(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

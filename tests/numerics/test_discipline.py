@@ -145,6 +145,7 @@ def test_a_thousand_steps_leave_no_tensor_behind(case: Case, tmp_path: Path) -> 
     assert_nothing_is_left(case, tmp_path, 10, 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_steps_leave_no_tensor_behind(case: Case, tmp_path: Path) -> None:
     assert_nothing_is_left(case, tmp_path, 10, 16)

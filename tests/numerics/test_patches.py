@@ -21,6 +21,7 @@ from engine.mixmatch.patches import (
     _Candidates,
     _choose,
     _choose_on_device,
+    _most_covered,
     _row_counts,
     _window,
     sample_patches,
@@ -194,6 +195,13 @@ def by_tensors(
     y0, y1, x0, x1 = edges = _window(candidates, bounds)
     area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
     return _choose_on_device(edges, area, wanted, overlap)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 1 / 3, 0.35, 0.6, 0.7, 1 - 2**-53, 1.0])
+def test_most_that_may_be_covered_is_where_the_share_passes_the_limit(overlap: float) -> None:
+    areas = [*range(1, 700), *(side * side for side in range(600, 700)), 512 * 512, 10_000_019]
+    for area, most in zip(areas, _most_covered(torch.tensor(areas).double(), overlap).tolist(), strict=True):
+        assert most / area <= overlap < (most + 1) / area, area
 
 
 @pytest.mark.parametrize("choose", [_choose, by_tensors])
