@@ -230,9 +230,12 @@ class PretendedGpu:
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], given: list[Tensor], here: list[bool]
     ) -> None:
         """Note what the host would wait for; refuse what cannot be."""
-        if name == "copy_":
-            if here[0] != here[1] and not (self._filled and given[1].ndim == 0):
-                self._copied(given[1], here[0], bool(kwargs.get("non_blocking")), name)
+        if name in ("copy_", "_foreach_copy_"):
+            non_blocking = bool(args[2] if len(args) > 2 else kwargs.get("non_blocking"))
+            for target, source in [args[:2]] if name == "copy_" else zip(*args[:2], strict=True):
+                there = self.holds(target)
+                if there != self.holds(source) and not (self._filled and source.ndim == 0):
+                    self._copied(source, there, non_blocking, name)
             return
         if name in INDEXING:
             self._look_at_indices(name, args)
