@@ -26,8 +26,12 @@ _KEPT = (
     " AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = m.run_id AND a.number > m.attempt"
     " AND a.resumed_global_step >= 0 AND a.resumed_global_step < m.global_step)"
 )
+# SQLite quotes keys in its paths (batch_size, 255, traffic light); people name them without.
+_END = "iif(typeof(t.key) = 'integer', '[' || t.key || ']', '.' || coalesce(t.key, ''))"
+KEY_NAME = f"substr(replace(t.path, '\"', '') || {_END}, 3)"
+"""The dotted name of a row of ``CONFIG``."""
 # A key is named by its whole path or by its end; nested values that are no scalars have no atom.
-_KEY = "(t.fullkey = '$.' || ? OR substr(t.fullkey, -length(?) - 1) = '.' || ?) AND t.type NOT IN ('object', 'array')"
+_KEY = f"({KEY_NAME} = ? OR substr({KEY_NAME}, -length(?) - 1) = '.' || ?) AND t.type NOT IN ('object', 'array')"
 
 
 def add_functions(connection: sqlite3.Connection) -> None:

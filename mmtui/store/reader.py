@@ -184,8 +184,7 @@ class Reader:
     def config_keys(self) -> list[str]:
         """Every key that some run's recipe has, as dotted path."""
         sql = (
-            f"SELECT DISTINCT substr(t.fullkey, 3) FROM runs, {filters.CONFIG} t"
-            " WHERE t.type NOT IN ('object', 'array')"
+            f"SELECT DISTINCT {filters.KEY_NAME} FROM runs, {filters.CONFIG} t WHERE t.type NOT IN ('object', 'array')"
         )
         return [row[0] for row in self.query(sql)]
 

@@ -237,6 +237,31 @@ def test_unknown_names_are_refused_with_the_nearest(filled: Home) -> None:
         runs.find(filled, sort=["-stat"])
 
 
+def test_keys_of_any_spelling_can_be_asked_for(home: Home) -> None:
+    """With underscores, and those that users name: values of masks, and classes of several words."""
+    classes = {"traffic light": 5, "a.b": 6, 'say "x"': 7, "Stra\u00dfe": 8}
+    config = {
+        "data": {"label_map": {"255": "thing", "0": 3}},
+        "segment": {"batch_size": 4, "scale_jitter": [0.5, 2.0]},
+        "reference": {"per_class": classes},
+    }
+    database = Database(home)
+    for found in (config, {"segment": {"batch_size": 8}}):
+        with database.write() as session:
+            insert_run(session, NewRun("r", "r", 0, found, (), {}, [("segment", 3)], []), NOW)
+    database.close()
+    assert ids(home, "batch_size = 4") == ids(home, "segment.batch_size < 5") == [1]
+    assert ids(home, "data.label_map.255 = thing") == ids(home, "label_map.255 = thing") == [1]
+    assert ids(home, "data.label_map.255 is null") == [2] and ids(home, "data.label_map.0 = 3") == [1]
+    assert ids(home, '"reference.per_class.traffic light" = 5') == ids(home, '"traffic light" > 4') == [1]
+    assert ids(home, "a.b = 6") == ids(home, "'say \"x\"' = 7") == ids(home, "Stra\u00dfe = 8") == [1]
+    assert ids(home, '"segment.scale_jitter[1]" = 2') == [1]
+    found, _ = runs.find(home, sort=["-batch_size"], columns=["data.label_map.255", "batch_size"])
+    assert [values for _, values in found] == [(None, 8), ("thing", 4)]
+    with pytest.raises(UsageError, match="no run has 'batch_sise', did you mean batch_size"):
+        runs.find(home, "batch_sise = 4")
+
+
 def test_values_of_users_never_become_sql(filled: Home) -> None:
     hostile = "x' OR 1=1; DROP TABLE runs; --"
     assert ids(filled, f"name = {json.dumps(hostile)}") == []
