@@ -19,7 +19,9 @@ from engine.config.overrides import (
     RecipeFileError,
     apply_override,
     describe_error,
+    drop_nulls,
     find_boolean,
+    is_mapping,
     nearest_key_hint,
     parse_overrides,
 )
@@ -65,6 +67,7 @@ def load_recipe(
     for override in parse_overrides([as_text(text) for text in overrides]):
         apply_override(document.data, override)
         document.lines[override.key] = (f"override '{override.text}'", 0)
+    drop_nulls(document.data)
     if not document.data.get("name"):
         document.data["name"] = as_text(file.stem)
     _make_paths_absolute(document.data)
@@ -124,15 +127,19 @@ def _find_base(file: Path, name: str, search: Sequence[Path]) -> Path:
         raise RecipeFileError(f"{file}: base: {error}") from None
 
 
-def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """``top`` over ``base``, section by section. A section with another ``kind`` replaces the base's whole."""
+def merge(base: Mapping[str, Any], top: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """``top`` over ``base``, section by section.
+
+    A section with another ``kind`` replaces the base's whole, and so does a mapping of users' names that is empty.
+    """
     merged = dict(base)
     for key, value in top.items():
-        old = merged.get(key)
+        old, name = merged.get(key), f"{section}{key}"
         same_kind = (
             isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
         )
-        merged[key] = merge(old, value) if same_kind and old is not None else value
+        replaced = old is None or not same_kind or (not value and is_mapping(name))
+        merged[key] = value if replaced or old is None else merge(old, value, f"{name}.")
     return merged
 
 

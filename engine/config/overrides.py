@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from engine.config.schema import CityscapesData, FolderData, ProxyConfig, Recipe, ShapesData, VocData
 from engine.config.strict_yaml import load_value
 
-TEXT, BOOLEAN = "text", "true | false"
+TEXT, BOOLEAN, MAPPING = "text", "true | false", "mapping | null"
 _DATA_KINDS: dict[Any, type[BaseModel]] = {
     "shapes": ShapesData,
     "folder": FolderData,
@@ -28,6 +28,8 @@ _DEFAULT_SECTIONS = {"data": {"kind": "shapes"}}
 
 _NAMED_BY_USERS = ("reference.per_class.", "data.label_map.")
 """Below these stand names of classes and values of masks."""
+PUBLISHED = "reference"
+"""The section that computes nothing, so that it can be left out."""
 
 
 class RecipeFileError(ValueError):
@@ -71,7 +73,8 @@ def _parse(text: str) -> Override:
     if info is not None and info.type == TEXT and not isinstance(value, str):
         value = raw.strip()
     if section and value is not None:
-        raise RecipeFileError(f"override '{text}': '{key}' is a section; write {key}.name=value, or {key}=null")
+        null = f", or {key}=null" if key in _nullable_sections() else ""
+        raise RecipeFileError(f"override '{text}': '{key}' is a section; write {key}.name=value{null}")
     return Override(key, value, text)
 
 
@@ -91,6 +94,20 @@ def apply_override(data: dict[str, Any], override: Override) -> None:
         for name in [name for name in part if name not in known]:
             del part[name]
     part[last] = override.value
+
+
+def is_mapping(key: str) -> bool:
+    """Whether users name what stands below a key, such as classes: one value, which a child of a recipe adds to."""
+    return key in _by_key() and _by_key()[key].type == MAPPING
+
+
+def drop_nulls(data: dict[str, Any]) -> None:
+    """Take out of plain recipe data what null takes off the base: mappings, and published numbers."""
+    for key in (PUBLISHED, *filter(is_mapping, _by_key())):
+        section, _, last = key.rpartition(".")
+        part = data.get(section) if section else data
+        if isinstance(part, dict) and last in part and part[last] is None:
+            del part[last]
 
 
 ONCE_BOOLEAN = frozenset({"runtime.halve_on_oom"})
@@ -129,6 +146,12 @@ def _by_key() -> dict[str, KeyInfo]:
 def _sections() -> frozenset[str]:
     keys = [info.key for info in valid_keys()]
     return frozenset(key.rpartition(".")[0] for key in keys if "." in key)
+
+
+@lru_cache(maxsize=1)
+def _nullable_sections() -> frozenset[str]:
+    optional = (name for name, info in Recipe.model_fields.items() if type(None) in typing.get_args(info.annotation))
+    return frozenset((PUBLISHED, *optional)) & _sections()
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
@@ -175,7 +198,7 @@ def _annotation_text(annotation: Any) -> str:
         inner = [_annotation_text(a) for a in arguments if a is not Ellipsis]
         return f"list of {inner[0]}" if Ellipsis in arguments else f"[{', '.join(inner)}]"
     if origin is dict:
-        return "mapping"
+        return MAPPING
     return {"str": TEXT, "bool": BOOLEAN}.get(getattr(annotation, "__name__", ""), str(annotation.__name__))
 
 
@@ -211,6 +234,10 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
         return key, str(error["ctx"]["error"]) if "ctx" in error else str(error["msg"])
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return f"{key}.kind", f"write kind: {' or kind: '.join(_DATA_KINDS)}"
+    if key in _sections():
+        first = next(name for name in _by_key() if name.startswith(f"{key}."))
+        rest = "or null for none" if key in _nullable_sections() else "or leave it out"
+        return key, f"{_shown(value)} is not allowed; write keys of it, such as {first}, {rest}"
     if info is not None:
         what = f'{info.type}, for example "{value}" in quotes' if info.type == TEXT else info.type
         return key, f"{_shown(value)} is not allowed; write {what}"

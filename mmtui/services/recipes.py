@@ -192,9 +192,15 @@ def changed_in_editor(file: Path) -> list[str]:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
-    for name, value in new.items():
-        key = f"{above}{name}"
-        if isinstance(value, dict) and isinstance(old.get(name), dict):
+    from engine.config.overrides import is_mapping
+
+    same_kind = old.get("kind") == new.get("kind")
+    for name in [*new, *(name for name in old if name not in new and same_kind)]:
+        key, value = f"{above}{name}", new.get(name)
+        if is_mapping(key):
+            if (value or {}) != (old.get(name) or {}):
+                yield key, value or None  # as a whole, so that what was taken out is out
+        elif isinstance(value, dict) and isinstance(old.get(name), dict):
             yield from _changed(old[name], value, f"{key}.")
         elif isinstance(value, dict):
             yield from _changed({}, value, f"{key}.")

@@ -148,6 +148,35 @@ def test_load_recipe_stage_set_to_null_is_removed_from_base(write: Write) -> Non
     assert load_recipe(write("base: base\nmatch: null\n")).match is None
 
 
+@pytest.mark.parametrize("none", ["null", "{}"])
+def test_load_recipe_mapping_of_the_base_is_taken_off_by_null_or_an_empty_one(write: Write, none: str) -> None:
+    write(
+        "segment: {steps: 9}\ndata: {kind: folder, root: /x, label_map: {255: 1}}\n"
+        "reference: {miou: 50, per_class: {sky: 3}}\n",
+        "base.yaml",
+    )
+    recipe = load_recipe(write(f"base: base\ndata: {{label_map: {none}}}\nreference: {{per_class: {none}}}\n"))
+    assert getattr(recipe.data, "label_map", None) == {} and recipe.reference.per_class == {}
+    assert recipe.reference.miou == 50 and "label_map" not in dump_recipe(recipe)
+    again = load_recipe(write(f"base: base\ndata: {{label_map: {none}}}\n"), ["data.label_map.7=0"])
+    assert getattr(again.data, "label_map", None) == {"7": 0}
+    kept = load_recipe(write("base: base\ndata: {label_map: {3: 1}}\n"))
+    assert getattr(kept.data, "label_map", None) == {"255": 1, "3": 1}, "one that says something is merged"
+
+
+def test_load_recipe_null_takes_off_the_published_numbers_of_the_base(write: Write) -> None:
+    write("segment: {steps: 9}\nreference: {miou: 50, per_class: {sky: 3}, source: paper}\n", "base.yaml")
+    found = load_recipe(write("base: base\nreference: null\n")).reference
+    assert (found.miou, found.per_class, found.source) == (None, {}, "")
+
+
+@pytest.mark.parametrize("section", ["data", "model", "runtime", "segment.optim"])
+def test_load_recipe_section_that_cannot_be_left_out_says_so(write: Write, section: str) -> None:
+    name, _, inner = section.partition(".")
+    told = message(write(f"segment: {{steps: 9}}\n{name}: null\n" if not inner else f"{name}: {{{inner}: null}}\n"))
+    assert f"{section}: null is not allowed" in told and "leave it out" in told and "instance of" not in told
+
+
 def test_load_recipe_base_with_another_data_kind_is_replaced_whole(write: Write) -> None:
     write("segment: {steps: 9}\ndata: {kind: shapes, height: 64}\n", "base.yaml")
     recipe = load_recipe(write("base: base\ndata: {kind: folder, root: /x}\n"))

@@ -76,6 +76,9 @@ def test_overrides_class_names_of_reference_are_free(recipe_file: Path) -> None:
         ("segmnt.steps=3", ["did you mean segment.steps?"]),
         ("match.zzz=3", ["keys there are steps, images"]),
         ("segment=3", ["is a section", "segment.name=value", "segment=null"]),
+        ("model=3", ["is a section", "write model.name=value"]),
+        ("model=null", ["model: null is not allowed", "leave it out"]),
+        ("reference.per_class=5", ["5 is not allowed; write mapping | null"]),
         ("segment.steps=abc", ["override 'segment.steps=abc'", "int >= 1"]),
         ("segment.steps=true", ["true is not allowed", "int >= 1"]),
         ("segment.steps=-1", ["-1 is not allowed", "int >= 1"]),
@@ -92,6 +95,20 @@ def test_overrides_mistake_says_what_to_write(recipe_file: Path, text: str, word
     assert told.startswith("override '")
     for word in words:
         assert word in told
+
+
+def test_overrides_section_that_cannot_be_null_is_not_offered_so(recipe_file: Path) -> None:
+    assert "model=null" not in refused(recipe_file, "model=3")
+
+
+@pytest.mark.parametrize("text", ["null", "{}"])
+def test_overrides_mapping_null_is_none(recipe_file: Path, text: str) -> None:
+    class_before = "reference.per_class.road=12.5"
+    assert resolved(recipe_file, class_before, f"reference.per_class={text}").reference.per_class == {}
+    assert resolved(recipe_file, f"reference.per_class={text}", class_before).reference.per_class == {"road": 12.5}
+    assert resolved(recipe_file, class_before, "reference.miou=3", "reference=null").reference.miou is None
+    data = resolved(recipe_file, "data.kind=folder", "data.label_map.255=1", f"data.label_map={text}").data
+    assert getattr(data, "label_map", None) == {}
 
 
 def test_parse_overrides_keeps_equals_signs_of_the_value() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,6 +288,15 @@ def test_one_class_of_the_reference_is_a_change_of_the_mapping() -> None:
     found = field("shapes_mixmatch", "reference.per_class", override)
     assert found.value == {"sky": 50.0} and found.changed_by == "you"
     assert with_value("shapes_mixmatch", (override,), "reference.per_class", "{}") == ()
+
+
+def test_mapping_of_a_recipe_is_taken_off_by_null(tmp_path: Path) -> None:
+    file = tmp_path / "mapped.yaml"
+    file.write_text("data: {kind: folder, root: /x, label_map: {255: 1}}\nsegment: {steps: 2}\n")
+    assert with_value(str(file), (), "data.label_map", "null") == ("data.label_map=null",)
+    found = build(str(file), ("data.label_map=null",)).get("data.label_map")
+    assert found is not None
+    assert (found.value, found.recipe, found.changed_by, found.problem) == ({}, {"255": 1}, "you", "")
 
 
 def test_sweep_of_a_field() -> None:

@@ -131,6 +131,36 @@ def test_editor_changes_become_overrides(home: Home, monkeypatch: pytest.MonkeyP
         recipes.changed_in_editor(home.run(run_id).recipe)
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize(("script", "expected"), [
+    ("/ 255: 1/d", ['data.label_map={"0": 2}']),
+    ("/label_map/d;/ 0: 2/d;/ 255: 1/d", ["data.label_map=null"]),
+    ("s/ 255: 1/ 255: void/", ['data.label_map={"0": 2, "255": "void"}']),
+    ("/sky: 3/d", ['reference.per_class={"road": 4.0}']),
+    ("/sky/d;/road/d", ["reference.per_class=null"]),
+    ("/label_map/d;/ 0: 2/d;/ 255: 1/d;s/folder/shapes/;/root/d;/reference/d;/per_class/d;/sky/d;/road/d",
+     ["data.kind=\"shapes\"", "reference.per_class=null"]),
+])  # fmt: skip
+def test_what_an_editor_takes_out_of_a_mapping_is_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, expected: list[str]
+) -> None:
+    file = tmp_path / "mapped.yaml"
+    file.write_text(
+        "data:\n  kind: folder\n  root: /x\n  label_map:\n    0: 2\n    255: 1\n"
+        "segment: {steps: 2}\nreference:\n  per_class:\n    sky: 3\n    road: 4\n"
+    )
+    editor = tmp_path / "editor"
+    editor.write_text(f"#!/bin/sh\nsed -i '{script}' \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", str(editor))
+    found = recipes.changed_in_editor(file)
+    assert [text for text in found if text.startswith(("data.kind", "data.label_map", "reference"))] == expected
+    before = load_recipe(file).model_dump(mode="json")
+    editor.write_text("#!/bin/sh\nexit 0\n")
+    assert recipes.changed_in_editor(file) == [] and load_recipe(file, found).model_dump(mode="json") != before
+
+
 def test_costs_are_those_of_runs_with_the_same_work(home: Home) -> None:
     run_id = queue.enqueue(home, "shapes_smoke", hold=True)
     recipe = recipes.resolve("shapes_smoke", (), home)
