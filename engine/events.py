@@ -31,6 +31,7 @@ KINDS = frozenset(
         "projection",
         "checkpoint",
         "warning",
+        "supervision",
         "heartbeat",
         "stage_finished",
         "stage_reused",

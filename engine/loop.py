@@ -25,12 +25,12 @@ from engine.errors import CheckpointError, EngineError
 from engine.events import EventWriter
 from engine.mixmatch.window_cutters import opencv_version
 from engine.replay import Replay
-from engine.resume import Position, find_position
+from engine.resume import Position, data_told, find_position, trained_on
 from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
 from engine.stages.sharing import check_shares
-from engine.stages.supervision import check_background, check_supervision, inherit
+from engine.stages.supervision import check_background, inherit, look_at_labels
 from engine.watch import FiniteWatch, StepClock, Work, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
@@ -81,9 +81,7 @@ def train(
         tell_taken(context, origin, position)
     if cache is not None:
         context.cache = StageCache(cache, recipe, device_words(device), context.told(), forked=origin is not None)
-        if dist.rank() == 0 and not tell_data(context, trained_on(recipe, run_dir, position)):
-            return "stopped"
-    if dist.rank() == 0 and not _look_at_labels(context, position):
+    if dist.rank() == 0 and not _look_at_data(context, position):
         return "stopped"
     offset = 0
     for name, total in recipe.stages():
@@ -110,18 +108,20 @@ def _check_what_is_left(recipe: Recipe, run_dir: Path) -> None:
     check_background(recipe)
 
 
-def _look_at_labels(context: Context, position: Position) -> bool:
-    """Whether to go on: False if the run was asked to leave meanwhile.
+def _look_at_data(context: Context, position: Position) -> bool:
+    """Tell what identifies the data, and look at their labels; False if the run was asked to leave meanwhile.
 
     Raises:
         DataError: nothing can come of the labels.
     """
-    missing = _missing(context.recipe, context.run_dir)
-    for name, _ in context.recipe.stages():
-        if name not in missing:
-            inherit(context, name)
+    before = trained_on(context.recipe, context.run_dir, position)
+    told = data_told(context.run_dir, context.attempt)
+    if context.cache is not None and not tell_data(context, before):
+        return False
+    # Whatever an attempt has said of other data may stand beside the score.
+    same = bool(context.data_digest) and {before, *told} == {context.data_digest}
     try:
-        check_supervision(context, missing, resumed=position.found is not None)
+        look_at_labels(context, _missing(context.recipe, context.run_dir), position, same=same)
     except StopRequestedError:
         return False
     return True
@@ -164,14 +164,6 @@ def tell_data(context: Context, before: str) -> bool:
     if before not in ("", context.data_digest):
         context.warn("the data set is not the one that this run was trained on (images, labels or keys of data)")
     return True
-
-
-def trained_on(recipe: Recipe, run_dir: Path, position: Position) -> str:
-    """What identified the data of what a run goes on from; "" if that is not known, or a fork has taken it over."""
-    finals = [checkpoint.final_checkpoint(run_dir, name) for name, _ in recipe.stages()]
-    newest = [path for path in finals if path is not None][-1:]
-    meta = position.found.meta() if position.found is not None else checkpoint.read_meta(newest[0]) if newest else {}
-    return "" if forking.TRAINED_WITH in meta else str(meta.get("data", ""))
 
 
 def take_over(context: Context, name: str, total: int, offset: int, echo: Echo) -> bool:
@@ -401,7 +393,13 @@ def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
         done,
         stage.module,
         stage.optimiser,
-        {**provenance(context), "observed": observed, "splits": stage.splits, "remembered": remembered},
+        {
+            **provenance(context),
+            "observed": observed,
+            "splits": stage.splits,
+            "remembered": remembered,
+            "doubts": context.doubts,
+        },
         keep=context.recipe.runtime.keep_checkpoints,
         keep_every=context.recipe.runtime.keep_every,
     )

@@ -16,6 +16,7 @@ from engine.config import forking
 from engine.config.determining import determining
 from engine.config.schema import Recipe, stored_recipe
 from engine.errors import CheckpointError
+from engine.events import attempt_folder, attempt_numbers, read_events
 from engine.mixmatch.window_cutters import opencv_version
 
 
@@ -68,6 +69,25 @@ def find_position(recipe: Recipe, run_dir: Path, device: str = "") -> Position:
         check_same_recipe(recipe, final, name)
         offset += total
     return Position("", 0, offset)
+
+
+def trained_on(recipe: Recipe, run_dir: Path, position: Position) -> str:
+    """What identified the data of what a run goes on from; "" if that is not known, or a fork has taken it over."""
+    finals = [checkpoint.final_checkpoint(run_dir, name) for name, _ in recipe.stages()]
+    newest = [path for path in finals if path is not None][-1:]
+    meta = position.found.meta() if position.found is not None else checkpoint.read_meta(newest[0]) if newest else {}
+    return "" if forking.TRAINED_WITH in meta else str(meta.get("data", ""))
+
+
+def data_told(run_dir: Path, attempt: int) -> Iterator[str]:
+    """What identified the data of each attempt before this one, where it has come so far as to say it."""
+    for number in attempt_numbers(run_dir):
+        path = attempt_folder(run_dir, number) / "events.jsonl"
+        if number < attempt and path.is_file():
+            events = (event for _, event in read_events(path) if event is not None)
+            told = next((event for event in events if event["kind"] in ("data", "stage_started")), None)
+            if told is not None and told["kind"] == "data":
+                yield str(told["values"].get("fingerprint", ""))
 
 
 def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int, device: str) -> Position:

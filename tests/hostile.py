@@ -105,6 +105,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     },
     "checkpoint": {"path": "checkpoints/segment_00000100", "seconds": 0.25, "bytes": 123456},
     "warning": {"text": "computed in 2 portions", "splits": 2},
+    "supervision": {"splits": ["train", "val"]},
     "heartbeat": {"rss": 2**29},
     "stage_finished": {"seconds": 12.5, "replayed": 3, "replayed_equal": 3, "replayed_worst": 0.0, "reused": True},
     "stage_reused": {"key": "ab12", "run": "3", "saved_seconds": 60.0},

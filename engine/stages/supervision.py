@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from engine.checkpoint import final_checkpoint, read_meta
 from engine.config.checks import background_problem
@@ -13,6 +14,7 @@ from engine.data.listings import Split, class_names
 from engine.data.supervision import Labels
 from engine.errors import RecipeError
 from engine.events import SUPERVISION
+from engine.resume import Position
 from engine.stages.base import Context
 
 MOST_INHERITED = 20
@@ -27,23 +29,43 @@ def check_background(recipe: Recipe) -> None:
             raise RecipeError(problem)
 
 
-def check_supervision(context: Context, stages: Collection[str], *, resumed: bool) -> None:
-    """Refuse labels that teach or measure nothing, and warn of what makes learning or the score doubtful.
+def look_at_labels(context: Context, stages: Collection[str], position: Position, *, same: bool) -> None:
+    """Refuse labels that teach or measure nothing, and tell what makes learning or the score doubtful.
+
+    What was doubtful about what is not trained again is told again.
 
     Args:
         stages: those that are still to be done.
-        resumed: whether the next one goes on from a checkpoint; then the val split, which is decoded for this alone,
-            has been looked at before.
+        position: where the run goes on.
+        same: whether the data are known to be those that every attempt before has told of; then the val split, which
+            is decoded for this alone, has been looked at where the next stage goes on from a checkpoint.
 
     Raises:
         DataError: nothing can come of them, or they cannot be read.
         StopRequestedError: the run was asked to leave.
     """
-    recipe, doubts = context.recipe, list[tuple[str, bool]]()
+    recipe, found = context.recipe, position.found
+    splits = _splits(recipe, stages, seen=same and found is not None)
+    if position.global_step and "val" in splits:
+        context.writer.emit("supervision", {"splits": splits})
+    for name, _ in recipe.stages():
+        if name not in stages:
+            inherit(context, name)
+    if found is not None:
+        _tell_again(context, found.meta())
+    _check_supervision(context, splits)
+
+
+def _splits(recipe: Recipe, stages: Collection[str], *, seen: bool) -> list[Split]:
+    """Those whose labels are looked at; ``seen``: of val they have been."""
     splits: list[Split] = ["train"] if {"match", "segment"} & set(stages) else []
     on_the_way = recipe.segment is not None and recipe.segment.eval_every > 0
-    if not resumed and ("evaluate" in stages or ("segment" in stages and on_the_way)):
-        splits.append("val")
+    measured = "evaluate" in stages or ("segment" in stages and on_the_way)
+    return [*splits, "val"] if measured and not seen else splits
+
+
+def _check_supervision(context: Context, splits: Sequence[Split]) -> None:
+    recipe, doubts = context.recipe, list[tuple[str, bool]]()
     for split in splits:
         labels, classes = _counted(context, split)
         supervision.refuse(recipe.data, labels, classes)
@@ -71,7 +93,13 @@ def doubt(context: Context, text: str, *, lasting: bool = True) -> None:
 def inherit(context: Context, name: str) -> None:
     """Say again what was doubtful about a stage that is not trained here; its checkpoint may be anybody's."""
     final = final_checkpoint(context.run_dir, name)
-    told = read_meta(final).get("doubts") if final is not None else None
+    if final is not None:
+        _tell_again(context, read_meta(final))
+
+
+def _tell_again(context: Context, meta: Mapping[str, Any]) -> None:
+    """The doubts of a checkpoint, which may be anybody's."""
+    told = meta.get("doubts")
     for text in (told if isinstance(told, list) else [])[:MOST_INHERITED]:
         if isinstance(text, str) and len(text) <= LONGEST:
             doubt(context, text)

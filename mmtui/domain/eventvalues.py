@@ -285,6 +285,7 @@ _KINDS: Mapping[str, Mapping[str, Check]] = {
     },
     "checkpoint": {"path": _text, "seconds": _number, "bytes": _count},
     "warning": {"text": _text, "about": _name, "splits": _count},
+    "supervision": {"splits": _names},
     "heartbeat": {"rss": _count},
     "stage_finished": {
         **_all(_number, "seconds", "replayed_worst"),

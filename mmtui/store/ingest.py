@@ -179,6 +179,11 @@ def _confusion(session: Session, run: Run, attempt: Attempt, stages: dict[str, S
         run.miou = mean_iou_percent(matrix)
 
 
+def _supervision(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+    """A run that goes on looks at its labels again, and says anew what it doubts."""
+    run.doubts = "[]"
+
+
 def _warning(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
     """A warning about supervision stands beside the score; each attempt says it again."""
     values, known = _values(event), cells.texts(run.doubts)
@@ -215,6 +220,7 @@ _HANDLERS = {
     "confusion": _confusion,
     "error": _error,
     "warning": _warning,
+    "supervision": _supervision,
     "run_finished": _run_finished,
 }
 

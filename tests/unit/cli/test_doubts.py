@@ -105,8 +105,13 @@ def test_doubts_of_an_attempt_that_begins_anew_replace_those_before(home: Home, 
         event("run_started", {"stages": [["evaluate", 1]], "resumed_global_step": 1}),
         event("warning", {"text": SHARED, "about": "supervision"}),
     ]
-    for name, count, expected in (("goes on", 4, [VOID, SHARED]), ("anew", 5, [])):
-        more = [event("run_started", {"stages": [["evaluate", 1]]})] if count == 5 else []
+    looked = event("supervision", {"splits": ["train", "val"]})
+    for name, more, expected in (
+        ("goes on", [], [VOID, SHARED]),
+        ("anew", [event("run_started", {"stages": [["evaluate", 1]]})], []),
+        ("looks again", [looked], []),
+        ("finds more", [looked, event("warning", {"text": VOID, "about": "supervision"})], [VOID]),
+    ):
         texts = [json.dumps({**line, "seq": n, "t": 1000.0 + n}) for n, line in enumerate([*lines, *more], 1)]
         (folder / "events.jsonl").write_text("".join(f"{text}\n" for text in texts))
         assert mmtui_("import", str(folder / "events.jsonl"), "--name", name).code == 0

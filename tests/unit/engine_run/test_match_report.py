@@ -137,7 +137,7 @@ def void_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Context, "data", unlabelled)
     # Such a split is refused. Crops without a label occur in others, too: in large images, labelled here and there.
-    monkeypatch.setattr("engine.loop.check_supervision", lambda *_, **__: None)
+    monkeypatch.setattr("engine.loop.look_at_labels", lambda *_, **__: None)
 
 
 @pytest.mark.usefixtures("void_images")

@@ -78,19 +78,78 @@ def test_proxy_task_alone_asks_for_no_labels(runner: Runner, make_recipe: Make, 
     assert runner.train(recipe) == "succeeded"
 
 
+def attempt(
+    one: Runner, recipe: Recipe, cache: Path, stop: Callable[[dict[str, Any]], bool] = lambda _newest: False, **how: Any
+) -> tuple[str, list[str], list[list[str]]]:
+    """How a run with a cache beside it ends, what it doubts, and the splits that it says it looks at again."""
+    from engine.events import attempt_numbers
+    from engine.loop import train
+
+    number = max(attempt_numbers(one.run_dir), default=0) + 1
+    writer = EventWriter.open_for_attempt(one.run_dir, number)
+    ended = train(
+        recipe, one.run_dir, writer, number, lambda: stop(one.events(number)[-1]), lambda _: None, cache, **how
+    )
+    writer.close()
+    events = one.events(number)
+    told = [event["values"]["text"] for event in events if event["values"].get("about") == "supervision"]
+    return ended, told, [event["values"]["splits"] for event in events if event["kind"] == "supervision"]
+
+
+NO_CAR = "no pixel of the train split is of class 2 car: it cannot be learned"
+SKY_ALONE = "every labelled pixel of the val split is of class 0 sky: the score measures one class"
+SHARED = "1 of 4 pictures of the val split are in the train split too, the score is too good: val1.png"
+
+
+def in_segment(newest: dict[str, Any]) -> bool:
+    return bool(newest["stage"] == "segment" and newest["step"] == 2)
+
+
 def test_resumed_run_looks_at_what_it_still_reads(runner: Runner, make_recipe: Make, tmp_path: Path) -> None:
-    """The val split has been looked at; labels of the train split may have changed meanwhile."""
-    recipe = make_recipe(data=data_set(tmp_path / "data", (0, 1), (0,)))
-    assert runner.train(recipe, stop=lambda events: events[-1]["stage"] == "match") == "stopped"
-    texts = ["no pixel of the train split is of class 2 car: it cannot be learned"]
-    own = ["every labelled pixel of the val split is of class 0 sky: the score measures one class"]
-    assert [event["values"]["text"] for event in runner.kind("warning")] == [*texts, *own]
+    """Labels of the train split may have changed meanwhile; those of val are decoded again only if they did."""
+    recipe, cache = make_recipe(data=data_set(tmp_path / "data", (0, 1), (0,))), tmp_path / "cache"
+    assert attempt(runner, recipe, cache, in_segment) == ("stopped", [NO_CAR, SKY_ALONE], [])
+    assert attempt(runner, recipe, cache, lambda newest: newest["step"] == 4) == ("stopped", [NO_CAR], [])
     data_set(tmp_path / "data", (1,), (0,))
     with pytest.raises(DataError, match="of one class, 1 road"):
-        runner.train(recipe)
+        attempt(runner, recipe, cache)
+    data_set(tmp_path / "data", (0, 1), (0,))
+    anew = [NO_CAR, SKY_ALONE], [["train", "val"]]  # an attempt has said of other data what it doubts
+    assert attempt(runner, recipe, cache) == ("succeeded", *anew)
+
+
+def test_resumed_run_whose_val_split_changed_looks_at_it_again(
+    runner: Runner, make_recipe: Make, tmp_path: Path
+) -> None:
+    recipe, cache = make_recipe(data=data_set(tmp_path / "data", (0, 1), (0, 1))), tmp_path / "cache"
+    assert attempt(runner, recipe, cache, in_segment) == ("stopped", [NO_CAR], [])
+    data_set(tmp_path / "data", (0, 1, 2), (0,), shared=True)
+    ended, told, again = attempt(runner, recipe, cache)
+    assert (ended, again) == ("succeeded", [["train", "val"]])
+    assert told == [NO_CAR, SKY_ALONE, SHARED], "what it was trained on before is doubtful still"
+    assert attempt(runner, recipe, cache) == ("succeeded", [NO_CAR], []), "nothing is left to be measured"
+
+
+def test_resumed_run_that_does_not_know_its_data_looks_at_val_again(
+    runner: Runner, make_recipe: Make, tmp_path: Path
+) -> None:
+    """Without a cache data have no fingerprint."""
+    recipe = make_recipe(data=data_set(tmp_path / "data", (0, 1), (0, 1, 2)))
+    assert runner.train(recipe, stop=lambda events: in_segment(events[-1])) == "stopped"
     data_set(tmp_path / "data", (0, 1), (0,))
     runner.train(recipe)
-    assert [event["values"]["text"] for event in runner.events(3) if event["kind"] == "warning"] == texts
+    assert [event["values"]["text"] for event in runner.events(2) if event["kind"] == "warning"] == [NO_CAR, SKY_ALONE]
+
+
+def test_fork_inside_a_stage_looks_at_its_own_val_and_takes_over_what_was_doubtful(
+    runner: Runner, another_runner: Runner, make_recipe: Make, tmp_path: Path
+) -> None:
+    recipe, cache = make_recipe(data=data_set(tmp_path / "data", (0, 1), (0, 1))), tmp_path / "cache"
+    assert attempt(runner, recipe, cache, in_segment) == ("stopped", [NO_CAR], [])
+    other = make_recipe(data=data_set(tmp_path / "other", (0, 1, 2), (0,)))
+    ended, told, _ = attempt(another_runner, other, cache, fork=(runner.run_dir, None))
+    assert (ended, told) == ("succeeded", [NO_CAR, SKY_ALONE])
+    assert another_runner.kind("metrics", "segment") and not another_runner.kind("metrics", "match")
 
 
 def test_who_takes_over_what_was_trained_takes_its_doubts_over(
