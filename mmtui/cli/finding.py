@@ -6,16 +6,17 @@ import difflib
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, RunArgument, RunsArgument, option
+from mmtui.domain.filters import is_score
 from mmtui.domain.states import RunState
 from mmtui.domain.text import done
-from mmtui.domain.views import RunRow, doubtful
+from mmtui.domain.views import RunRow, doubted, doubtful
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.paths import Home
 
@@ -133,7 +134,7 @@ def _folded(home: Home, ids: Sequence[str], *, as_json: bool, as_csv: bool, as_m
     header = ("mIoU", "sd", "n", "to best", "p", "recipe", "runs")
     rows = [
         (
-            _cell(one.summary.mean if one.summary else None, exact=as_csv),
+            _cell(one.summary.mean if one.summary else None, exact=as_csv, doubts=one.doubts),
             _cell(one.summary.sd if one.summary else None, exact=as_csv),
             str(len(one.values)),
             _cell(one.against.difference if one.against else None, exact=as_csv),
@@ -144,11 +145,14 @@ def _folded(home: Home, ids: Sequence[str], *, as_json: bool, as_csv: bool, as_m
         for one in folds
     ]
     if as_csv:
-        render.csv_table(header, rows)
+        _csv(header, rows, [one.doubts for one in folds])
     elif as_markdown:
         render.markdown_table(header, rows)
     elif rows:
         render.table(header, rows, right=(0, 1, 2, 3))
+        for one in folds:
+            if one.doubts:
+                say(f"warning: {' '.join((one.recipe, *one.changed))} is {doubtful(one.doubts)}")
         say("~ inside seed noise by Welch's t test (p >= 0.05); ? too few seeds to tell")
         for one in folds:
             if one.more():
@@ -174,14 +178,14 @@ def _sweeps(rows: Sequence[RunRow], *, as_json: bool, as_csv: bool, as_markdown:
             str(body["runs"]),
             " ".join(f"{count} {state}" for state, count in body["states"].items()),
             done(body["progress"]),
-            _cell(body["best_miou"], exact=as_csv),
+            _cell(body["best_miou"], exact=as_csv, doubts=body["best_doubts"]),
             body["best_run"] or "-",
             body["recipe"],
         )
         for body in bodies
     ]
     if as_csv:
-        render.csv_table(header, table)
+        _csv(header, table, [body["best_doubts"] for body in bodies])
     elif as_markdown:
         render.markdown_table(header, table)
     elif table:
@@ -201,6 +205,7 @@ def _sweep_body(name: str, members: Sequence[RunRow]) -> dict[str, Any]:
         "progress": round(sum(row.progress for row in members) / len(members), 4),
         "best_miou": best.metrics["miou"] if best else None,
         "best_run": best.id if best else "",
+        "best_doubts": list(best.doubts) if best else [],
         "recipe": ", ".join(sorted({row.recipe for row in members})),
     }
 
@@ -228,6 +233,7 @@ def _fold_body(one: Fold) -> dict[str, Any]:
         "miou_sd": one.summary.sd if one.summary else None,
         "difference_to_best": against.difference if against else None,
         "p_welch": against.p if against else None,
+        "doubts": list(one.doubts),
         "seeds_needed": against.needed if against else None,
         "command": one.more(),
     }
@@ -236,24 +242,36 @@ def _fold_body(one: Fold) -> dict[str, Any]:
 def _chosen(
     found: Sequence[tuple[RunRow, tuple[Any, ...]]], names: Sequence[str], *, as_csv: bool, as_markdown: bool
 ) -> None:
-    header = [*ALWAYS, *(names or ("stage", "miou", "loss"))]
-    rows = []
+    asked = tuple(names or ("stage", "miou", "loss"))
+    header, rows = [*ALWAYS, *asked], []
+    scores = [is_score(name) for name in asked]
     for row, values in found:
         shown = values if names else (row.stage, row.metrics.get("miou"), row.metrics.get("loss"))
-        rows.append([row.id, row.state, row.name, *(_cell(value, exact=as_csv) for value in shown)])
+        marks = [row.doubts if score else () for score in scores]
+        cells = [_cell(value, exact=as_csv, doubts=doubts) for value, doubts in zip(shown, marks, strict=True)]
+        rows.append([row.id, row.state, row.name, *cells])
     if as_csv:
-        render.csv_table(header, rows)
+        _csv(header, rows, [row.doubts if any(scores) else () for row, _ in found])
     elif as_markdown:
         render.markdown_table(header, rows)
     elif rows:
         render.table(header, rows, right=(0, *range(3, len(header))))
 
 
-def _cell(value: Any, *, exact: bool = False) -> str:
+def _csv(header: Sequence[str], rows: Sequence[Sequence[str]], doubts: Sequence[Sequence[str]]) -> None:
+    """Numbers stay numbers: what makes scores doubtful is a column of its own, where there is any."""
+    if any(doubts):
+        header = [*header, "doubts"]
+        rows = [[*row, "; ".join(some)] for row, some in zip(rows, doubts, strict=True)]
+    render.csv_table(header, rows)
+
+
+def _cell(value: Any, *, exact: bool = False, doubts: Sequence[str] = ()) -> str:
+    """A value as text: for programs to the last digit, for people rounded, and marked if it is a doubtful score."""
     if value is None:
         return "" if exact else "-"
     if isinstance(value, float):
-        return repr(value) if exact else render.number(value, 5)
+        return repr(value) if exact else doubted(render.number(value, 5), doubts)
     return str(value)
 
 
@@ -286,7 +304,7 @@ def best(
         render.document({"run": row.id, "name": name, "value": value, "doubts": list(row.doubts)})
         return
     render.line(row.id)
-    say(f"{row.name}: {name} {_cell(value)}")
+    say(f"{row.name}: {name} {_cell(value, doubts=row.doubts if is_score(name) else ())}")
     for doubt in row.doubts:
         say(f"warning: doubtful: {doubt}")
 
@@ -305,20 +323,34 @@ def compare(
     home = Home.from_environment()
     ids = list(dict.fromkeys(lookup.resolve(home, selector) for selector in runs))
     table = comparing.table(home, ids, [name.strip() for name in columns.split(",") if name.strip()])
+    doubts = {run_id: lookup.get_run(home, run_id).row.doubts for run_id in ids}
     if as_json:
-        render.document({"runs": ids, "rows": [{"name": name, "values": list(values)} for name, values in table]})
+        body = [{"name": name, "values": list(values)} for name, values in table]
+        render.document({"runs": ids, "rows": body, "doubts": doubts})
         return
     header = ["", *(f"run {run_id}" for run_id in ids)]
-    rows = [[name, *(_cell(value, exact=as_csv) for value in values)] for name, values in table]
+    rows = [_marked(name, values, list(doubts.values()), exact=as_csv) for name, values in table]
+    if (as_csv or as_markdown) and any(doubts.values()):
+        rows.append(["doubts", *("; ".join(some) for some in doubts.values())])
     if as_csv:
         render.csv_table(header, rows)
     elif as_markdown:
         render.markdown_table(header, rows)
     else:
         render.table(header, rows, right=tuple(range(1, len(header))))
-    for row in (lookup.get_run(home, run_id).row for run_id in ids):
-        if row.doubts:
-            say(f"warning: run {row.id} is {doubtful(row.doubts)}")
+    _warn(doubts)
+
+
+def _marked(name: str, values: Sequence[Any], doubts: Sequence[Sequence[str]], *, exact: bool = False) -> list[str]:
+    """A line of a table of runs: a name and a value of each run."""
+    marks = doubts if is_score(name) else [()] * len(values)
+    return [name, *(_cell(value, exact=exact, doubts=some) for value, some in zip(values, marks, strict=True))]
+
+
+def _warn(doubts: Mapping[str, Sequence[str]]) -> None:
+    for run_id, some in doubts.items():
+        if some:
+            say(f"warning: run {run_id} is {doubtful(some)}")
 
 
 def diff(
@@ -332,14 +364,18 @@ def diff(
     home = Home.from_environment()
     first, second = (runs.resolve(home, selector) for selector in (run, other))
     found = comparing.differences(home, first, second)
+    doubts = {run_id: runs.get_run(home, run_id).row.doubts for run_id in (first, second)}
     if as_json:
         rows = [{"area": d.area, "name": d.name, first: d.first, second: d.second} for d in found]
-        render.document({"runs": [first, second], "differences": rows})
-    elif found:
-        rows_ = [(d.area, d.name, _cell(d.first), _cell(d.second)) for d in found]
+        render.document({"runs": [first, second], "differences": rows, "doubts": doubts})
+        return
+    if found:
+        both = doubts[first], doubts[second]
+        rows_ = [(d.area, *_marked(d.name, (d.first, d.second), both)) for d in found]
         render.table(("", "", f"run {first}", f"run {second}"), rows_)
     else:
         say(f"runs {first} and {second} do not differ in anything that is recorded")
+    _warn(doubts)
 
 
 def query(

@@ -241,8 +241,7 @@ def news(
     home, now = Home.from_environment(), time.time()
     found = service.since(home, now - seconds_ago(since, "--since") if since else None)
     if as_json:
-        names = ("id", "name", "state", "reason", "miou")
-        ended = [dict(zip(names, one, strict=True)) for one in found.ended]
+        ended = [one._asdict() for one in found.ended]
         body = {"since": jsonform.when(found.since), "ended": ended, "put_back": found.lost_and_found}
         render.document(body)
     else:

@@ -21,7 +21,7 @@ from typing import Any
 from mmtui.domain import text as words
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.text import done, duration, fixed, in_ascii, printable, shorten, shorten_inside
-from mmtui.domain.views import ClassTable, RunRow
+from mmtui.domain.views import ClassTable, RunRow, doubted, doubtful
 from mmtui.errors import UsageError
 from mmtui.paths import Home
 from mmtui.settings import COLOR_MODES, Settings, SettingsError, load
@@ -250,8 +250,7 @@ def percent(share: float | None) -> str:
 
 def score(row: RunRow, digits: int = 3) -> str:
     """The mIoU of a run, with a mark where something makes it doubtful."""
-    miou = row.metrics.get("miou")
-    return number(miou, digits) + ("!" if row.doubts and miou is not None else "")
+    return doubted(number(row.metrics.get("miou"), digits), row.doubts)
 
 
 def runs_table(rows: Sequence[RunRow], now: float) -> None:
@@ -289,7 +288,8 @@ def class_table(found: ClassTable) -> None:
     ]
     table(("", "class", "IoU %", "", "acc %", "pixels"), rows, right=(0, 2, 4, 5))
     present = f"{found.num_present}/{len(found.classes)} classes"
-    line(f"mIoU {percent(found.miou)} over {present} ({found.stage} step {found.step})")
+    mean = doubted(percent(found.miou), found.doubts)
+    line(f"mIoU {mean} over {present} ({found.stage} step {found.step})")
     for doubt in found.doubts:
         line(f"doubtful: {printable(doubt)}")
 
@@ -311,13 +311,17 @@ def class_comparison(names: Sequence[str], tables: Sequence[ClassTable], last_ro
         pixels = next(str(c.pixels) for c in here if c)
         rows.append((key[1], *map(percent, ious), *([_difference(*ious)] if two else []), pixels))
     means = [part.miou for part in tables]
-    rows.append(("mean IoU", *map(percent, means), *([_difference(*means)] if two else []), ""))
+    shown = [doubted(percent(part.miou), part.doubts) for part in tables]
+    rows.append(("mean IoU", *shown, *([_difference(*means)] if two else []), ""))
     if not two:
         rows.append(("difference", "", *(_difference(means[0], mean) for mean in means[1:]), ""))
     if last_row:
         rows.append((*last_row, *[""] * (len(rows[0]) - len(last_row))))
     columns = ("class (IoU %)", *names, *(["difference"] if two else []), "pixels")
     table(columns, rows, right=tuple(range(1, len(columns))))
+    for name, part in zip(names, tables, strict=True):
+        if part.doubts:
+            line(f"{printable(name)} is {printable(doubtful(part.doubts))}")
 
 
 def _difference(before: float | None, after: float | None) -> str:

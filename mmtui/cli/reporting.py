@@ -12,6 +12,7 @@ from mmtui.cli.diagnostics import say
 from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
 from mmtui.cli.outputs import ForceOption, allowed, announce, output_path, refuse_no_folder
 from mmtui.domain.text import fixed, printable
+from mmtui.domain.views import doubted, doubtful
 from mmtui.errors import MmtuiError, UsageError
 from mmtui.paths import Home
 
@@ -51,6 +52,9 @@ def report(
         body = [_cells(row) for row in rows if row.table == number]
         render.markdown_table(header, body) if as_markdown else render.table(header, body, right=(1, 2, 3, 4, 5))
         render.line("")
+    for row in rows:
+        if row.doubts:
+            say(f"warning: {row.recipe} is {doubtful(row.doubts)}")
     missing = next((row for row in rows if row.recipe and not row.runs), None)
     if missing is not None:
         say(f"rows with 0 runs have not been run; run one with: mmtui run {missing.recipe} data.root=FOLDER")
@@ -107,8 +111,9 @@ def _runs(selectors: list[str], as_latex: bool, html: str, force: bool) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    numbers = (_percent(value) for value in (row.published, row.published_test, row.measured, row.spread))
-    return (row.label, *numbers, str(row.runs) if row.recipe else "-", row.recipe or "-")
+    published = (_percent(value) for value in (row.published, row.published_test))
+    measured = (doubted(_percent(row.measured), row.doubts), _percent(row.spread))
+    return (row.label, *published, *measured, str(row.runs) if row.recipe else "-", row.recipe or "-")
 
 
 def _percent(value: float | None) -> str:

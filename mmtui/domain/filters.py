@@ -45,6 +45,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_SCORE = re.compile(rf"(?:(?:{'|'.join(TAKES)})\s+)?([\"']?)(?:miou|mIoU)\1(?:@\d+)?")
 _UNDECODED = re.compile("[\ud800-\udfff]+")
 Value = str | float | bool
 
@@ -160,6 +161,11 @@ def parse_operand(text: str) -> Operand:
     found = reader.operand()
     reader.end()
     return found
+
+
+def is_score(column: str) -> bool:
+    """Whether a chosen column is a mean IoU of the run: ``miou``, ``max miou``, ``miou@300``."""
+    return bool(_SCORE.fullmatch(column.strip()))
 
 
 def duration_seconds(text: str) -> float | None:

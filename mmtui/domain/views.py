@@ -13,6 +13,11 @@ def doubtful(doubts: Sequence[str]) -> str:
     return f"doubtful: {doubts[0]}{more}" if doubts else ""
 
 
+def doubted(score: str, doubts: Sequence[str]) -> str:
+    """A score as every list, table and report shows it: with a mark where something makes it doubtful."""
+    return f"{score}!" if doubts and score != "-" else score
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """One line of ``mmtui ls`` and of the runs table. Times are Unix seconds (UTC) or None."""

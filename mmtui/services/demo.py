@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration, fixed
-from mmtui.domain.views import RunDetail
+from mmtui.domain.views import RunDetail, doubted
 from mmtui.paths import Home
 from mmtui.services import queue, runs, supervisors
 
@@ -55,7 +55,7 @@ def progress_line(detail: RunDetail) -> str:
     if loss is not None:
         words.append(f"loss {fixed(loss, 3)}")
     if miou is not None:
-        words.append(f"mIoU {fixed(miou, 1)}{'!' if row.doubts else ''}")
+        words.append(f"mIoU {doubted(fixed(miou, 1), row.doubts)}")
     if stage is not None and stage.eta_seconds is not None and not over:
         words.append(f"stage ends in {duration(stage.eta_seconds)}")
     if (stage is None or over) and row.remark:

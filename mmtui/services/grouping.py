@@ -34,6 +34,11 @@ class Group:
     miou: Summary | None
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """What makes the mean doubtful: the doubts about any run that it is of."""
+        return tuple(dict.fromkeys(doubt for row in _measured(self.rows) for doubt in row.doubts))
+
+    @property
     def id(self) -> str:
         """Stands for the group where a run's id would stand for a run."""
         return f"group {self.key}"
@@ -90,13 +95,16 @@ def grouped(home: Home, filter_text: str, by: str, sort: Sequence[str], folds: F
 def _line(title: str, rows: list[RunRow]) -> Group | RunRow:
     if len(rows) == 1:
         return rows[0]
-    done = [row.metrics["miou"] for row in rows if row.state == RunState.SUCCEEDED]
-    values = [value for value in done if value is not None]
+    values = [value for row in _measured(rows) if (value := row.metrics["miou"]) is not None]
     newest = max(rows, key=lambda row: int(row.id))
     oldest = min(rows, key=lambda row: int(row.id))
     states = dict(sorted(Counter(row.state for row in rows).items()))
     ordered = tuple(sorted(rows, key=lambda row: -int(row.id)))
     return Group(oldest.id, title or newest.name, ordered, states, summary(values) if values else None)
+
+
+def _measured(rows: Sequence[RunRow]) -> list[RunRow]:
+    return [row for row in rows if row.state == RunState.SUCCEEDED and row.metrics["miou"] is not None]
 
 
 def _mean(one: Group | RunRow) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration, fixed, printable, shorten
+from mmtui.domain.views import doubted, doubtful
 from mmtui.paths import Home
 from mmtui.store import cells
 from mmtui.store.quick import put_setting
@@ -16,12 +19,30 @@ LOOKED_AT = "looked_at"
 _SHOWN = 8
 
 
+class Ended(NamedTuple):
+    """A run that has ended."""
+
+    id: str
+    name: str
+    state: str
+    reason: str  # error or reason
+    miou: float | None
+    doubts: tuple[str, ...]  # what makes the score doubtful
+
+    def result(self) -> str:
+        """What came of it: the score, with what makes it doubtful, or why there is none."""
+        if self.miou is None or self.state != RunState.SUCCEEDED:
+            return shorten(printable(self.reason), 90)
+        doubt = f", {printable(doubtful(self.doubts))}" if self.doubts else ""
+        return f"mIoU {doubted(fixed(self.miou, 2), self.doubts)}{doubt}"
+
+
 @dataclass(frozen=True)
 class News:
     """What became of runs since a moment, Unix time; None = never looked before."""
 
     since: float | None
-    ended: tuple[tuple[str, str, str, str, float | None], ...]  # id, name, state, error or reason, mIoU; newest last
+    ended: tuple[Ended, ...]  # newest last
     lost_and_found: int  # runs whose trainer vanished and that were put back
 
     def lines(self, now: float) -> list[str]:
@@ -29,16 +50,17 @@ class News:
         if not self.ended and not self.lost_and_found:
             return []
         away = f" in the last {duration(now - self.since)}" if self.since else ""
-        counts = {state: sum(one[2] == state for one in self.ended) for state in sorted({e[2] for e in self.ended})}
+        counts = dict(sorted(Counter(one.state for one in self.ended).items()))
         words = ", ".join(f"{count} {state}" for state, count in counts.items())
         again = f"{self.lost_and_found} were interrupted and put back" if self.lost_and_found else ""
         lines = [f"while you were away{away}: {'; '.join(part for part in (words, again) if part)}"]
         # Failures first: they are what somebody has to look at.
-        order = sorted(self.ended, key=lambda one: one[2] == RunState.SUCCEEDED)
-        for run_id, name, state, why, miou in order[:_SHOWN]:
-            good = miou is not None and state == RunState.SUCCEEDED
-            result = f"mIoU {fixed(miou, 2)}" if good else shorten(printable(why), 90)
-            lines.append(f"  {run_id} {shorten(printable(name), 40)}: {state}" + (f", {result}" if result else ""))
+        order = sorted(self.ended, key=lambda one: one.state == RunState.SUCCEEDED)
+        for one in order[:_SHOWN]:
+            result = one.result()
+            lines.append(
+                f"  {one.id} {shorten(printable(one.name), 40)}: {one.state}" + (f", {result}" if result else "")
+            )
         if len(order) > _SHOWN:
             lines.append(f"  and {len(order) - _SHOWN} more")
         return lines
@@ -54,7 +76,8 @@ def since(home: Home, moment: float | None = None) -> News:
             return News(None, (), 0)
         marks = ",".join(f"'{state.value}'" for state in FINAL_STATES)
         rows = reader.query(
-            "SELECT r.id, r.name, r.state, CASE WHEN r.error != '' THEN r.error ELSE r.reason END, r.miou FROM runs r"
+            "SELECT r.id, r.name, r.state, CASE WHEN r.error != '' THEN r.error ELSE r.reason END, r.miou,"
+            " r.doubts FROM runs r"
             f" WHERE r.deleted_at IS NULL AND r.state IN ({marks}) AND r.ended_at > ?"
             # What a person has cancelled is no news.
             " AND NOT (r.state = 'cancelled' AND EXISTS (SELECT 1 FROM transitions t WHERE t.run_id = r.id"
@@ -65,8 +88,10 @@ def since(home: Home, moment: float | None = None) -> News:
             "SELECT count(DISTINCT run_id) FROM transitions WHERE event = 'requeue' AND t > ?", [moment]
         )
     ended = tuple(
-        (str(run_id), cells.text(name), cells.text(state), cells.text(why), cells.number(miou))
-        for run_id, name, state, why, miou in rows
+        Ended(
+            str(run_id), cells.text(name), cells.text(state), cells.text(why), cells.number(miou), cells.texts(doubts)
+        )
+        for run_id, name, state, why, miou, doubts in rows
     )
     return News(moment, ended, again[0][0] if again else 0)
 

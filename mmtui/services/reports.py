@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mmtui.domain.states import RunState
 from mmtui.paths import Home
 from mmtui.services import recipes
+from mmtui.store import cells
 from mmtui.store.reader import Reader
 
 
@@ -98,6 +99,7 @@ class Row:
         measured: mean over the runs that have succeeded, None where there is none.
         spread: their standard deviation, None for fewer than two.
         runs: how many there are.
+        doubts: what makes the score of any of them doubtful.
     """
 
     table: str
@@ -108,6 +110,7 @@ class Row:
     measured: float | None
     spread: float | None
     runs: int
+    doubts: tuple[str, ...] = ()
 
 
 def paper(home: Home) -> Iterator[Row]:
@@ -116,7 +119,8 @@ def paper(home: Home) -> Iterator[Row]:
     found = _measured(home)
     for number, (_, lines) in TABLES.items():
         for line in lines:
-            values = found.get(line.recipe, []) if line.recipe else []
+            measured = found.get(line.recipe, []) if line.recipe else []
+            values = [miou for miou, _ in measured]
             yield Row(
                 table=number,
                 label=line.label,
@@ -126,19 +130,21 @@ def paper(home: Home) -> Iterator[Row]:
                 measured=statistics.fmean(values) if values else None,
                 spread=statistics.stdev(values) if len(values) > 1 else None,
                 runs=len(values),
+                doubts=tuple(dict.fromkeys(doubt for _, doubts in measured for doubt in doubts)),
             )
 
 
-def _measured(home: Home) -> dict[str, list[float]]:
-    """Final mean IoU of every run that has succeeded, by recipe; of full length, as trials say nothing, and no forks,
-    which were trained by two recipes."""
+def _measured(home: Home) -> dict[str, list[tuple[float, tuple[str, ...]]]]:
+    """Final mean IoU, and what makes it doubtful, of every run that has succeeded, by recipe.
+
+    Of full length, as trials say nothing, and no forks, which were trained by two recipes."""
     sql = (
-        "SELECT recipe, miou, overrides FROM runs WHERE state = ? AND miou IS NOT NULL AND deleted_at IS NULL"
+        "SELECT recipe, miou, overrides, doubts FROM runs WHERE state = ? AND miou IS NOT NULL AND deleted_at IS NULL"
         " AND origin = '{}'"
     )
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[float, tuple[str, ...]]]] = {}
     with Reader(home) as reader:
-        for recipe, miou, overrides in reader.query(sql, [RunState.SUCCEEDED.value]):
+        for recipe, miou, overrides, doubts in reader.query(sql, [RunState.SUCCEEDED.value]):
             if ".steps=" not in overrides:
-                found.setdefault(recipe, []).append(miou)
+                found.setdefault(recipe, []).append((miou, cells.texts(doubts)))
     return found

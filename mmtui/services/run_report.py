@@ -13,7 +13,7 @@ from typing import Any
 
 from mmtui.domain.eventvalues import finite
 from mmtui.domain.text import duration, fixed, printable
-from mmtui.domain.views import ClassTable, RunDetail
+from mmtui.domain.views import ClassTable, RunDetail, doubted
 from mmtui.errors import NotFoundError
 from mmtui.paths import Home
 from mmtui.services import comparing, runs, svg
@@ -21,6 +21,7 @@ from mmtui.services.plain_files import named_file
 
 POINTS = 400
 PICTURES = 6
+MEAN = "mean IoU"
 LARGEST_PICTURE = 4 * 2**20
 
 
@@ -80,7 +81,8 @@ def _facts(details: Sequence[RunDetail], names: Sequence[str]) -> Table:
         "recipe": [d.row.recipe for d in details],
         "changed": [" ".join(d.overrides) or "-" for d in details],
         "seed": [str(d.row.seed) for d in details],
-        "mIoU, %": [_number(d.row.metrics.get("miou")) for d in details],
+        "mIoU, %": [doubted(_number(d.row.metrics.get("miou")), d.row.doubts) for d in details],
+        "doubtful": ["; ".join(d.row.doubts) or "-" for d in details],
         "published": [_number(finite(d.section("reference").get("miou"))) for d in details],
         "loss": [_number(d.row.metrics.get("loss"), 4) for d in details],
         "took": [took(d) for d in details],
@@ -99,8 +101,10 @@ def _class_rows(tables: Sequence[ClassTable | None], names: Sequence[str]) -> Ta
     columns = [{row.name: row.iou for row in table.classes} if table else {} for table in tables]
     means = [table.miou if table else None for table in tables]
     rows = []
-    for label, values in [*((name, [c.get(name) for c in columns]) for name in labels), ("mean IoU", means)]:
+    for label, values in [*((name, [c.get(name) for c in columns]) for name in labels), (MEAN, means)]:
         cells = [_number(None if value is None else 100 * value) for value in values]
+        if label == MEAN:
+            cells = [doubted(cell, table.doubts if table else ()) for cell, table in zip(cells, tables, strict=True)]
         if len(tables) == 2:
             first, second = values
             cells.append(f"{100 * (second - first):+.2f}" if first is not None and second is not None else "-")
@@ -182,7 +186,7 @@ def latex_lines(report: Report) -> Iterator[str]:
         yield _latex_row(table.header)
         yield "\\midrule"
         for row in table.rows:
-            if row[0] == "mean IoU":
+            if row[0] == MEAN:
                 yield "\\midrule"
             yield _latex_row(row)
         yield from ("\\bottomrule", "\\end{tabular}", "")
@@ -234,7 +238,7 @@ def _html_table(table: Table) -> str:
     body = ""
     for row in table.rows:
         cells = "".join(f"<td{kind if i else ''}>{escape(cell)}</td>" for i, cell in enumerate(row))
-        last = ' class="sum"' if row[0] == "mean IoU" else ""
+        last = ' class="sum"' if row[0] == MEAN else ""
         body += f"<tr{last}>{cells}</tr>"
     return f"<h2>{escape(table.title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

@@ -32,6 +32,7 @@ class Fold:
         seeds: of the runs with a value.
         values: mean IoU of those that succeeded, percent.
         summary: of the values; None if none succeeded.
+        doubts: what makes any of the values doubtful.
         against: compared with the best fold; None for the best itself, or without values.
         overrides: what was typed to queue the newest, without the seed.
     """
@@ -43,6 +44,7 @@ class Fold:
     values: tuple[float, ...]
     summary: Summary | None
     against: Comparison | None
+    doubts: tuple[str, ...]
     overrides: tuple[str, ...]
 
     def more(self) -> str:
@@ -62,7 +64,7 @@ def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
     marks = ",".join("?" * len(ids))
     with Reader(home) as reader:
         rows = reader.query(
-            "SELECT id, recipe, seed, state, miou, config, overrides, origin FROM runs"
+            "SELECT id, recipe, seed, state, miou, config, overrides, origin, doubts FROM runs"
             f" WHERE id IN ({marks}) ORDER BY id",
             [int(run_id) for run_id in ids],
         )
@@ -114,8 +116,12 @@ def keys_of(home: Home, ids: Sequence[str]) -> dict[str, FoldKey]:
     return found
 
 
+def _measured(runs: list[Any]) -> list[Any]:
+    return [row for row in runs if row["state"] == RunState.SUCCEEDED and cells.number(row["miou"]) is not None]
+
+
 def _values(runs: list[Any]) -> list[float]:
-    found = [cells.number(row["miou"]) for row in runs if row["state"] == RunState.SUCCEEDED]
+    found = [cells.number(row["miou"]) for row in _measured(runs)]
     return [value for value in found if value is not None]
 
 
@@ -130,6 +136,7 @@ def _fold(runs: list[Any], changed: tuple[str, ...], best: list[float]) -> Fold:
         values=tuple(values),
         summary=summary(values) if values else None,
         against=against,
+        doubts=tuple(dict.fromkeys(doubt for row in _measured(runs) for doubt in cells.texts(row["doubts"]))),
         overrides=(
             *(t for t in cells.texts(runs[-1]["overrides"]) if not t.startswith("seed=")),
             *(("--from", _forked_at(runs[-1])) if _forked_at(runs[-1]) else ()),

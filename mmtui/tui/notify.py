@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import fixed, printable, shorten
-from mmtui.domain.views import RunRow
+from mmtui.domain.views import RunRow, doubted
 
 BELL = "\a"
 
@@ -21,7 +21,11 @@ def text_of(rows: list[RunRow]) -> str:
     """One line about runs that have ended."""
     if len(rows) == 1:
         row, miou = rows[0], rows[0].metrics.get("miou")
-        result = f", mIoU {fixed(miou, 2)}" if miou is not None and row.state == RunState.SUCCEEDED else ""
+        result = (
+            f", mIoU {doubted(fixed(miou, 2), row.doubts)}"
+            if miou is not None and row.state == RunState.SUCCEEDED
+            else ""
+        )
         return f"run {row.id} {shorten(printable(row.name), 40)} {row.state}{result}"
     good = sum(row.state == RunState.SUCCEEDED for row in rows)
     return f"{len(rows)} runs have ended, {len(rows) - good} of them not well"

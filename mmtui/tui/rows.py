@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmtui.domain.filters import is_score
 from mmtui.domain.text import printable
-from mmtui.domain.views import RunRow
+from mmtui.domain.views import RunRow, doubted
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.grouping import Folds, Group, grouped
@@ -76,7 +77,7 @@ class Rows:
         several, total = runs.find(
             self.home, wanted.filter, sort=sort, columns=wanted.columns, limit=WINDOW, offset=wanted.offset
         )
-        return tuple(TableRow(row.id, row, cells=tuple(map(_text, values))) for row, values in several), total
+        return tuple(TableRow(row.id, row, cells=_texts(row, wanted.columns, values)) for row, values in several), total
 
     def _folded(self, wanted: Wanted, sort: Sequence[str]) -> tuple[tuple[TableRow, ...], int]:
         lines: list[tuple[Group | RunRow, int]] = []
@@ -85,7 +86,7 @@ class Rows:
             if isinstance(one, Group) and one.id in wanted.opened:
                 lines += [(row, 1) for row in one.rows]
         shown = lines[wanted.offset : wanted.offset + WINDOW]
-        cells = self._cells([one.id for one, _ in shown if isinstance(one, RunRow)], wanted.columns)
+        cells = self._cells([one for one, _ in shown if isinstance(one, RunRow)], wanted.columns)
         rows = (
             TableRow(one.id, one.rows[0], one)
             if isinstance(one, Group)
@@ -104,10 +105,17 @@ class Rows:
             self._kept = (asked, began + taken / SHARE_OF_A_CORE, kept)
         return kept
 
-    def _cells(self, ids: Sequence[str], columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        if not ids or not columns:
+    def _cells(self, rows: Sequence[RunRow], columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        if not rows or not columns:
             return {}
-        return {run_id: tuple(map(_text, found)) for run_id, found in runs.values(self.home, ids, columns).items()}
+        found = runs.values(self.home, [row.id for row in rows], columns)
+        return {row.id: _texts(row, columns, found[row.id]) for row in rows if row.id in found}
+
+
+def _texts(row: RunRow, columns: Sequence[str], values: Sequence[Any]) -> tuple[str, ...]:
+    """Values of chosen columns; scores that are doubtful are marked."""
+    pairs = zip(columns, map(_text, values), strict=True)
+    return tuple(doubted(text, row.doubts) if is_score(name) else text for name, text in pairs)
 
 
 def _text(value: Any) -> str:

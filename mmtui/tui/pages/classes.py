@@ -9,7 +9,7 @@ from typing import Any
 
 from mmtui.domain.eventvalues import finite
 from mmtui.domain.text import fixed, printable, signed
-from mmtui.domain.views import ClassRow, ClassTable, doubtful
+from mmtui.domain.views import ClassRow, ClassTable, doubted, doubtful
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.tui.pages.compose import two_columns
@@ -204,13 +204,13 @@ def _difference(now: float | None, before: float | None, width: int) -> tuple[st
 
 def _means(tables: _Tables, width: int) -> list[Line]:
     found, base = tables.found, tables.base
-    mean = "-" if found.miou is None else f"{100 * found.miou:.2f}"
+    mean = doubted("-" if found.miou is None else f"{100 * found.miou:.2f}", found.doubts)
     line: Line = [(f"mIoU {mean} over {found.num_present}/{len(found.classes)} classes", "title")]
     line.append((f"  {printable(found.stage)} step {found.step}", "dim"))
     doubt = wrapped(doubtful(found.doubts), width, "warn") if found.doubts else []
     second: Line = []
     if base is not None:
-        words = "no evaluation yet" if base.miou is None else f"{100 * base.miou:.2f}"
+        words = "no evaluation yet" if base.miou is None else doubted(f"{100 * base.miou:.2f}", base.doubts)
         second.append((f"run {tables.against}: {words}", ""))
         if base.miou is not None and found.miou is not None:
             second.append((f", {100 * (found.miou - base.miou):+.2f}", ""))

@@ -8,12 +8,13 @@ from typing import Any
 
 from mmtui.domain.look import run_colors
 from mmtui.domain.text import duration, fixed, number, printable
+from mmtui.domain.views import doubted, doubtful
 from mmtui.paths import Home
 from mmtui.services import code, comparing, runs
 from mmtui.tui import faults
 from mmtui.tui.pages.charts import ALL, LETTERS, View, charts, metrics
 from mmtui.tui.pages.panes import FIRST_PANE, Focus, Laid, Pane, lay
-from mmtui.tui.widgets.panels import Line, fit, fit_right, glyph_of, trouble
+from mmtui.tui.widgets.panels import Line, fit, fit_right, glyph_of, trouble, wrapped
 
 PANES = ("what differs", "why", "code", "classes")
 LEAST_WIDTH = 76
@@ -128,15 +129,25 @@ def _tail(name: str, width: int, ascii_only: bool) -> str:
 def _differing(home: Home, ids: Sequence[str], ascii_only: bool, width: int, height: int) -> list[Line]:
     """Outcome and changed keys alone; what is the same of the outcome comes last."""
     found = comparing.table(home, ids)
-    differing = [(name, values) for name, values in found if any(value != values[0] for value in values)]
-    same = [(name, values) for name, values in found if all(value == values[0] for value in values)]
-    rows = [(name, [_shown(value, name) for value in values], "") for name, values in differing]
+    doubts = [runs.get_run(home, run_id).row.doubts for run_id in ids]
+    shown = [(name, values, _cells(name, values, doubts)) for name, values in found]
+    same = [one for one in shown if all(value == one[1][0] for value in one[1]) and len(set(one[2])) == 1]
+    differing = [one for one in shown if one not in same]
+    rows = [(name, texts, "") for name, _, texts in differing]
     lines = [[("what differs", "title"), ("  outcome, and changed keys of the recipe", "dim")]]
     lines += _grid(ids, rows, width - 2, ascii_only)
-    if not any(name not in ("name", *comparing.OUTCOME) for name, _ in differing):
+    if not any(name not in ("name", *comparing.OUTCOME) for name, _, _ in differing):
         lines.append([("the recipes are the same", "dim")])
-    words = "  ".join(f"{name} {_shown(values[0], name)}" for name, values in same)
-    return [*lines, [(fit(f"the same in all: {words}", width - 2, ascii_only).rstrip(), "dim")]] if same else lines
+    words = "  ".join(f"{name} {texts[0]}" for name, _, texts in same)
+    lines += [[(fit(f"the same in all: {words}", width - 2, ascii_only).rstrip(), "dim")]] if same else []
+    told = [f"run {run_id} is {doubtful(some)}" for run_id, some in zip(ids, doubts, strict=True) if some]
+    return [*lines, *(line for text in told for line in wrapped(text, width - 2, "warn"))]
+
+
+def _cells(name: str, values: Sequence[Any], doubts: Sequence[Sequence[str]]) -> list[str]:
+    """The values of all runs as text; scores that are doubtful are marked."""
+    texts = [_shown(value, name) for value in values]
+    return [doubted(text, some) for text, some in zip(texts, doubts, strict=True)] if name == "miou" else texts
 
 
 def _reasons(home: Home, ids: Sequence[str], ascii_only: bool, width: int, height: int) -> list[Line]:
@@ -202,7 +213,9 @@ def _classes(home: Home, ids: Sequence[str], ascii_only: bool, width: int, heigh
     letters = {row.name: glyph_of(row.index) for one in found for row in one.classes}
     listed = [(name, [share.get(name) for share in shares]) for name in names]
     listed.sort(key=lambda item: -_spread(item[1]))
-    rows = [_class_row("mean", means)]
+    name, texts, style = _class_row("mean", means)
+    doubts = [() if one is None else one.doubts for one in tables]
+    rows: list[tuple[str, Sequence[str], str]] = [(name, [*map(doubted, texts, doubts), *texts[len(ids) :]], style)]
     rows += [_class_row(f"{letters[name]} {printable(name)}", values) for name, values in listed]
     further = "max-min" if len(ids) > 2 else "diff"
     return [*lines, *_grid(ids, rows, width - 2, ascii_only, further, right=True)]

@@ -8,7 +8,7 @@ from itertools import takewhile
 from mmtui.domain import dates
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.text import duration, fixed, printable, shorten
-from mmtui.domain.views import RunDetail
+from mmtui.domain.views import RunDetail, doubted
 from mmtui.paths import Home
 from mmtui.services import moments, run_history, runs
 from mmtui.services.comparing import flat
@@ -103,7 +103,7 @@ def lineage(home: Home, detail: RunDetail, width: int, ascii_only: bool) -> list
         own = one.row.id == detail.row.id
         here = ("  <- this run" if ascii_only else "  ← this run") if own else ""
         miou = one.row.metrics.get("miou")
-        outcome = one.row.state if miou is None else f"{one.row.state}, mIoU {fixed(miou, 1)}"
+        outcome = one.row.state if miou is None else f"{one.row.state}, mIoU {doubted(fixed(miou, 1), one.row.doubts)}"
         changed = f"  {printable(' '.join(one.changed))}" if one.changed else ""
         text = f"{branch}{one.row.id} {shorten(printable(one.row.name), 40)}{here}{where}  {outcome}{changed}"
         lines.append([(fit(text, width, ascii_only).rstrip(), "warn" if own else "")])

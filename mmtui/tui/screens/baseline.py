@@ -13,7 +13,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from mmtui.domain.text import printable
-from mmtui.domain.views import RunRow
+from mmtui.domain.views import RunRow, doubted
 from mmtui.tui.screens.dialogs import Dialog
 
 ROOM = 68
@@ -44,7 +44,7 @@ class BaselineDialog(Dialog):
         options.add_option(Option("no run, the published numbers alone", id="none"))
         for row in self.rows:
             miou = row.metrics.get("miou")
-            mean = "-" if miou is None else f"{miou:.2f}"
+            mean = doubted("-" if miou is None else f"{miou:.2f}", row.doubts)
             pinned = "  pinned" if "pinned" in row.tags else ""
             text = f"run {row.id:>4}  mIoU {mean:>5}  {printable(row.name)}{pinned}"
             options.add_option(Option(self.cut(text, ROOM), id=f"run-{row.id}"))

@@ -13,7 +13,7 @@ from rich.text import Text
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.text import duration, fixed, in_ascii, number, printable, size
-from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow, doubtful
+from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow, doubted, doubtful
 from mmtui.services.grouping import Group
 from mmtui.tui.widgets.plot import Span, bar, spark
 
@@ -54,7 +54,7 @@ def fit_right(text: str, width: int, ascii_only: bool = False) -> str:
     return " " * (width - cell_len(short)) + short
 
 
-ID_WIDTH, STATE_WIDTH, LEAST_NAME = 5, 12, 10
+ID_WIDTH, STATE_WIDTH, LEAST_NAME, MIOU_WIDTH = 5, 12, 10, 5
 LEAST_WRAP = 30
 """Cells of a line that is wrapped; a state and its attempt go into one."""
 _CONSOLE = Console(width=80, file=io.StringIO())
@@ -104,7 +104,7 @@ def group_line(found: Group, width: int, ascii_only: bool, opened: bool) -> Line
     states = " ".join(f"{count}{glyph(state, ascii_only)}" for state, count in found.states.items())
     miou = found.miou
     spread = "" if miou is None or miou.sd is None else f"{'+-' if ascii_only else '±'}{fixed(miou.sd, 1)}"
-    mean = "" if miou is None else f" {fixed(miou.mean, 1)}{spread} n={miou.n}"
+    mean = "" if miou is None else f" {doubted(fixed(miou.mean, 1), found.doubts)}{spread} n={miou.n}"
     tail = f" {100 * found.progress:3.0f}%{mean:>16}"
     return [
         (f"{arrow}{len(found.rows):>3} ", "title"),
@@ -117,9 +117,8 @@ def group_line(found: Group, width: int, ascii_only: bool, opened: bool) -> Line
 def _miou(row: RunRow) -> str:
     """In at most five cells; marked where something makes it doubtful."""
     miou = row.metrics.get("miou")
-    if miou is None or not row.doubts:
-        return fixed(miou, 1)
-    return f"{fixed(miou, 1)}!" if miou < 99.95 else f"{fixed(miou, 0)}!"
+    shown = doubted(fixed(miou, 1), row.doubts)
+    return shown if len(shown) <= MIOU_WIDTH else doubted(fixed(miou, 0), row.doubts)
 
 
 def trouble(text: str, width: int, ascii_only: bool) -> list[Line]:
@@ -335,10 +334,10 @@ def classes(found: ClassTable | None, width: int, height: int, ascii_only: bool)
     if found is None:
         return [[("no evaluation yet", "dim")]]
     present = f"{found.num_present}/{len(found.classes)} classes"
-    mean = "-" if found.miou is None else fixed(100 * found.miou, 1)
+    mean = doubted("-" if found.miou is None else fixed(100 * found.miou, 1), found.doubts)
     lines: list[Line] = [[(f"mIoU {mean} over {present}", "title"), (f"  {printable(found.stage)}", "dim")]]
     if found.doubts:
-        lines.append([(fit(doubtful(found.doubts), width, ascii_only).rstrip(), "warn")])
+        lines += _doubt(found.doubts, width, max(height - 2, 1), ascii_only)
     name_width = min(max((len(c.name) for c in found.classes), default=8), 16)
     history = 8 if width >= 50 else 0
     room = max(width - name_width - 8 - (history + 1 if history else 0), 4)
@@ -349,6 +348,12 @@ def classes(found: ClassTable | None, width: int, height: int, ascii_only: bool)
         drawn = bar(c.iou or 0.0, room, ascii_only)
         lines.append([(f"{fit(c.name, name_width, ascii_only)} {iou:>5} ", ""), (drawn, "cyan"), (f" {shown}", "dim")])
     return _clip(lines, height, "classes")
+
+
+def _doubt(doubts: Sequence[str], width: int, height: int, ascii_only: bool) -> list[Line]:
+    """What makes a score doubtful, whole where there is room."""
+    lines = wrapped(doubtful(doubts), width, "warn")
+    return lines if len(lines) <= height else [[(fit(doubtful(doubts), width, ascii_only).rstrip(), "warn")]]
 
 
 def _clip(lines: list[Line], height: int, what: str) -> list[Line]:
