@@ -89,11 +89,15 @@ def apply_override(data: dict[str, Any], override: Override) -> None:
         if not isinstance(part.get(section), dict):
             part[section] = dict(_DEFAULT_SECTIONS.get(section, {}))
         part = part[section]
-    if override.key == "data.kind" and isinstance(override.value, str) and override.value in _DATA_KINDS:
-        known = _DATA_KINDS[override.value].model_fields
-        for name in [name for name in part if name not in known]:
+    if override.key == "data.kind" and isinstance(override.value, str):
+        for name in [name for name in part if kind_lacks(override.value, name)]:
             del part[name]
     part[last] = override.value
+
+
+def kind_lacks(kind: str, name: str) -> bool:
+    """Whether data of a kind that there is have no such key."""
+    return kind in _DATA_KINDS and name not in _DATA_KINDS[kind].model_fields
 
 
 def is_mapping(key: str) -> bool:

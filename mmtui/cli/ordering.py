@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ def edit(
         say(f"run {run_id} is unchanged")
         return
     editing.edit(home, run_id, texts)
-    render.line(run_id) if quiet else say(f"run {run_id} now has {' '.join(texts)}")
+    render.line(run_id) if quiet else say(f"run {run_id} now has {shlex.join(texts)}")
 
 
 def _from_editor(home: Home, run_id: str) -> list[str]:

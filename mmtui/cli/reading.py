@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -41,12 +42,14 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def _show_text(found: RunDetail) -> None:
+    from mmtui.services.overrides import as_typed
+
     row = found.row
     device = " ".join([*row.gpus, *([f"({found.host['device']})"] if found.host.get("device") else [])])
     facts = [
         ("run", f"{row.id}  {row.name}"),
         ("state", f"{row.state}" + (f": {row.reason}" if row.reason else "")),
-        ("recipe", f"{row.recipe}  {' '.join(found.overrides)}".rstrip()),
+        ("recipe", f"{shlex.quote(row.recipe)}  {as_typed(found.overrides)}".rstrip()),
         ("seed", str(row.seed)),
         ("parent", _parent(found)),
         ("children", _children(found)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -174,7 +175,7 @@ def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fo
         left = plans[number - 1].left if plans else None
         seconds = known.seconds(resolved[number - 1], left)
         total += seconds or 0.0
-        rows.append((str(number), " ".join(text for text in texts if text not in shared), duration(seconds)))
+        rows.append((str(number), shlex.join(text for text in texts if text not in shared), duration(seconds)))
     render.table(("run", "differs in", "about"), rows, right=(0, 2))
     say(f"{len(members)} runs" + (f", about {duration(total)} one after the other" if total else ""))
 

@@ -17,6 +17,7 @@ from mmtui.domain.views import ClassTable, RunDetail, doubted
 from mmtui.errors import NotFoundError
 from mmtui.paths import Home
 from mmtui.services import comparing, runs, svg
+from mmtui.services.overrides import live
 from mmtui.services.plain_files import named_file
 
 POINTS = 400
@@ -79,7 +80,7 @@ def _facts(details: Sequence[RunDetail], names: Sequence[str]) -> Table:
     lines = {
         "state": [d.row.state for d in details],
         "recipe": [d.row.recipe for d in details],
-        "changed": [" ".join(d.overrides) or "-" for d in details],
+        "changed": [" ".join(live(d.overrides)) or "-" for d in details],
         "seed": [str(d.row.seed) for d in details],
         "mIoU, %": [doubted(_number(d.row.metrics.get("miou")), d.row.doubts) for d in details],
         "doubtful": ["; ".join(d.row.doubts) or "-" for d in details],

@@ -11,6 +11,7 @@ from mmtui.domain.states import RunState
 from mmtui.domain.statistics import Comparison, Summary, summary, welch
 from mmtui.paths import Home
 from mmtui.services.comparing import FREE, flat
+from mmtui.services.overrides import as_typed
 from mmtui.store import cells
 from mmtui.store.reader import Reader
 
@@ -55,7 +56,7 @@ class Fold:
         if missing < 1:
             return ""
         first = max(self.seeds, default=-1) + 1
-        words = " ".join(("mmtui run", self.recipe, *self.overrides))
+        words = as_typed(("mmtui", "run", self.recipe, *self.overrides))
         return f"{words} seed={first}..{first + missing - 1}" if missing > 1 else f"{words} seed={first}"
 
 

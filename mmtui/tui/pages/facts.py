@@ -12,6 +12,7 @@ from mmtui.domain.views import RunDetail, doubted
 from mmtui.paths import Home
 from mmtui.services import moments, run_history, runs
 from mmtui.services.comparing import flat
+from mmtui.services.overrides import as_typed
 from mmtui.tui.pages.compose import table
 from mmtui.tui.widgets.panels import Line, fit
 
@@ -32,7 +33,7 @@ def config(home: Home, run_id: str, width: int, ascii_only: bool) -> list[Line]:
         if section != above and "." in key:
             lines.append([])
         above = section
-        own = key in changed or any(name and key.endswith(f".{name}") for name in changed)
+        own = any(name and (f"{key}.".startswith(f"{name}.") or key.endswith(f".{name}")) for name in changed)
         text = fit(f"{value}", max(width - 36, 8), ascii_only).rstrip()
         lines.append([("* " if own else "  ", "warn"), (f"{key:32} ", "dim"), (text, "warn" if own else "")])
     return lines
@@ -104,7 +105,7 @@ def lineage(home: Home, detail: RunDetail, width: int, ascii_only: bool) -> list
         here = ("  <- this run" if ascii_only else "  ← this run") if own else ""
         miou = one.row.metrics.get("miou")
         outcome = one.row.state if miou is None else f"{one.row.state}, mIoU {doubted(fixed(miou, 1), one.row.doubts)}"
-        changed = f"  {printable(' '.join(one.changed))}" if one.changed else ""
+        changed = f"  {printable(as_typed(one.changed))}" if one.changed else ""
         text = f"{branch}{one.row.id} {shorten(printable(one.row.name), 40)}{here}{where}  {outcome}{changed}"
         lines.append([(fit(text, width, ascii_only).rstrip(), "warn" if own else "")])
     if len(found) >= MOST_RELATIVES:

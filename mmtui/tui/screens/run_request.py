@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
 from mmtui.services import recipes
+from mmtui.services.overrides import live
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def like_run(home: Home, detail: RunDetail) -> NewRun:
     tie = detail.parent
     origin = ("--from", f"{tie.run}@{tie.global_step}") if tie is not None and tie.here else ()
     if detail.row.recipe in recipes.names(home):
-        return NewRun(detail.row.recipe, detail.overrides, "", origin)
+        return NewRun(detail.row.recipe, live(detail.overrides), "", origin)
     return NewRun(detail.paths["recipe"], (), "", origin)
 
 

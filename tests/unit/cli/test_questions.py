@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +56,27 @@ def test_ls_group_seed_inside_noise_says_how_many_seeds_it_takes(study: Home, mm
     words = f"mmtui run shapes_baseline segment.optim.lr=0.01 segment.steps=9 seed=3..{3 + needed - 3 - 1}"
     assert words in found.err
     assert mmtui_(*words.split()[1:], "--dry-run").code == 0, "the command that it gives is one"
+
+
+def test_overrides_are_told_as_a_shell_reads_them_and_without_those_that_came_to_nothing(
+    home: Home, mmtui_: Invoke
+) -> None:
+    texts = ["match.patch_size=[16,48]", "description=it's $HOME", "seed=1", "segment.steps=9", "seed=2"]
+    for values in ([50.0, 51.0], [50.5, 50.8]):
+        for value in values:
+            finish(home, queue.enqueue(home, "shapes_mixmatch", texts, hold=True), value)
+        texts = [*texts, "segment.steps=8", f"seed={values[0]:.0f}"]
+    words = next(line for line in mmtui_("show", "1").out.splitlines() if line.startswith("recipe"))
+    typed = ["shapes_mixmatch", "match.patch_size=[16,48]", "description=it's $HOME", "segment.steps=9", "seed=2"]
+    assert shlex.split(words)[1:] == typed
+    assert mmtui_("run", *shlex.split(words)[1:], "--hold").code == 0
+    assert " ".join(typed[1:]) in mmtui_("report", "1").out
+    command = next(line for line in mmtui_("ls", "--group", "seed").err.splitlines() if "mmtui run" in line)
+    asked = shlex.split(command.partition("mmtui ")[2].partition(": ")[0])
+    assert asked[:4] == ["run", *typed[:3]] and mmtui_(*asked, "--dry-run").code == 0
+    edited = mmtui_("edit", "5", "match.patch_size=[8, 24]", "seed=4")
+    assert "now has 'match.patch_size=[8, 24]' seed=4" in edited.err
+    assert "'match.patch_size=[8, 24]'" in mmtui_("show", "5").out and "[16,48]" not in mmtui_("show", "5").out
 
 
 def test_ls_group_seed_with_a_filter_and_of_nothing(study: Home, mmtui_: Invoke) -> None:
