@@ -9,7 +9,7 @@ Needs no torch: the queue takes the checkpoint over at once, so that nothing can
 
 What counts from the fork on: ``seed``, ``data``, ``runtime`` and the keys of the stage it goes on in. The network and
 the classes have to be the parent's. A stage that the parent had finished is taken over only if its own keys, and those
-of the stages before it, are the same.
+of the stages before it, are the same. What was learned from labels is taken over only if their values mean the same.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config.determining import FREE_KEYS, flat, meaning
+from engine.config.mask_meaning import LEARNED_FROM_LABELS, other_meaning
 from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
 from engine.files import is_plain_name, link, sync_folder, write_file
@@ -223,6 +224,11 @@ def _plan_from(kept: Kept, found: Sequence[Kept], recipe: Recipe, run: str) -> P
         key = _difference(_section(kept.recipe, stage), _section(recipe, stage))
         if key is not None:
             return f"{_told(key, run)}, which had finished {stage} by then"
+    learned = [stage for stage in STAGE_ORDER[: position + 1] if stage in dict(kept.recipe.stages())]
+    if set(learned) & set(LEARNED_FROM_LABELS):
+        other = other_meaning(kept.recipe, recipe, kept.meta.get("classes") or ())
+        if other:
+            return f"{other} in run {run}, whose stage {learned[-1]} has learned from that"
     if not kept.whole:
         own, theirs = ({k: v for k, v in _section(r, kept.stage).items() if k in SHAPING_KEYS}
                        for r in (recipe, kept.recipe))  # fmt: skip

@@ -19,6 +19,7 @@ from engine.errors import CheckpointError, RecipeError
 from engine.events import EventWriter, attempt_numbers
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 from tests.unit.engine_run.test_resume import at
+from tests.unit.engine_run.test_supervision import data_set
 
 pytestmark = pytest.mark.slow
 
@@ -249,6 +250,55 @@ def test_fork_neither_takes_from_the_stage_cache_nor_puts_into_it(
 
 def plan_words(parent: Runner, step: int | None = None, **changes: Any) -> str:
     return make_plan(tiny_recipe(**changes), parent.run_dir, "12", step).words()
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runner, dict[str, Any]]:
+    """A finished run on masks of 0, 7 and 255, of which 7 is said to be road."""
+    folder = tmp_path_factory.mktemp("mapped")
+    data = {**data_set(folder / "data", (0, 7, 255), (0, 7)), "label_map": {"7": "road"}}
+    run = Runner(folder / "parent")
+    assert run.train(tiny_recipe(**KEEPING, data=data)) == "succeeded"
+    return run, data
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"label_map": {"7": "car"}}, "data.label_map: value 7 means 2 car here and 1 road in run 12, whose stage"),
+    ({"label_map": {"7": 1, "0": "void"}}, "data.label_map: value 0 means void here and 0 sky in run 12"),
+    ({"label_map": {"7": 1, "255": 2}}, "data.label_map: value 255 means 2 car here and void in run 12"),
+    ({"void_labels": [2, 255]}, "data.void_labels: value 2 means void here and 2 car in run 12"),
+])  # fmt: skip
+def test_what_learned_from_labels_is_not_taken_over_where_they_mean_something_else(
+    mapped: tuple[Runner, dict[str, Any]], change: dict[str, Any], words: str
+) -> None:
+    parent, data = mapped
+    plan = make_plan(tiny_recipe(data={**data, **change}), parent.run_dir, "12")
+    assert plan.words().startswith("proxy is taken over, match is trained anew, 4 steps, segment is trained anew")
+    assert words in plan.note and "has learned from that" in plan.note
+    lone = {"proxy": None, "data": {**data, **change}}
+    with pytest.raises(RecipeError, match="nothing that it has trained fits"):
+        make_plan(tiny_recipe(**lone), parent.run_dir, "12")
+
+
+@pytest.mark.parametrize("change", [
+    {"label_map": {"7": 1}}, {"label_map": {"7": "road", "255": "void", "1": 1}}, {"root": "/other", "label_map": {}},
+    {"labels": "other/{split}", "label_map": {"9": 1}}, {"max_train": 2}, {"val_split": "train"},
+])  # fmt: skip
+def test_labels_that_mean_the_same_and_other_masks_change_nothing_of_what_is_taken_over(
+    mapped: tuple[Runner, dict[str, Any]], change: dict[str, Any]
+) -> None:
+    parent, data = mapped
+    plan = make_plan(tiny_recipe(data={**data, **change}), parent.run_dir, "12")
+    assert plan.words().endswith("segment is taken over, evaluate is done anew") and not plan.note
+
+
+def test_fork_that_waits_is_not_given_another_meaning_of_its_labels(
+    mapped: tuple[Runner, dict[str, Any]], child: Runner
+) -> None:
+    parent, data = mapped
+    fork(child, tiny_recipe(data=data), parent, 9, stop=lambda _events: True)
+    with pytest.raises(RecipeError, match=r"value 7 means 2 car here and 1 road in run .*stage segment has learned"):
+        change_recipe(child.run_dir, tiny_recipe(data={**data, "label_map": {"7": 2}}))
 
 
 def test_plan_takes_the_newest_state_that_the_recipe_allows(parent: Runner) -> None:
