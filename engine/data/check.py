@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.schema import DataConfig, ProxyConfig
+from engine.config.schema import DataConfig, FolderData, ProxyConfig
 from engine.data import supervision
 from engine.data.check_proxy import ProxySummary, format_proxy, summarise_proxy
 from engine.data.fingerprint import fingerprint
@@ -27,6 +27,7 @@ from engine.errors import DataError
 SPLITS: tuple[Split, ...] = ("train", "val")
 SHOWN_NAMES = 5
 """How many duplicates or orphans a sentence names."""
+_ONLY_BINARY = "all masks hold 0 and 255 alone, and 255 means void"
 SHOWN_SIZES = 10
 """How many sizes of images a line names."""
 NOTES = {
@@ -103,14 +104,14 @@ class _Found:
 
     Attributes:
         values: that its masks hold, before they get a meaning.
-        wrong: sentences of masks whose values have none; they are among the problems.
+        wrong: masks whose values have none; their sentences are among the problems.
         rule: what values mean; None for data without files.
     """
 
     seen: list[_Seen] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     values: set[int] = field(default_factory=set)
-    wrong: list[str] = field(default_factory=list)
+    wrong: list[WrongValuesError] = field(default_factory=list)
     rule: LabelRule | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -149,7 +150,7 @@ def summarise(
         warnings += _note_warnings(split, found[split].seen)
         warnings += _void_warnings(split, found[split].seen) + _copy_warnings(split, found[split].seen)
     warnings += _duplicate_warnings(found["train"].seen, found["val"].seen)
-    warnings += _class_warnings(classes, splits)
+    warnings += _class_warnings(classes, splits) + _unused_keys(config, found)
     for labels in (_labels(split, splits[split]) for split in SPLITS):
         told = [*supervision.mostly_void(labels, f"the {labels.split} split"), *supervision.one_class(labels, classes)]
         warnings += [f"{text}." for text in told]
@@ -196,28 +197,71 @@ def _read_split(config: DataConfig, split: Split, progress: Progress | None) -> 
         else:
             found.problems.append(str(result))
         if isinstance(result, WrongValuesError):
-            found.wrong.append(str(result))
-            found.values |= result.values
+            found.wrong.append(result)
+            found.values |= set(result.pixels)
     return found
 
 
 def _with_cause(problems: list[str], found: Mapping[Split, _Found]) -> list[str]:
-    """The problems, with one sentence for all masks of wrong values where all values together tell what was done.
+    """The problems, with one sentence for all masks of wrong values: what was done, if all values together tell.
 
-    A mask alone may lack the values that would tell.
+    A mask alone may lack the values that would tell, and have others that tell something false.
     """
     rule = next((split.rule for split in found.values() if split.rule is not None), None)
     values = {value for split in found.values() for value in split.values}
-    cause = rule.cause(values) if rule is not None and values else None
-    if rule is None or cause is None:
+    if rule is None or not rule.guess or not values:
         return problems
-    wrong = {text for split in found.values() for text in split.wrong}
+    cause = rule.cause(values)
+    wrong = [error for split in found.values() for error in split.wrong]
     if not wrong:
-        return [*problems, f"all masks hold 0 and 255 alone, and 255 means void: {cause.advice}."]
-    holds = ", ".join(str(value) for value in sorted(values) if rule.meaning[value] < 0)
+        return problems if cause is None else [*problems, f"{_ONLY_BINARY}: {cause.advice}."]
+    if cause is None and len(wrong) == 1 and rule.cause(set(wrong[0].pixels)) is None:
+        return problems  # its own sentence guesses nothing, and has its numbers of pixels
+    sentence = _jointly(rule, wrong, cause.advice if cause is not None else "", values)
+    told = {str(error) for error in wrong}
+    return [*(text for text in problems if text not in told), sentence]
+
+
+def _jointly(rule: LabelRule, wrong: Sequence[WrongValuesError], advice: str, values: Collection[int]) -> str:
+    """One sentence about all masks of wrong values; ``advice``: what fits them all, "" = nothing does."""
+    bad = sorted(value for value in values if rule.meaning[value] < 0)
     verb = "holds" if len(wrong) == 1 else "hold"
-    sentence = f"{_count(sorted(wrong), 'mask')} {verb} values of {holds} but {rule.allowed}: {cause.advice}."
-    return [*(text for text in problems if text not in wrong), sentence]
+    holds = f"{_count(wrong, 'mask')} {verb}"
+    if advice:
+        return f"{holds} values of {', '.join(map(str, bad))} but {rule.allowed}: {advice}."
+    voids = [value for value, meaning in enumerate(rule.meaning) if meaning == VOID]
+    several = (
+        f"if they mean void, set data.void_labels to {voids + bad}; else say what they mean with data.label_map, or"
+        " add classes to the classes file"
+    )
+    remedy = rule.remedy(bad[0]) if len(bad) == 1 else several
+    what = f"the value {bad[0]}" if len(bad) == 1 else f"values of {', '.join(map(str, bad))}"
+    shown = ", ".join(map(str, sorted(values)))
+    why = f"no one conversion fits the values of all masks ({shown})"
+    return f"{holds} {what} but {rule.allowed}, and {why}: {remedy}. {_where(bad, wrong)}."
+
+
+def _where(bad: Sequence[int], wrong: Sequence[WrongValuesError]) -> str:
+    """Which masks hold the first few wrong values."""
+    parts: list[str] = []
+    for value in bad[:SHOWN_NAMES]:
+        holding = [error for error in wrong if value in error.pixels]
+        more = f" and {len(holding) - 1} more" if len(holding) > 1 else ""
+        pixels = sum(error.pixels[value] for error in holding)
+        parts.append(f"{value} {'' if parts else 'is '}in {holding[0].file}{more} ({pixels} pixels)")
+    return ", ".join(parts) + (f", and {len(bad) - SHOWN_NAMES} more values" if len(bad) > SHOWN_NAMES else "")
+
+
+def _unused_keys(config: DataConfig, found: Mapping[Split, _Found]) -> list[str]:
+    """That the map speaks of values that no mask holds: a slip, or a map that was made for other masks."""
+    values = {value for split in found.values() for value in split.values}
+    mapped = sorted(map(int, config.label_map)) if isinstance(config, FolderData) else []
+    unused = [str(value) for value in mapped if value not in values]
+    if not unused or not values:
+        return []
+    unread = any(split.problems for split in found.values())
+    named = f"{', '.join(unused[:-1])} and {unused[-1]}" if len(unused) > 1 else unused[0]
+    return [f"data.label_map speaks of {named}, which no mask {'that can be read ' if unread else ''}holds."]
 
 
 _Work = Callable[[int], "_Seen | DataError"]
@@ -324,7 +368,7 @@ def _orphan_warnings(listing: Listing) -> list[str]:
     ]
 
 
-def _count(items: list[str] | tuple[object, ...], noun: str) -> str:
+def _count(items: Sequence[object], noun: str) -> str:
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 

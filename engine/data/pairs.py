@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -63,11 +63,16 @@ class LabelRule:
 
 
 class WrongValuesError(DataError):
-    """A mask holds values that are neither class nor void; ``values`` are all that it holds."""
+    """A mask holds values that are neither class nor void.
 
-    def __init__(self, text: str, values: Sequence[int]) -> None:
+    Attributes:
+        pixels: number of pixels of each value that it holds.
+        file: the mask.
+    """
+
+    def __init__(self, text: str, pixels: Mapping[int, int], file: Path) -> None:
         super().__init__(text)
-        self.values = frozenset(values)
+        self.pixels, self.file = dict(pixels), file
 
 
 def plain_meaning(num_classes: int, void_labels: Sequence[int]) -> tuple[int, ...]:
@@ -269,7 +274,9 @@ def check_indices(indices: Bytes, path: Path, rule: LabelRule) -> Bytes:
         cause = rule.cause(present)
         first = f"{cause.text}; if that is not so, " if cause else ""
         advice = f"{rule.allowed}: {first}{rule.remedy(wrong[0])}"
-        raise WrongValuesError(f"{path} holds the value {', '.join(found)}{more} but {advice}.", present)
+        raise WrongValuesError(
+            f"{path} holds the value {', '.join(found)}{more} but {advice}.", {v: int(counts[v]) for v in present}, path
+        )
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,8 +156,64 @@ def test_other_problems_stay_beside_the_cause(tmp_path: Path) -> None:
     assert len(problems) == 2 and "val1.png has no mask" in problems[0] and "counted from 1" in problems[1]
 
 
-def test_values_without_a_cause_are_told_mask_by_mask(tmp_path: Path) -> None:
+NO_CAUSE = "no one conversion fits the values of all masks"
+
+
+def test_values_without_a_joint_cause_are_told_in_one_sentence_that_guesses_nothing(tmp_path: Path) -> None:
+    """One mask alone looks multiplied by 3 (0, 3), another counted from 1: the others say that neither is so."""
+    masks = {"train0": [0, 1, 7], "train1": [0, 3], "train2": [1, 3], "val0": [2]}
+    config = data_of(tmp_path, ["a", "b", "c"], masks)
+    problem = only_problem(summarise(config))
+    assert problem == (
+        f"3 masks hold values of 3, 7 but there are 3 classes (0 to 2), and {NO_CAUSE} (0, 1, 2, 3, 7): if they mean"
+        " void, set data.void_labels to [255, 3, 7]; else say what they mean with data.label_map, or add classes to"
+        f" the classes file. 3 is in {tmp_path}/labels/train/train1.png and 1 more (48 pixels), 7 in"
+        f" {tmp_path}/labels/train/train0.png (16 pixels)."
+    )
+
+
+def test_one_value_without_a_joint_cause_is_told_with_its_remedy(tmp_path: Path) -> None:
+    config = data_of(tmp_path, ["a", "b", "c"], {"train0": [0, 1, 2], "train1": [0, 3], "val0": [2]})
+    problem = only_problem(summarise(config))
+    assert problem.startswith(f"1 mask holds the value 3 but there are 3 classes (0 to 2), and {NO_CAUSE} (0, 1, 2, 3)")
+    assert "set data.void_labels to [255, 3]" in problem and "multiplied" not in problem
+    assert problem.endswith(f"3 is in {tmp_path}/labels/train/train1.png (24 pixels).")
+
+
+@given(st.lists(st.sets(st.integers(0, 9), min_size=1, max_size=4), min_size=2, max_size=4))
+def test_joint_sentence_is_true_of_every_mask(several: list[set[int]]) -> None:
+    """Whatever values masks hold: at most one sentence about them, and a conversion in it makes classes of all."""
+    with tempfile.TemporaryDirectory() as folder:
+        masks = {f"{'train' if n else 'val'}{n}": sorted(values) for n, values in enumerate(several)}
+        found = summarise(data_of(Path(folder), list("abcd"), masks))
+    wrong = {value for values in several for value in values if value > 3}
+    told = [text for text in found.problems if "but there are" in text]
+    assert len(told) == bool(wrong)
+    joint = likely_cause({value for values in several for value in values}, plain_meaning(4, (255,)), 4)
+    assert not told or (joint is None) == (" look " not in told[0])
+
+
+def test_one_mask_that_looks_like_nothing_keeps_its_own_sentence(tmp_path: Path) -> None:
+    config = data_of(tmp_path, ["a", "b", "c"], {"train0": [0, 1, 2], "train1": [0, 1, 7], "val0": [2]})
+    assert "holds the value 7 (16 pixels, 33.3 %) but there are" in only_problem(summarise(config))
+
+
+def test_wrong_values_of_masks_whose_recipe_says_what_they_mean_stay_told_mask_by_mask(tmp_path: Path) -> None:
     config = data_of(tmp_path, ["a", "b", "c"], {"train0": [0, 1, 7], "train1": [0, 3], "val0": [2]})
-    problems = summarise(config).problems
-    assert len(problems) == 2 and "set data.void_labels to [255, 7]; else add the class" in problems[0]
-    assert "write 255 for 0 and subtract 1 from the others; else add the class" in problems[1]
+    mapped = config.model_copy(update={"label_map": {"2": "a"}})
+    assert len(summarise(mapped).problems) == 2
+
+
+def test_values_of_the_map_that_no_mask_holds_are_told(tmp_path: Path) -> None:
+    config = data_of(tmp_path, ["a", "b", "c"], {"train0": [0, 1, 100], "val0": [0, 2]})
+    for mapped, words in (
+        ({"100": 2, "7": 1, "9": "void"}, "data.label_map speaks of 7 and 9, which no mask holds."),
+        ({"100": 2, "255": 1}, "data.label_map speaks of 255, which no mask holds."),
+        ({"100": 2, "2": 1}, ""),
+    ):
+        report = summarise(config.model_copy(update={"label_map": mapped}))
+        assert not report.problems
+        assert [text for text in report.warnings if "label_map" in text] == ([words] if words else [])
+    (tmp_path / "labels/val/val0.png").write_bytes(b"no picture")
+    report = summarise(config.model_copy(update={"label_map": {"100": 2, "2": 1}}))
+    assert "data.label_map speaks of 2, which no mask that can be read holds." in report.warnings
