@@ -31,6 +31,7 @@ from engine.errors import CheckpointError, disk_full_text
 from engine.files import is_plain_name, sync_folder, utf8_name, write_file
 from engine.finite import refuse_infinite
 from engine.run_folder import make_folder
+from engine.unreadable import reason
 
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
@@ -194,7 +195,7 @@ def load_step(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.
     try:
         optimiser.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
-        raise CheckpointError(f"{file} cannot be loaded ({_first_line(error)}); remove {checkpoint.path}") from error
+        raise CheckpointError(f"{file} cannot be loaded ({reason(error)}); remove {checkpoint.path}") from error
     for group, own in zip(optimiser.param_groups, settings, strict=True):
         group.update(own)
 

@@ -23,6 +23,18 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def lack(path: Path) -> str:
+    """Why there is no such file, continuing its name: "does not exist", or what is there instead."""
+    if is_folder(path):
+        return "is a folder"
+    try:
+        if path.is_symlink():
+            return "is a link to what does not exist"
+        return "is no file" if path.exists() else "does not exist"
+    except OSError:
+        return "does not exist"
+
+
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder."""
     try:

@@ -17,10 +17,11 @@ from engine.data.names import alike, is_hidden, shown_names
 from engine.data.pictures import Bytes, Picture, pixels_of, read_header, read_picture
 from engine.data.values import VOID
 from engine.errors import DataError
-from engine.paths import expanded, is_file
+from engine.paths import expanded, is_file, lack
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-ADVICE = "replace the file or take it out of the split"
+OUT = "take it out of the split"
+ADVICE = f"replace the file or {OUT}"
 """What to do about a picture that cannot be read."""
 SHOWN_VALUES = 4
 """How many wrong values of one mask a sentence names."""
@@ -131,14 +132,20 @@ def require_files(pairs: Sequence[Pair], remedy: str) -> None:
     """
     lost = [pair for pair in pairs if not is_file(pair.image)]
     if lost:
-        more = f" ({len(lost)} images of {len(pairs)} do not)" if len(lost) > 1 else ""
-        raise DataError(f"{lost[0].image} does not exist{more}: put it there or take it out of the list.")
+        more = f" (of {len(pairs)} images {len(lost)} are no files)" if len(lost) > 1 else ""
+        what = lack(lost[0].image)
+        cure = (
+            "put it there or take it out of the list" if what == "does not exist" else f"put a picture there, or {OUT}"
+        )
+        raise DataError(f"{lost[0].image} {what}{more}: {cure}.")
     bare = [pair for pair in pairs if not is_file(pair.mask)]
     if bare:
         more = f" ({len(bare)} images of {len(pairs)} have none)" if len(bare) > 1 else ""
         near = alike(bare[0].mask)[:SHOWN_VALUES]
         there = f"; or is it {' or '.join(near)} there?" if near else "."
-        raise DataError(f"{bare[0].image} has no mask{more}: write {bare[0].mask}, {remedy}{there}")
+        what = lack(bare[0].mask)
+        why = "" if what == "does not exist" else f": {bare[0].mask} {what}"
+        raise DataError(f"{bare[0].image} has no mask{more}{why}: write {bare[0].mask}, {remedy}{there}")
 
 
 def existing_root(root: str, holds: str) -> Path:

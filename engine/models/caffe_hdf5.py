@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.models.caffemodel import Layer, holds_vectors
+from engine.paths import lack
 
 _INDEX = re.compile("[0-9]{1,9}")
 LARGEST_BLOB = 2**29
@@ -36,7 +37,7 @@ def read_caffe_hdf5(path: Path) -> list[Layer]:
             f"{path} is an HDF5 file, which needs h5py: pip install 'mmtui[hdf5]', or convert it to .caffemodel."
         ) from None
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: set model.weights to a weight file.")
+        raise CheckpointError(f"{path} {lack(path)}: set model.weights to a weight file.")
     try:
         with h5py.File(path, "r") as file:
             if not isinstance(file.get("data"), h5py.Group):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.models.caffe_import import rename_caffe
 from engine.models.caffemodel import read_caffemodel
 from engine.models.foreign import COUNTERS, ForeignError, Renamed, nearest, rename
 from engine.models.inputs import input_of, take_input
+from engine.unreadable import looks_like, reason
 
 PREFIX = "backbone."
 SHOWN = 4
@@ -172,6 +174,10 @@ def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = 
         found = rename(tensors, name, {key: tuple(value.shape) for key, value in backbone.state_dict().items()})
     except ForeignError as error:
         raise CheckpointError(f"{path} holds {error}.") from None
+    except CheckpointError:
+        if told := looks_like(path):
+            raise CheckpointError(f"{path} {told}.") from None
+        raise
     take_input(found, backbone, input_of(path), input)
     return found
 
@@ -187,14 +193,13 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     """
     try:
         # Options of a command line, which many trainers keep beside their weights, are attributes and no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: set model.weights to a weight file.") from None
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} cannot be read as plain tensors ({first}): save its state_dict as safetensors."
+            f"{path} cannot be read as plain tensors ({reason(error)}): save its state_dict as safetensors."
         ) from None
     found = _tensors_in(content, set(), DEEPEST)
     if not found:

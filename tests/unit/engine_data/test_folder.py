@@ -155,6 +155,22 @@ def save(path: str, picture: Image.Image) -> Damage:
     return lambda root: picture.save(root / path)
 
 
+def folder(path: str) -> Damage:
+    def put(root: Path) -> None:
+        (root / path).unlink()
+        (root / path).mkdir()
+
+    return put
+
+
+def link(path: str) -> Damage:
+    def put(root: Path) -> None:
+        (root / path).unlink()
+        (root / path).symlink_to(root / "nowhere.png")
+
+    return put
+
+
 def cut(path: str) -> Damage:
     return lambda root: (root / path).write_bytes((root / path).read_bytes()[:-40])
 
@@ -180,6 +196,16 @@ BAD_INPUT: dict[str, tuple[Damage, list[str]]] = {
         save(MASK, mask_with(7)),
         [MASK, "the value 7", "3 classes", "0 to 2", "set data.void_labels to [255, 7]"],
     ),
+    "image_is_folder": (
+        folder(IMAGE),
+        [IMAGE, "train_3.png is a folder: put a picture there, or take it out of the split"],
+    ),
+    "image_is_lost_link": (link(IMAGE), [IMAGE, "train_3.png is a link to what does not exist: put a picture there"]),
+    "mask_is_folder": (
+        folder(MASK),
+        ["train_3.png has no mask: ", f"{MASK} is a folder: write ", "class indices"],
+    ),
+    "mask_is_lost_link": (link(MASK), ["has no mask: ", f"{MASK} is a link to what does not exist: write "]),
     "size_differs": (save(MASK, Image.new("L", (9, 8))), [MASK, "9x8", IMAGE, "10x8", "same size"]),
     "image_is_text": (write(IMAGE, b"hello"), [IMAGE, "cannot be read", "take it out"]),
     "image_cut": (cut(IMAGE), [IMAGE, "cannot be read"]),

@@ -186,6 +186,61 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     assert not Path("/tmp/mmtui-evil").exists()
 
 
+PAGE = b"<!DOCTYPE html>\n<html><head><title>404</title></head><body>not here</body></html>\n"
+SUFFIXES = (".pth", ".pt", ".safetensors", ".caffemodel", ".caffemodel.h5")
+CUT_LETTER = b"x" * 511 + "\u00fc".encode()
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (PAGE, "is a page of HTML, which servers send in place of a file: download it again"),
+    (b"  \n<HTML lang=en>", "is a page of HTML"), (b"<?xml version='1.0'?>", "is a text of XML"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n", "is a pointer of Git LFS"),
+    (b"\x1f\x8b\x08rest", "is packed"), (b"", "is empty"), (b"name: \"net\"\nlayer {}\n", "is a text"),
+    (CUT_LETTER + b"y", "is a text"), (b"\xff\xfe\xfd", ""),
+])  # fmt: skip
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_no_weights_is_called_what_it_is(tmp_path: Path, suffix: str, content: bytes, words: str) -> None:
+    pytest.importorskip("h5py")
+    file = tmp_path / f"w{suffix}"
+    file.write_bytes(content)
+    assert words in refusal(file)
+
+
+def refusal(file: Path) -> str:
+    """The one sentence in which a file is refused; PyTorch's advice is not in it."""
+    with pytest.raises(CheckpointError) as caught:
+        backbone_of("resnet18", file)
+    told = str(caught.value)
+    assert told.startswith(str(file)) and "\n" not in told and "\x1b" not in told
+    assert "weights_only" not in told and "Weights only" not in told and "miniz" not in told
+    return told
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_folder_in_place_of_weights_is_called_one(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("h5py")
+    (tmp_path / f"w{suffix}").mkdir()
+    assert "is a folder" in refusal(tmp_path / f"w{suffix}")
+
+
+def test_weights_under_another_name_are_told_theirs(tmp_path: Path) -> None:
+    save_file({"w": torch.zeros(2)}, tmp_path / "w.pth")
+    assert "is a safetensors file: end its name in .safetensors" in refusal(tmp_path / "w.pth")
+    torch.save({"w": torch.zeros(2)}, tmp_path / "w.safetensors")
+    assert "if torch.save wrote it, end its name in .pth" in refusal(tmp_path / "w.safetensors")
+
+
+def test_refused_pickles_are_told_what_they_hold(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    assert "(it holds torch.nn.modules.linear.Linear, which is no plain tensor)" in refusal(tmp_path / "module.pth")
+    (tmp_path / "list.pth").write_bytes(pickle.dumps([1, 2]))
+    assert "(it is no file of torch.save, or damaged)" in refusal(tmp_path / "list.pth")
+    torch.save({"w": torch.zeros(200)}, tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:500])
+    assert "failed finding central directory): save its state_dict" in refusal(tmp_path / "cut.pth")
+    assert not [one for one in recwarn if "pickle protocol" in str(one.message)]
+
+
 # --- Caffe.
 
 

@@ -146,6 +146,11 @@ def test_load_step_pickle_in_the_optimiser_file_is_not_run(tmp_path: Path) -> No
     module, optimiser = network()
     with pytest.raises(CheckpointError, match=r"optim\.pt cannot be loaded"):
         checkpoint.load_step(checkpoint.Checkpoint(path, 5), module, optimiser)
+    (path / "optim.pt").write_bytes(b"<html>")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_step(checkpoint.Checkpoint(path, 5), module, optimiser)
+    assert "(it is no file of torch.save, or damaged); remove" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "owned").exists()
 
 
