@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -21,7 +22,7 @@ from engine.data.listings import LISTINGS
 from engine.data.masks import read_mask
 from engine.data.pairs import ADVICE, Listing, Pair, check_indices, require_files
 from engine.data.supervision import Labels, doubts, refuse, shared_pictures
-from engine.data.values import VOID
+from engine.data.values import VOID, Progress
 from engine.errors import EngineError
 from engine.utf8_mode import begin_in_utf8_mode
 
@@ -49,8 +50,23 @@ def look(config: DataConfig, splits: tuple[str, ...], seconds: float = SECONDS) 
         refuse(config, labels, listing.rule.classes)
         found += doubts(config, labels, listing.rule.classes)
     if {"train", "val"} <= set(splits):
-        found += [text] if (text := shared_pictures(config)) else []
+        with suppress(_TimeOverError):
+            found += [text] if (text := shared_pictures(config, _until(time.monotonic() + seconds))) else []
     return found
+
+
+class _TimeOverError(Exception):
+    """What is looked at takes too long to be told now: the run will say."""
+
+
+def _until(moment: float) -> Progress:
+    """Ends work that goes on beyond a moment of the monotonic clock."""
+
+    def tell(_text: str, _done: int, _total: int) -> None:
+        if time.monotonic() > moment:
+            raise _TimeOverError
+
+    return tell
 
 
 def _counted(listing: Listing, seconds: float) -> Labels:

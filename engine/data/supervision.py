@@ -6,18 +6,21 @@ certain ends the run before it trains; what is likely marks it (``warning`` even
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config.schema import DataConfig, FolderData
+from engine.data.digests import file_digest
 from engine.data.listings import LISTINGS
+from engine.data.threads import in_threads
+from engine.data.values import Progress
 from engine.errors import DataError
 
 SHOWN = 5
 """How many names a sentence holds."""
+FIRST_BYTES = 4096
+"""By which pictures of one length are compared before they are read whole."""
 
 
 @dataclass(frozen=True)
@@ -134,29 +137,35 @@ def mostly_void(labels: Labels, where: str) -> Iterator[str]:
         yield f"{_percent(labels)} % of the pixels of {where} are void: {what}"
 
 
-def shared_pictures(config: DataConfig) -> str:
+def shared_pictures(config: DataConfig, progress: Progress | None = None) -> str:
     """That pictures of the val split are in the train split too, by their bytes, in a sentence; "" if none is.
 
-    Only files of one length are read: of splits that share nothing hardly any.
+    Only files of one length whose first bytes are alike are read whole: of splits that share nothing hardly any.
+
+    Args:
+        progress: told how far it is; may raise to stop it.
     """
     if config.kind not in LISTINGS:
         return ""
     train, val = ([pair.image for pair in LISTINGS[config.kind](config, split).pairs] for split in ("train", "val"))
-    sizes = defaultdict[int, list[Path]](list)
-    for path in train:
-        sizes[_size(path)].append(path)
-    found, digests = list[Path](), dict[int, set[bytes]]()
-    for path in val:
-        size = _size(path)
-        if size > 0 and size in sizes:
-            if size not in digests:
-                digests[size] = {_digest(other) for other in sizes[size]}
-            if _digest(path) in digests[size]:
-                found.append(path)
+    found, count = val, len(val)
+    for key in (_size, _first_bytes, _digest):
+        train, found = _alike(train, found, key, progress)
     if not found:
         return ""
-    text = f"{len(found)} of {len(val)} pictures of the val split are in the train split too"
+    text = f"{len(found)} of {count} pictures of the val split are in the train split too"
     return f"{text}, the score is too good: {_some([path.name for path in found])}"
+
+
+def _alike(
+    train: Sequence[Path], val: Sequence[Path], key: Callable[[Path], Hashable], progress: Progress | None
+) -> tuple[list[Path], list[Path]]:
+    """Those of each split whose key one of the other has, too; a key that is nothing is nobody's."""
+    paths = [*train, *val]
+    keys = in_threads(lambda index: key(paths[index]), len(paths), "comparing pictures of train and val", progress)
+    common = {one for one in {*keys[: len(train)]} & {*keys[len(train) :]} if one}
+    kept = [(path, number < len(train)) for number, path in enumerate(paths) if keys[number] in common]
+    return [path for path, of_train in kept if of_train], [path for path, of_train in kept if not of_train]
 
 
 def _size(path: Path) -> int:
@@ -166,12 +175,19 @@ def _size(path: Path) -> int:
         return 0  # it is missed where it is read
 
 
-def _digest(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return file.read(FIRST_BYTES)
     except OSError:
         return b""
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except DataError:
+        return ""
 
 
 def _some(names: Sequence[str]) -> str:

@@ -71,7 +71,7 @@ def _check_supervision(context: Context, splits: Sequence[Split]) -> None:
         supervision.refuse(recipe.data, labels, classes)
         doubts += [(text, split == "train") for text in supervision.doubts(recipe.data, labels, classes)]
     if "val" in splits:
-        doubts += [(text, False)] if (text := supervision.shared_pictures(recipe.data)) else []
+        doubts += [(text, False)] if (text := supervision.shared_pictures(recipe.data, context.told())) else []
     for text, lasting in doubts:
         doubt(context, text, lasting=lasting)
 

@@ -105,6 +105,14 @@ def test_look_that_has_no_time_says_how_much_it_saw_and_refuses_nothing(tmp_path
     assert told == ["no pixel of the train split (1 of 9 images looked at) is of class 1 road: it cannot be learned"]
 
 
+def test_look_that_has_no_time_to_compare_pictures_tells_the_rest(tmp_path: Path) -> None:
+    config = FolderData(root=str(data_set(tmp_path, (0, 1), 3, "sky\nroad\ncar\n")), val_split="train")
+    doubt = "no pixel of the train split is of class 2 car: it cannot be learned"
+    assert look(config, ("train", "val"))[0] == doubt and "3 of 3 pictures" in look(config, ("train", "val"))[1]
+    late = look(config, ("train", "val"), seconds=-1.0)
+    assert len(late) == 1 and late[0].startswith("no pixel of the train split (1 of 3 images looked at)")
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 9, 100])
 def test_masks_are_looked_at_spread_over_the_split_and_each_once(count: int) -> None:
     pairs = [Pair(str(number), Path(), Path()) for number in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from engine.config.schema import FolderData, ShapesData, VocData
-from engine.data import label_counts
+from engine.data import label_counts, supervision
 from engine.data.check import summarise
 from engine.data.dataset import SegmentationData
 from engine.data.label_counts import count_labels
@@ -163,6 +166,47 @@ def test_pictures_of_both_splits_are_found_by_what_they_hold(folder: Path) -> No
     assert shared_pictures(config) == expected
     both = FolderData(root=str(folder), val_split="train")
     assert shared_pictures(both).startswith("3 of 3 pictures")
+
+
+@settings(max_examples=30, deadline=None)
+@given(*[st.lists(st.sampled_from([b"", b"a", b"bb", b"b" * 5000, b"b" * 4999 + b"c", b"c" * 5000]), min_size=1)] * 2)
+def test_shared_pictures_are_those_of_a_plain_loop(train: list[bytes], val: list[bytes]) -> None:
+    """Of files that differ early, late, in their length alone, and of empty ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for part, contents in (("train", train), ("val", val)):
+            for number, content in enumerate(contents):
+                write(root, part, f"{part}{number}", noise(0))
+                (root / "images" / part / f"{part}{number}.bmp").write_bytes(content)
+        (root / "classes.txt").write_text("sky\nroad\n")
+        found = shared_pictures(FolderData(root=str(root)))
+    names = sorted(f"val{number}.bmp" for number, content in enumerate(val) if content and content in train)
+    assert found.partition(" pictures")[0] == (f"{len(names)} of {len(val)}" if names else "")
+    assert not names or names[0] in found
+
+
+def test_comparing_pictures_tells_how_far_it_is_and_can_be_stopped(folder: Path) -> None:
+    config, told = FolderData(root=str(folder)), list[tuple[str, int, int]]()
+    write(folder, "val", "copy", noise(1))
+    assert shared_pictures(config, lambda *values: told.append(values))
+    assert {text for text, _, _ in told} == {"comparing pictures of train and val"} and told[-1][1] == told[-1][2]
+
+    def stop(text: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shared_pictures(config, stop)
+
+
+def test_pictures_of_one_length_are_not_read_whole_where_their_first_bytes_differ(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[str]()
+    whole = supervision.file_digest
+    monkeypatch.setattr(supervision, "file_digest", lambda path: (read.append(path.name), whole(path))[1])
+    assert shared_pictures(FolderData(root=str(folder))) == "" and not read
+    write(folder, "val", "copy", noise(1))
+    assert shared_pictures(FolderData(root=str(folder))) and sorted(read) == ["copy.bmp", "train1.bmp"]
 
 
 def test_drawn_data_share_no_files_and_raise_no_doubt() -> None:

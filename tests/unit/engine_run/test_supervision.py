@@ -185,6 +185,22 @@ def test_who_takes_over_what_was_trained_takes_its_doubts_over(
     )
 
 
+def test_run_can_leave_while_pictures_are_compared(runner: Runner, make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(data=data_set(tmp_path / "data", (0, 1, 2), (0, 1, 2)))
+    for number in range(4):  # of one length in both splits
+        for split in ("train", "val"):
+            picture = Image.open(tmp_path / f"data/images/{split}/{split}{number}.png")
+            picture.save(tmp_path / f"data/images/{split}/{split}{number}.bmp")
+            (tmp_path / f"data/images/{split}/{split}{number}.png").unlink()
+
+    def comparing(events: list[dict[str, Any]]) -> bool:
+        return str(events[-1]["values"].get("text", "")).startswith("comparing pictures")
+
+    assert runner.train(recipe, stop=comparing) == "stopped"
+    assert not runner.kind("stage_started")
+    assert runner.train(recipe) == "succeeded"
+
+
 @pytest.mark.parametrize("memory", [0, 2])
 def test_match_graphs_of_one_class_each_are_doubted_at_the_end(
     runner: Runner,
