@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from typing import Any
@@ -28,10 +29,31 @@ _KEPT = (
 )
 # SQLite quotes keys in its paths (batch_size, 255, traffic light); people name them without.
 _END = "iif(typeof(t.key) = 'integer', '[' || t.key || ']', '.' || coalesce(t.key, ''))"
-KEY_NAME = f"substr(replace(t.path, '\"', '') || {_END}, 3)"
-"""The dotted name of a row of ``CONFIG``."""
+_NAME = f"substr(replace(t.path, '\"', '') || {_END}, 3)"
 # A key is named by its whole path or by its end; nested values that are no scalars have no atom.
-_KEY = f"({KEY_NAME} = ? OR substr({KEY_NAME}, -length(?) - 1) = '.' || ?) AND t.type NOT IN ('object', 'array')"
+_NAMED = f"({_NAME} = ? OR substr({_NAME}, -length(?) - 1) = '.' || ?) AND t.type NOT IN ('object', 'array')"
+_PART = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^."\[]+))|(\[\d+\])')
+
+
+def key_name(path: str) -> str:
+    """The dotted name of a key by the path that SQLite gives it, such as ``$.segment."batch_size"``."""
+    parts = (_unquoted(quoted) if quoted else plain for quoted, plain, _ in _PART.findall(path))
+    items = "".join(item for _, _, item in _PART.findall(path))
+    return ".".join(part for part in parts if part) + items  # items stand in lists alone, which hold no keys
+
+
+def _unquoted(key: str) -> str:
+    try:
+        return str(json.loads(f'"{key}"'))
+    except ValueError:
+        return key  # SQLite may write it as it is
+
+
+def _named(name: str) -> Sql:
+    """Whether a row of ``CONFIG`` is a key of this name or end; the last word is looked at first, as it costs least."""
+    if name.endswith("]"):
+        return _NAMED, [name] * 3
+    return f"(t.key = ? OR instr(t.key, '.') > 0) AND {_NAMED}", [name.rpartition(".")[2], *[name] * 3]
 
 
 def add_functions(connection: sqlite3.Connection) -> None:
@@ -75,8 +97,8 @@ def _comparison(node: Compare) -> Sql:
         return f"({'NOT ' if node.op.startswith('!') else ''}{sql})", values
     if operand.kind == "key":
         test, values = _test("t.atom", node.op, node.value)
-        keys = [operand.name] * 3
-        return f"EXISTS (SELECT 1 FROM {CONFIG} t WHERE {_KEY} AND {test})", [*keys, *values]
+        named, names = _named(operand.name)
+        return f"EXISTS (SELECT 1 FROM {CONFIG} t WHERE {named} AND {test})", [*names, *values]
     sql, before = expression(operand)
     # Evaluated once under a name: a test may look at its value more than once.
     test, values = _test("v", node.op, node.value)
@@ -107,7 +129,8 @@ def expression(operand: Operand) -> Sql:
     if operand.kind == "metric":
         return _metric(operand)
     if operand.kind == "key":
-        return f"SELECT t.atom FROM {CONFIG} t WHERE {_KEY} LIMIT 1", [operand.name] * 3
+        named, names = _named(operand.name)
+        return f"SELECT t.atom FROM {CONFIG} t WHERE {named} LIMIT 1", names
     if operand.name == "tag":
         return f"SELECT group_concat(t.value, ' ') FROM {_TAGS} t", []
     if operand.name == "pinned":

@@ -183,10 +183,8 @@ class Reader:
 
     def config_keys(self) -> list[str]:
         """Every key that some run's recipe has, as dotted path."""
-        sql = (
-            f"SELECT DISTINCT {filters.KEY_NAME} FROM runs, {filters.CONFIG} t WHERE t.type NOT IN ('object', 'array')"
-        )
-        return [row[0] for row in self.query(sql)]
+        sql = f"SELECT DISTINCT t.fullkey FROM runs, {filters.CONFIG} t WHERE t.type NOT IN ('object', 'array')"
+        return [filters.key_name(row[0]) for row in self.query(sql)]
 
     def rows(self, ids: Sequence[int]) -> list[RunRow]:
         """Runs with these ids, in this order; ids that do not exist are left out."""

@@ -19,6 +19,7 @@ from mmtui.paths import Home
 from mmtui.services import comparing, keeping, queue, runs, seeds, trash
 from mmtui.store import pyramid
 from mmtui.store.db import Database
+from mmtui.store.filters import key_name
 from mmtui.store.runs import NewRun, insert_run
 from tests.unit.store.conftest import asked
 
@@ -260,6 +261,22 @@ def test_keys_of_any_spelling_can_be_asked_for(home: Home) -> None:
     assert [values for _, values in found] == [(None, 8), ("thing", 4)]
     with pytest.raises(UsageError, match="no run has 'batch_sise', did you mean batch_size"):
         runs.find(home, "batch_sise = 4")
+
+
+NAMES = st.dictionaries(st.text('ab_. "\\\\\u00fc0[]', min_size=1, max_size=4), st.integers(0, 3), max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAMES, st.sampled_from([True, False]))
+def test_names_of_keys_are_those_that_were_stored(names: dict[str, int], plain_ascii: bool) -> None:
+    config = json.dumps({"data": {"label_map": names}, "a_b": {"c": [1, 2]}}, ensure_ascii=plain_ascii)
+    connection = sqlite3.connect(":memory:")
+    rows = connection.execute(
+        "SELECT fullkey FROM json_tree(?) WHERE type NOT IN ('object', 'array')", [config]
+    ).fetchall()
+    connection.close()
+    expected = [*(f"data.label_map.{name}" for name in names), "a_b.c[0]", "a_b.c[1]"]
+    assert [key_name(row[0]) for row in rows] == expected
 
 
 def test_values_of_users_never_become_sql(filled: Home) -> None:
