@@ -193,11 +193,13 @@ def load_step(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.
     file = checkpoint.path / "optim.pt"
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimiser.param_groups]
     try:
-        optimiser.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        kept = torch.load(file, map_location="cpu", weights_only=True)
+        # Before it is loaded: by these PyTorch decides on which device AdamW counts its steps.
+        for group, own in zip(kept["param_groups"], settings, strict=True):
+            group.update(own)
+        optimiser.load_state_dict(kept)
     except Exception as error:
         raise CheckpointError(f"{file} cannot be loaded ({reason(error)}); remove {checkpoint.path}") from error
-    for group, own in zip(optimiser.param_groups, settings, strict=True):
-        group.update(own)
 
 
 def load_module(path: Path, module: nn.Module) -> None:

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.config.schema import MatchConfig, ModelConfig, OptimConfig, ProxyConfig, Recipe, SegmentConfig
+    from engine.config.optim import OptimConfig
+    from engine.config.schema import MatchConfig, ModelConfig, ProxyConfig, Recipe, SegmentConfig
 
 MOST_STEPS = 10**15
 LARGEST_NUMBER = 2**63 - 1
@@ -61,6 +62,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
         if section is not None:
             yield from _jitter(name, section.scale_jitter)
             yield from _milestones(name, section.optim)
+            yield from _betas(name, section.optim)
     if recipe.proxy is not None:
         yield from _proxy(recipe.proxy, recipe.model)
     largest = max(recipe.evaluate.scales) if recipe.evaluate is not None else 0
@@ -162,6 +164,14 @@ def _milestones(name: str, optim: OptimConfig) -> Iterator[str]:
         yield (
             f"{name}.optim.milestones {', '.join(f'{m:g}' for m in optim.milestones)}: write rising fractions of"
             " the stage, 0 to 1, such as 0.5, 0.75"
+        )
+
+
+def _betas(name: str, optim: OptimConfig) -> Iterator[str]:
+    if any(not 0 <= beta < 1 for beta in optim.betas):
+        yield (
+            f"{name}.optim.betas {', '.join(f'{beta:g}' for beta in optim.betas)}: write two decay rates from 0 to"
+            " below 1, such as 0.9, 0.999"
         )
 
 

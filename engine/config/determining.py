@@ -38,6 +38,16 @@ def lasting(key: str, value: Any) -> Any:
     return FORMER_WORDS[key].get(value, value) if key in FORMER_WORDS else value
 
 
+TRAINED = ("proxy", "match", "segment")
+LATER_KEYS: Mapping[str, Any] = {
+    f"{stage}.{key}": value
+    for stage in TRAINED
+    for key, value in {"optim.optimiser": "sgd", "optim.betas": [0.9, 0.999], "optim.eps": 1e-8}.items()
+}
+"""Keys that came later, with the value at which all is computed as before there were such: names that are kept leave
+them out then, and stay what they were."""
+
+
 def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     """Every key that determines the network after ``stage``, with its value; the stages before it count."""
     data = recipe.model_dump(mode="json")
@@ -52,7 +62,11 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
 
 def named_by(recipe: Recipe, stage: str) -> list[tuple[str, Any]]:
     """The same for a name of the stage's work that is kept for longer than a version of this program."""
-    return [(key, lasting(key, value)) for key, value in determining(recipe, stage)]
+    return [(key, lasting(key, value)) for key, value in determining(recipe, stage) if not _says_nothing(key, value)]
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    return key in LATER_KEYS and LATER_KEYS[key] == value
 
 
 def stage_names(recipe: Recipe) -> dict[str, str]:
@@ -83,14 +97,25 @@ _WITHOUT_WEIGHT = {
 def work_name(recipe: Recipe) -> str:
     """A name for what a recipe asks of a device: equal names need equal memory and equal time for a step."""
     data = recipe.model_dump(mode="json")
-    for stage, keys in _WITHOUT_WEIGHT.items():
-        for key in keys if data[stage] is not None else ():
-            del data[stage][key]
-        for key, value in (data[stage] or {}).items():
-            data[stage][key] = lasting(f"{stage}.{key}", meaning(f"{stage}.{key}", value))
+    for stage in _WITHOUT_WEIGHT:
+        data[stage] = _weighty(stage, data[stage])
     runtime = {key: data["runtime"][key] for key in ("device", "precision", "threads", "deterministic")}
     kept = [runtime, *(data[section] for section in ("data", "model", *STAGE_ORDER))]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _weighty(stage: str, section: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What of a stage's section weighs, by the words that each value had first."""
+    if section is None:
+        return None
+    # Of the optimiser, how many numbers it keeps for each weight.
+    state = {"optim.optimiser": section["optim"]["optimiser"]} if "optim" in section else {}
+    found = {}
+    for key, value in {**section, **state}.items():
+        name = f"{stage}.{key}"
+        if key not in _WITHOUT_WEIGHT[stage] and not _says_nothing(name, value):
+            found[key] = lasting(name, meaning(name, value))
+    return found
 
 
 def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engine.config.determining import FREE_KEYS, flat, meaning
+from engine.config.determining import FREE_KEYS, TRAINED, flat, meaning
 from engine.config.mask_meaning import LEARNED_FROM_LABELS, other_meaning
 from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
@@ -39,9 +39,11 @@ SHAPING_KEYS = frozenset(
     {
         *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
         *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers"),
+        *(f"{stage}.optim.optimiser" for stage in TRAINED),
     }
 )
-"""Keys of a stage that decide which parameters it trains or begins with: inside that stage they cannot change."""
+"""Keys of a stage that decide which parameters it trains or begins with, or what its checkpoints keep of them: inside
+that stage they cannot change."""
 _OWN_CLASSES = frozenset({"shapes", "voc", "cityscapes"})
 """Kinds of data whose classes do not depend on files."""
 _STEP = re.compile(r"step_(\d{8,})")

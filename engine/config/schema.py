@@ -11,8 +11,6 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -23,16 +21,12 @@ from pydantic import (
 
 from engine.config.checks import problems
 from engine.config.file_names import FilePath
+from engine.config.optim import OptimConfig, SegmentOptimConfig
+from engine.config.section import Section
 
 SCHEMA_VERSION = 1
 STAGE_ORDER = ("proxy", "match", "segment", "evaluate")
 StageName = Literal["proxy", "match", "segment", "evaluate"]
-
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ShapesData(Section):
@@ -175,34 +169,6 @@ class ModelConfig(Section):
         " empty = random",
     )
     weights_partial: bool = Field(False, description="accept weights that fill only a part of the backbone")
-
-
-class OptimConfig(Section):
-    """SGD with momentum and a stepwise learning rate."""
-
-    lr: float = Field(0.01, gt=0, description="base learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum")
-    weight_decay: float = Field(5e-4, ge=0, description="weight decay; biases and batch-norm are exempt")
-    bias_lr_factor: float = Field(2.0, gt=0, description="learning-rate factor of biases (reference: 2)")
-    schedule: Literal["step", "poly", "cosine", "constant"] = Field("step", description="learning-rate schedule")
-    milestones: tuple[float, ...] = Field(
-        (0.75,), description="rising stage fractions, 0-1, at which lr is multiplied by gamma"
-    )
-    gamma: float = Field(0.1, gt=0, le=1, description="factor applied at each milestone")
-    warmup_steps: int = Field(
-        0,
-        ge=0,
-        description="linear warm-up to the rate that the schedule has then, steps; poly and cosine begin after it",
-    )
-    clip_norm: float = Field(0.0, ge=0, description="gradient norm limit; 0 = off")
-
-
-class SegmentOptimConfig(OptimConfig):
-    """The same, with the milestones of fine-tuning: 24k, 36k and 40k of 42k steps."""
-
-    milestones: tuple[float, ...] = Field(
-        (24 / 42, 36 / 42, 40 / 42), description="rising stage fractions, 0-1, at which lr is multiplied by gamma"
-    )
 
 
 class ProxyConfig(Section):

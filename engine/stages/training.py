@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from engine.config.schema import OptimConfig
+from engine.config.optim import OptimConfig
 from engine.optim import build_optimiser, clip, learning_rate, set_learning_rate
 from engine.stages.base import Context
 

@@ -44,7 +44,7 @@ def test_load_recipe_minimal_file_takes_defaults_and_file_name(write: Write) -> 
     [
         ("seed: 1\nsegment:\n  stepz: 10\n", 3, ["segment.stepz", "no such key", "segment.steps"]),
         ("seed: 1\nsegmnt: {steps: 1}\n", 2, ["segmnt", "did you mean segment?"]),
-        ("segment:\n  optim: {learning_rate: 1}\n", 2, ["segment.optim.learning_rate", "keys there are lr, momentum"]),
+        ("segment:\n  optim: {learning_rate: 1}\n", 2, ["segment.optim.learning_rate", "keys there are optimiser, lr"]),
         ("segment: {}\nmatch:\n  strategy: grap\n", 3, ["match.strategy", "'grap'", "graph | random"]),
         ("segment:\n  steps: 0\n", 2, ["segment.steps", "0 is not allowed", "int >= 1"]),
         ("segment:\n  steps: ten\n", 2, ["'ten'", "int >= 1"]),

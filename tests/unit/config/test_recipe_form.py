@@ -168,6 +168,10 @@ NARROWER: dict[str, st.SearchStrategy[Any]] = {
         f"{stage}.optim.milestones": st.lists(st.floats(0, 1), max_size=4, unique=True).map(sorted)
         for stage in ("proxy", "match", "segment")
     },
+    **{
+        f"{stage}.optim.betas": st.lists(st.floats(0, 0.999), min_size=2, max_size=2)
+        for stage in ("proxy", "match", "segment")
+    },
 }
 """Values of fields that other fields, or the data set, limit further than their words do."""
 

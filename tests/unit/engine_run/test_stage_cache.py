@@ -84,6 +84,10 @@ def another(key: str, value: Any) -> Any:
         return [0.5, 2.0]
     if key.endswith("schedule"):
         return "cosine"
+    if key.endswith("optimiser"):
+        return "adamw"
+    if key.endswith("betas"):
+        return [0.5, 0.999]
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

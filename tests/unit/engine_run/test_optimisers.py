@@ -1,0 +1,315 @@
+"""AdamW beside SGD: its update by hand, its defaults, and runs that are stopped, gone on with and forked."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from engine import checkpoint
+from engine.config import Recipe
+from engine.config.determining import stage_names, work_name
+from engine.config.forking import make_plan
+from engine.config.schema import OptimConfig
+from engine.errors import CheckpointError, RecipeError
+from engine.optim import AdamW, Sgd, build_optimiser, set_learning_rate
+from tests.unit.engine_run.conftest import ROOT, Runner, tiny_recipe
+from tests.unit.engine_run.test_optim import Net
+from tests.unit.engine_run.test_resume import assert_equal_runs, at
+from tests.unit.engine_run.test_stage_cache import inputs_of
+
+ADAMW: dict[str, Any] = {"optimiser": "adamw", "lr": 0.01}
+
+
+def everywhere(**optim: Any) -> dict[str, Any]:
+    """Changes to the tiny recipe: these keys in every stage."""
+    return {f"{stage}__optim": {**ADAMW, **optim} for stage in ("proxy", "match", "segment")}
+
+
+# ---- the update ------------------------------------------------------------------------------------------------------
+
+
+class NaiveAdamW:
+    """Loshchilov and Hutter 2019, algorithm 2, number by number in float64; not the code under test."""
+
+    def __init__(self, value: np.ndarray, beta1: float, beta2: float, eps: float, decay: float) -> None:
+        self.value, self.first, self.second, self.steps = value.astype(np.float64), 0.0 * value, 0.0 * value, 0
+        self.beta1, self.beta2, self.eps, self.decay = beta1, beta2, eps, decay
+
+    def update(self, gradient: np.ndarray, rate: float) -> None:
+        self.steps += 1
+        for place in np.ndindex(self.value.shape):
+            g = float(gradient[place])
+            self.first[place] = self.beta1 * self.first[place] + (1 - self.beta1) * g
+            self.second[place] = self.beta2 * self.second[place] + (1 - self.beta2) * g * g
+            mean = self.first[place] / (1 - self.beta1**self.steps)
+            square = self.second[place] / (1 - self.beta2**self.steps)
+            moved = mean / (square**0.5 + self.eps) + self.decay * self.value[place]
+            self.value[place] -= rate * moved
+
+
+def test_adamw_update_equals_the_formula_number_by_number() -> None:
+    net = Net().double()
+    config = OptimConfig(optimiser="adamw", lr=0.1, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.3)
+    optimiser = build_optimiser(net, config)
+    assert isinstance(optimiser, AdamW)
+    naive = {
+        name: NaiveAdamW(value.detach().numpy().copy(), 0.8, 0.95, 1e-6, 0.3 if name == "conv.weight" else 0.0)
+        for name, value in net.named_parameters()
+    }
+    made = np.random.default_rng(0)
+    for step in range(7):
+        rate = 0.1 / (1 + step)
+        set_learning_rate(optimiser, rate)
+        for name, parameter in net.named_parameters():
+            gradient = made.normal(size=tuple(parameter.shape)) * 10.0 ** made.integers(-4, 3)
+            parameter.grad = torch.from_numpy(gradient)
+            naive[name].update(gradient, rate)
+        optimiser.update()
+        for name, parameter in net.named_parameters():
+            np.testing.assert_allclose(parameter.detach().numpy(), naive[name].value, rtol=1e-12, atol=1e-12)
+
+
+def test_adamw_updates_and_keeps_what_that_of_pytorch_does_to_the_bit() -> None:
+    torch.manual_seed(0)
+    nets = [Net(), Net()]
+    nets[1].load_state_dict(nets[0].state_dict())
+    ours = build_optimiser(nets[0], OptimConfig(optimiser="adamw"))
+    named = dict(nets[1].named_parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [named["conv.weight"]]},
+        {"params": [named["conv.bias"]], "weight_decay": 0.0},
+        {"params": [named["bn.weight"], named["bn.bias"]], "weight_decay": 0.0},
+    ]
+    theirs = torch.optim.AdamW(groups)  # every setting its own default
+    for step in range(6):
+        values = [torch.randn(parameter.shape) for parameter in nets[0].parameters()]
+        for net in nets:
+            for parameter, value in zip(net.parameters(), values, strict=True):
+                parameter.grad = value.clone()
+        if step == 3:  # each goes on from what the other has kept
+            kept = copy.deepcopy(ours.state_dict())
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+            theirs.load_state_dict(kept)
+        ours.update()
+        theirs.step()
+        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_adamw_lets_weights_alone_decay_and_biases_learn_at_the_rate() -> None:
+    config = OptimConfig(optimiser="adamw", bias_lr_factor=7.0)
+    groups = build_optimiser(Net(), config).param_groups
+    assert [(group["lr_factor"], group["weight_decay"]) for group in groups] == [(1, 0.01), (1, 0), (1, 0)]
+    again = build_optimiser(Net(), OptimConfig(bias_lr_factor=7.0)).param_groups
+    assert [(group["lr_factor"], group["weight_decay"]) for group in again] == [(1, 5e-4), (7, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_norms_of_any_kind_do_not_decay(optimiser: Any) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.BatchNorm1d(2), nn.GroupNorm(1, 2))
+    groups = build_optimiser(net, OptimConfig(optimiser=optimiser)).param_groups
+    decaying = [parameter for group in groups if group["weight_decay"] for parameter in group["params"]]
+    assert [id(parameter) for parameter in decaying] == [id(net[0].weight)]
+
+
+def test_adamw_finds_the_least_of_a_bowl() -> None:
+    net = nn.Linear(4, 1, bias=False)
+    optimiser = build_optimiser(net, OptimConfig(optimiser="adamw", weight_decay=0.0))
+    for _ in range(400):
+        set_learning_rate(optimiser, 0.05)
+        net.weight.grad = 2 * (net.weight.detach() - torch.tensor([[1.0, -2.0, 3.0, 0.5]]))
+        optimiser.update()
+    torch.testing.assert_close(net.weight.detach(), torch.tensor([[1.0, -2.0, 3.0, 0.5]]), atol=1e-2, rtol=0)
+
+
+def test_nothing_is_fused_on_a_cpu() -> None:
+    for name in ("sgd", "adamw"):
+        optimiser = build_optimiser(Net(), OptimConfig(optimiser=name))  # type: ignore[arg-type]
+        assert not optimiser.defaults["fused"] and not optimiser.defaults["foreach"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_fused_updates_on_a_gpu_are_those_of_the_cpu_but_for_rounding(name: Any, tmp_path: Path) -> None:
+    """And go on from what a CPU has kept, and the other way round."""
+    torch.manual_seed(0)
+    nets = {"cpu": Net(), "cuda": Net().cuda()}
+    nets["cuda"].load_state_dict(nets["cpu"].state_dict())
+    config = OptimConfig(optimiser=name, lr=0.01)
+    made = {device: build_optimiser(net, config) for device, net in nets.items()}
+    assert made["cuda"].defaults["fused"] and not made["cpu"].defaults["fused"]
+    for step in range(8):
+        if step == 4:
+            for device, net in nets.items():
+                checkpoint.save_step(tmp_path / device, "match", 4, net, made[device], {})
+            for device, other in (("cpu", "cuda"), ("cuda", "cpu")):
+                (found,) = checkpoint.step_checkpoints(tmp_path / other, "match")
+                checkpoint.load_step(found, nets[device], made[device])
+        for parameters in zip(*(net.parameters() for net in nets.values()), strict=True):
+            value = torch.randn(parameters[0].shape)
+            for parameter in parameters:
+                parameter.grad = value.to(parameter.device)
+        for optimiser in made.values():
+            optimiser.update()
+    for one, other in zip(nets["cpu"].parameters(), nets["cuda"].parameters(), strict=True):
+        torch.testing.assert_close(one, other.cpu(), rtol=1e-5, atol=1e-6)
+
+
+def test_fused_sgd_takes_parameters_whose_first_gradient_comes_later() -> None:
+    """PyTorch's own kernel refuses velocities of which some are not there yet."""
+    torch.manual_seed(0)
+    made = []
+    for fused in (True, None):
+        values = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))]
+        optimiser = Sgd(values, lr=0.1, momentum=0.9, fused=fused)
+        for step in range(4):
+            for number, value in enumerate(values):
+                value.grad = torch.full((3,), 1.0 + step) if step >= number else None
+            optimiser.update()
+        made.append(values)
+    for one, other in zip(*made, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_load_step_keeps_where_and_how_the_optimiser_counts(tmp_path: Path) -> None:
+    """A fused one counts its steps beside its parameters: what one that is not has kept must not change that."""
+    net = Net()
+    plain = AdamW([{"params": net.parameters(), "lr_factor": 1.0}], fused=None)
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    plain.update()
+    checkpoint.save_step(tmp_path, "match", 1, net, plain, {})
+    (found,) = checkpoint.step_checkpoints(tmp_path, "match")
+    fused = AdamW([{"params": net.parameters(), "lr_factor": 3.0}], lr=0.5, betas=(0.5, 0.6), fused=True)
+    taken: list[Any] = []
+    fused.register_load_state_dict_pre_hook(lambda _, state: taken.append(copy.deepcopy(state["param_groups"])))
+    checkpoint.load_step(found, net, fused)
+    ((group,),) = taken
+    assert (group["fused"], group["lr"], group["betas"], group["lr_factor"]) == (True, 0.5, (0.5, 0.6), 3.0)
+    assert all(state["step"] == 1 for state in fused.state.values())
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_no_optimiser_loads_the_compiler(optimiser: str) -> None:
+    program = f"""
+import sys, torch
+from torch import nn
+from engine.config.schema import OptimConfig
+from engine.optim import build_optimiser
+net = nn.Linear(2, 2)
+optimiser = build_optimiser(net, OptimConfig(optimiser={optimiser!r}))
+net(torch.ones(1, 2)).sum().backward()
+optimiser.update()
+optimiser.load_state_dict(optimiser.state_dict())
+optimiser.update()
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- the recipe ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_written_are_the_defaults_of_pytorch() -> None:
+    theirs = torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).defaults
+    ours = OptimConfig.model_validate({"optimiser": "adamw"})
+    for key in ("lr", "betas", "eps", "weight_decay"):
+        assert getattr(ours, key) == theirs[key], key
+    assert OptimConfig.model_validate({"optimiser": "adamw", "lr": 0.01}).lr == 0.01
+    assert OptimConfig.model_validate({"optimiser": "sgd"}) == OptimConfig()
+    recipe = tiny_recipe(segment__optim={"optimiser": "adamw"})
+    assert Recipe.model_validate(json.loads(recipe.model_dump_json())) == recipe
+    assert recipe.segment is not None and recipe.segment.optim.milestones == (24 / 42, 36 / 42, 40 / 42)
+
+
+@pytest.mark.parametrize(
+    ("optim", "sentence"),
+    [
+        ({"betas": [0.9, 1.0]}, "segment.optim.betas 0.9, 1: write two decay rates from 0 to below 1"),
+        ({"betas": [-0.1, 0.9]}, "segment.optim.betas -0.1, 0.9: write two decay rates"),
+        ({"optimiser": "adam"}, "'sgd' or 'adamw'"),
+        ({"eps": 0}, "greater than 0"),
+    ],
+)
+def test_values_that_are_none_are_refused(optim: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        tiny_recipe(segment__optim=optim)
+
+
+def test_names_that_were_kept_before_there_was_a_choice_stay_what_they_were() -> None:
+    """Literally: what queues, caches and measured times of older versions hold."""
+    plain = tiny_recipe(runtime__device="cpu")
+    assert stage_names(plain) == {"proxy": "5c4b6b8dfac3371d", "match": "355e95ca1ce3744d"}
+    assert work_name(plain) == "714b309d92fff34a"
+    assert not [key for key, _ in inputs_of(plain)["recipe"] if key.endswith((".optimiser", ".betas", ".eps"))]
+    changed = tiny_recipe(**everywhere(), runtime__device="cpu")
+    assert ["match.optim.optimiser", "adamw"] in inputs_of(changed)["recipe"]
+    assert work_name(changed) != work_name(plain), "AdamW keeps two numbers for each weight"
+    assert work_name(changed) == work_name(tiny_recipe(**everywhere(lr=0.5, betas=[0.8, 0.9]), runtime__device="cpu"))
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_adamw_trains_every_stage_and_a_stopped_run_equals_one_that_was_not(
+    runner: Runner, another_runner: Runner
+) -> None:
+    recipe = tiny_recipe(**everywhere())
+    assert another_runner.train(recipe) == "succeeded"
+    for stage, step in (("proxy", 2), ("match", 1), ("segment", 3), ("segment", 4)):
+        assert runner.train(recipe, stop=at(stage, step)) == "stopped"
+    assert runner.train(recipe) == "succeeded"
+    assert_equal_runs(runner, another_runner)
+    plain = Runner(runner.run_dir.parent / "plain")
+    assert plain.train(tiny_recipe()) == "succeeded"
+    assert plain.losses().keys() == runner.losses().keys() and plain.losses() != runner.losses()
+
+
+@pytest.mark.slow
+def test_adamw_killed_in_the_middle_goes_on_to_the_bit(runner: Runner, another_runner: Runner) -> None:
+    recipe = tiny_recipe(**everywhere(), proxy=None, match=None, segment__steps=40, runtime__checkpoint_every=5)
+    recipe = recipe.model_copy(update={"evaluate": None})
+    assert another_runner.finish(recipe)[0] == 0
+    assert runner.kill_at(recipe, signal.SIGKILL, "segment", 12) == -signal.SIGKILL
+    assert runner.finish(recipe)[0] == 0
+    assert_equal_runs(runner, another_runner, ["segment"])
+    (finished,) = runner.kind("stage_finished")
+    assert finished["values"]["replayed"] == finished["values"]["replayed_equal"] > 0
+
+
+@pytest.mark.slow
+def test_run_whose_optimiser_was_changed_is_not_gone_on_with(runner: Runner) -> None:
+    runner.train(tiny_recipe(proxy=None, match=None), stop=at("segment", 3))
+    with pytest.raises(CheckpointError, match=r"made with segment\.optim\.optimiser=sgd, the recipe now says adamw"):
+        runner.train(tiny_recipe(proxy=None, match=None, segment__optim={"optimiser": "adamw", "lr": 0.05}))
+
+
+@pytest.mark.slow
+def test_fork_with_another_optimiser_begins_its_stage_anew(runner: Runner, another_runner: Runner) -> None:
+    parent = tiny_recipe(proxy=None, runtime__keep_every=2)
+    assert runner.train(parent, stop=at("segment", 4)) == "stopped"
+    changed = tiny_recipe(proxy=None, segment__optim={"optimiser": "adamw", "lr": 0.05})
+    plan = make_plan(changed, runner.run_dir, "7")
+    assert plan.words() == "match is taken over, segment is trained anew, 6 steps, evaluate is done anew"
+    assert plan.note == (
+        "segment.optim.optimiser is adamw here and sgd in run 7, and cannot change inside stage segment"
+    )
+    alone = tiny_recipe(proxy=None, match=None, runtime__keep_every=2)
+    assert another_runner.train(alone, stop=at("segment", 4)) == "stopped"
+    with pytest.raises(RecipeError, match=r"cannot change inside stage segment: nothing that it has trained fits"):
+        make_plan(
+            tiny_recipe(proxy=None, match=None, segment__optim={"optimiser": "adamw"}), another_runner.run_dir, "8"
+        )
