@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from engine.config.optim import OptimConfig
+from engine.models.vgg import Backbone
 
 
 class Sgd(torch.optim.SGD):
@@ -53,11 +55,11 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def build_optimiser(module: nn.Module, config: OptimConfig) -> Optimiser:
-    """The optimiser of a recipe over all trainable parameters, in up to three groups: weights, biases, norms.
+    """The optimiser of a recipe over all trainable parameters, in groups of weights, biases and norms.
 
     With SGD biases learn ``bias_lr_factor`` times as fast (PAPER 2.1: lr_mult 1 / 2, BN 1; biases and BN no decay).
     AdamW divides each gradient by its own size, so a bias already moves by about the rate in each step: it has no such
-    factor.
+    factor. With a ``layer_decay`` below 1 each layer of the backbone has groups of its own.
 
     Where all parameters lie on CUDA devices PyTorch's fused kernels update them: a few launches a step instead of some
     for each operation. On a CPU nothing is fused, so that updates keep their bits.
@@ -65,26 +67,52 @@ def build_optimiser(module: nn.Module, config: OptimConfig) -> Optimiser:
     Args:
         module: on the device where it is trained.
     """
-    adamw = config.optimiser == "adamw"
-    weights: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
-    norms: list[nn.Parameter] = []
+    groups = _groups(module, config)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fused = True if all(parameter.is_cuda for parameter in parameters) else None
+    if config.optimiser == "adamw":
+        return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0, fused=fused)
+    return Sgd(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+
+
+def _groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Parameters that learn at one rate and decay alike; those with the most layers above them come last."""
+    above = layers_above(module) if config.layer_decay < 1 else {}
+    found: dict[tuple[int, str], list[nn.Parameter]] = {}
     for part in module.modules():
         is_norm = isinstance(part, NORMS)
         for name, parameter in part.named_parameters(recurse=False):
-            group = norms if is_norm else biases if name == "bias" else weights
+            kind = "norms" if is_norm else "biases" if name == "bias" else "weights"
             if parameter.requires_grad:
-                group.append(parameter)
-    groups = [
-        {"params": weights, "lr_factor": 1.0, "weight_decay": config.weight_decay},
-        {"params": biases, "lr_factor": 1.0 if adamw else config.bias_lr_factor, "weight_decay": 0.0},
-        {"params": norms, "lr_factor": 1.0, "weight_decay": 0.0},
-    ]
-    trained = [group for group in groups if group["params"]]
-    fused = True if all(parameter.is_cuda for parameter in (*weights, *biases, *norms)) else None
-    if adamw:
-        return AdamW(trained, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0, fused=fused)
-    return Sgd(trained, lr=config.lr, momentum=config.momentum, fused=fused)
+                found.setdefault((above.get(parameter, 0), kind), []).append(parameter)
+    factors = {"weights": 1.0, "biases": 1.0 if config.optimiser == "adamw" else config.bias_lr_factor, "norms": 1.0}
+    groups = []
+    for depth in sorted({depth for depth, _ in found}):
+        for kind, factor in factors.items():
+            decay = config.weight_decay if kind == "weights" else 0.0
+            if (depth, kind) in found:
+                rate = factor * config.layer_decay**depth
+                groups.append({"params": found[depth, kind], "lr_factor": rate, "weight_decay": decay})
+    return groups
+
+
+def layers_above(module: nn.Module) -> dict[nn.Parameter, int]:
+    """How many layers stand above each parameter of the module's backbone, as its ``layers`` counts them.
+
+    What is trained beside the backbone counts as one layer, on top of it; its own parameters are not listed. (BEiT,
+    Bao et al. 2022, and the libraries after it: the head has no factor, the last layer below it one.)
+    """
+    backbone = module.backbone
+    assert isinstance(backbone, Backbone)
+    layers = backbone.layers()
+    found = {
+        parameter: len(layers) - number
+        for number, layer in enumerate(layers, 1)
+        for part in layer
+        for parameter in part.parameters()
+    }
+    headed = any(parameter.requires_grad and parameter not in found for parameter in module.parameters())
+    return {parameter: count + headed for parameter, count in found.items()}
 
 
 def learning_rate(config: OptimConfig, step: int, total: int) -> float:

@@ -42,7 +42,12 @@ TRAINED = ("proxy", "match", "segment")
 LATER_KEYS: Mapping[str, Any] = {
     f"{stage}.{key}": value
     for stage in TRAINED
-    for key, value in {"optim.optimiser": "sgd", "optim.betas": [0.9, 0.999], "optim.eps": 1e-8}.items()
+    for key, value in {
+        "optim.optimiser": "sgd",
+        "optim.betas": [0.9, 0.999],
+        "optim.eps": 1e-8,
+        "optim.layer_decay": 1.0,
+    }.items()
 }
 """Keys that came later, with the value at which all is computed as before there were such: names that are kept leave
 them out then, and stay what they were."""

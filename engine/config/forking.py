@@ -39,7 +39,7 @@ SHAPING_KEYS = frozenset(
     {
         *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
         *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers"),
-        *(f"{stage}.optim.optimiser" for stage in TRAINED),
+        *(f"{stage}.optim.{key}" for stage in TRAINED for key in ("optimiser", "layer_decay")),
     }
 )
 """Keys of a stage that decide which parameters it trains or begins with, or what its checkpoints keep of them: inside

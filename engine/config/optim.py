@@ -34,6 +34,13 @@ class OptimConfig(Section):
     bias_lr_factor: float = Field(
         2.0, gt=0, description="sgd: learning-rate factor of biases (reference: 2); adamw has none"
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="learning-rate factor of a layer of the backbone for each layer above it, the head counting as one;"
+        " 1 = all learn alike",
+    )
     schedule: Literal["step", "poly", "cosine", "constant"] = Field("step", description="learning-rate schedule")
     milestones: tuple[float, ...] = Field(
         (0.75,), description="rising stage fractions, 0-1, at which lr is multiplied by gamma"

@@ -18,11 +18,15 @@ from torch import nn
 
 from engine import checkpoint
 from engine.config import Recipe
+from engine.config.checks import LAYERS
 from engine.config.determining import stage_names, work_name
 from engine.config.forking import make_plan
-from engine.config.schema import OptimConfig
+from engine.config.schema import ModelConfig, OptimConfig, ProxyConfig
 from engine.errors import CheckpointError, RecipeError
+from engine.models import build_backbone, build_head
 from engine.optim import AdamW, Sgd, build_optimiser, set_learning_rate
+from engine.proxies import build_proxy
+from engine.stages.match import Embedder
 from tests.unit.engine_run.conftest import ROOT, Runner, tiny_recipe
 from tests.unit.engine_run.test_optim import Net
 from tests.unit.engine_run.test_resume import assert_equal_runs, at
@@ -219,6 +223,90 @@ print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in
     assert done.stdout.strip() == "[]"
 
 
+# ---- layer-wise rates ------------------------------------------------------------------------------------------------
+
+VGG16 = [f"stages.{stage}.{block}." for stage, blocks in enumerate((2, 2, 3, 3, 3)) for block in range(blocks)]
+RESNET18 = [f"layer{layer}.{block}." for layer in (1, 2, 3, 4) for block in (0, 1)]
+RESNET50 = [f"layer{layer}.{block}." for layer, blocks in ((1, 3), (2, 4), (3, 6), (4, 3)) for block in range(blocks)]
+LAYERS_BY_HAND: dict[str, list[tuple[str, ...]]] = {
+    "tiny_vgg": [(f"stages.{place}.",) for place in ("0.0", "1.0", "2.0", "2.1", "3.0", "3.1", "4.0")],
+    "vgg16": [(name,) for name in VGG16],
+    "alexnet": [(f"convs.{number}.",) for number in range(5)],
+    "alexnet_jigsaw": [(f"convs.{number}.",) for number in range(5)],
+    "alexnet_torchvision": [(f"convs.{number}.",) for number in range(5)],
+    "resnet18": [("conv1.", "bn1."), *((name,) for name in RESNET18)],
+    "resnet50": [("conv1.", "bn1."), *((name,) for name in RESNET50)],
+}
+"""Beginnings of parameters' names, from the input up."""
+
+
+def rates(module: nn.Module, **optim: Any) -> dict[str, tuple[float, float]]:
+    """Factor of the rate and weight decay of each parameter."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr_factor"], group["weight_decay"])
+        for group in build_optimiser(module, OptimConfig(**optim)).param_groups
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize("backbone", LAYERS_BY_HAND)
+@pytest.mark.parametrize("head", [True, False])
+def test_layer_decay_gives_every_layer_of_every_backbone_the_factor_by_hand(backbone: Any, head: bool) -> None:
+    config = ModelConfig(backbone=backbone, width=0.125, head="fcn", head_channels=8)
+    layers = LAYERS_BY_HAND[backbone]
+    assert len(layers) == LAYERS[backbone]
+    network = build_backbone(config)
+    module = build_head(network, 3, config) if head else Embedder(network)
+    found = rates(module, layer_decay=0.5, bias_lr_factor=4.0, weight_decay=0.1)
+    assert found.keys() == dict(module.named_parameters()).keys()
+    plain = rates(module, bias_lr_factor=4.0, weight_decay=0.1)
+    for name, (factor, decay) in found.items():
+        place = [
+            number
+            for number, beginnings in enumerate(layers)
+            if name.startswith(tuple(f"backbone.{one}" for one in beginnings))
+        ]
+        assert len(place) == name.startswith("backbone."), name
+        above = len(layers) - 1 - place[0] + head if place else 0
+        assert factor == pytest.approx(plain[name][0] * 0.5**above, rel=1e-12), name
+        assert decay == plain[name][1], name
+    tops = [factor for name, (factor, _) in found.items() if name.endswith("weight")]
+    assert max(tops) == 1, "what is on top learns at the rate itself"
+
+
+def test_layer_decay_of_contrast_leaves_the_key_network_alone() -> None:
+    network = build_backbone(ModelConfig(backbone="tiny_vgg", width=0.25))
+    task = build_proxy(ProxyConfig(kind="densecl", queue=4, projection=4, head_channels=8), network)
+    found = rates(task, layer_decay=0.5)
+    assert all(name.startswith("query.") for name in found)
+    assert found["query.whole.output.weight"][0] == 1 == found["query.cells.hidden.weight"][0]
+    assert found["query.backbone.stages.4.0.conv.weight"][0] == 0.5
+    assert found["query.backbone.stages.0.0.conv.weight"][0] == 0.5**7
+
+
+def test_layer_decay_of_one_makes_the_groups_of_before() -> None:
+    config = ModelConfig(backbone="tiny_vgg", width=0.25, head="fcn", head_channels=8)
+    groups = build_optimiser(build_head(build_backbone(config), 3, config), OptimConfig()).param_groups
+    assert [(group["lr_factor"], group["weight_decay"]) for group in groups] == [(1, 5e-4), (2, 0), (1, 0)]
+
+
+def test_layer_decay_update_is_the_one_of_a_smaller_rate() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="tiny_vgg", width=0.25, head="fcn", head_channels=8)
+    net = build_head(build_backbone(config), 3, config)
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    optimiser = build_optimiser(net, OptimConfig(layer_decay=0.5, momentum=0.0, weight_decay=0.0, bias_lr_factor=1.0))
+    set_learning_rate(optimiser, 0.25)
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.update()
+    moved = {name: (before[name] - value.detach()).mean() for name, value in net.named_parameters()}
+    assert float(moved["head.output.weight"]) == pytest.approx(0.25, rel=1e-5)
+    assert float(moved["backbone.stages.4.0.conv.weight"]) == pytest.approx(0.125, rel=1e-5)
+    assert float(moved["backbone.stages.0.0.bn.bias"]) == pytest.approx(0.25 * 0.5**7, rel=1e-4)
+
+
 # ---- the recipe ------------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +329,8 @@ def test_what_is_not_written_are_the_defaults_of_pytorch() -> None:
         ({"betas": [-0.1, 0.9]}, "segment.optim.betas -0.1, 0.9: write two decay rates"),
         ({"optimiser": "adam"}, "'sgd' or 'adamw'"),
         ({"eps": 0}, "greater than 0"),
+        ({"layer_decay": 0}, "greater than 0"),
+        ({"layer_decay": 1.1}, "less than or equal to 1"),
     ],
 )
 def test_values_that_are_none_are_refused(optim: dict[str, Any], sentence: str) -> None:
@@ -253,7 +343,10 @@ def test_names_that_were_kept_before_there_was_a_choice_stay_what_they_were() ->
     plain = tiny_recipe(runtime__device="cpu")
     assert stage_names(plain) == {"proxy": "5c4b6b8dfac3371d", "match": "355e95ca1ce3744d"}
     assert work_name(plain) == "714b309d92fff34a"
-    assert not [key for key, _ in inputs_of(plain)["recipe"] if key.endswith((".optimiser", ".betas", ".eps"))]
+    assert not [
+        key for key, _ in inputs_of(plain)["recipe"] if key.endswith((".optimiser", ".betas", ".eps", ".layer_decay"))
+    ]
+    assert stage_names(tiny_recipe(match__optim={"layer_decay": 0.9}))["match"] != stage_names(plain)["match"]
     changed = tiny_recipe(**everywhere(), runtime__device="cpu")
     assert ["match.optim.optimiser", "adamw"] in inputs_of(changed)["recipe"]
     assert work_name(changed) != work_name(plain), "AdamW keeps two numbers for each weight"
@@ -264,10 +357,11 @@ def test_names_that_were_kept_before_there_was_a_choice_stay_what_they_were() ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layer_decay", [1.0, 0.8])
 def test_adamw_trains_every_stage_and_a_stopped_run_equals_one_that_was_not(
-    runner: Runner, another_runner: Runner
+    runner: Runner, another_runner: Runner, layer_decay: float
 ) -> None:
-    recipe = tiny_recipe(**everywhere())
+    recipe = tiny_recipe(**everywhere(layer_decay=layer_decay))
     assert another_runner.train(recipe) == "succeeded"
     for stage, step in (("proxy", 2), ("match", 1), ("segment", 3), ("segment", 4)):
         assert runner.train(recipe, stop=at(stage, step)) == "stopped"
@@ -295,6 +389,14 @@ def test_run_whose_optimiser_was_changed_is_not_gone_on_with(runner: Runner) -> 
     runner.train(tiny_recipe(proxy=None, match=None), stop=at("segment", 3))
     with pytest.raises(CheckpointError, match=r"made with segment\.optim\.optimiser=sgd, the recipe now says adamw"):
         runner.train(tiny_recipe(proxy=None, match=None, segment__optim={"optimiser": "adamw", "lr": 0.05}))
+
+
+@pytest.mark.slow
+def test_fork_with_layer_wise_rates_begins_its_stage_anew(runner: Runner) -> None:
+    """Their optimiser has other groups."""
+    assert runner.train(tiny_recipe(proxy=None, runtime__keep_every=2), stop=at("segment", 4)) == "stopped"
+    plan = make_plan(tiny_recipe(proxy=None, segment__optim={"layer_decay": 0.8}), runner.run_dir, "7")
+    assert plan.begun is None and "segment.optim.layer_decay is 0.8 here and 1.0 in run 7" in plan.note
 
 
 @pytest.mark.slow
