@@ -42,7 +42,8 @@ from engine.optim import build_optimiser
 from engine.stages import Context, build_stage
 from engine.stages.match import MatchStage
 from engine.stages.patch_inputs import Buffer, patch_inputs
-from engine.stages.segment import SegmentStage, pixel_loss, sample_pixels
+from engine.stages.pixel_losses import pixel_loss
+from engine.stages.segment import SegmentStage, sample_pixels
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 PUBLISHED_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}

@@ -23,6 +23,7 @@ KINDS = frozenset(
         "stage_started",
         "stage_data",
         "weights",
+        "class_weights",
         "progress",
         "metrics",
         "graph",

@@ -30,7 +30,7 @@ from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
 from engine.stages.sharing import check_shares
-from engine.stages.supervision import check_background, inherit, look_at_labels
+from engine.stages.supervision import check_named_classes, inherit, look_at_labels
 from engine.watch import FiniteWatch, StepClock, Work, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
@@ -102,10 +102,10 @@ def _check_what_is_left(recipe: Recipe, run_dir: Path) -> None:
     """Refuse what could not be trained here, before any stage trains; what is finished may have been trained anywhere.
 
     Raises:
-        RecipeError: see ``check_shares`` and ``check_background``.
+        RecipeError: see ``check_shares`` and ``check_named_classes``.
     """
     check_shares(recipe, _missing(recipe, run_dir))
-    check_background(recipe)
+    check_named_classes(recipe)
 
 
 def _look_at_data(context: Context, position: Position) -> bool:

@@ -29,6 +29,8 @@ OWN_VIEWS = ("moco", "densecl")
 """Proxy tasks that draw views of their images, with other sizes and colours, themselves."""
 LARGEST_FACTOR = 16.0
 """Of resizing: what is larger is a slip, and takes any memory."""
+LARGEST_WEIGHT = 1e6
+"""Of a class in the loss."""
 DILATED = ("resnet18", "resnet50")
 """Backbones with a dilated form."""
 SMALLEST_SIDE = {"alexnet": 29, "alexnet_torchvision": 7}
@@ -99,6 +101,14 @@ def background_problem(match: MatchConfig, classes: int | None) -> Iterator[str]
         )
 
 
+def class_weights_problem(segment: SegmentConfig, classes: Collection[str]) -> Iterator[str]:
+    """Weights of classes that the data set, of the names ``classes``, does not have."""
+    unknown = [name for name in segment.class_weights if name not in classes]
+    if unknown:
+        there = ", ".join(list(classes)[:6]) + (" ..." if len(classes) > 6 else "")
+        yield f"segment.class_weights names {unknown[0]!r}, which is no class of the data set: write names of {there}"
+
+
 def _proxy(task: ProxyConfig, model: ModelConfig) -> Iterator[str]:
     if task.kind in OWN_VIEWS and (task.scale_jitter != (1.0, 1.0) or task.colour_jitter > 0):
         yield f"proxy.kind {task.kind} draws views of its own: leave proxy.scale_jitter and proxy.colour_jitter out"
@@ -146,6 +156,24 @@ def _segment(segment: SegmentConfig, model: ModelConfig) -> Iterator[str]:
         yield (
             f"segment.pixel_margin {segment.pixel_margin} leaves no pixel of a segment.crop of {segment.crop}:"
             f" write at most {(segment.crop - 1) // 2}"
+        )
+    yield from _loss(segment)
+
+
+def _loss(segment: SegmentConfig) -> Iterator[str]:
+    if segment.loss == "dice" and segment.label_smoothing:
+        yield (
+            f"segment.label_smoothing {segment.label_smoothing:g} is not for segment.loss dice: write 0, or ce,"
+            " focal or ohem"
+        )
+    for name, weight in segment.class_weights.items():
+        if not 0 < weight <= LARGEST_WEIGHT:
+            most = f"{LARGEST_WEIGHT:,.0f}"
+            yield f"segment.class_weights {name} is {weight:g}: write a number above 0 and at most {most}"
+    if segment.class_weights and segment.class_weighting == "balanced":
+        yield (
+            "segment.class_weighting balanced makes the weights itself: leave segment.class_weights out, or write"
+            " segment.class_weighting=given"
         )
 
 

@@ -40,6 +40,14 @@ def lasting(key: str, value: Any) -> Any:
 
 TRAINED = ("proxy", "match", "segment")
 LATER_KEYS: Mapping[str, Any] = {
+    "segment.loss": "ce",
+    "segment.focal_gamma": 2.0,
+    "segment.ohem_threshold": 0.7,
+    "segment.ohem_keep": 0.2,
+    "segment.label_smoothing": 0.0,
+    "segment.class_weights": {},
+    "segment.class_weighting": "given",
+} | {
     f"{stage}.{key}": value
     for stage in TRAINED
     for key, value in {
@@ -67,10 +75,11 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
 
 def named_by(recipe: Recipe, stage: str) -> list[tuple[str, Any]]:
     """The same for a name of the stage's work that is kept for longer than a version of this program."""
-    return [(key, lasting(key, value)) for key, value in determining(recipe, stage) if not _says_nothing(key, value)]
+    return [(key, lasting(key, value)) for key, value in determining(recipe, stage) if not says_nothing(key, value)]
 
 
-def _says_nothing(key: str, value: Any) -> bool:
+def says_nothing(key: str, value: Any) -> bool:
+    """Whether a key came later and its value is as if there were no such key."""
     return key in LATER_KEYS and LATER_KEYS[key] == value
 
 
@@ -90,10 +99,15 @@ def stage_names(recipe: Recipe) -> dict[str, str]:
     return found
 
 
+LOSS_SETTINGS = (
+    *("focal_gamma", "ohem_threshold", "ohem_keep"),
+    *("label_smoothing", "class_weights", "class_weighting"),
+)
+"""Keys of fine-tuning that change how its loss is computed, but for its kind."""
 _WITHOUT_WEIGHT = {
     "proxy": ("steps", "optim", "max_images", "temperature", "key_momentum", "dense_weight"),
     "match": ("steps", "optim", "margin", "normalizer", "temperature"),
-    "segment": ("steps", "optim", "eval_every", "reset_layers"),
+    "segment": ("steps", "optim", "eval_every", "reset_layers", *LOSS_SETTINGS),
     "evaluate": ("save_predictions", "overlays", "show_images"),
 }
 """Keys of a stage that change neither how long a step takes nor how much memory."""
@@ -118,7 +132,7 @@ def _weighty(stage: str, section: Mapping[str, Any] | None) -> dict[str, Any] | 
     found = {}
     for key, value in {**section, **state}.items():
         name = f"{stage}.{key}"
-        if key not in _WITHOUT_WEIGHT[stage] and not _says_nothing(name, value):
+        if key not in _WITHOUT_WEIGHT[stage] and not says_nothing(name, value):
             found[key] = lasting(name, meaning(name, value))
     return found
 

@@ -26,8 +26,9 @@ _DATA_KINDS: dict[Any, type[BaseModel]] = {
 _DEFAULT_SECTIONS = {"data": {"kind": "shapes"}}
 
 
-_NAMED_BY_USERS = ("reference.per_class.", "data.label_map.")
+_NAMED_BY_USERS = ("reference.per_class.", "data.label_map.", "segment.class_weights.")
 """Below these stand names of classes and values of masks."""
+_NUMBERS_BY_NAME = ("reference.per_class", "segment.class_weights")
 PUBLISHED = "reference"
 """The section that computes nothing, so that it can be left out."""
 
@@ -127,6 +128,9 @@ def find_boolean(data: Mapping[str, Any]) -> tuple[str, str] | None:
         values = value if isinstance(value, list) else [value]
         if info.type != BOOLEAN and info.key not in ONCE_BOOLEAN and any(isinstance(item, bool) for item in values):
             return info.key, f"{str(value).lower()} is not allowed; write {info.type}"
+        for name, item in value.items() if isinstance(value, Mapping) and info.key in _NUMBERS_BY_NAME else ():
+            if isinstance(item, bool):
+                return f"{info.key}.{name}", f"{str(item).lower()} is not allowed; write a number"
     return None
 
 

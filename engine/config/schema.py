@@ -283,6 +283,28 @@ class SegmentConfig(Section):
         description="layers of the backbone, counted from the last map down, that begin as they were before the match"
         " stage: convolutions, in ResNets residual blocks; 0 = none (paper)",
     )
+    loss: Literal["ce", "focal", "dice", "ohem"] = Field(
+        "ce",
+        description="ce: cross-entropy (paper); focal: hard pixels count more; dice: overlap of each class; ohem:"
+        " cross-entropy over the hard pixels of a batch alone",
+    )
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="focal: power of 1 - p by which a pixel counts less")
+    ohem_threshold: float = Field(
+        0.7, gt=0, le=1, description="ohem: a pixel is hard if its class has at most this probability"
+    )
+    ohem_keep: float = Field(
+        0.2, ge=0, le=1, description="ohem: share of a batch's labelled pixels that counts in any case, the hardest"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="ce, focal, ohem: share of the target that is spread evenly over all classes"
+    )
+    class_weights: dict[str, float] = Field(
+        default_factory=dict, description="weights of classes in the loss, by name, above 0; those not named weigh 1"
+    )
+    class_weighting: Literal["given", "balanced"] = Field(
+        "given",
+        description="given: class_weights; balanced: a class weighs the inverse of its share of the training pixels",
+    )
     pixels: int = Field(256, ge=1, description="pixels sampled per image (hypercolumn)")
     pixel_margin: int = Field(
         0, ge=0, description="distance that sampled pixels keep from the crop border, pixels; below half of the crop"
@@ -359,7 +381,7 @@ class RuntimeConfig(Section):
         "always",
         description="GPU out of memory: compute the batch in halves and accumulate, and warn; always: down to four"
         " images or patches, each half with batch statistics of its own (formerly true); exact: only where nothing is"
-        " normalised over the batch; never (formerly false)",
+        " normalised over the batch and the loss is of each pixel alone; never (formerly false)",
     )
     exchange: Literal["ddp", "retry"] = Field(
         "ddp",

@@ -23,6 +23,7 @@ from engine.data.listings import Split
 from engine.data.pipeline import epoch_indices
 from engine.data.progress import Paced
 from engine.data.registry import build_data
+from engine.data.supervision import Labels
 from engine.events import EventWriter
 from engine.models import Backbone, build_backbone
 from engine.models.weights import LoadReport, load_backbone
@@ -50,6 +51,7 @@ class Context:
         lineage: checkpoints that this run and its forebears were forked from, oldest first.
         data_digest: what identifies the data, "" = not computed.
         doubts: what makes what is trained doubtful, and so the score of whoever takes it over.
+        label_counts: what the label maps of splits hold, by split, as far as they were counted.
         echo: takes plain lines for who looks at the trainer's output.
     """
 
@@ -64,6 +66,7 @@ class Context:
     lineage: Sequence[dict[str, Any]] = ()
     data_digest: str = ""
     doubts: list[str] = field(default_factory=list)
+    label_counts: dict[Split, Labels] = field(default_factory=dict)
     echo: Callable[[str], None] = lambda _line: None
     _data: dict[str, SegmentationData] = field(default_factory=dict)
 

@@ -44,14 +44,19 @@ class MemoryGuard:
         network: the module to call in training.
     """
 
-    def __init__(self, context: Context, module: nn.Module, stage: str, size: int) -> None:
-        """``size``: images or patches of one pass in this process, the same number in all of them."""
-        self.context, self.module, self.stage, self.size = context, module, stage, size
+    def __init__(self, context: Context, module: nn.Module, stage: str, size: int, *, of_batches: bool = False) -> None:
+        """Guard a stage's passes.
+
+        Args:
+            size: images or patches of one pass in this process, the same number in all of them.
+            of_batches: whether the loss of a batch is another one than that of its portions.
+        """
+        self.context, self.module, self.stage, self.size, self.of_batches = context, module, stage, size, of_batches
         self.splits = 1
         # A process that fails inside DistributedDataParallel's exchange cannot finish it: the error is reported then.
         library = dist.active() and context.recipe.runtime.exchange == "ddp"
         wish = context.recipe.runtime.halve_on_oom
-        self.enabled = not library and (wish == "always" or (wish == "exact" and not normalises_batches(module)))
+        self.enabled = not library and (wish == "always" or (wish == "exact" and not self._differs()))
         self.network = context.distribute(module) if library else module
         self._mean = GradientMean(module) if dist.active() and not library else None
         # What is not in training mode, such as a key network and its queues, is not changed by a pass.
@@ -96,7 +101,7 @@ class MemoryGuard:
         """Cut batches as the checkpoint says that a run goes on from: it would compute something else otherwise."""
         self.splits = splits
         wish = self.context.recipe.runtime.halve_on_oom
-        if splits > 1 and (wish == "never" or (wish == "exact" and normalises_batches(self.module))):
+        if splits > 1 and (wish == "never" or (wish == "exact" and self._differs())):
             text = (
                 f"the checkpoint of stage {self.stage} was made in {splits} portions a batch for lack of memory, and"
                 f" the stage goes on in them although runtime.halve_on_oom is {wish} now: train the stage anew to"
@@ -167,7 +172,12 @@ class MemoryGuard:
             " from here on"
         )
         text += ", each with batch statistics of its own" if normalises_batches(self.module) else ""
+        text += ", each with a loss of its own" if self.of_batches else ""
         self.context.writer.emit("warning", {"text": text, "splits": self.splits})
+
+    def _differs(self) -> bool:
+        """Whether portions of a batch are another computation than the whole."""
+        return self.of_batches or normalises_batches(self.module)
 
     def _whose(self) -> str:
         if not dist.active():

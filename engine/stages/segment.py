@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine import determinism, dist
 from engine.config.schema import SegmentConfig
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
-from engine.data.values import VOID
 from engine.models import Segmenter, build_head
 from engine.models.reset import reset_layers
 from engine.stages.base import Context
+from engine.stages.class_weights import class_weights
 from engine.stages.evaluate import evaluate
 from engine.stages.memory import InPortions, MemoryGuard, in_portions
+from engine.stages.pixel_losses import LOSSES, Joint
 from engine.stages.sharing import Share
 from engine.stages.training import Updater, backward
 
@@ -36,7 +36,7 @@ class Batch:
         images: uint8 (B, 3, crop, crop).
         where: pixels (ys, xs) to score, int64 (B, P) each; () for all.
         target: their classes, int64 (B, P), 255 = void.
-        valid: number of pixels to divide the loss by, scalar.
+        valid: what the loss is divided by (see ``PixelLoss.total``), scalar.
     """
 
     images: Tensor
@@ -63,8 +63,12 @@ class SegmentStage(InPortions):
         self.share = Share.of(config.accumulate)
         self.passes = self.share.count
         own = self.share.rows(config.batch_size)
-        self.guard = MemoryGuard(context, self.module, self.name, own.stop - own.start)
+        kind = LOSSES[config.loss]
+        size = own.stop - own.start
+        self.guard = MemoryGuard(context, self.module, self.name, size, of_batches=kind.of_batches)
         self.network = self.guard.network
+        joint = Joint() if self.share.whole else Joint(self.share.world, self.guard.meet)
+        self.loss = kind(config, class_weights(context, config, self.data), joint)
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         if step == 0 and self.config.reset_layers:
@@ -88,7 +92,7 @@ class SegmentStage(InPortions):
         """The part of a batch that this process computes; its losses count as in the whole one."""
         images, labels, generator = self._batch(draw)
         where, target = self._supervision(labels, generator)
-        valid = (target != VOID).sum().clamp(min=1)
+        valid = self.loss.total(target)
         if self.share.whole:
             return Batch(images, where, target, valid)
         own = self.share.rows(len(images))
@@ -144,7 +148,7 @@ class SegmentStage(InPortions):
             logits = self.network(normalise(images, self.context.recipe.model.input), *where)
         if not where:
             logits = logits.flatten(2).transpose(1, 2)
-        return pixel_loss(logits.float(), target, valid)
+        return self.loss(logits.float(), target, valid)
 
     def observe(self, done: int) -> dict[str, float]:
         every = self.config.eval_every
@@ -166,15 +170,3 @@ def sample_pixels(labels: Tensor, count: int, margin: int, generator: torch.Gene
     side = labels.shape[1]
     low = min(margin, (side - 1) // 2)
     return torch.randint(low, side - low, (len(labels), count), generator=generator, device=labels.device)
-
-
-def pixel_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy over pixels that are not void; 0 (with a gradient of 0) if all are.
-
-    Args:
-        logits: (B, P, K), float32.
-        target: int64 (B, P), 255 = void.
-        valid: number of pixels to divide by, scalar, above 0; None = those of ``target`` that are not void, at least 1.
-    """
-    losses = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=VOID, reduction="sum")
-    return losses / ((target != VOID).sum().clamp(min=1) if valid is None else valid)

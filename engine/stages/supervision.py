@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from engine.checkpoint import final_checkpoint, read_meta
-from engine.config.checks import background_problem
+from engine.config.checks import background_problem, class_weights_problem
 from engine.config.schema import Recipe
 from engine.data import supervision
 from engine.data.label_counts import count_labels
@@ -22,10 +22,13 @@ LONGEST = 1000
 """Characters."""
 
 
-def check_background(recipe: Recipe) -> None:
-    """Raises RecipeError if the background class is none of the data set's: found out before anything is trained."""
+def check_named_classes(recipe: Recipe) -> None:
+    """Raises RecipeError if the recipe speaks of a class that the data set has not: found out before training."""
     if recipe.match is not None:
         for problem in background_problem(recipe.match, len(class_names(recipe.data))):
+            raise RecipeError(problem)
+    if recipe.segment is not None and recipe.segment.class_weights:
+        for problem in class_weights_problem(recipe.segment, class_names(recipe.data)):
             raise RecipeError(problem)
 
 
@@ -108,4 +111,5 @@ def _tell_again(context: Context, meta: Mapping[str, Any]) -> None:
 def _counted(context: Context, split: Split) -> tuple[Labels, tuple[str, ...]]:
     """Of the split that training reads next, which is kept, or of another one, which would take room meanwhile."""
     data = context.data(split) if split == "train" else context.glance(split)
-    return count_labels(data, split), data.classes
+    context.label_counts[split] = count_labels(data, split)
+    return context.label_counts[split], data.classes

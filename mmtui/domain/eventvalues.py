@@ -260,6 +260,11 @@ _KINDS: Mapping[str, Mapping[str, Check]] = {
         "partial": _truth,
         "notes": _texts,
     },
+    "class_weights": {
+        "classes": _names,
+        "weights": partial(_list, item=_number, most=MOST_CLASSES),
+        "pixels": partial(_list, item=_count, most=MOST_CLASSES),
+    },
     "progress": {"text": _text, **_all(_count, "done", "total"), "eta_seconds": _number},
     "graph": {
         **_all(_count, "graphs", "nodes", "attractive_edges", "rejective_edges", "classes_present", "singletons"),

@@ -97,10 +97,15 @@ _FREE = {
 
 
 def _work(config: Mapping[str, Any], stage: str) -> str:
-    """What decides how long a step takes."""
+    """What decides how long a step takes; runs of before a key was there are as those that leave it as it is."""
+    from engine.config.determining import LOSS_SETTINGS, says_nothing
+
     parts = {name: part for name in (stage, "runtime") if isinstance(part := config.get(name), Mapping)}
     section, running = parts.get(stage, {}), parts.get("runtime", {})
-    kept = {key: value for key, value in section.items() if key not in _FREE.get(stage, ())}
+    free = (*_FREE.get(stage, ()), *(LOSS_SETTINGS if stage == "segment" else ()))
+    kept = {
+        key: value for key, value in section.items() if key not in free and not says_nothing(f"{stage}.{key}", value)
+    }
     runtime = {key: running.get(key) for key in ("device", "precision", "threads")}
     data = config.get("data") if stage == "evaluate" else None
     return json.dumps([config.get("model"), kept, runtime, data], sort_keys=True)

@@ -36,7 +36,7 @@ def leaves(data: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in data.items():
         key = f"{above}{name}"
-        if isinstance(value, dict) and key not in ("reference.per_class", "data.label_map"):
+        if isinstance(value, dict) and key not in ("reference.per_class", "data.label_map", "segment.class_weights"):
             found.update(leaves(value, f"{key}."))
         else:
             found[key] = value
@@ -90,9 +90,9 @@ def test_types_are_those_of_the_json_schema(kind: str) -> None:
             continue
         schema = schema_of(one.key, kind)
         assert one.help == schema["description"], one.key
-        assert one.default == schema.get("default", {} if one.key.endswith(("per_class", "label_map")) else None), (
-            one.key
-        )
+        assert one.default == schema.get(
+            "default", {} if one.key.endswith(("per_class", "label_map", "weights")) else None
+        ), one.key
         kinds = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
         assert one.type.nullable == any(part.get("type") == "null" for part in schema.get("anyOf", ())), one.key
         (plain,) = kinds
@@ -160,6 +160,7 @@ NARROWER: dict[str, st.SearchStrategy[Any]] = {
     "segment.crop": st.integers(193, 1000),
     "segment.pixel_margin": st.integers(0, 47),
     "segment.reset_layers": st.just(0),
+    "segment.class_weights": st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e6), max_size=3),
     "model.input": st.sampled_from(["rgb", "gray"]),
     "model.dilated": st.just(False),
     "model.head": st.sampled_from(["hypercolumn", "fcn", "aspp"]),

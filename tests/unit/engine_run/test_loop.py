@@ -18,7 +18,8 @@ from engine.errors import CheckpointError, DataError, EngineError
 from engine.metrics import ConfusionMatrix
 from engine.models import build_backbone
 from engine.stages import segment
-from engine.stages.segment import pixel_loss, sample_pixels
+from engine.stages.pixel_losses import pixel_loss
+from engine.stages.segment import sample_pixels
 from engine.stages.training import Updater
 from engine.watch import StepClock
 
