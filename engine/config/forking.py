@@ -38,7 +38,7 @@ TRAINED_WITH = "trained_with"
 SHAPING_KEYS = frozenset(
     {
         *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
-        *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers"),
+        *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers", "segment.ema"),
         *(f"{stage}.optim.{key}" for stage in TRAINED for key in ("optimiser", "layer_decay")),
     }
 )

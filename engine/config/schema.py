@@ -311,6 +311,13 @@ class SegmentConfig(Section):
     )
     scale_jitter: tuple[float, float] = Field((1.0, 1.0), description="smallest and largest random resize factor")
     colour_jitter: float = Field(0.0, ge=0, le=1, description="strength of random brightness and contrast; 0 = off")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of an exponential moving average of the weights, such as 0.999, which is evaluated and"
+        " handed on; 0 = none",
+    )
     eval_every: int = Field(0, ge=0, description="evaluate on the validation split every N steps; 0 = only at the end")
     optim: SegmentOptimConfig = SegmentOptimConfig()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from engine.config.schema import EvaluateConfig
 from engine.events import finite
 from engine.metrics import ConfusionMatrix
 from engine.stages.base import Context
+from engine.stages.ema import TRAINED
 from engine.stages.ensemble import load_members
 from engine.stages.predictions import PredictionFiles
 from engine.stages.protocols import Member, Predictor, Segmenter
@@ -44,18 +46,26 @@ def percentages(matrix: ConfusionMatrix) -> dict[str, float]:
     }
 
 
-def evaluate(context: Context, model: TrainedSegmenter, config: EvaluateConfig, *, final: bool) -> ConfusionMatrix:
+def evaluate(
+    context: Context, model: TrainedSegmenter, config: EvaluateConfig, *, final: bool, weights: str = TRAINED
+) -> ConfusionMatrix:
     """Predict the validation split and report its confusion matrix. Of an ensemble this is the run's own network alone.
 
     The model's mode is restored and no random number is drawn, so training goes on as if nothing had happened.
 
     Args:
         final: whether this is the run's last evaluation, whose predictions are saved.
+        weights: which ones the model has, ``trained`` or ``ema``.
 
     Raises:
         StopRequestedError: the run was asked to leave; no matrix was reported.
     """
-    return measure(context, model, config, context.writer.emit, final=final)
+    return measure(context, model, config, partial(_tell_of, context.writer.emit, weights), final=final)
+
+
+def _tell_of(tell: Tell, weights: str, kind: str, values: dict[str, Any]) -> None:
+    """Tell of an event; of a ``confusion`` also which weights it is of."""
+    tell(kind, {**values, "weights": weights} if kind == "confusion" else values)
 
 
 def measure(
@@ -133,7 +143,7 @@ class EvaluateStage:
     images_per_epoch = 0
 
     def __init__(self, context: Context, config: EvaluateConfig) -> None:
-        from engine.checkpoint import final_checkpoint, load_module
+        from engine.checkpoint import final_checkpoint, load_module, read_meta
         from engine.stages.segment import build_segmenter
 
         self.context, self.config = context, config
@@ -142,6 +152,7 @@ class EvaluateStage:
         weights = final_checkpoint(context.run_dir, "segment")
         assert weights is not None, "evaluate comes after segment"
         load_module(weights, self.model)
+        self.weights = str(read_meta(weights).get("weights", TRAINED))
         self.module: nn.Module = context.place(self.model)
         self.others = list(load_members(context, config.ensemble))
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -149,7 +160,8 @@ class EvaluateStage:
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         self.events = []
-        matrix = measure(self.context, self.model, self.config, self._keep, self.others, final=True)
+        tell = partial(_tell_of, self._keep, self.weights)
+        matrix = measure(self.context, self.model, self.config, tell, self.others, final=True)
         self.result = percentages(matrix)
         return dict(self.result)
 

@@ -15,6 +15,7 @@ from engine.models import Segmenter, build_head
 from engine.models.reset import reset_layers
 from engine.stages.base import Context
 from engine.stages.class_weights import class_weights
+from engine.stages.ema import EMA, TRAINED, Averaged
 from engine.stages.evaluate import evaluate
 from engine.stages.memory import InPortions, MemoryGuard, in_portions
 from engine.stages.pixel_losses import LOSSES, Joint
@@ -56,8 +57,10 @@ class SegmentStage(InPortions):
         self.data = context.data("train")
         self.images_per_epoch = len(self.data)
         self.model = build_segmenter(context, self.data.num_classes)
-        self.module: nn.Module = context.place(self.model).train()
-        self.updater = Updater(self.module, config.optim, config.steps)
+        self.trained: nn.Module = context.place(self.model).train()
+        self.averaged = Averaged(self.trained, config.ema) if config.ema else None
+        self.module: nn.Module = self.trained if self.averaged is None else self.averaged
+        self.updater = Updater(self.trained, config.optim, config.steps)
         self.optimiser = self.updater.optimiser
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/segment", 0)
         self.share = Share.of(config.accumulate)
@@ -65,7 +68,7 @@ class SegmentStage(InPortions):
         own = self.share.rows(config.batch_size)
         kind = LOSSES[config.loss]
         size = own.stop - own.start
-        self.guard = MemoryGuard(context, self.module, self.name, size, of_batches=kind.of_batches)
+        self.guard = MemoryGuard(context, self.trained, self.name, size, of_batches=kind.of_batches)
         self.network = self.guard.network
         joint = Joint() if self.share.whole else Joint(self.share.world, self.guard.meet)
         self.loss = kind(config, class_weights(context, config, self.data), joint)
@@ -73,9 +76,13 @@ class SegmentStage(InPortions):
     def step(self, step: int) -> dict[str, Tensor | float]:
         if step == 0 and self.config.reset_layers:
             reset_layers(self.model.backbone, self.context.backbone_before_match(), self.config.reset_layers)
+            if self.averaged is not None:
+                self.averaged.begin()
         lr = self.updater.begin(step)
         loss = self.guard.run(step, lambda: self._loss_and_gradients(step))
         self.updater.apply()
+        if self.averaged is not None:
+            self.averaged.update(step + 1)
         return {"loss": loss, "lr": lr}
 
     def _loss_and_gradients(self, step: int) -> Tensor:
@@ -155,14 +162,23 @@ class SegmentStage(InPortions):
         if not every or done % every or self.context.recipe.evaluate is None:
             return {}
         dist.take_from_first(self.module.buffers())  # running statistics are those of rank 0 (PAPER 1.5)
-        matrix = evaluate(self.context, self.model, self.context.recipe.evaluate, final=False)
+        model = self.output()
+        matrix = evaluate(self.context, model, self.context.recipe.evaluate, final=False, weights=self._weights)
         return {"miou": 100 * matrix.mean_iou()}
 
-    def output(self) -> nn.Module:
-        return self.module
+    def output(self) -> Segmenter:
+        if self.averaged is None:
+            return self.model
+        average = self.averaged.average
+        assert isinstance(average, Segmenter)
+        return average
+
+    @property
+    def _weights(self) -> str:
+        return TRAINED if self.averaged is None else EMA
 
     def summary(self) -> dict[str, Any]:
-        return {"classes": list(self.data.classes)}
+        return {"classes": list(self.data.classes), "weights": self._weights}
 
 
 def sample_pixels(labels: Tensor, count: int, margin: int, generator: torch.Generator) -> Tensor:

@@ -66,6 +66,7 @@ def _show_text(found: RunDetail) -> None:
         ("resumed", found.replay),
         ("loss", render.number(row.metrics.get("loss"))),
         ("mIoU", render.score(row, 4)),
+        ("weights", _weights(found)),
         *(("doubtful", doubt) for doubt in row.doubts),
         ("files", found.paths["run"]),
     ]
@@ -82,6 +83,15 @@ def _show_text(found: RunDetail) -> None:
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}{known}")
     for warning in [text for text in found.warnings if text not in row.doubts][:5]:
         render.line(f"  warning: {warning}")
+
+
+def _weights(found: RunDetail) -> str:
+    """Which weights were evaluated and handed on, where they are not those of the last step."""
+    segment = found.config.get("segment")
+    decay = segment.get("ema") if isinstance(segment, dict) else None
+    if not decay or not isinstance(decay, float):
+        return ""
+    return f"evaluated and handed on: the moving average (segment.ema {decay:g}), not those of the last step"
 
 
 def _parent(found: RunDetail) -> str:

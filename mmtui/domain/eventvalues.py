@@ -279,7 +279,7 @@ _KINDS: Mapping[str, Mapping[str, Check]] = {
         "matrix": _matrix,
         "classes": _names,
         **_all(_count, "images", "networks"),
-        **_all(_text, "split", "predictions", "protocol"),
+        **_all(_text, "split", "predictions", "protocol", "weights"),
     },
     "image": {"index": _count, **_all(_text, "kind", "name", "image", "truth", "prediction")},
     "projection": {

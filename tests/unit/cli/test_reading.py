@@ -126,6 +126,23 @@ def test_show_prints_what_was_overridden(populated: Home, mmtui_: Invoke) -> Non
     assert "0/20" in found.out
 
 
+@pytest.mark.parametrize(
+    ("ema", "told"), [("0.99", True), ("0", False), ("null", False), ('"x"', False), ("true", False)]
+)
+def test_show_says_where_the_moving_average_was_evaluated(
+    populated: Home, mmtui_: Invoke, ema: str, told: bool
+) -> None:
+    assert "weights" not in mmtui_("show", "3").out
+    connection = sqlite3.connect(populated.database)
+    segment = f'{{"ema": {ema}}}'
+    connection.execute("UPDATE runs SET config = json_set(config, '$.segment', json(?)) WHERE id = 3", [segment])
+    connection.commit()
+    connection.close()
+    line = "weights  evaluated and handed on: the moving average (segment.ema 0.99), not those of the last step\n"
+    found = mmtui_("show", "3")
+    assert found.code == 0 and (line in found.out) == told == ("weights" in found.out)
+
+
 def test_classes_absent_class_has_no_iou(populated: Home, mmtui_: Invoke) -> None:
     body = mmtui_("classes", "1", "--json").json()
     assert [(c["name"], c["iou"]) for c in body["classes"]] == [("road", 8 / 11), ("car", 9 / 12), ("bike", None)]
