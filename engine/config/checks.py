@@ -39,6 +39,8 @@ ONE_CELL = {"tiny_vgg": 16, "vgg16": 16, "resnet18": 32, "resnet50": 32}
 """Sides up to which a backbone's last normalised map is one cell: batches of one image have no variance there."""
 ONE_CELL_FOR_HEADS = {**ONE_CELL, "vgg16": 32, "alexnet": 60, "alexnet_torchvision": 94}
 """The same with the heads fcn and aspp, which normalise the pooled map."""
+ONE_CELL_EARLIER = {"alexnet_torchvision": 46}
+"""The same of the earlier map that an auxiliary head normalises, of the crops that there may be (from 16 pixels on)."""
 SEVERAL_PICTURES = ("jigsaw", "rotation")
 """Proxy tasks that show the network several pictures of each image: nine tiles, four turns."""
 
@@ -157,6 +159,11 @@ def _segment(segment: SegmentConfig, model: ModelConfig) -> Iterator[str]:
             f"segment.pixel_margin {segment.pixel_margin} leaves no pixel of a segment.crop of {segment.crop}:"
             f" write at most {(segment.crop - 1) // 2}"
         )
+    if segment.auxiliary_head and model.head == "hypercolumn":
+        yield (
+            f"segment.auxiliary_head {segment.auxiliary_head:g} is not for model.head hypercolumn, which reads the"
+            " earlier maps itself: write 0, or model.head=fcn, fcn32 or aspp"
+        )
     yield from _loss(segment)
 
 
@@ -260,7 +267,10 @@ def _values_of_match(match: MatchConfig, model: ModelConfig, world: int) -> Iter
 
 
 def _values_of_segment(segment: SegmentConfig, model: ModelConfig, world: int) -> Iterator[str]:
-    limit, shared = one_cell(model, head=True), 1 if segment.accumulate % world == 0 else world
+    limit = one_cell(model, head=True)
+    if segment.auxiliary_head:
+        limit = max(limit, ONE_CELL_EARLIER.get(model.backbone, 0))
+    shared = 1 if segment.accumulate % world == 0 else world
     if segment.crop <= limit and segment.batch_size // shared == 1:
         name = f"{model.backbone} with model.head {model.head}"
         yield _one_value(name, "segment", segment, world, limit, batch_size=2 * shared)

@@ -41,6 +41,7 @@ def lasting(key: str, value: Any) -> Any:
 TRAINED = ("proxy", "match", "segment")
 LATER_KEYS: Mapping[str, Any] = {
     "segment.ema": 0.0,
+    "segment.auxiliary_head": 0.0,
     "segment.loss": "ce",
     "segment.focal_gamma": 2.0,
     "segment.ohem_threshold": 0.7,

@@ -39,6 +39,7 @@ SHAPING_KEYS = frozenset(
     {
         *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
         *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers", "segment.ema"),
+        "segment.auxiliary_head",
         *(f"{stage}.optim.{key}" for stage in TRAINED for key in ("optimiser", "layer_decay")),
     }
 )

@@ -305,6 +305,13 @@ class SegmentConfig(Section):
         "given",
         description="given: class_weights; balanced: a class weighs the inverse of its share of the training pixels",
     )
+    auxiliary_head: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="weight of the loss of a second head, an fcn on an earlier map, that is there for training alone,"
+        " such as 0.4; 0 = none; not with model.head hypercolumn",
+    )
     pixels: int = Field(256, ge=1, description="pixels sampled per image (hypercolumn)")
     pixel_margin: int = Field(
         0, ge=0, description="distance that sampled pixels keep from the crop border, pixels; below half of the crop"

@@ -20,6 +20,8 @@ from engine.models.vgg import Backbone
 ATROUS_RATES = (6, 12, 18)
 """For maps of scale 16 or more; at scale 8, where cells are half as far apart, twice that (Chen et al. 2017)."""
 FC_STD, FC_BIAS = 0.005, 0.1
+LEAST_CHANNELS = 8
+"""Inside an auxiliary head."""
 
 
 @lru_cache(maxsize=64)
@@ -70,7 +72,11 @@ class DenseSegmenter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores (B, K, H, W) of an input (B, C, H, W), float32."""
-        scores: Tensor = self.head(self.backbone(x))
+        return self.scored(self.head, self.backbone(x), x)
+
+    def scored(self, head: nn.Module, features: Tensor, x: Tensor) -> Tensor:
+        """What a head makes of a map of the backbone, in the size of the input."""
+        scores: Tensor = head(features)
         return upsample(scores.float(), *x.shape[2:], align_corners=self.align_corners)
 
     @torch.no_grad()
@@ -79,6 +85,34 @@ class DenseSegmenter(nn.Module):
         assert not self.training, "dense_logits needs evaluation mode: call eval() first"
         scores: Tensor = self(x)
         return scores
+
+
+class WithAuxiliary(nn.Module):
+    """A segmenter and a second head, on an earlier map of the backbone, that is there for training alone.
+
+    Its loss reaches the lower layers on a shorter way (Zhao et al. 2017, PSPNet). A plain FCN head with a quarter of
+    the map's channels, as torchvision's.
+    """
+
+    def __init__(
+        self, segmenter: DenseSegmenter, config: ModelConfig, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        inputs = self.backbone.hyper_channels[self.backbone.earlier_map]
+        own = config.model_copy(update={"head_channels": max(inputs // 4, LEAST_CHANNELS)})
+        self.auxiliary = FcnHead(inputs, segmenter.num_classes, own, generator)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The one that both heads read."""
+        return self.segmenter.backbone
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Class scores (B, K, H, W) of both heads, the auxiliary one's second, float32."""
+        layers, last = self.backbone.features(x)
+        main, earlier = self.segmenter, layers[self.backbone.earlier_map][0]
+        return main.scored(main.head, last, x), main.scored(self.auxiliary, earlier, x)
 
 
 class Fcn32Head(nn.Module):

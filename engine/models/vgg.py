@@ -53,8 +53,12 @@ class Backbone(nn.Module):
         feature_scale: scale of the last map, pixels per cell.
         hyper_channels: channels of each map that ``hyper`` returns.
         hyper_scales: scale of each of them.
+        earlier_map: which of the maps that ``hyper`` returns is the one of some depth below the last: what an auxiliary
+            head reads; counted from the end, so negative.
         head_std: standard deviation that suits the first layer of a hypercolumn head; None = He's rule.
     """
+
+    earlier_map = -2
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Backbone(nn.Module):
         self.feature_scale = 2 ** (len(stages) if pool_last else len(stages) - 1)
         self.hyper_channels = [in_channels, *(c for stage in stages for c in stage)]
         self.hyper_scales = [1, *(2**number for number, stage in enumerate(stages) for _ in stage)]
+        self.earlier_map = -1 - len(stages[-1])  # the last before the last pooling
         self.pool_last = pool_last
         self.head_std = head_std
         self.stages = nn.ModuleList()

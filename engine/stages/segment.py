@@ -12,6 +12,7 @@ from engine import determinism, dist
 from engine.config.schema import SegmentConfig
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
 from engine.models import Segmenter, build_head
+from engine.models.dense_heads import DenseSegmenter, WithAuxiliary
 from engine.models.reset import reset_layers
 from engine.stages.base import Context
 from engine.stages.class_weights import class_weights
@@ -57,7 +58,7 @@ class SegmentStage(InPortions):
         self.data = context.data("train")
         self.images_per_epoch = len(self.data)
         self.model = build_segmenter(context, self.data.num_classes)
-        self.trained: nn.Module = context.place(self.model).train()
+        self.trained: nn.Module = context.place(self._with_auxiliary()).train()
         self.averaged = Averaged(self.trained, config.ema) if config.ema else None
         self.module: nn.Module = self.trained if self.averaged is None else self.averaged
         self.updater = Updater(self.trained, config.optim, config.steps)
@@ -72,6 +73,14 @@ class SegmentStage(InPortions):
         self.network = self.guard.network
         joint = Joint() if self.share.whole else Joint(self.share.world, self.guard.meet)
         self.loss = kind(config, class_weights(context, config, self.data), joint)
+
+    def _with_auxiliary(self) -> nn.Module:
+        """The network with what is there for training alone, if the recipe wants that."""
+        if not self.config.auxiliary_head:
+            return self.model
+        assert isinstance(self.model, DenseSegmenter), "the recipe was checked"
+        init = determinism.generator(self.context.recipe.seed, "init/auxiliary")
+        return WithAuxiliary(self.model, self.context.recipe.model, init)
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         if step == 0 and self.config.reset_layers:
@@ -153,9 +162,11 @@ class SegmentStage(InPortions):
     def _portion(self, images: Tensor, where: tuple[Tensor, ...], target: Tensor, valid: Tensor) -> Tensor:
         with self.context.autocast():
             logits = self.network(normalise(images, self.context.recipe.model.input), *where)
-        if not where:
-            logits = logits.flatten(2).transpose(1, 2)
-        return self.loss(logits.float(), target, valid)
+        if where:
+            return self.loss(logits.float(), target, valid)
+        several = logits if isinstance(logits, tuple) else (logits,)
+        losses = [self.loss(scores.flatten(2).transpose(1, 2).float(), target, valid) for scores in several]
+        return losses[0] if len(losses) == 1 else losses[0] + self.config.auxiliary_head * losses[1]
 
     def observe(self, done: int) -> dict[str, float]:
         every = self.config.eval_every
@@ -170,6 +181,7 @@ class SegmentStage(InPortions):
         if self.averaged is None:
             return self.model
         average = self.averaged.average
+        average = average.segmenter if isinstance(average, WithAuxiliary) else average
         assert isinstance(average, Segmenter)
         return average
 

@@ -160,6 +160,7 @@ NARROWER: dict[str, st.SearchStrategy[Any]] = {
     "segment.crop": st.integers(193, 1000),
     "segment.pixel_margin": st.integers(0, 47),
     "segment.reset_layers": st.just(0),
+    "segment.auxiliary_head": st.just(0.0),
     "segment.class_weights": st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e6), max_size=3),
     "model.input": st.sampled_from(["rgb", "gray"]),
     "model.dilated": st.just(False),
