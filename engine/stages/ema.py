@@ -53,9 +53,14 @@ class Averaged(nn.Module):
 
     @torch.no_grad()
     def take_buffers(self) -> None:
-        """Those of the trained network."""
+        """Those of the trained network; of each type of number at once, as every copy is a launch on a GPU."""
+        kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         for own, other in zip(self.average.buffers(), self.trained.buffers(), strict=True):
-            own.copy_(other)
+            pair = kinds.setdefault(own.dtype, ([], []))
+            pair[0].append(own)
+            pair[1].append(other)
+        for targets, sources in kinds.values():
+            torch._foreach_copy_(targets, sources)
 
     def train(self, mode: bool = True) -> Averaged:
         """The average stays in evaluation mode."""

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from engine import checkpoint
-from engine.config import Recipe
-from engine.config.determining import FREE_KEYS, determining, stage_names, work_name
+from engine.config import Recipe, valid_keys
+from engine.config.determining import FREE_KEYS, LATER_KEYS, determining, stage_names, work_name
 from engine.stage_cache import key_of, stage_inputs
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
@@ -113,6 +113,14 @@ def test_former_name_of_a_loss_names_the_same_work() -> None:
     assert ["match.loss", "supcon"] in inputs_of(now)["recipe"]
     assert stage_names(now) == stage_names(former) and work_name(now) == work_name(former)
     assert work_name(now) != work_name(tiny_recipe())
+
+
+def test_keys_that_names_leave_out_have_the_value_of_the_schema() -> None:
+    """Else a recipe that does not speak of them would be named as one that does."""
+    defaults = {
+        info.key: list(info.default) if isinstance(info.default, tuple) else info.default for info in valid_keys()
+    }
+    assert {key: defaults[key] for key in LATER_KEYS} == LATER_KEYS
 
 
 def test_stage_inputs_what_comes_later_or_only_shows_does_not_count() -> None:
