@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from engine.errors import CheckpointError, disk_full_text
 from engine.files import is_plain_name, sync_folder, utf8_name, write_file
 from engine.finite import refuse_infinite
+from engine.layout import laid_out_as
 from engine.run_folder import make_folder
 from engine.unreadable import reason
 
@@ -198,8 +199,18 @@ def load_step(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.
         for group, own in zip(kept["param_groups"], settings, strict=True):
             group.update(own)
         optimiser.load_state_dict(kept)
+        _lay_out(optimiser)
     except Exception as error:
         raise CheckpointError(f"{file} cannot be loaded ({reason(error)}); remove {checkpoint.path}") from error
+
+
+def _lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Give an optimiser's state the memory order of its parameters, which fused kernels want: it keeps that of the
+    device which it was saved on."""
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim():
+                state[name] = laid_out_as(parameter, value)
 
 
 def load_module(path: Path, module: nn.Module) -> None:

@@ -10,10 +10,32 @@ import torch
 from torch import nn
 
 from engine.config.optim import OptimConfig
+from engine.layout import laid_out_as
 from engine.models.vgg import Backbone
 
 
-class Sgd(torch.optim.SGD):
+class _Updating(torch.optim.Optimizer):
+    """``update``, which does what ``step`` does; a method of that name is wrapped again for profilers."""
+
+    def _update(self) -> None:
+        raise NotImplementedError
+
+    def update(self) -> None:
+        """Change the parameters by their gradients."""
+        if self.defaults["fused"]:
+            self._make_ready()
+        self._update()
+
+    def _make_ready(self) -> None:
+        """What a fused kernel takes for granted: a gradient lies in memory as its parameter does. That of a parameter
+        with sides of 1 may have other strides there, and is refused on a GPU."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad = laid_out_as(parameter, parameter.grad)
+
+
+class Sgd(_Updating, torch.optim.SGD):
     """``torch.optim.SGD`` to the bit, without what prepares its methods for ``torch.compile`` and profilers.
 
     Those wrappers load ``torch._dynamo`` when they are first called, 2 s that every trainer would pay for nothing.
@@ -22,17 +44,12 @@ class Sgd(torch.optim.SGD):
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
-    _step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    _update = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
-    def update(self) -> None:
-        """What ``step`` does; an optimiser's method of that name is wrapped again for profilers."""
-        if self.defaults["fused"]:
-            self._fill()
-        self._step()
-
-    def _fill(self) -> None:
-        """Velocities of 0, which change no update: PyTorch's fused kernel cannot begin those of some parameters later
-        than those of others, as where a parameter had no gradient in the first step."""
+    def _make_ready(self) -> None:
+        """And velocities of 0, which change no update: a fused kernel cannot begin those of some parameters later than
+        those of others, as where a parameter had no gradient in the first step."""
+        super()._make_ready()
         for group in self.param_groups if self.defaults["momentum"] else ():
             for parameter in group["params"]:
                 state = self.state[parameter]
@@ -40,14 +57,13 @@ class Sgd(torch.optim.SGD):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-class AdamW(torch.optim.AdamW):
+class AdamW(_Updating, torch.optim.AdamW):
     """``torch.optim.AdamW`` to the bit, without what loads ``torch._dynamo``: see ``Sgd``."""
 
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
     state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
     load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
-    update = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
-    """What ``step`` does."""
+    _update = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 Optimiser = Sgd | AdamW

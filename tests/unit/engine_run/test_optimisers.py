@@ -23,6 +23,7 @@ from engine.config.determining import stage_names, work_name
 from engine.config.forking import make_plan
 from engine.config.schema import ModelConfig, OptimConfig, ProxyConfig
 from engine.errors import CheckpointError, RecipeError
+from engine.layout import laid_out_as
 from engine.models import build_backbone, build_head
 from engine.optim import AdamW, Sgd, build_optimiser, set_learning_rate
 from engine.proxies import build_proxy
@@ -184,6 +185,67 @@ def test_fused_sgd_takes_parameters_whose_first_gradient_comes_later() -> None:
         made.append(values)
     for one, other in zip(*made, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def backward_of(backbone: str, input_name: str) -> tuple[nn.Module, nn.Module]:
+    """A network twice, in the memory order that GPUs are given, each with the gradients that a pass leaves."""
+    config = ModelConfig.model_validate({"backbone": backbone, "width": 0.125, "head": "aspp", "head_channels": 8})
+    config = config.model_copy(update={"input": input_name})
+    net = build_head(build_backbone(config, torch.Generator().manual_seed(0)), 3, config)
+    twins = [copy.deepcopy(net).to(memory_format=torch.channels_last) for _ in range(2)]  # type: ignore[call-overload]
+    for twin in twins:
+        x = torch.randn(2, 1 if input_name == "gray" else 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        (twin(x.contiguous(memory_format=torch.channels_last)) * torch.randn(64, 64)).sum().backward()
+        for number, value in enumerate(twin.parameters()):
+            value.grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(number))
+            if value.dim() == 4 and number % 2:  # as autograd lays it out, and otherwise
+                value.grad = value.grad.to(memory_format=torch.channels_last)
+    return twins[0], twins[1]
+
+
+def test_laid_out_as_copies_only_what_lies_otherwise() -> None:
+    values = torch.arange(8 * 4 * 3 * 3).float().view(8, 4, 3, 3)
+    moved = laid_out_as(values.to(memory_format=torch.channels_last), values)
+    assert torch.equal(moved, values) and moved.stride() == (36, 1, 12, 4)
+    assert laid_out_as(values, values) is values
+    thin = torch.arange(32).float().view(8, 4, 1, 1)
+    other = laid_out_as(thin.to(memory_format=torch.channels_last), thin)
+    assert other.stride() == (4, 1, 4, 4) and other.data_ptr() == thin.data_ptr() and torch.equal(other, thin)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize(("backbone", "input_name"), [("tiny_vgg", "gray"), ("resnet18", "rgb"), ("alexnet", "gray")])
+def test_fused_kernels_find_everything_in_one_memory_order(
+    tmp_path: Path, backbone: str, input_name: str, name: Any
+) -> None:
+    """What their check on a GPU asks for; those of the CPU do not check, and compute nonsense else. Also of a state
+    that was kept in another order, as a CPU keeps it for a GPU."""
+    nets = backward_of(backbone, input_name)
+    made = [build_optimiser(net, OptimConfig(optimiser=name, lr=0.01)) for net in nets]
+    for group in (made[1].defaults, *made[1].param_groups):
+        group["fused"] = True
+    for step in range(3):
+        gradients = [value.grad for value in nets[1].parameters()]
+        for optimiser in made:
+            optimiser.update()
+        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+            for value in (other.grad, *made[1].state[other].values()):
+                assert value.dim() == 0 or value.stride() == other.stride()
+        for value, gradient in zip(nets[1].parameters(), gradients, strict=True):
+            value.grad = gradient
+        if step == 1:
+            plain = copy.deepcopy(nets[0]).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            kept = build_optimiser(plain, OptimConfig(optimiser=name, lr=0.01))
+            kept.load_state_dict(copy.deepcopy(made[0].state_dict()))
+            for state in kept.state.values():
+                for key, item in state.items():
+                    state[key] = item.contiguous().clone(memory_format=torch.contiguous_format) if item.dim() else item
+            checkpoint.save_step(tmp_path, "match", 2, plain, kept, {})
+            (found,) = checkpoint.step_checkpoints(tmp_path, "match")
+            for net, optimiser in zip(nets, made, strict=True):
+                checkpoint.load_step(found, net, optimiser)
+    assert made[1].defaults["fused"] and not made[0].defaults["fused"]
 
 
 def test_load_step_keeps_where_and_how_the_optimiser_counts(tmp_path: Path) -> None:
