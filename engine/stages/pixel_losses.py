@@ -1,7 +1,8 @@
 """What fine-tuning minimises: losses over the pixels that have a class, chosen by ``segment.loss``.
 
 Each is computed in float32 whatever the network's precision, waits for no GPU (shapes do not depend on values), and
-gives 0 with gradients of 0 where all pixels are void. A new one is a class here and a line in LOSSES.
+gives 0 with gradients of 0 where all pixels are void. A new one is a class here, a line in LOSSES and a name in the
+schema.
 
 Shapes: B images, P pixels of each, K classes.
 """
