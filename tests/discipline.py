@@ -80,6 +80,7 @@ REASONS = {
 }
 """Why a step waits where it does, by place. Nothing waits anywhere else."""
 JITTER = {"scale_jitter": (0.5, 2.0), "colour_jitter": 0.3}
+ADAMW = {"optimiser": "adamw", "layer_decay": 0.9}
 HALVED = "in two portions after a lack of memory"
 DISK = "data mapped from the disk"
 MAPPED = {"data__train": 6, "data__height": 64, "data__width": 64, "runtime__memory_budget_gib": 1e-6}
@@ -99,6 +100,9 @@ def _common(stage: str, beside: dict[str, int]) -> list[Case]:
         Case(stage, "gray input", {"model__input": "gray"}, beside=beside),
         *others,
         Case(stage, "gradients clipped", {f"{stage}__optim": {"clip_norm": 1.0}}, beside=beside),
+        Case(
+            stage, "adamw, layer decay", {f"{stage}__optim": {"optimiser": "adamw", "layer_decay": 0.9}}, beside=beside
+        ),
         Case(stage, "scale and colour jitter", _both(stage, **JITTER), beside=beside),
         Case(stage, DISK, MAPPED, beside=beside),
         Case(stage, HALVED, batch, _halved, beside=beside),
@@ -106,11 +110,12 @@ def _common(stage: str, beside: dict[str, int]) -> list[Case]:
 
 
 _NAMES = """
-__rshift__ _foreach_add _foreach_add_ _foreach_copy_ _foreach_lerp_ _foreach_mul_ _foreach_norm _log_softmax
-_log_softmax_backward_data _native_batch_norm_legit_no_training _softmax _to_copy _unsafe_index abs add add_
+__rshift__ _foreach_add _foreach_add_ _foreach_copy_ _foreach_lerp_ _foreach_mul_ _foreach_norm _fused_adamw_
+_fused_sgd_ _log_softmax _log_softmax_backward_data _native_batch_norm_legit_no_training _softmax
+_softmax_backward_data _to_copy _unsafe_index abs add add_
 addcmul_ addmm affine_grid_generator all amax aminmax any arange argmax argmin bernoulli_ bincount bitwise_and
-bitwise_not bitwise_or bmm cat clamp clamp_ clamp_min clone constant_pad_nd convolution convolution_backward
-copy_ cumsum div div_ eq exp fill_ flip floor floor_divide gather ge grid_sampler_2d gt index index_add
+bitwise_not bitwise_or bmm cat ceil clamp clamp_ clamp_min clone constant_pad_nd convolution convolution_backward
+copy_ cumsum div div_ eq exp expm1 fill_ flip floor floor_divide gather ge grid_sampler_2d gt index index_add
 index_copy index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp logsumexp lt
 masked_fill masked_fill_ max max_pool2d_with_indices max_pool2d_with_indices_backward maximum mean min minimum
 mm mul mul_ native_batch_norm native_batch_norm_backward ne neg new_full new_zeros nll_loss_backward
@@ -167,11 +172,17 @@ def _network(backbone: str, head: str = "hypercolumn", /, **keys: Any) -> Change
     return {**{f"model__{key}": value for key, value in model.items()}, **sizes}
 
 
+WEIGHED = {"segment__class_weighting": "balanced"}
 SEGMENT = [
     Case("segment", "hypercolumn on tiny_vgg"),
     *_common("segment", {}),
     Case("segment", "two passes a step", {"segment__accumulate": 2}),
     Case("segment", "extra blocks", {"model__extra_channels": 8}),
+    *(Case("segment", f"loss {loss}", {"segment__loss": loss}) for loss in ("focal", "dice", "ohem")),
+    Case("segment", "labels smoothed, classes weighed", {"segment__label_smoothing": 0.1, **WEIGHED}),
+    Case("segment", "loss ohem, classes weighed", {"segment__loss": "ohem", **WEIGHED}),
+    Case("segment", "averaged weights", {"segment__ema": 0.9}),
+    Case("segment", "auxiliary head", {**_network("resnet18", "fcn"), "segment__auxiliary_head": 0.4}),
     Case("segment", "pixel margin", {"segment__pixel_margin": 4}),
     Case("segment", "hypercolumn on vgg16", _network("vgg16")),
     Case("segment", "fcn32 on alexnet", _network("alexnet", "fcn32")),

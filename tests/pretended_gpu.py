@@ -432,6 +432,13 @@ def _pin_memory(gpu: PretendedGpu, tensor: Tensor, args: tuple[Any, ...], kwargs
     return made
 
 
+def _deepcopy(gpu: PretendedGpu, tensor: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    made: Tensor = tensor.__deepcopy__(*args, **kwargs)
+    if gpu.holds(tensor):
+        ON_DEVICE.add(made)  # PyTorch copies its memory without an operator
+    return made
+
+
 _group = torch._C._group_tensors_by_device_and_dtype
 
 
@@ -452,6 +459,7 @@ _METHODS: dict[str, Callable[[PretendedGpu, Tensor, tuple[Any, ...], dict[str, A
     "numpy": _numpy,
     "__array__": _numpy,
     "pin_memory": _pin_memory,
+    "__deepcopy__": _deepcopy,
     "is_pinned": lambda gpu, tensor, args, kwargs: PINNED.has(tensor),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from engine.stages import segment
+from engine.stages import pixel_losses
 from engine.stages.segment import SegmentStage
 from tests.discipline import (
     CASES,
@@ -109,17 +109,17 @@ def test_evaluation_waits_at_its_end_and_for_files_alone(case: Evaluation, tmp_p
 BY_NAME = {case.name: case for case in CASES}
 
 
-def hidden_question(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    return pixel_loss(logits, target, valid) if valid else logits.sum() * 0
+def hidden_question(logits: Tensor, target: Tensor, valid: Tensor, *others: Any) -> Tensor:
+    return pixel_loss(logits, target, valid, *others) if valid else logits.sum() * 0
 
 
-pixel_loss = segment.pixel_loss
+pixel_loss = pixel_losses.pixel_loss
 
 
 def test_offender_in_a_step_would_be_seen_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "pixel_loss", hidden_question)
+    monkeypatch.setattr(pixel_losses, "pixel_loss", hidden_question)
     stalls = quiet_step(BY_NAME["segment, hypercolumn on tiny_vgg"], tmp_path).stalls
-    assert stalls == [Stall(VALUE, "_local_scalar_dense", "stages/segment.py:_portion")]
+    assert stalls == [Stall(VALUE, "_local_scalar_dense", "stages/pixel_losses.py:__call__")]
 
 
 # ---- what is left behind ---------------------------------------------------------------------------------------------
