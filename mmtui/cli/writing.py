@@ -311,7 +311,7 @@ def retry(
             say("no run has failed or was interrupted")
     more = seconds_of(time_limit, "--time-limit") if time_limit else 0.0
     if time_limit and not dry_run:
-        list(queue.extend(home, lookup.resolve_all(home, selectors), more))
+        list(queue.extend_all(home, lookup.resolve_all(home, selectors), more))
     return _wish(selectors, "retry", quiet, dry_run=dry_run, trust_code=trust_code)
 
 

@@ -239,8 +239,13 @@ def set_budget(home: Home, group: str, hours: float | None) -> None:
         set_setting(session, f"budget:{group}", "" if hours is None else repr(hours))
 
 
-def extend(home: Home, run_ids: Iterable[str], seconds: float) -> Iterator[str]:
-    """Let runs train so many seconds more than they have; 0 = without a limit. Yields each id when it is done."""
+def extend(home: Home, run_id: str, seconds: float) -> None:
+    """Let a run train so many seconds more than it has; 0 = without a limit."""
+    list(extend_all(home, [run_id], seconds))
+
+
+def extend_all(home: Home, run_ids: Iterable[str], seconds: float) -> Iterator[str]:
+    """The same for many runs; yields the id of each when it is done."""
     from mmtui.store.runs import read_run, seconds_taken
 
     def change(session: Session, run_id: str) -> None:
