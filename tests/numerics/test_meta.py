@@ -15,7 +15,7 @@ from engine.mixmatch.loss import contrast_loss, triplet_loss
 from engine.models import BUILDERS, DILATED, HEADS, build_backbone, build_head
 from engine.proxies import build_proxy
 from engine.proxies.info_nce import info_nce
-from engine.stages.segment import pixel_loss
+from engine.stages.pixel_losses import pixel_loss
 
 META = torch.device("meta")
 CLASSES, BATCH, SIDE, PIXELS = 5, 4, 64, 7
