@@ -202,18 +202,30 @@ class Ohem(PixelLoss):
         plain, smoothed = self._each(logits, target)
         classes = target.flatten()
         hardness = torch.where(classes == VOID, -1.0, plain.detach())
-        hard = (hardness >= self._limit(self.joint.rows(hardness))) & (classes != VOID)
-        weighed = hard.float() if self.table is None else hard * self.table[classes]
+        limit, share = self._limit(self.joint.rows(hardness))
+        hard = torch.where(hardness == limit, share, (hardness > limit).float()) * (classes != VOID)
+        weighed = hard if self.table is None else hard * self.table[classes]
         count = self.joint.sums(weighed.sum()) / self.joint.world
         mean = (smoothed * hard).sum() / torch.where(count > 0, count, 1.0)
         return mean * (len(target) / total)
 
-    def _limit(self, hardness: Tensor) -> Tensor:
-        """-log p from which on a pixel is hard, (1,), from those of the whole batch, -1 where it is void."""
+    def _limit(self, hardness: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p from which on a pixel is hard, and how much of a pixel counts that has just this, (1,) each.
+
+        Where the share decides, it is pixels alike that fill it up, all of them in part: many are certain, with a
+        -log p of 0, and with all of them the mean would be that of all pixels.
+
+        Args:
+            hardness: -log p of the whole batch, -1 where it is void.
+        """
         ranked = hardness.sort(descending=True).values
         # In float64, which counts every pixel.
         kept = ((hardness >= 0).sum().double() * self.config.ohem_keep).ceil().long().clamp(min=1)
-        return ranked.gather(0, (kept - 1).view(1)).clamp(max=-math.log(self.config.ohem_threshold))
+        last = ranked.gather(0, (kept - 1).view(1))
+        limit = last.clamp(max=-math.log(self.config.ohem_threshold))
+        left = kept - (hardness > limit).sum()
+        filled = (left.double() / (hardness == limit).sum().clamp(min=1)).float()
+        return limit, torch.where(last > limit, 1.0, filled)
 
 
 LOSSES: Mapping[str, type[PixelLoss]] = {"ce": CrossEntropy, "focal": Focal, "dice": Dice, "ohem": Ohem}

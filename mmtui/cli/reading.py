@@ -91,7 +91,9 @@ def _weights(found: RunDetail) -> str:
     decay = segment.get("ema") if isinstance(segment, dict) else None
     if not decay or not isinstance(decay, float):
         return ""
-    return f"evaluated and handed on: the moving average (segment.ema {decay:g}), not those of the last step"
+    done = any(stage.name == "segment" and stage.status == "finished" for stage in found.stages)
+    when = "evaluated and handed on" if done or found.row.metrics.get("miou") is not None else "to be evaluated"
+    return f"{when}: the moving average (segment.ema {decay:g}), not those of the last step"
 
 
 def _parent(found: RunDetail) -> str:

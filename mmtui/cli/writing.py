@@ -94,6 +94,8 @@ def run(
         fail_fast=fail_fast,
         launcher=_launcher(launcher, slurm or (), gpus, home, recipe, members),
     )
+    if budget and not terms.budget:
+        raise UsageError(f"--budget {budget} would start nothing", "leave it out for no limit")
     queue.check_terms(terms, len(members))
     if dry_run:
         _preview(home, recipe, members, fork, terms)

@@ -206,10 +206,12 @@ def _edits(home: Home) -> Check:
 
 def _leftovers(home: Home) -> Check:
     """What interrupted commands have left: it takes room and does no harm."""
-    found = leftovers.look(home)
-    if not found:
+    found, halves = leftovers.look(home), _never_whole(home)
+    if not found and not halves:
         return Check("leftovers", True, "interrupted commands have left nothing")
     free, texts = [one for one in found if one.free], list[str]()
+    if halves:
+        texts.append(f"{_listed(halves, 'run', 'never became whole')}; to remove what is there: mmtui purge --yes")
     if free:
         kinds = ", ".join(dict.fromkeys(one.what for one in free[:_FEW]))
         room = size(sum(leftovers.bytes_of(one.path) for one in free))
@@ -217,6 +219,13 @@ def _leftovers(home: Home) -> Check:
     if len(free) < len(found):
         texts.append(leftovers.may_go_on(found))
     return Check("leftovers", None, ". ".join(texts))
+
+
+def _never_whole(home: Home) -> list[int]:
+    try:
+        return unfinished.abandoned(home)
+    except MmtuiError:
+        return []  # the database itself is the fault, and told already
 
 
 def _rows(home: Home) -> list[Check]:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.config import RecipeFileError, dump_recipe, load_recipe
+from engine.config import RecipeFileError, load_recipe, strict_yaml
 from engine.config.determining import work_name
 from mmtui.domain.states import RunState
 from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home, RunPaths
 from mmtui.services import forks, inputs
 from mmtui.services.manifests import read_manifest
+from mmtui.services.older_code import readable
 from mmtui.services.pending_edits import settle, write_drafts
 from mmtui.services.queue import writing
 from mmtui.services.together import shared_stages
@@ -38,6 +39,7 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
         _refuse_begun(run)
         settle(home, run_id, _overrides(run))
         resolved = _changed(paths, overrides)
+        written = readable(resolved, strict_yaml.load(strict_yaml.read_text(paths.recipe), "")[0], run_id)
         forked = forks.plan_change(home, resolved, run_id) if run.origin != "{}" else None
         if run.state == RunState.QUEUED:
             later = run.launcher != "{}" or run.after != "[]" or bool(run.not_before)
@@ -51,7 +53,7 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
             set_origin(session, int(run_id), cells.mapped(run.origin), forks.done_of(forked), here=here)
         manifest = read_manifest(paths.manifest) | {"overrides": texts, "seed": resolved.seed}
         try:
-            write_drafts(paths, dump_recipe(resolved), manifest)
+            write_drafts(paths, written, manifest)
         except OSError as error:
             raise UnreachableError(f"{paths.root} cannot be written: {error.strerror or error}") from None
     with writing(home) as session:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.files import sync_folder
 from mmtui.paths import Home, RunPaths
+from mmtui.services.unfinished import DRAFT
 
 if TYPE_CHECKING:
     from mmtui.store.runs import NewRun
@@ -37,7 +38,7 @@ class NewFolders:
         Args:
             recipe: resolved, as YAML.
         """
-        folder = self.home.runs / f".draft-{run_id}"
+        folder = self.home.runs / f"{DRAFT}{run_id}"
         shutil.rmtree(folder, ignore_errors=True)  # of a database that was restored from an older copy
         folder.mkdir(mode=0o700)
         self.drafts[run_id] = folder

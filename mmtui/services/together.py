@@ -142,7 +142,7 @@ class Together:
         return found
 
     def _show(self) -> None:
-        from mmtui.store.runs import reason_to_wait, set_setting
+        from mmtui.store.runs import end_of_line, reason_to_wait, set_places, set_setting
 
         with self.database.write(durable=True) as session:
             code.refuse_purged(self.home, self.frozen)
@@ -150,6 +150,8 @@ class Together:
                 set_setting(session, f"failfast:{self.group}", "1")
             if self.terms.budget:
                 set_setting(session, f"budget:{self.group}", repr(self.terms.budget))
+            # Anew: whoever came meanwhile stands before all of them, not among them.
+            set_places(session, self.ids, end_of_line(session))
             unfinished.show_all(session, self.ids, reason_to_wait(self.terms.not_before, time.time()))
 
     def _remove(self) -> None:

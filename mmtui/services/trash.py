@@ -145,12 +145,21 @@ def purge(
 
 
 def _forgotten(home: Home, run_ids: Sequence[str]) -> Iterator[str]:
-    """Removed runs, the rows of each deleted. What then remains of its files is a leftover, which the next purge
-    deletes."""
+    """Removed runs, the rows of each deleted; those that somebody has brought back meanwhile stay. What then remains
+    of the files is a leftover, which the next purge deletes."""
     from mmtui.store.runs import forget_run
+    from mmtui.store.tables import Run
+
+    gone = set[str]()
+
+    def forget(session: Session, run_id: str) -> None:
+        run = session.get(Run, int(run_id))
+        if run is not None and run.deleted_at is not None:
+            forget_run(session, int(run_id))
+            gone.add(run_id)
 
     aside = list(put_aside(home, run_ids))
-    return changing(home, aside, lambda session, run_id: forget_run(session, int(run_id)))
+    return (run_id for run_id in changing(home, aside, forget) if run_id in gone)
 
 
 def _unused_code(home: Home, *, really: bool) -> list[Path]:

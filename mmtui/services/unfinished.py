@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from mmtui.store.db import Database
 
+DRAFT = ".draft-"
+"""What the folder of a run is called, before its id, until it is whole."""
 IMPORT, REBUILD, QUEUEING = "import", "rebuild", "queueing"
 _REASON = re.compile(r"its (import|rebuild|queueing) has not finished \(process ([0-9]{1,10}) on (.*)\)")
 
@@ -41,8 +43,11 @@ def is_unfinished(text: str) -> bool:
 def remedy(text: str) -> str:
     """What to do about a run with such a reason."""
     found = _REASON.fullmatch(text)
-    again = {IMPORT: "import it again, or: ", QUEUEING: "queue it again, or: "}.get(found[1] if found else "", "")
-    return f"{again}mmtui doctor --fix"
+    what = found[1] if found else ""
+    if what == REBUILD:
+        return "mmtui doctor --fix"
+    again = "queue" if what == QUEUEING else "import"
+    return f"{again} it again, or: mmtui purge --yes"
 
 
 def is_under_way(text: str) -> bool:
@@ -69,24 +74,30 @@ def is_abandoned(text: str) -> bool:
     return is_unfinished(text) and not is_under_way(text)
 
 
-def sweep(home: Home) -> None:
-    """``remove_abandoned``, for who has no database open."""
+def sweep(home: Home) -> int:
+    """``remove_abandoned``, for who has no database open; how many there were."""
     from mmtui.store.db import Database
 
     database = Database(home)
     try:
-        remove_abandoned(database, home)
+        return remove_abandoned(database, home)
     finally:
         database.close()
 
 
-def remove_abandoned(database: Database, home: Home) -> None:
-    """Remove what killed processes of this machine have left."""
+def remove_abandoned(database: Database, home: Home) -> int:
+    """Remove what killed processes of this machine have left; of how many runs."""
+    found = abandoned(home)
+    for run_id in found:
+        remove(database, home, run_id)
+    return len(found)
+
+
+def abandoned(home: Home) -> list[int]:
+    """Runs that are not whole, and never will be."""
     with Reader(home) as reader:
         rows = reader.query("SELECT id, reason FROM runs WHERE deleted_at IS NOT NULL AND reason LIKE 'its % has not%'")
-    for run_id, text in rows:
-        if is_abandoned(cells.text(text)):
-            remove(database, home, int(run_id))
+    return [int(run_id) for run_id, text in rows if is_abandoned(cells.text(text))]
 
 
 def remove(database: Database, home: Home, run_id: int) -> None:
@@ -101,7 +112,8 @@ def remove(database: Database, home: Home, run_id: int) -> None:
             return
         # The folder first: rows that are left are removed next time, a folder without rows is taken for a run.
         if not run.reason.startswith(f"its {REBUILD} "):
-            shutil.rmtree(home.run(str(run_id)).root, ignore_errors=True)
+            for folder in (home.run(str(run_id)).root, home.runs / f"{DRAFT}{run_id}"):
+                shutil.rmtree(folder, ignore_errors=True)
         forget_run(session, run_id)
 
 

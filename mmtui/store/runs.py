@@ -112,6 +112,12 @@ def end_of_line(session: Session) -> float:
     return (session.exec(numbers.order_by(col(Run.position).desc()).limit(1)).first() or 0.0) + 1.0
 
 
+def set_places(session: Session, run_ids: Sequence[int], first: float) -> None:
+    """Put runs one behind the other, the first of them in that place."""
+    places = [{"run_id": run_id, "place": first + index} for index, run_id in enumerate(run_ids)]
+    session.connection().execute(text("UPDATE runs SET position = :place WHERE id = :run_id"), places)
+
+
 def reason_to_wait(not_before: float, now: float) -> str:
     """Why a run that has just been queued does not start at once, as far as that is its own wish."""
     return delayed_text(not_before) if not_before > now else ""

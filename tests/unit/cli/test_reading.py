@@ -132,15 +132,18 @@ def test_show_prints_what_was_overridden(populated: Home, mmtui_: Invoke) -> Non
 def test_show_says_where_the_moving_average_was_evaluated(
     populated: Home, mmtui_: Invoke, ema: str, told: bool
 ) -> None:
-    assert "weights" not in mmtui_("show", "3").out
+    assert "weights" not in mmtui_("show", "1").out
     connection = sqlite3.connect(populated.database)
     segment = f'{{"ema": {ema}}}'
-    connection.execute("UPDATE runs SET config = json_set(config, '$.segment', json(?)) WHERE id = 3", [segment])
+    connection.execute("UPDATE runs SET config = json_set(config, '$.segment', json(?)) WHERE id < 4", [segment])
+    connection.execute("UPDATE stages SET status = 'pending' WHERE run_id = 3")
+    connection.execute("UPDATE runs SET miou = NULL WHERE id = 3")
     connection.commit()
     connection.close()
-    line = "weights  evaluated and handed on: the moving average (segment.ema 0.99), not those of the last step\n"
-    found = mmtui_("show", "3")
-    assert found.code == 0 and (line in found.out) == told == ("weights" in found.out)
+    for run_id, when in (("1", "evaluated and handed on"), ("3", "to be evaluated")):
+        line = f"weights  {when}: the moving average (segment.ema 0.99), not those of the last step\n"
+        found = mmtui_("show", run_id)
+        assert found.code == 0 and (line in found.out) == told == ("weights" in found.out)
 
 
 def test_classes_absent_class_has_no_iou(populated: Home, mmtui_: Invoke) -> None:

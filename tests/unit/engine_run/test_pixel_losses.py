@@ -409,3 +409,15 @@ def test_process_that_lacks_memory_is_heard_where_a_loss_of_the_whole_batch_is_e
     ranks = [(tmp_path / "run" / f"rank_{rank}.txt").read_text() for rank in (0, 1)]
     assert ranks[0] == ranks[1] and all(line.split()[2] == "2" for line in ranks[0].splitlines())
     assert len(losses(tmp_path / "run", "segment")) == 3
+
+
+def test_pixels_that_are_certain_do_not_fill_up_the_hard_ones() -> None:
+    """Their -log p is 0 in float32: with all of them the mean would be that of all pixels."""
+    target = torch.zeros((1, 1000), dtype=torch.int64)
+    logits = torch.zeros((1, 1000, 2))
+    logits[0, :, 0] = 200.0
+    logits[0, :50] = torch.tensor([0.0, 3.0])
+    for keep, expected in ((0.2, 50 * math.log(1 + math.exp(3)) / 200), (0.05, math.log(1 + math.exp(3)))):
+        loss = LOSSES["ohem"](SegmentConfig(loss="ohem", ohem_keep=keep))
+        found = loss(logits, target, loss.total(target))
+        assert float(found) == pytest.approx(expected, rel=1e-5)

@@ -13,7 +13,8 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from engine.config import load_recipe
+from engine.config import dump_recipe, load_recipe, strict_yaml
+from engine.config.determining import LATER_KEYS, flat
 from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
 from mmtui.services import editing, forecast, queue, recipes, runs
@@ -249,3 +250,50 @@ def test_database_is_not_upgraded_under_the_hands_of_an_older_supervisor(old: Ho
         assert schema_revision(old.database) == before and not list(old.backups.iterdir())
         process.communicate("")
     assert runs.queue_order(old) == ["1"]
+
+
+def as_before_later_keys(home: Home, run_id: str) -> None:
+    """The recipe of a run as a program has written it that did not know ``LATER_KEYS``."""
+    data = strict_yaml.load(strict_yaml.read_text(home.run(run_id).recipe), "")[0]
+    for key in LATER_KEYS:
+        part = data
+        *sections, last = key.split(".")
+        for section in sections:
+            part = part[section] if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            del part[last]
+    home.run(run_id).recipe.write_text(strict_yaml.dump(data))
+
+
+def test_edited_recipe_of_older_code_has_no_key_that_the_code_does_not_know(home: Home) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", hold=True)
+    as_before_later_keys(home, run_id)
+    before = set(flat_keys(home, run_id))
+    editing.edit(home, run_id, ["segment.steps=9"])
+    assert set(flat_keys(home, run_id)) == before
+    assert load_recipe(home.run(run_id).recipe).segment.steps == 9  # type: ignore[union-attr]
+    editing.edit(home, run_id, ["proxy=null"])
+    assert not {key for key in flat_keys(home, run_id) if key in LATER_KEYS}
+    editing.edit(home, run_id, ["proxy.kind=rotation"])
+    assert not {key for key in flat_keys(home, run_id) if key in LATER_KEYS}
+
+
+@pytest.mark.parametrize("text", ["segment.loss=dice", "segment.optim.optimiser=adamw"])
+def test_edit_that_older_code_cannot_do_is_refused(home: Home, text: str) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", hold=True)
+    as_before_later_keys(home, run_id)
+    before = home.run(run_id).recipe.read_text()
+    with pytest.raises(RefusedError, match=f"does not know {text.split('=', maxsplit=1)[0]}"):
+        editing.edit(home, run_id, [text])
+    assert home.run(run_id).recipe.read_text() == before
+
+
+def test_edited_recipe_of_the_code_of_today_has_all_keys(home: Home) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", hold=True)
+    editing.edit(home, run_id, ["segment.loss=dice"])
+    assert home.run(run_id).recipe.read_text() == dump_recipe(load_recipe(home.run(run_id).recipe))
+
+
+def flat_keys(home: Home, run_id: str) -> list[str]:
+    data = strict_yaml.load(strict_yaml.read_text(home.run(run_id).recipe), "")[0]
+    return [key.removeprefix(".") for key, _ in flat(data, "")]

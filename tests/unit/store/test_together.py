@@ -188,3 +188,39 @@ def test_nothing_is_removed_if_one_has_not_finished(home: Home) -> None:
 def test_a_recipe_is_written_section_by_section_as_in_one_go(file: Path) -> None:
     recipe = load_recipe(file, [], [ROOT / "recipes", ROOT / "recipes" / "studies"])
     assert dump_recipe(recipe) == strict_yaml.dump(json.loads(recipe.model_dump_json()))
+
+
+def test_a_run_that_is_brought_back_while_the_trash_is_emptied_stays(home: Home) -> None:
+    ids = queued(home)
+    list(trash.remove_all(home, ids))
+
+    def tell(done: int, _total: int) -> None:
+        if done == 1:
+            trash.restore(home, ids[-1])
+
+    trash.purge(home, really=True, tell=tell)
+    assert [row.id for row in runs.list_runs(home)] == [ids[-1]]
+    assert home.run(ids[-1]).recipe.is_file()
+
+
+def test_who_queues_while_a_sweep_is_queued_stands_before_all_of_it(home: Home) -> None:
+    others = list[str]()
+
+    def tell(_done: int, _total: int) -> None:
+        if len(others) < 2:
+            others.append(queue.enqueue(home, "shapes_smoke", hold=True))
+
+    ids = queue.enqueue_all(home, "shapes_smoke", MEMBERS, HELD, tell=tell)
+    assert runs.queue_order(home) == [*others, *ids]
+
+
+def test_doctor_names_what_never_became_whole_and_purge_leaves_nothing_of_it(home: Home) -> None:
+    queue.enqueue(home, "shapes_smoke", hold=True)
+    kill_while_queueing(home, 9)
+    (leftovers,) = (check for check in doctor.checks(home) if check.name == "leftovers")
+    assert "6 runs never became whole: 2, 3, 4, 5, 6, 7" in leftovers.text and "mmtui purge --yes" in leftovers.text
+    assert list(home.runs.glob(".draft-*"))
+    trash.purge(home, really=True)
+    assert [path.name for path in home.runs.iterdir()] == ["1"]
+    (leftovers,) = (check for check in doctor.checks(home) if check.name == "leftovers")
+    assert leftovers.ok, leftovers.text
