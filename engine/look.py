@@ -1,8 +1,8 @@
 """A first look at the masks of a data set, within a second or so: what ends a run is told when it is queued.
 
-``python -m engine.look`` reads ``{"data": section of a recipe, "splits": ["train", "val"]}`` from stdin and writes
-``{"problem": "...", "doubts": [...]}``. It loads no torch, and reads as many masks as there is time for, spread over
-the split.
+``python -m engine.look`` reads ``{"data": section of a recipe, "splits": ["train", "val"], "named": NamedClasses}``
+from stdin and writes ``{"problem": "...", "doubts": [...]}``. It loads no torch, and reads as many masks as there is
+time for, spread over the split.
 """
 
 from __future__ import annotations
@@ -17,29 +17,41 @@ from contextlib import suppress
 import numpy as np
 from pydantic import TypeAdapter
 
+from engine.config.named_classes import NamedClasses
 from engine.config.schema import DataConfig
-from engine.data.listings import LISTINGS
+from engine.data.listings import LISTINGS, class_names
 from engine.data.masks import read_mask
 from engine.data.pairs import ADVICE, Listing, Pair, check_indices, require_files
 from engine.data.supervision import Labels, doubts, refuse, shared_pictures
 from engine.data.values import VOID, Progress
-from engine.errors import EngineError
+from engine.errors import EngineError, RecipeError
 from engine.utf8_mode import begin_in_utf8_mode
 
 SECONDS = 1.0
 """For the masks of one split."""
 
 
-def look(config: DataConfig, splits: tuple[str, ...], seconds: float = SECONDS) -> list[str]:
+def look(
+    config: DataConfig,
+    splits: tuple[str, ...],
+    seconds: float = SECONDS,
+    named: NamedClasses = NamedClasses(),  # noqa: B008 - frozen
+) -> list[str]:
     """What makes the score of a run on these data doubtful, as far as some of the masks show it.
 
     Args:
         splits: train, val or both: those whose labels are read.
+        seconds: for the masks of each of them.
+        named: classes that the recipe speaks of.
 
     Raises:
-        EngineError: a list, a file or a mask is wrong, or every mask was read and nothing can come of them.
+        EngineError: a class is named that the data set has not, a list, a file or a mask is wrong, or every mask was
+            read and nothing can come of them.
     """
     found = list[str]()
+    if named != NamedClasses():
+        for problem in named.problems(class_names(config)):
+            raise RecipeError(problem)
     if config.kind not in LISTINGS:
         return found
     for split in splits:
@@ -98,8 +110,9 @@ def main() -> int:
     """Answer what stdin asks; the exit code is that of a mistake in the data."""
     asked = json.load(sys.stdin)
     config: DataConfig = TypeAdapter(DataConfig).validate_python(asked["data"])
+    named = NamedClasses(asked["named"]["background"], tuple(asked["named"]["weighted"]))
     try:
-        answer = {"problem": "", "doubts": look(config, tuple(asked["splits"]))}
+        answer = {"problem": "", "doubts": look(config, tuple(asked["splits"]), named=named)}
     except (EngineError, OSError) as error:
         answer = {"problem": str(error), "doubts": []}
     sys.stdout.write(json.dumps(answer) + "\n")

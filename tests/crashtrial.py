@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,21 +143,33 @@ class _Row:
         return f"| {name} | {fault} | {where} | {self.count} | {self.state} | {self.mended} |"
 
 
+def _placed(step: str) -> str:
+    """The step with what differs from run to run of this trial (numbers, random names) taken out."""
+    step = re.sub(r"writer-[0-9a-f]{8}-\d+(-[a-z0-9_]{8})?", "writer-N", step)
+    step = re.sub(r"\d+\.[0-9a-f]{8}\.new", "N.new", step)
+    return re.sub(r"\d{2,}", "N", step)
+
+
+def rows_of(name: str, outcomes: Iterable[tuple[str, str, Outcome]]) -> list[str]:
+    """The rows of the table for one deed, in Markdown."""
+    rows: dict[str, list[_Row]] = {crashpoints.KILL: [], crashpoints.FULL: []}
+    for fault, step, outcome in outcomes:
+        what = _placed(step)
+        mended = "; ".join(dict.fromkeys(re.sub(r"\d+", "N", told) for told in outcome.told)) or "nothing to mend"
+        last = rows[fault][-1] if rows[fault] else None
+        if last is not None and (last.state, last.mended) == (outcome.state, mended):
+            last.last, last.count = what, last.count + 1
+        else:
+            rows[fault].append(_Row(what, what, 1, outcome.state, mended))
+    return [row.text(name, fault) for fault, found in rows.items() for row in found]
+
+
 def table(world: Home, folder: Path) -> Iterator[str]:
     """The table of every deed, in Markdown."""
     yield "| command | fault | at the step | steps | state then | mended by |"
     yield "|---|---|---|---|---|---|"
     for name, deed in DEEDS.items():
-        rows: dict[str, list[_Row]] = {crashpoints.KILL: [], crashpoints.FULL: []}
-        for fault, step, outcome in Trial(world, deed, folder).outcomes():
-            what = re.sub(r"\d{2,}", "N", re.sub(r"writer-[0-9a-f]{8}-\d+", "writer-N", step))
-            mended = "; ".join(dict.fromkeys(re.sub(r"\d+", "N", told) for told in outcome.told)) or "nothing to mend"
-            last = rows[fault][-1] if rows[fault] else None
-            if last is not None and (last.state, last.mended) == (outcome.state, mended):
-                last.last, last.count = what, last.count + 1
-            else:
-                rows[fault].append(_Row(what, what, 1, outcome.state, mended))
-        yield from (row.text(name, fault) for fault, found in rows.items() for row in found)
+        yield from rows_of(name, Trial(world, deed, folder).outcomes())
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from engine.config.named_classes import background_problem
+
 if TYPE_CHECKING:
     from engine.config.optim import OptimConfig
     from engine.config.schema import MatchConfig, ModelConfig, ProxyConfig, Recipe, SegmentConfig
@@ -57,7 +59,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
     yield from _model(recipe)
     if recipe.match is not None:
         yield from _match(recipe.match)
-        yield from background_problem(recipe.match, CLASS_COUNTS.get(recipe.data.kind))
+        yield from background_problem(recipe.match.background, CLASS_COUNTS.get(recipe.data.kind))
     if recipe.segment is not None:
         yield from _segment(recipe.segment, recipe.model)
         yield from _reset(recipe)
@@ -74,7 +76,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
         yield f"evaluate.scales holds {largest:g}: write resize factors of at most {LARGEST_FACTOR:g}"
     for name, percent in recipe.reference.per_class.items():
         if not 0 <= percent <= 100:
-            yield f"reference.per_class {name} is {percent:g}: write percent, 0 to 100"
+            yield f"reference.per_class.{name} is {percent:g}: write percent, 0 to 100"
     yield from _sizes(recipe)
 
 
@@ -90,25 +92,6 @@ def _whole_numbers(part: Any, key: str) -> Iterator[str]:
     elif hasattr(part, "model_fields_set"):
         for name, value in part:
             yield from _whole_numbers(value, f"{key}.{name}" if key else name)
-
-
-def background_problem(match: MatchConfig, classes: int | None) -> Iterator[str]:
-    """A background class that the data set, of so many classes, does not have; None = not known yet."""
-    background = match.background
-    if background is not None and (background < 0 or (classes is not None and background >= classes)):
-        there = "" if classes is None else f", which has 0 to {classes - 1}"
-        yield (
-            f"match.background {background} is no class of the data set{there}: write the number of one, or null for no"
-            " background class"
-        )
-
-
-def class_weights_problem(segment: SegmentConfig, classes: Collection[str]) -> Iterator[str]:
-    """Weights of classes that the data set, of the names ``classes``, does not have."""
-    unknown = [name for name in segment.class_weights if name not in classes]
-    if unknown:
-        there = ", ".join(list(classes)[:6]) + (" ..." if len(classes) > 6 else "")
-        yield f"segment.class_weights names {unknown[0]!r}, which is no class of the data set: write names of {there}"
 
 
 def _proxy(task: ProxyConfig, model: ModelConfig) -> Iterator[str]:
@@ -176,7 +159,7 @@ def _loss(segment: SegmentConfig) -> Iterator[str]:
     for name, weight in segment.class_weights.items():
         if not 0 < weight <= LARGEST_WEIGHT:
             most = f"{LARGEST_WEIGHT:,.0f}"
-            yield f"segment.class_weights {name} is {weight:g}: write a number above 0 and at most {most}"
+            yield f"segment.class_weights.{name} is {weight:g}: write a number above 0 and at most {most}"
     if segment.class_weights and segment.class_weighting == "balanced":
         yield (
             "segment.class_weighting balanced makes the weights itself: leave segment.class_weights out, or write"

@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,6 +46,13 @@ SHAPING_KEYS = frozenset(
 )
 """Keys of a stage that decide which parameters it trains or begins with, or what its checkpoints keep of them: inside
 that stage they cannot change."""
+_SHAPES: Mapping[str, Callable[[float], bool]] = {
+    "segment.ema": bool,
+    "segment.auxiliary_head": bool,
+    **{f"{stage}.optim.layer_decay": (1.0).__gt__ for stage in TRAINED},
+}
+"""What of such a key counts, where it is a number: whether there is an average or a head, and whether layers have
+groups of their own. From one such number to another a stage goes on."""
 _OWN_CLASSES = frozenset({"shapes", "voc", "cityscapes"})
 """Kinds of data whose classes do not depend on files."""
 _STEP = re.compile(r"step_(\d{8,})")
@@ -233,9 +241,8 @@ def _plan_from(kept: Kept, found: Sequence[Kept], recipe: Recipe, run: str) -> P
         if other:
             return f"{other} in run {run}, whose stage {learned[-1]} has learned from that"
     if not kept.whole:
-        own, theirs = ({k: v for k, v in _section(r, kept.stage).items() if k in SHAPING_KEYS}
-                       for r in (recipe, kept.recipe))  # fmt: skip
-        key = _difference(theirs, own)
+        theirs, own = (_shaping(_section(one, kept.stage)) for one in (kept.recipe, recipe))
+        key = _difference(theirs, own, _SHAPES)
         if key is not None:
             return f"{_told(key, run)}, and cannot change inside stage {kept.stage}"
         if kept.step >= steps[kept.stage]:
@@ -260,10 +267,23 @@ def _section(recipe: Recipe, name: str) -> dict[str, Any]:
     return {key: meaning(key, value) for key, value in flat(values, name) if key not in FREE_KEYS}
 
 
-def _difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first key with another value: (key, then, now)."""
+def _shaping(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key in SHAPING_KEYS}
+
+
+def _difference(
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    shapes: Mapping[str, Callable[[float], bool]] = MappingProxyType({}),
+) -> tuple[str, Any, Any] | None:
+    """The first key with another value: (key, then, now).
+
+    Args:
+        shapes: what of the values of a key is compared.
+    """
     for key in [*then, *now]:
-        if key not in then or key not in now or then[key] != now[key]:
+        shape = shapes.get(key, lambda value: value)
+        if key not in then or key not in now or shape(then[key]) != shape(now[key]):
             return key, then.get(key), now.get(key)
     return None
 

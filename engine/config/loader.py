@@ -188,8 +188,10 @@ def _validate(document: Document, file: Path, stored: bool) -> Recipe:
 
 def _where(document: Document, file: Path, key: str) -> str:
     """File and line, or the override, that the key comes from; also found when a sentence begins with the key."""
+    # Names of classes may hold anything, so what is known to be a key goes before what looks like one.
+    named = max((known for known in document.lines if f"{key} ".startswith(f"{known} ")), key=len, default="")
     start = re.match(r"[a-z_.]+", key)
-    place = _nearest_location(document.lines, start.group(0).strip(".")) if start else None
+    place = _nearest_location(document.lines, named or (start.group(0).strip(".") if start else ""))
     if place is None:
         return str(file)
     return f"{place[0]}: line {place[1]}" if place[1] else place[0]

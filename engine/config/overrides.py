@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from engine.config.schema import CityscapesData, FolderData, ProxyConfig, Recipe, ShapesData, VocData
-from engine.config.strict_yaml import load_value
+from engine.config.strict_yaml import StrictYamlError, load, load_value
 
 TEXT, BOOLEAN, MAPPING = "text", "true | false", "mapping | null"
 _DATA_KINDS: dict[Any, type[BaseModel]] = {
@@ -73,10 +73,20 @@ def _parse(text: str) -> Override:
     value = load_value(raw)
     if info is not None and info.type == TEXT and not isinstance(value, str):
         value = raw.strip()
+    if info is not None and info.type == MAPPING and isinstance(value, str):
+        _refuse_text(text, raw)
     if section and value is not None:
         null = f", or {key}=null" if key in _nullable_sections() else ""
         raise RecipeFileError(f"override '{text}': '{key}' is a section; write {key}.name=value{null}")
     return Override(key, value, text)
+
+
+def _refuse_text(text: str, raw: str) -> None:
+    """Raise RecipeFileError with what keeps a value from being a mapping, if it was meant to be one."""
+    try:
+        load(raw, "", numbers=True)
+    except StrictYamlError as error:
+        raise RecipeFileError(f"override '{text}': {str(error).removeprefix('line 1: ')}") from None
 
 
 def apply_override(data: dict[str, Any], override: Override) -> None:
@@ -84,7 +94,7 @@ def apply_override(data: dict[str, Any], override: Override) -> None:
 
     Another ``kind`` drops the keys of the section that the new kind does not have.
     """
-    *sections, last = override.key.split(".")
+    *sections, last = _parts(override.key)
     part = data
     for section in sections:
         if not isinstance(part.get(section), dict):
@@ -94,6 +104,13 @@ def apply_override(data: dict[str, Any], override: Override) -> None:
         for name in [name for name in part if kind_lacks(override.value, name)]:
             del part[name]
     part[last] = override.value
+
+
+def _parts(key: str) -> list[str]:
+    """Names of the sections and of the key in the last one; what users name may have points in it."""
+    above = next((names for names in _NAMED_BY_USERS if key.startswith(names)), "")
+    rest = key.removeprefix(above)
+    return [*above.split(".")[:-1], rest] if above else rest.split(".")
 
 
 def kind_lacks(kind: str, name: str) -> bool:
@@ -242,14 +259,26 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
         return key, str(error["ctx"]["error"]) if "ctx" in error else str(error["msg"])
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return f"{key}.kind", f"write kind: {' or kind: '.join(_DATA_KINDS)}"
+    for mapping in _NUMBERS_BY_NAME:
+        if key.startswith(f"{mapping}."):
+            return key, _no_number(key.removeprefix(f"{mapping}."), value)
     if key in _sections():
         first = next(name for name in _by_key() if name.startswith(f"{key}."))
         rest = "or null for none" if key in _nullable_sections() else "or leave it out"
         return key, f"{_shown(value)} is not allowed; write keys of it, such as {first}, {rest}"
     if info is not None:
         what = f'{info.type}, for example "{value}" in quotes' if info.type == TEXT else info.type
+        what = "{name: value}, or null for none" if info.type == MAPPING else what
         return key, f"{_shown(value)} is not allowed; write {what}"
     return key, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
+
+
+def _no_number(name: str, value: Any) -> str:
+    """What is wrong with the value of a name that has to have a number."""
+    if value is None and ":" in name:
+        first, _, second = name.partition(":")
+        return f"{{{name}}} has no blank behind the colon: write {{{first}: {second or 2}}}"
+    return f"{_shown(value)} is not allowed; write a number"
 
 
 def _unknown_key(location: Sequence[str | int]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from engine.checkpoint import final_checkpoint, read_meta
-from engine.config.checks import background_problem, class_weights_problem
+from engine.config.named_classes import NamedClasses, named_classes
 from engine.config.schema import Recipe
 from engine.data import supervision
 from engine.data.label_counts import count_labels
@@ -24,11 +24,9 @@ LONGEST = 1000
 
 def check_named_classes(recipe: Recipe) -> None:
     """Raises RecipeError if the recipe speaks of a class that the data set has not: found out before training."""
-    if recipe.match is not None:
-        for problem in background_problem(recipe.match, len(class_names(recipe.data))):
-            raise RecipeError(problem)
-    if recipe.segment is not None and recipe.segment.class_weights:
-        for problem in class_weights_problem(recipe.segment, class_names(recipe.data)):
+    named = named_classes(recipe)
+    if named != NamedClasses():
+        for problem in named.problems(class_names(recipe.data)):
             raise RecipeError(problem)
 
 

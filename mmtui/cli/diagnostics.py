@@ -25,8 +25,41 @@ class Interrupted(BaseException):
     """Ctrl-C. No Exception, so that no library between us and the terminal takes it for an error of its own."""
 
 
+class Ended(BaseException):
+    """SIGTERM, or SIGHUP where the terminal is gone: whatever is half done is taken back before the process ends.
+
+    Attributes:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise Interrupted
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise Ended(number)
+
+
+def _end_by(number: int) -> None:
+    """End as whoever sent the signal expects: by it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def leave_signals() -> None:
+    """For what handles them itself, from its own start on; until then they end the process as they always do."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _ENDING:
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def say(text: str) -> None:
@@ -63,6 +96,9 @@ def guarded(command: Callable[[], int]) -> int:
     signal.signal(signal.SIGINT, _interrupt)
     # `mmtui ls | head` ends quietly, like any other program in a pipe.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for number in _ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, _end)
     wait_for_room()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -72,6 +108,9 @@ def guarded(command: Callable[[], int]) -> int:
         return command()
     except MmtuiError as error:
         return report(error)
+    except Ended as ended:
+        _end_by(ended.number)
+        return int(ExitCode.INTERRUPTED)
     except (Interrupted, KeyboardInterrupt):
         say("interrupted")
         return int(ExitCode.INTERRUPTED)

@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from mmtui.cli.diagnostics import leave_signals
 from mmtui.errors import UsageError
 from mmtui.paths import Home
 
@@ -45,7 +46,7 @@ def open_screen(home: Home, select: str | None = None) -> int:
     from mmtui.tui.app import run
 
     # The screen handles its own end; in a pipe that closes there is no screen.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    leave_signals()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     settings = render.settings()
     return run(home, settings, select, feed)

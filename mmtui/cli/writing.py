@@ -100,7 +100,7 @@ def run(
     if dry_run:
         _preview(home, recipe, members, fork, terms)
         return int(ExitCode.OK)
-    with work_bar("queueing", quiet=quiet) as tell:
+    with work_bar("queueing", quiet=quiet or len(members) == 1) as tell:  # one takes no longer than loading a bar
         ids = queue.enqueue_all(home, recipe, members, terms, fork, resolved=resolved, tell=tell)
     for run_id in ids:
         render.line(run_id)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from engine.config import RecipeFileError, load_recipe, strict_yaml
 from engine.config.determining import work_name
 from mmtui.domain.states import RunState
-from mmtui.errors import RefusedError, UnreachableError, UsageError
+from mmtui.errors import MmtuiError, RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home, RunPaths
-from mmtui.services import forks, inputs
+from mmtui.services import forks, inputs, labels
 from mmtui.services.manifests import read_manifest
 from mmtui.services.older_code import readable
 from mmtui.services.pending_edits import settle, write_drafts
@@ -34,12 +35,13 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
     from mmtui.store.runs import change_recipe, read_run, set_origin
 
     paths = home.run(run_id)
+    _look_ahead(home, run_id, overrides)
     with writing(home) as session:
         run = read_run(session, int(run_id))
         _refuse_begun(run)
         settle(home, run_id, _overrides(run))
         resolved = _changed(paths, overrides)
-        written = readable(resolved, strict_yaml.load(strict_yaml.read_text(paths.recipe), "")[0], run_id)
+        written = _readable(home, paths, resolved, run)
         forked = forks.plan_change(home, resolved, run_id) if run.origin != "{}" else None
         if run.state == RunState.QUEUED:
             later = run.launcher != "{}" or run.after != "[]" or bool(run.not_before)
@@ -58,6 +60,27 @@ def edit(home: Home, run_id: str, overrides: Sequence[str]) -> None:
             raise UnreachableError(f"{paths.root} cannot be written: {error.strerror or error}") from None
     with writing(home) as session:
         settle(home, run_id, _overrides(read_run(session, int(run_id))))
+
+
+def _look_ahead(home: Home, run_id: str, overrides: Sequence[str]) -> None:
+    """Look at the data now: it takes a second or two, in which others want to write. The answer is remembered."""
+    from mmtui.services import runs
+
+    found = runs.get_run(home, run_id)
+    with suppress(MmtuiError):  # what is wrong is found again, by what changes the run
+        if found.row.state == RunState.QUEUED:
+            resolved = _changed(home.run(run_id), overrides)
+            labels.look(resolved, _taken(home, resolved, run_id) if found.parent is not None else ())
+
+
+def _taken(home: Home, recipe: Recipe, run_id: str) -> tuple[str, ...]:
+    return forks.taken(forks.plan_change(home, recipe, run_id))
+
+
+def _readable(home: Home, paths: RunPaths, recipe: Recipe, run: Run) -> str:
+    before = strict_yaml.load(strict_yaml.read_text(paths.recipe), "")[0]
+    code = home.code / str(cells.mapped(run.code).get("digest", ""))
+    return readable(recipe, before, str(run.id), code)
 
 
 def _refuse_begun(run: Run) -> None:

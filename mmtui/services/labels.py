@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from engine.text import as_text
@@ -43,10 +43,12 @@ def look(recipe: Recipe, taken: Collection[str] = ()) -> Look:
     Args:
         taken: stages that are not trained, whose labels are therefore not read.
     """
-    splits = _splits(recipe, taken)
-    if recipe.data.kind == "shapes" or not splits:
+    from engine.config.named_classes import named_classes  # loads the schema, which whoever has a recipe has loaded
+
+    splits, named = _splits(recipe, taken), named_classes(recipe, taken)
+    if (recipe.data.kind == "shapes" or not splits) and not named.weighted:
         return Look()
-    asked = json.dumps({"data": recipe.data.model_dump(mode="json"), "splits": splits})
+    asked = json.dumps({"data": recipe.data.model_dump(mode="json"), "splits": splits, "named": asdict(named)})
     since, answer = _answers.get(asked, (0.0, Look()))
     if (not since and len(_fresh()) < MOST) or (since and time.monotonic() - since > FRESH):
         answer = _ask(asked)

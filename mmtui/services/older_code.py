@@ -4,39 +4,74 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mmtui.errors import RefusedError
 
 if TYPE_CHECKING:
     from engine.config import Recipe
 
+LEFT_OUT_IF_EMPTY = ("data.label_map",)
+"""Keys that a recipe is written without while they say nothing: that one lacks tells nothing of the code."""
 
-def readable(recipe: Recipe, before: Mapping[str, Any], run_id: str) -> str:
+
+def readable(recipe: Recipe, before: Mapping[str, Any], run_id: str, code: Path) -> str:
     """A resolved recipe as YAML, without the keys that the code of a run does not know.
 
     Args:
         before: the plain data of the run's recipe as it is, which that code, or one as old, has written whole.
+        code: the folder of that code.
 
     Raises:
         RefusedError: such a key is not at the value at which all is computed as before there was one.
     """
     from engine.config import strict_yaml
-    from engine.config.determining import LATER_KEYS
 
     data: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for key, silent in LATER_KEYS.items():
+    for key, silent in _later(data, before).items():
         *sections, last = key.split(".")
         there = _part(data, sections)
         if there is None or last not in there or _knows(before, key):
             continue
         if there[last] != silent:
-            raise RefusedError(
-                f"the code that run {run_id} was queued with does not know {key}",
-                "queue a new run: it is trained by the code of today",
-            )
+            _refuse(key, run_id)
         del there[last]
+    for key in LEFT_OUT_IF_EMPTY:
+        section, _, last = key.rpartition(".")
+        if last in (_part(data, [section]) or ()) and not _speaks_of(code, last):
+            _refuse(key, run_id)
     return strict_yaml.dump(data)
+
+
+def _later(data: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that the code may not know, with their silent values: what it has not written into a section it has."""
+    from engine.config.determining import LATER_KEYS
+    from engine.config.overrides import valid_keys
+
+    later = dict(LATER_KEYS)
+    for info in valid_keys():
+        *sections, last = info.key.split(".")
+        then, now = _part(before, sections), _part(data, sections)
+        if then and now and last not in then and then.get("kind") == now.get("kind"):
+            later.setdefault(info.key, info.default)
+    return {key: silent for key, silent in later.items() if key not in LEFT_OUT_IF_EMPTY}
+
+
+def _refuse(key: str, run_id: str) -> NoReturn:
+    raise RefusedError(
+        f"the code that run {run_id} was queued with does not know {key}",
+        "queue a new run: it is trained by the code of today",
+    )
+
+
+def _speaks_of(code: Path, name: str) -> bool:
+    """Whether the recipes that some code reads may have a key of that name; yes if the code cannot be read."""
+    try:
+        text = (code / "engine" / "config" / "schema.py").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return True
+    return f" {name}: " in text
 
 
 def _knows(before: Mapping[str, Any], key: str) -> bool:

@@ -1,4 +1,7 @@
-"""Ctrl-C while SQLite works: its interpreter asks nobody, and takes an exception of a callback for an error in SQL."""
+"""Signals that end a command while SQLite works.
+
+Its interpreter asks nobody, and takes an exception of a callback for an error in SQL.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, whoever ends a program, and a terminal that is gone."""
+
 
 @contextmanager
 def interruptible(connection: sqlite3.Connection, every: int = 0) -> Iterator[None]:
-    """Within this block SIGINT ends the statement that runs, and the block with whatever the handler of SIGINT raises.
+    """Within this block ``SIGNALS`` end the statement that runs, and the block with whatever their handler raises.
 
-    In other threads than the main one, and where SIGINT has no Python handler, nothing changes.
+    In other threads than the main one, and for a signal that has no Python handler, nothing changes.
 
     Args:
         every: operations of SQLite's virtual machine after which Python looks for signals. 0: only where SQLite calls
             a function of ours or gives a row, which is enough for statements that end by themselves.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    handlers = {int(number): handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+    if threading.current_thread() is not threading.main_thread() or not handlers:
         yield
         return
     raised: list[BaseException] = []
@@ -29,13 +35,14 @@ def interruptible(connection: sqlite3.Connection, every: int = 0) -> Iterator[No
     def stop(number: int, frame: FrameType | None) -> None:
         connection.interrupt()
         try:
-            handler(number, frame)
+            handlers[number](number, frame)
         except BaseException as error:
             # Raised inside a callback it does not arrive: sqlite3 makes an error of its own of it.
             raised.append(error)
             raise
 
-    signal.signal(signal.SIGINT, stop)
+    for number in handlers:
+        signal.signal(number, stop)
     if every:
         connection.set_progress_handler(_look, every)
     try:
@@ -45,7 +52,8 @@ def interruptible(connection: sqlite3.Connection, every: int = 0) -> Iterator[No
             raise raised[0] from None
         raise
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if every:
             connection.set_progress_handler(None, 0)
 

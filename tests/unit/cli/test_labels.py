@@ -56,6 +56,28 @@ def test_binary_masks_are_refused_and_the_remedy_works_as_it_stands_there(mmtui_
     assert mmtui_(*RUN, f"data.root={root}", "--hold").code == 0, "what is held may change yet"
 
 
+@pytest.mark.parametrize(
+    "override, told",
+    [
+        ("segment.class_weights={lake: 2}", "segment.class_weights names 'lake', which is no class of the data set"),
+        ("match.background=2", "match.background 2 is no class of the data set, which has 0 to 1"),
+    ],
+)
+def test_a_class_that_the_data_do_not_have_is_refused_when_the_run_is_queued(
+    mmtui_: Invoke, tmp_path: Path, override: str, told: str
+) -> None:
+    root = data_set(tmp_path / "data", (0, 1))
+    outcome = mmtui_(*RUN, f"data.root={root}", override)
+    assert outcome.code == 2 and told in outcome.err
+    assert mmtui_("ls", "--json").json()["runs"] == []
+    assert mmtui_(*RUN, f"data.root={root}", override, "--hold").code == 0, "what is held may change yet"
+
+
+def test_a_class_that_drawn_data_do_not_have_is_refused_when_the_run_is_queued(mmtui_: Invoke) -> None:
+    outcome = mmtui_("run", "shapes_baseline", "segment.class_weights.lake=2")
+    assert outcome.code == 2 and "'lake', which is no class of the data set: write names of background" in outcome.err
+
+
 @pytest.mark.parametrize("values, words", [
     ((255,), "every pixel of the train split is void (255)"), ((1,), "of one class, 1 road"),
     ((0, 1, 7), "holds the value 7"), ((1, 2), "classes look counted from 1"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,28 @@ def test_interrupt_exits_130_without_traceback(populated: Home) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_sweep_that_is_ended_by_a_signal_while_it_is_queued_leaves_nothing(
+    populated: Home, number: signal.Signals
+) -> None:
+    before = rows_and_folders(populated)
+    process = subprocess.Popen(
+        [*MMTUI, "run", "shapes_smoke", "seed=0..1500", "--hold"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    until(lambda: rows_and_folders(populated)[0] > before[0], "the first rows, which are hidden")
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (130 if number == signal.SIGINT else -number, b"")
+    assert rows_and_folders(populated) == before
+
+
+def rows_and_folders(home: Home) -> tuple[int, list[str]]:
+    """How many runs the database holds, seen or hidden, and what lies among their folders."""
+    with closing(sqlite3.connect(home.database)) as database:
+        (count,) = database.execute("SELECT count(*) FROM runs").fetchone()
+    return count, sorted(path.name for path in home.runs.iterdir())
 
 
 def test_ascii_locale_gets_ascii(populated: Home) -> None:

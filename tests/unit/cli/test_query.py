@@ -154,6 +154,7 @@ def test_rows_without_end_come_at_once_and_need_no_memory(form: tuple[str, ...],
     assert peak < 100 << 10, f"{peak >> 10} MiB for rows of 0.1 MB"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     "rest",
     [
@@ -162,15 +163,16 @@ def test_rows_without_end_come_at_once_and_need_no_memory(form: tuple[str, ...],
         "SELECT mm_regex('(a+)+$', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!')",
     ],
 )
-def test_ctrl_c_ends_a_query_that_never_ends(rest: str, start: Start) -> None:
+def test_a_signal_ends_a_query_that_never_ends(rest: str, number: signal.Signals, start: Start) -> None:
     process = start(ENDLESS + "SELECT 'first' UNION ALL " + rest, "--csv")
     assert process.stdout is not None
     assert process.stdout.readline() == b"'first'\n"  # sqlite3 steps ahead of what it gives: from here on it computes
     begun = _processor_ticks(process)
     until(lambda: _processor_ticks(process) > begun + 20, "the query computes")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (130, b"interrupted\n")
+    code, told = (130, b"interrupted\n") if number == signal.SIGINT else (-number, b"")
+    assert (process.returncode, err) == (code, told)
 
 
 def _processor_ticks(process: Started) -> int:

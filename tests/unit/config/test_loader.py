@@ -71,8 +71,8 @@ def test_load_recipe_minimal_file_takes_defaults_and_file_name(write: Write) -> 
         ("segment: {}\nruntime:\n  memory_budget_gib: 1e300\n", 3, ["runtime.memory_budget_gib", "not allowed"]),
         ("segment:\n  class_weights: {cat: true}\n", 2, ["segment.class_weights.cat", "true", "write a number"]),
         ("segment:\n  class_weights: {cat: heavy}\n", 2, ["segment.class_weights.cat", "number", "heavy"]),
-        ("segment:\n  class_weights: {cat: 0}\n", 2, ["segment.class_weights cat is 0", "above 0"]),
-        ("segment: {}\nreference:\n  per_class: {cat: 640}\n", 3, ["reference.per_class cat is 640", "percent"]),
+        ("segment:\n  class_weights: {cat: 0}\n", 2, ["segment.class_weights.cat is 0", "above 0"]),
+        ("segment: {}\nreference:\n  per_class: {cat: 640}\n", 3, ["reference.per_class.cat is 640", "percent"]),
         ("segment:\n  crop: 16\nmodel: {backbone: alexnet}\n", 2, ["segment.crop 16 is too small", "at least 29"]),
         (
             "segment:\n  crop: 32\n  batch_size: 1\nmodel: {backbone: resnet18, head: fcn}\n",

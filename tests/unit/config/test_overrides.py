@@ -67,6 +67,10 @@ def test_overrides_class_names_of_reference_are_free(recipe_file: Path) -> None:
     assert resolved(recipe_file, "reference.per_class.road=12.5").reference.per_class == {"road": 12.5}
 
 
+def test_overrides_class_names_may_have_points(recipe_file: Path) -> None:
+    assert resolved(recipe_file, "segment.class_weights.pole.thin=2").segment.class_weights == {"pole.thin": 2.0}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -78,7 +82,16 @@ def test_overrides_class_names_of_reference_are_free(recipe_file: Path) -> None:
         ("segment=3", ["is a section", "segment.name=value", "segment=null"]),
         ("model=3", ["is a section", "write model.name=value"]),
         ("model=null", ["model: null is not allowed", "leave it out"]),
-        ("reference.per_class=5", ["5 is not allowed; write mapping | null"]),
+        ("reference.per_class=5", ["5 is not allowed; write {name: value}, or null for none"]),
+        ("segment.class_weights={ring:2}", ["class_weights.ring:2: {ring:2} has no blank", "write {ring: 2}"]),
+        ("segment.class_weights={ring: null}", ["class_weights.ring: null is not allowed; write a number"]),
+        ("segment.class_weights.ring=two", ["class_weights.ring: 'two' is not allowed; write a number"]),
+        ("segment.class_weights.ring=0", ["segment.class_weights.ring is 0: write a number above 0"]),
+        ("segment.class_weights.a b.c=0", ["segment.class_weights.a b.c is 0: write a number above 0"]),
+        ("reference.per_class.ring=-1", ["reference.per_class.ring is -1: write percent"]),
+        ("segment.class_weights={true: 2}", ["a key must be a plain name", "quote any other"]),
+        ("segment.class_weights={1e3: 2}", ["a key must be a plain name"]),
+        ("data.label_map={255: 1", ["not valid YAML"]),
         ("segment.steps=abc", ["override 'segment.steps=abc'", "int >= 1"]),
         ("segment.steps=true", ["true is not allowed", "int >= 1"]),
         ("segment.steps=-1", ["-1 is not allowed", "int >= 1"]),

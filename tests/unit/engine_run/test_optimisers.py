@@ -20,7 +20,7 @@ from engine import checkpoint
 from engine.config import Recipe
 from engine.config.checks import LAYERS
 from engine.config.determining import stage_names, work_name
-from engine.config.forking import make_plan
+from engine.config.forking import make_plan, take
 from engine.config.schema import ModelConfig, OptimConfig, ProxyConfig
 from engine.errors import CheckpointError, RecipeError
 from engine.layout import laid_out_as
@@ -459,6 +459,25 @@ def test_fork_with_layer_wise_rates_begins_its_stage_anew(runner: Runner) -> Non
     assert runner.train(tiny_recipe(proxy=None, runtime__keep_every=2), stop=at("segment", 4)) == "stopped"
     plan = make_plan(tiny_recipe(proxy=None, segment__optim={"layer_decay": 0.8}), runner.run_dir, "7")
     assert plan.begun is None and "segment.optim.layer_decay is 0.8 here and 1.0 in run 7" in plan.note
+
+
+@pytest.mark.slow
+def test_fork_with_another_decay_goes_on_where_its_parent_was(runner: Runner, another_runner: Runner) -> None:
+    """What a checkpoint holds is the same: an average, a head of its own, one group of parameters for each layer."""
+    fcn = {"model": {"backbone": "tiny_vgg", "width": 4, "head": "fcn"}}
+    then = {"segment__ema": 0.5, "segment__auxiliary_head": 0.4, "segment__optim": {"lr": 0.05, "layer_decay": 0.8}}
+    now = {"segment__ema": 0.9, "segment__auxiliary_head": 0.2, "segment__optim": {"lr": 0.05, "layer_decay": 0.7}}
+    parent = tiny_recipe(proxy=None, match=None, runtime__keep_every=2, **fcn, **then)
+    assert runner.train(parent, stop=at("segment", 4)) == "stopped"
+    child = tiny_recipe(proxy=None, match=None, **fcn, **now)
+    plan = take(child, (runner.run_dir, "7", None), another_runner.run_dir)
+    assert plan.begun is not None and plan.begun.step == 4 and not plan.note
+    assert another_runner.train(child) == "succeeded"
+    assert min(step for stage, step in another_runner.losses() if stage == "segment") > 4
+    for key in ("segment__ema", "segment__auxiliary_head"):
+        without = tiny_recipe(proxy=None, match=None, **fcn, **now | {key: 0.0})
+        with pytest.raises(RecipeError, match="cannot change inside stage segment"):
+            make_plan(without, runner.run_dir, "7")
 
 
 @pytest.mark.slow

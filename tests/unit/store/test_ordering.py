@@ -17,7 +17,7 @@ from engine.config import dump_recipe, load_recipe, strict_yaml
 from engine.config.determining import LATER_KEYS, flat
 from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
-from mmtui.services import editing, forecast, queue, recipes, runs
+from mmtui.services import editing, forecast, labels, queue, recipes, runs
 from mmtui.store import db
 from mmtui.store.db import Database
 from mmtui.store.pyramid import fill
@@ -286,6 +286,59 @@ def test_edit_that_older_code_cannot_do_is_refused(home: Home, text: str) -> Non
     with pytest.raises(RefusedError, match=f"does not know {text.split('=', maxsplit=1)[0]}"):
         editing.edit(home, run_id, [text])
     assert home.run(run_id).recipe.read_text() == before
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_edit_writes_a_map_of_labels_only_for_code_that_knows_of_such(home: Home, tmp_path: Path, knows: bool) -> None:
+    """A recipe without one is written alike by code that knows the key and by code that does not."""
+    data = ["data.kind=folder", f"data.root={tmp_path}"]
+    run_id = queue.enqueue(home, "shapes_smoke", data, hold=True)
+    if not knows:
+        (schema,) = home.code.glob("*/engine/config/schema.py")
+        schema.write_text(schema.read_text().replace("label_map", "label_cap"))
+    before = home.run(run_id).recipe.read_text()
+    if knows:
+        editing.edit(home, run_id, ["data.label_map={255: 1}"])
+        assert flat_keys(home, run_id).count("data.label_map.255") == 1
+        return
+    with pytest.raises(RefusedError, match=r"does not know data\.label_map"):
+        editing.edit(home, run_id, ["data.label_map={255: 1}"])
+    assert home.run(run_id).recipe.read_text() == before
+
+
+def test_edit_of_a_run_whose_code_lacks_a_key_that_is_no_later_one(home: Home) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke", hold=True)
+    data = strict_yaml.load(strict_yaml.read_text(home.run(run_id).recipe), "")[0]
+    del data["runtime"]["checkpoint_every"]
+    home.run(run_id).recipe.write_text(strict_yaml.dump(data))
+    editing.edit(home, run_id, ["segment.steps=9"])
+    assert "runtime.checkpoint_every" not in flat_keys(home, run_id)
+    with pytest.raises(RefusedError, match=r"does not know runtime\.checkpoint_every"):
+        editing.edit(home, run_id, ["runtime.checkpoint_every=7"])
+
+
+def test_edit_looks_at_the_data_before_it_keeps_others_from_writing(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = queue.enqueue(home, "shapes_smoke")
+    held = list[bool]()
+
+    def writable(*_: object) -> labels.Look:
+        with sqlite3.connect(home.database, timeout=0) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                held.append(True)
+            else:
+                held.append(False)
+                other.rollback()
+        return labels.Look()
+
+    monkeypatch.setattr(labels, "_ask", writable)
+    monkeypatch.setattr(labels, "_answers", {})
+    (tmp_path / "data").mkdir()
+    editing.edit(home, run_id, ["data.kind=folder", f"data.root={tmp_path / 'data'}"])
+    assert held == [False]
 
 
 def test_edited_recipe_of_the_code_of_today_has_all_keys(home: Home) -> None:
