@@ -26,7 +26,7 @@ A file that is there is written over without a word only if mmtui made it and no
 asked at a terminal; without one that is exit code 5, and `--force` writes over it. `-` is standard output where a verb
 writes text.
 
-Runs are named by id, by a unique prefix of an id, by `@` (the last), `@~1` (the one before it) and so on.
+Runs are named by id, by `@` (the last), `@~1` (the one before it) and so on.
 
 | exit code | meaning |
 |---|---|

@@ -98,10 +98,8 @@ def option(*flags: str, help: str, minimum: int | None = None, complete: str = "
     return Option(flags, help, minimum, complete)
 
 
-RunArgument = Annotated[str, Argument("run: an id, a unique prefix of one, @ (the last), @~1 (before it)", "runs")]
-RunsArgument = Annotated[
-    list[str], Argument("runs: ids, unique prefixes, @ (the last), @~1 (before it)", complete="runs")
-]
+RunArgument = Annotated[str, Argument("run: an id, @ (the last), @~1 (before it)", "runs")]
+RunsArgument = Annotated[list[str], Argument("runs: ids, @ (the last), @~1 (before it)", complete="runs")]
 JsonOption = Annotated[bool, option("--json", help="one JSON document on stdout")]
 QuietOption = Annotated[bool, option("--quiet", "-q", help="print only what a script needs")]
 DryRunOption = Annotated[bool, option("--dry-run", help="only say what would be done")]

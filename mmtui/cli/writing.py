@@ -289,7 +289,7 @@ def resume(
 
 
 def retry(
-    runs: Annotated[list[str] | None, Argument("ids, unique prefixes of ids, @ (the last), @~2", "runs")] = None,
+    runs: Annotated[list[str] | None, Argument("ids, @ (the last), @~2", "runs")] = None,
     failed: Annotated[bool, option("--failed", help="all runs that failed or were interrupted")] = False,
     time_limit: Annotated[str, option("--time-limit", help="let them train so much longer: 2h; 0 = no limit")] = "",
     trust_code: TrustOption = "",

@@ -16,6 +16,7 @@ from mmtui.domain.views import ClassTable, GraphStats, Point, Relative, RunDetai
 from mmtui.errors import NotFoundError, TimedOutError, UsageError
 from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
+from mmtui.services.unfinished import is_unfinished
 from mmtui.store import cells, lineage
 from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
@@ -165,20 +166,20 @@ def resolve_all(home: Home, selectors: Iterable[str]) -> list[str]:
     """
     with Reader(home) as reader:
         ids = reader.ids()
-    return list(dict.fromkeys(_resolved(ids, selector) for selector in selectors))
+        return list(dict.fromkeys(_resolved(reader, ids, selector) for selector in selectors))
 
 
 def resolve(home: Home, selector: str) -> str:
-    """The id a selector means: an id, a unique prefix of one, ``@`` (the last run), ``@~2`` (the third last).
+    """The id a selector means: an id, ``@`` (the last run), ``@~2`` (the third last).
 
     Raises:
-        NotFoundError: nothing, or more than one run, fits.
+        NotFoundError: there is no such run.
     """
     with Reader(home) as reader:
-        return _resolved(reader.ids(), selector)
+        return _resolved(reader, reader.ids(), selector)
 
 
-def _resolved(ids: Sequence[int], selector: str) -> str:
+def _resolved(reader: Reader, ids: Sequence[int], selector: str) -> str:
     back = re.fullmatch(r"@(?:~([0-9]+))?", selector)
     if back:
         digits = (back.group(1) or "0").lstrip("0")
@@ -186,16 +187,22 @@ def _resolved(ids: Sequence[int], selector: str) -> str:
             return str(ids[-1 - steps])
         raise NotFoundError(f"'{selector}' goes further back than there are runs: {len(ids)}")
     if not re.fullmatch(r"[0-9]+", selector):
-        raise NotFoundError(f"no run '{selector}'", "give an id, a unique prefix of one, @ (the last) or @~1")
+        raise NotFoundError(f"no run '{selector}'", "give an id, @ (the last) or @~1 (the one before it)")
+    # Never the run that only begins with these digits: 1 would mean 12 as soon as run 1 is removed.
     number = selector.lstrip("0")
-    if len(number) <= _ID_DIGITS and number and int(number) in ids:
-        return number
-    close = [str(i) for i in ids if str(i).startswith(selector)]
-    if len(close) == 1:
-        return close[0]
-    if close:
-        raise NotFoundError(f"'{selector}' fits {len(close)} runs: {', '.join(close[:8])}", "give more digits")
-    raise NotFoundError(f"no run {selector}", "list them with: mmtui ls" if ids else "there are no runs yet")
+    if len(number) > _ID_DIGITS or not number or int(number) not in ids:
+        raise _missing(reader, number or "0")
+    return number
+
+
+def _missing(reader: Reader, run_id: str) -> NotFoundError:
+    """That there is no such run, and where it is if it was removed."""
+    sql = "SELECT reason FROM runs WHERE id = ? AND deleted_at IS NOT NULL"
+    removed = reader.query(sql, [int(run_id)]) if re.fullmatch(f"[0-9]{{1,{_ID_DIGITS}}}", run_id) else []
+    if removed and not is_unfinished(str(removed[0][0])):
+        return NotFoundError(f"run {run_id} is in the trash", f"bring it back with: mmtui restore {run_id}")
+    there = reader.query("SELECT 1 FROM runs WHERE deleted_at IS NULL LIMIT 1")
+    return NotFoundError(f"no run {run_id}", "list them with: mmtui ls" if there else "there are no runs yet")
 
 
 def get_run(home: Home, run_id: str) -> RunDetail:
@@ -206,8 +213,8 @@ def get_run(home: Home, run_id: str) -> RunDetail:
     """
     with Reader(home) as reader:
         found = reader.run(int(run_id)) if re.fullmatch("[0-9]{1,18}", run_id) else None
-    if found is None:
-        raise NotFoundError(f"no run {run_id}", "list them with: mmtui ls")
+        if found is None:
+            raise _missing(reader, run_id)
     return found
 
 

@@ -120,6 +120,22 @@ def test_verbs_of_an_unknown_run_exit_4(populated: Home, mmtui_: Invoke, verb: s
     assert "Traceback" not in found.err
 
 
+@pytest.mark.parametrize("verb", ["show", "rm", "cancel", "note"])
+def test_a_removed_run_is_said_to_be_in_the_trash_and_no_other_is_meant(
+    populated: Home, mmtui_: Invoke, verb: str
+) -> None:
+    """Run 12 begins with the digits of run 1, which is gone: a command that is given twice must not reach it."""
+    ids = [mmtui_("run", "shapes_smoke", "--hold").out.strip() for _ in range(9)]
+    assert ids[-1] == "12"
+    assert mmtui_("rm", *ids[6:8], "1").code == 0
+    found = mmtui_(verb, "1", *(["text"] if verb == "note" else []))
+    assert found.code == 4
+    assert found.err == "error: run 1 is in the trash\n  bring it back with: mmtui restore 1\n"
+    assert mmtui_("purge", "--yes").code == 0
+    assert mmtui_(verb, "1", *(["text"] if verb == "note" else [])).err.startswith("error: no run 1\n")
+    assert mmtui_("show", "12", "--json").json()["state"] == "held"
+
+
 def test_show_prints_what_was_overridden(populated: Home, mmtui_: Invoke) -> None:
     found = mmtui_("show", "3")
     assert "segment.steps=20" in found.out

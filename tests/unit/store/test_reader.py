@@ -177,7 +177,7 @@ def test_class_table_agrees_with_counting_pixels(
     assert runs.class_table(home, "1", 15) is None
 
 
-def test_resolve_ids_prefixes_and_last_ones(home: Home, add_run: Callable[..., int]) -> None:
+def test_resolve_ids_and_last_ones(home: Home, add_run: Callable[..., int]) -> None:
     for _ in range(12):
         add_run()
     assert runs.resolve(home, "1") == "1"  # an id, although 10, 11 and 12 begin with it
@@ -192,14 +192,14 @@ def test_resolve_ids_prefixes_and_last_ones(home: Home, add_run: Callable[..., i
                 runs.get_run(home, selector)
 
 
-def test_resolve_ambiguous_prefix_names_the_candidates(
+def test_resolve_never_means_a_run_whose_id_only_begins_so(
     home: Home, database: Database, add_run: Callable[..., int]
 ) -> None:
     add_run()
     with database.write() as session:
         session.connection().exec_driver_sql("UPDATE sqlite_sequence SET seq = 69 WHERE name = 'runs'")
-    add_run(), add_run()
-    with pytest.raises(NotFoundError, match="70, 71"):
+    assert add_run() == 70
+    with pytest.raises(NotFoundError, match=r"no run 7$"):
         runs.resolve(home, "7")
 
 
