@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from engine.config.schema import OptimConfig
-from engine.optim import build_optimiser, clip, learning_rate, set_learning_rate
+from engine.optim import Optimiser, build_optimiser, clip, learning_rate, set_learning_rate
 
 
 class Net(nn.Module):
@@ -43,6 +43,23 @@ def test_build_optimiser_update_equals_the_formula_by_hand() -> None:
         torch.testing.assert_close(parameter.detach(), expected[name])
 
 
+def assert_updates_alike(nets: list[Net], ours: Optimiser, theirs: torch.optim.Optimizer) -> None:
+    """Six updates of two networks by the same gradients; after three each goes on from what the other has kept."""
+    for step in range(6):
+        values = [torch.randn(parameter.shape) for parameter in nets[0].parameters()]
+        for net in nets:
+            for parameter, value in zip(net.parameters(), values, strict=True):
+                parameter.grad = value.clone()
+        if step == 3:
+            kept = copy.deepcopy(ours.state_dict())
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+            theirs.load_state_dict(kept)
+        ours.update()
+        theirs.step()
+        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
 def test_optimiser_updates_and_keeps_what_that_of_pytorch_does_to_the_bit() -> None:
     torch.manual_seed(0)
     nets = [Net(), Net()]
@@ -55,19 +72,7 @@ def test_optimiser_updates_and_keeps_what_that_of_pytorch_does_to_the_bit() -> N
         )
     ]
     theirs = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-    for step in range(6):
-        values = [torch.randn(parameter.shape) for parameter in nets[0].parameters()]
-        for net in nets:
-            for parameter, value in zip(net.parameters(), values, strict=True):
-                parameter.grad = value.clone()
-        if step == 3:  # each goes on from what the other has kept
-            kept = copy.deepcopy(ours.state_dict())
-            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
-            theirs.load_state_dict(kept)
-        ours.update()
-        theirs.step()
-        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
-            assert torch.equal(one, other)
+    assert_updates_alike(nets, ours, theirs)
     assert not any(parameter.grad is not None and parameter.grad.requires_grad for parameter in nets[0].parameters())
 
 

@@ -29,7 +29,7 @@ from engine.optim import AdamW, Sgd, build_optimiser, set_learning_rate
 from engine.proxies import build_proxy
 from engine.stages.match import Embedder
 from tests.unit.engine_run.conftest import ROOT, Runner, tiny_recipe
-from tests.unit.engine_run.test_optim import Net
+from tests.unit.engine_run.test_optim import Net, assert_updates_alike
 from tests.unit.engine_run.test_resume import assert_equal_runs, at
 from tests.unit.engine_run.test_stage_cache import inputs_of
 
@@ -97,19 +97,7 @@ def test_adamw_updates_and_keeps_what_that_of_pytorch_does_to_the_bit() -> None:
         {"params": [named["bn.weight"], named["bn.bias"]], "weight_decay": 0.0},
     ]
     theirs = torch.optim.AdamW(groups)  # every setting its own default
-    for step in range(6):
-        values = [torch.randn(parameter.shape) for parameter in nets[0].parameters()]
-        for net in nets:
-            for parameter, value in zip(net.parameters(), values, strict=True):
-                parameter.grad = value.clone()
-        if step == 3:  # each goes on from what the other has kept
-            kept = copy.deepcopy(ours.state_dict())
-            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
-            theirs.load_state_dict(kept)
-        ours.update()
-        theirs.step()
-        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
-            assert torch.equal(one, other)
+    assert_updates_alike(nets, ours, theirs)
 
 
 def test_adamw_lets_weights_alone_decay_and_biases_learn_at_the_rate() -> None:
