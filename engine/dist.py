@@ -58,6 +58,11 @@ def world_size() -> int:
     return torch_dist.get_world_size() if active() else 1
 
 
+def local_size() -> int:
+    """Number of processes on this machine, 1 when alone."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if active() else 1
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     if active():

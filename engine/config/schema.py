@@ -375,7 +375,10 @@ class RuntimeConfig(Section):
         " to fork from; with the optimiser, VGG-16 takes over 1 GB each; 0 = none",
     )
     memory_budget_gib: float = Field(
-        8.0, gt=0, le=1_000_000, description="decoded data up to this size are held in memory, GiB"
+        8.0,
+        gt=0,
+        le=1_000_000,
+        description="decoded data of a run up to this size, and to half of the machine's memory, are held there, GiB",
     )
     data_cache: FilePath = Field(
         "",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.data.feed import Feed
+from engine.data.readahead import Readahead
 from engine.data.values import VOID
 from engine.host import send
 
@@ -22,7 +23,8 @@ class SegmentationData:
     (M, 3, H, W) or None, further images for proxy tasks. Outside an image: pixels 0, labels 255.
 
     ``mapped``: images and labels are a file that is mapped into memory, larger than what may be held there. They stay
-    on the host then, and ``feed`` brings batches of them to the device; ``take`` and ``batch`` work for all data.
+    on the host then. For another device ``feed`` brings batches of them there; on a CPU ``readahead`` has them read
+    from the disk. ``take`` and ``batch`` work for all data.
     """
 
     images: Tensor
@@ -33,6 +35,7 @@ class SegmentationData:
     unlabelled: Tensor | None = None
     mapped: bool = False
     feed: Feed | None = None
+    readahead: Readahead | None = None
 
     def __post_init__(self) -> None:
         count, channels, height, width = self.images.shape
@@ -64,8 +67,9 @@ class SegmentationData:
         """The same data with its tensors on ``device``; mapped ones stay where they are and are fed to it."""
         device = torch.device(device)
         if self.mapped:
-            feed = None if device.type == "cpu" else Feed(device)
-            return replace(self, sizes=self.sizes.to(device), feed=feed)
+            on_host = device.type == "cpu"
+            feed, readahead = (None, Readahead()) if on_host else (Feed(device), None)
+            return replace(self, sizes=self.sizes.to(device), feed=feed, readahead=readahead)
         extra = None if self.unlabelled is None else self.unlabelled.to(device)
         return replace(
             self,
@@ -88,23 +92,26 @@ class SegmentationData:
     def batch(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Images uint8 (B, 3, H, W) and labels uint8 (B, H, W) of ``start`` .. ``stop - 1``, on ``device``.
 
-        Fed data begin to fetch the images that follow, as batches of all images are asked for in order.
+        Mapped data begin to fetch the images that follow, as batches of all images are asked for in order.
         """
-        if self.feed is None:
-            return self.images[start:stop], self.labels[start:stop]
         stop = min(stop, len(self))
-        batch = self.feed.take(self.images, self.labels, torch.arange(start, stop))
+        if self.feed is None:
+            batch = self.images[start:stop], self.labels[start:stop]
+        else:
+            batch = self.feed.take(self.images, self.labels, torch.arange(start, stop))
         if stop < len(self):
             self.expect(lambda: torch.arange(stop, min(2 * stop - start, len(self))))
         return batch
 
     def expect(self, indices: Callable[[], Tensor]) -> None:
-        """Begin to fetch what the next ``take`` will ask for; does nothing, and asks for nothing, if data are not fed.
+        """Begin to fetch what will be asked for next; does nothing, and asks for nothing, if data are in memory.
 
         A wrong guess costs time and changes no result.
         """
         if self.feed is not None:
             self.feed.expect(self.images, self.labels, indices())
+        elif self.readahead is not None:
+            self.readahead.expect((self.images, self.labels), indices)
 
     def proxy_view(self) -> SegmentationData:
         """All images without their labels: what a proxy task may see (labelled images first)."""
@@ -117,9 +124,9 @@ class SegmentationData:
             sizes = torch.cat([sizes, full.expand(extra, 2)])
             names += [f"unlabelled_{i:05d}" for i in range(extra)]
         labels = torch.full((1, 1, 1), VOID, dtype=torch.uint8, device=images.device)
-        feed = None if self.feed is None else Feed(self.feed.device)
         labels = labels.expand(len(names), height, width)
-        return SegmentationData(images, labels, sizes, names, self.classes, mapped=self.mapped, feed=feed)
+        view = SegmentationData(images, labels, sizes, names, self.classes, mapped=self.mapped)
+        return view.to(self.device) if self.mapped else view
 
 
 def _joined(first: Tensor, second: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.data.readahead import will_need
 from engine.host import send
 
 
@@ -55,6 +56,7 @@ class Feed:
         return brought.images, brought.labels
 
     def _bring(self, images: Tensor, labels: Tensor, wanted: list[int]) -> _Brought:
+        will_need((images, labels), wanted)  # read side by side, not each when the one before is copied
         stream = self._stream
         with torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext():
             rows = self._send(images, wanted)

@@ -18,7 +18,7 @@ from engine.config.forking import TRAINED_WITH
 from engine.config.schema import Recipe
 from engine.data.cache import CacheUse, cache_folder
 from engine.data.dataset import SegmentationData
-from engine.data.limits import GIB
+from engine.data.limits import GIB, data_budget
 from engine.data.listings import Split
 from engine.data.pipeline import epoch_indices
 from engine.data.progress import Paced
@@ -107,8 +107,9 @@ class Context:
 
     @property
     def budget(self) -> int:
-        """Bytes of decoded data that may be held in memory."""
-        return int(self.recipe.runtime.memory_budget_gib * GIB)
+        """Bytes of further decoded data that may be held in memory."""
+        held = sum(data.nbytes for data in self._data.values() if not data.mapped)
+        return data_budget(self.recipe.runtime.memory_budget_gib, held, dist.local_size())
 
     def told(self) -> Paced:
         """Where work that is not training steps reports how far it is; it leaves if asked to."""
@@ -133,8 +134,8 @@ class Context:
         self.writer.emit("data_cache", values)
         how = "read from" if use.found else "decoded into"
         self.echo(
-            f"{use.label} images: {use.nbytes / GIB:.2f} GiB, over runtime.memory_budget_gib = "
-            f"{self.recipe.runtime.memory_budget_gib:g}: {how} {use.folder} (runtime.data_cache)"
+            f"{use.label} images: {use.nbytes / GIB:.2f} GiB, over the {self.budget / GIB:.2f} GiB left for data"
+            f" (runtime.memory_budget_gib, at most half of the memory): {how} {use.folder} (runtime.data_cache)"
         )
 
     def leave_if_asked(self) -> None:
