@@ -18,6 +18,7 @@ from torch import Tensor
 import engine
 from engine import checkpoint, determinism, dist, own_code
 from engine.config import forking
+from engine.config.backbones import timm_used
 from engine.config.schema import Recipe
 from engine.data import pictures
 from engine.data.listings import class_names
@@ -436,6 +437,7 @@ def provenance(context: Context) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "engine": engine.__version__,
         "torch": torch.__version__,
+        **timm_used(recipe.model.backbone),
         "device": device_words(context.device),
         "data": context.data_digest,
         "threads": torch.get_num_threads(),
@@ -456,7 +458,7 @@ def _started(recipe: Recipe, attempt: int, device: torch.device, position: Posit
         "resumed_stage": position.stage if resumed else "",
         "resumed_step": position.step,
         "resumed_global_step": position.global_step,
-        "versions": versions(),
+        "versions": versions() | timm_used(recipe.model.backbone),
         "code": own_code.loaded() or None,
         "seed": recipe.seed,
         "classes": list(class_names(recipe.data)),

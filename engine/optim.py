@@ -113,20 +113,15 @@ def _groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
 
 
 def layers_above(module: nn.Module) -> dict[nn.Parameter, int]:
-    """How many layers stand above each parameter of the module's backbone, as its ``layers`` counts them.
+    """How many layers stand above each parameter of the module's backbone, as its ``layer_keys`` counts them.
 
     What is trained beside the backbone counts as one layer, on top of it; its own parameters are not listed. (BEiT,
     Bao et al. 2022, and the libraries after it: the head has no factor, the last layer below it one.)
     """
     backbone = module.backbone
     assert isinstance(backbone, Backbone)
-    layers = backbone.layers()
-    found = {
-        parameter: len(layers) - number
-        for number, layer in enumerate(layers, 1)
-        for part in layer
-        for parameter in part.parameters()
-    }
+    layers, own = backbone.layer_keys(), dict(backbone.named_parameters())
+    found = {own[key]: len(layers) - number for number, layer in enumerate(layers, 1) for key in layer if key in own}
     headed = any(parameter.requires_grad and parameter not in found for parameter in module.parameters())
     return {parameter: count + headed for parameter, count in found.items()}
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from engine import checkpoint, dist
 from engine.checkpoint import Checkpoint
 from engine.config import forking
+from engine.config.backbones import timm_used
 from engine.config.determining import determining
 from engine.config.schema import Recipe, stored_recipe
 from engine.errors import CheckpointError
@@ -122,6 +123,12 @@ def _other_circumstances(meta: Mapping[str, Any], recipe: Recipe, device: str) -
         yield (
             f"the checkpoint was made with torch {then}, now there is {torch.__version__}: losses may differ in their"
             f" last digits; install torch {then} to go on exactly"
+        )
+    encoders = timm_used(recipe.model.backbone).get("timm")
+    if meta.get("timm") != encoders:
+        yield (
+            f"the checkpoint was made with timm {meta.get('timm')}, now there is {encoders}: its encoders may compute"
+            " otherwise"
         )
     there = meta.get("device", "")
     if device and there and there != device:

@@ -24,6 +24,7 @@ import PIL
 import torch
 
 from engine import checkpoint, dist, run_folder
+from engine.config.backbones import timm_used
 from engine.config.determining import REUSED_STAGES, named_by
 from engine.config.schema import Recipe
 from engine.data import digests
@@ -65,7 +66,13 @@ def stage_inputs(recipe: Recipe, stage: str, device: str, progress: Progress | N
         "weights": digests.file_digest(Path(model.weights)) if model.weights else "",
         "proxy_images": images_fingerprint(images, progress) if images else "",
         "engine": source_digest(),
-        "libraries": [torch.__version__, np.__version__, PIL.__version__, opencv_version()],
+        "libraries": [
+            torch.__version__,
+            np.__version__,
+            PIL.__version__,
+            opencv_version(),
+            *timm_used(recipe.model.backbone).values(),
+        ],
         "device": device,
         "threads": torch.get_num_threads(),
         "processes": dist.world_size(),

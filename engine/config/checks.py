@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from engine.config.backbones import is_timm
 from engine.config.named_classes import background_problem
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ SMALLEST_SIDE = {"alexnet": 29, "alexnet_torchvision": 7}
 """Sides below which a backbone's last pooling has nothing left, pixels; the others take any."""
 ONE_CELL = {"tiny_vgg": 16, "vgg16": 16, "resnet18": 32, "resnet50": 32}
 """Sides up to which a backbone's last normalised map is one cell: batches of one image have no variance there."""
+ONE_CELL_OF_TIMM = 32
+"""The same of an encoder of timm: the largest scale that is usual. Whether it normalises over batches is not known."""
 ONE_CELL_FOR_HEADS = {**ONE_CELL, "vgg16": 32, "alexnet": 60, "alexnet_torchvision": 94}
 """The same with the heads fcn and aspp, which normalise the pooled map."""
 ONE_CELL_EARLIER = {"alexnet_torchvision": 46}
@@ -103,7 +106,9 @@ def _proxy(task: ProxyConfig, model: ModelConfig) -> Iterator[str]:
 
 def _model(recipe: Recipe) -> Iterator[str]:
     model = recipe.model
-    if model.dilated and model.backbone not in DILATED:
+    if is_timm(model.backbone):
+        yield from _timm(model)
+    elif model.dilated and model.backbone not in DILATED:
         yield f"model.dilated: {model.backbone} has no dilated form; write false, or use a ResNet"
     if recipe.segment is None:
         return
@@ -113,9 +118,18 @@ def _model(recipe: Recipe) -> Iterator[str]:
         yield "model.head hypercolumn needs maps of doubling scale: set model.dilated=false, or model.head=fcn or aspp"
 
 
+def _timm(model: ModelConfig) -> Iterator[str]:
+    """What timm's encoders are not built with."""
+    if model.width != 1:
+        yield f"model.width {model.width:g} is not for {model.backbone}: write 1, or an encoder of another size"
+    if model.input == "rgb255":
+        yield f"model.input rgb255 is not for {model.backbone}: write rgb, which reads as its weights want it"
+
+
 def _reset(recipe: Recipe) -> Iterator[str]:
-    """Layers that go back to what they were before they were matched."""
-    count, layers = recipe.segment.reset_layers if recipe.segment is not None else 0, LAYERS[recipe.model.backbone]
+    """Layers that go back to what they were before they were matched; of timm's encoders the trainer counts them."""
+    count = recipe.segment.reset_layers if recipe.segment is not None else 0
+    layers = LAYERS.get(recipe.model.backbone, LARGEST_NUMBER)
     if count > layers:
         yield f"segment.reset_layers {count}: {recipe.model.backbone} has {layers} layers, write 0 to {layers}"
     if count and recipe.match is None:
@@ -209,6 +223,8 @@ def one_cell(model: ModelConfig, *, head: bool) -> int:
     Args:
         head: whether the segmentation head is trained, too.
     """
+    if is_timm(model.backbone):
+        return ONE_CELL_OF_TIMM
     if model.dilated:
         return 0
     return (ONE_CELL_FOR_HEADS if head and model.head in ("fcn", "aspp") else ONE_CELL).get(model.backbone, 0)

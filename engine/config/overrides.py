@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from engine.config.backbones import Written
 from engine.config.schema import CityscapesData, FolderData, ProxyConfig, Recipe, ShapesData, VocData
 from engine.config.strict_yaml import StrictYamlError, load, load_value
 
@@ -214,7 +215,8 @@ def type_text(info: FieldInfo) -> str:
 def _annotation_text(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _annotation_text(arguments[0])
+        forms = [item.form for item in arguments[1:] if isinstance(item, Written)]
+        return forms[0] if forms else _annotation_text(arguments[0])
     if origin is typing.Literal:
         return " | ".join(str(argument) for argument in arguments)
     if origin in (typing.Union, types.UnionType):

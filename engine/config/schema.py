@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from engine.config.backbones import STORED, Backbone
 from engine.config.checks import problems
 from engine.config.file_names import FilePath
 from engine.config.optim import OptimConfig, SegmentOptimConfig
@@ -130,7 +131,6 @@ class CityscapesData(Section):
 
 
 DataConfig = Annotated[ShapesData | FolderData | VocData | CityscapesData, Field(discriminator="kind")]
-BackboneName = Literal["tiny_vgg", "vgg16", "alexnet", "alexnet_jigsaw", "alexnet_torchvision", "resnet18", "resnet50"]
 InputName = Literal["rgb", "rgb255", "gray"]
 Strategy = Literal["graph", "random", "semi_hard", "balanced"]
 
@@ -138,11 +138,12 @@ Strategy = Literal["graph", "random", "semi_hard", "balanced"]
 class ModelConfig(Section):
     """The network."""
 
-    backbone: BackboneName = Field(
+    backbone: Backbone = Field(
         "vgg16",
-        description="backbone, with batch normalisation; alexnet_torchvision: without, for torchvision's weights",
+        description="backbone, with batch normalisation; alexnet_torchvision: without, for torchvision's weights;"
+        " timm/NAME: an encoder of timm, such as timm/convnext_tiny or timm/vit_small_patch14_dinov2",
     )
-    width: float = Field(1.0, gt=0, le=4, description="channel multiplier of the backbone")
+    width: float = Field(1.0, gt=0, le=4, description="channel multiplier of the backbone; not of timm's")
     input: InputName = Field(
         "rgb",
         description="rgb; rgb255 = from 0 to 255 minus the mean, as colour networks of Caffe read, so that their"
@@ -152,7 +153,7 @@ class ModelConfig(Section):
         "hypercolumn",
         description="segmentation head: hypercolumn (paper, VGG), fcn32 (paper, AlexNet), fcn or aspp (ResNets)",
     )
-    dilated: bool = Field(False, description="ResNets: output stride 8 by dilation instead of 32")
+    dilated: bool = Field(False, description="ResNets, timm: output stride 8 by dilation instead of 32")
     head_channels: int = Field(1024, ge=8, le=4096, description="channels inside the heads hypercolumn, fcn and aspp")
     fc_channels: int = Field(4096, ge=0, le=8192, description="channels of fc6 and fc7; 0 leaves both out")
     extra_channels: int = Field(1024, ge=0, le=4096, description="channels of hypercolumn's two extra blocks; 0 = none")
@@ -419,10 +420,6 @@ class Reference(Section):
     miou: float | None = Field(None, ge=0, le=100, description="published mean IoU, percent")
     per_class: dict[str, float] = Field(default_factory=dict, description="published IoU per class, percent")
     source: str = Field("", description="where the numbers stand")
-
-
-STORED = "stored"
-"""Key of a validation's context: the recipe is one that a run has kept."""
 
 
 class Recipe(Section):

@@ -7,12 +7,14 @@ from functools import partial
 
 import torch
 
+from engine.config.backbones import is_timm
 from engine.config.schema import ModelConfig
 from engine.errors import RecipeError
 from engine.models.alexnet import alexnet, alexnet_jigsaw, alexnet_torchvision
 from engine.models.dense_heads import DenseSegmenter, aspp, fcn, fcn32
 from engine.models.heads import HypercolumnSegmenter
 from engine.models.resnet import resnet18, resnet50
+from engine.models.timm_backbone import timm_backbone
 from engine.models.vgg import Backbone, tiny_vgg, vgg16
 from engine.models.weights import LoadReport, load_weights
 from engine.paths import expanded
@@ -55,16 +57,23 @@ def build_backbone(
         RecipeError: a backbone that cannot be dilated is to be.
         CheckpointError: the weight file is missing or does not fit.
     """
-    builders = DILATED if config.dilated else BUILDERS
-    if config.backbone not in builders:
-        raise RecipeError(f"model.dilated: {config.backbone} has no dilated form; write false, or use a ResNet")
-    backbone = builders[config.backbone](1 if config.input == "gray" else 3, config.width, generator)
+    backbone = _random_backbone(config, generator)
     if config.weights:
         path = expanded(config.weights)
         report = load_weights(backbone, config.backbone, path, partial=config.weights_partial, input=config.input)
         if tell is not None:
             tell(report)
     return backbone
+
+
+def _random_backbone(config: ModelConfig, generator: torch.Generator | None) -> Backbone:
+    channels = 1 if config.input == "gray" else 3
+    if is_timm(config.backbone):
+        return timm_backbone(config.backbone, channels, generator, dilated=config.dilated)
+    builders = DILATED if config.dilated else BUILDERS
+    if config.backbone not in builders:
+        raise RecipeError(f"model.dilated: {config.backbone} has no dilated form; write false, or use a ResNet")
+    return builders[config.backbone](channels, config.width, generator)
 
 
 def build_head(

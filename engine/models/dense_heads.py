@@ -72,12 +72,14 @@ class DenseSegmenter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores (B, K, H, W) of an input (B, C, H, W), float32."""
-        return self.scored(self.head, self.backbone(x), x)
+        padded = self.backbone.padded(x)
+        return self.scored(self.head, self.backbone(padded), padded, x)
 
-    def scored(self, head: nn.Module, features: Tensor, x: Tensor) -> Tensor:
-        """What a head makes of a map of the backbone, in the size of the input."""
+    def scored(self, head: nn.Module, features: Tensor, padded: Tensor, x: Tensor) -> Tensor:
+        """What a head makes of a map of the backbone, in the size of the input ``x``; ``padded`` is what that read."""
         scores: Tensor = head(features)
-        return upsample(scores.float(), *x.shape[2:], align_corners=self.align_corners)
+        scores = upsample(scores.float(), *padded.shape[2:], align_corners=self.align_corners)
+        return scores if padded is x else scores[:, :, : x.shape[2], : x.shape[3]]
 
     @torch.no_grad()
     def dense_logits(self, x: Tensor, stride: int = 1) -> Tensor:
@@ -110,9 +112,10 @@ class WithAuxiliary(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Class scores (B, K, H, W) of both heads, the auxiliary one's second, float32."""
-        layers, last = self.backbone.features(x)
+        padded = self.backbone.padded(x)
+        layers, last = self.backbone.features(padded)
         main, earlier = self.segmenter, layers[self.backbone.earlier_map][0]
-        return main.scored(main.head, last, x), main.scored(self.auxiliary, earlier, x)
+        return main.scored(main.head, last, padded, x), main.scored(self.auxiliary, earlier, padded, x)
 
 
 class Fcn32Head(nn.Module):

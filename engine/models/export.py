@@ -20,6 +20,7 @@ from engine.errors import CheckpointError, RecipeError
 from engine.models import Segmenter, build_backbone, build_head
 from engine.models.heads import HypercolumnSegmenter
 from engine.models.inputs import input_card
+from engine.models.timm_backbone import NET, TimmBackbone
 from engine.models.weights import load_backbone
 from engine.outputs import OutputExistsError, obstacle, write_bytes
 
@@ -46,11 +47,14 @@ def export_backbone(run_dir: Path, out: Path, *, force: bool = False) -> dict[st
     config = recipe.model.model_copy(update={"weights": ""})
     backbone = build_backbone(config)
     load_backbone(backbone, folder / "model.safetensors")
-    tensors = {name: value.contiguous() for name, value in backbone.state_dict().items()}
+    # timm's networks go by timm's own names.
+    own = NET if isinstance(backbone, TimmBackbone) else ""
+    tensors = {name.removeprefix(own): value.contiguous() for name, value in backbone.state_dict().items()}
     content = save(tensors, {"input": config.input})
-    return _write(
-        out, content, {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config)}, force=force
-    )
+    card = {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config)}
+    if isinstance(backbone, TimmBackbone):
+        card |= {"input": backbone.input_values(), "timm": meta.get("timm")}
+    return _write(out, content, card, force=force)
 
 
 def _card(run_dir: Path, stage: str, meta: dict[str, Any], config: ModelConfig) -> dict[str, Any]:

@@ -13,9 +13,9 @@ def reset_layers(backbone: Backbone, initial: Backbone, count: int) -> None:
 
     Args:
         initial: a backbone of the same kind and width.
-        count: 0 up to ``len(backbone.layers())``.
+        count: 0 up to ``len(backbone.layer_keys())``.
     """
-    layers = list(zip(backbone.layers(), initial.layers(), strict=True))
-    for ours, theirs in layers[len(layers) - count :]:
-        for module, other in zip(ours, theirs, strict=True):
-            module.load_state_dict(other.state_dict())
+    values, others = backbone.state_dict(), initial.state_dict()
+    layers = backbone.layer_keys()
+    for key in (key for layer in layers[len(layers) - count :] for key in layer):
+        values[key].copy_(others[key])

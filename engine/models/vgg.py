@@ -53,12 +53,14 @@ class Backbone(nn.Module):
         feature_scale: scale of the last map, pixels per cell.
         hyper_channels: channels of each map that ``hyper`` returns.
         hyper_scales: scale of each of them.
+        multiple: pixels of which the sides of its input are a multiple; others are padded to one, see ``padded``.
         earlier_map: which of the maps that ``hyper`` returns is the one of some depth below the last: what an auxiliary
             head reads; counted from the end, so negative.
         head_std: standard deviation that suits the first layer of a hypercolumn head; None = He's rule.
     """
 
     earlier_map = -2
+    multiple = 1
 
     def __init__(
         self,
@@ -109,6 +111,16 @@ class Backbone(nn.Module):
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """What has weights, from the input to the last map: a convolution and its normalisation are one layer."""
         return [(block,) for blocks in self.stages for block in blocks.children()]
+
+    def layer_keys(self) -> list[list[str]]:
+        """Names of the state of each layer, as ``state_dict`` has them, from the input to the last map."""
+        names = {part: name for name, part in self.named_modules()}
+        return [[f"{names[part]}.{key}" for part in layer for key in part.state_dict()] for layer in self.layers()]
+
+    def padded(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, H, W) with zeros below and beside it, up to the next multiple of ``multiple``."""
+        below, beside = (-side % self.multiple for side in x.shape[2:])
+        return F.pad(x, (0, beside, 0, below)) if below or beside else x
 
     def forward(self, x: Tensor) -> Tensor:
         """Last pooled map (B, feature_channels, h, w) of an input (B, in_channels, H, W)."""

@@ -69,6 +69,8 @@ def _noun(kind: Any, least: int) -> tuple[str, tuple[str, ...]]:
     if origin is typing.Literal:
         found = one_of(tuple(str(argument) for argument in arguments))
         return found.words, found.choices
+    if origin in (typing.Union, types.UnionType):
+        return _word_or_text(arguments)
     if origin is tuple:
         first = arguments[0]
         inner = _NOUNS[typing.get_args(first)[0] if typing.get_origin(first) is typing.Annotated else first]
@@ -80,6 +82,13 @@ def _noun(kind: Any, least: int) -> tuple[str, tuple[str, ...]]:
         inner = " or ".join(_NOUNS[one] for one in typing.get_args(arguments[1]) or [arguments[1]])
         return f"mapping of text to {inner}", ()
     return _NOUNS[kind], YES_NO if kind is bool else ()
+
+
+def _word_or_text(arguments: tuple[Any, ...]) -> tuple[str, tuple[str, ...]]:
+    """One of several words, or a text of some form, which is the last of the arguments."""
+    *words, text = arguments
+    _, choices = _noun(words[0], 0)
+    return f"one of {', '.join(choices)}, or {typing.get_args(text)[1].form}", choices
 
 
 def _range(low: float | None = None, high: float | None = None, low_open: bool = False, high_open: bool = False) -> str:

@@ -74,6 +74,7 @@ def _over(home: Home, run_id: str) -> bool:
 
 def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[tuple[str, bool]]:
     """Sentences, each with whether it holds wherever and whenever the run starts."""
+    from engine.config.backbones import is_timm, timm_lacks
     from engine.config.needs import HOLDS, unnamed  # loads the schema, which whoever has a recipe has loaded
 
     data, weights = recipe.data, recipe.model.weights
@@ -86,6 +87,8 @@ def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[t
     members = recipe.evaluate.ensemble if recipe.evaluate is not None else ()
     if "" in members:
         yield "evaluate.ensemble names no run: add evaluate.ensemble=[FOLDER], that of a finished run", True
+    if lack := timm_lacks() if is_timm(recipe.model.backbone) else "":
+        yield f"model.backbone {recipe.model.backbone} {lack}", False
     if later:
         return
     if data.kind != "shapes" and data.root and not _stands(data.root, folder=True):

@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from engine.config import Recipe, RecipeFileError, dump_recipe, load_recipe
+from engine.config.backbones import OwnBackbone
 from engine.config.checks import CLASS_COUNTS, DILATED, LAYERS, SMALLEST_SIDE, one_cell
-from engine.config.schema import BackboneName, ModelConfig
+from engine.config.schema import ModelConfig
 
 Write = Callable[..., Path]
 
@@ -259,7 +260,7 @@ def test_class_counts_known_without_files_are_those_of_the_data_sets(kind: str) 
 
 
 @pytest.mark.parametrize("name", list(LAYERS))
-def test_smallest_sides_are_those_that_leave_something_of_the_last_map(name: BackboneName) -> None:
+def test_smallest_sides_are_those_that_leave_something_of_the_last_map(name: OwnBackbone) -> None:
     import torch
 
     from engine.models import build_backbone
@@ -278,7 +279,7 @@ NETWORKS += [(name, head, True) for name in DILATED for head in ("", "fcn32", "f
 
 @pytest.mark.parametrize(("name", "head", "dilated"), NETWORKS)
 def test_sides_of_one_cell_are_those_at_which_one_image_cannot_be_trained_on(
-    name: BackboneName, head: str, dilated: bool
+    name: OwnBackbone, head: str, dilated: bool
 ) -> None:
     import torch
 
