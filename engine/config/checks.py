@@ -40,12 +40,16 @@ SMALLEST_SIDE = {"alexnet": 29, "alexnet_torchvision": 7}
 """Sides below which a backbone's last pooling has nothing left, pixels; the others take any."""
 ONE_CELL = {"tiny_vgg": 16, "vgg16": 16, "resnet18": 32, "resnet50": 32}
 """Sides up to which a backbone's last normalised map is one cell: batches of one image have no variance there."""
-ONE_CELL_OF_TIMM = 32
-"""The same of an encoder of timm: the largest scale that is usual. Whether it normalises over batches is not known."""
+ONE_CELL_OF_TIMM = 64
+"""The same of an encoder of timm, which may normalise over batches or not: the largest scale that there usually is."""
 ONE_CELL_FOR_HEADS = {**ONE_CELL, "vgg16": 32, "alexnet": 60, "alexnet_torchvision": 94}
-"""The same with the heads fcn and aspp, which normalise the pooled map."""
+"""The same with the heads fcn, aspp and deeplabv3plus, which normalise the pooled map."""
 ONE_CELL_EARLIER = {"alexnet_torchvision": 46}
 """The same of the earlier map that an auxiliary head normalises, of the crops that there may be (from 16 pixels on)."""
+_ONE_CELL_BY_HEAD = {
+    **dict.fromkeys(("fcn", "aspp", "deeplabv3plus"), ONE_CELL_FOR_HEADS),
+    **dict.fromkeys(("upernet", "pyramid"), ONE_CELL | ONE_CELL_EARLIER),
+}
 SEVERAL_PICTURES = ("jigsaw", "rotation")
 """Proxy tasks that show the network several pictures of each image: nine tiles, four turns."""
 
@@ -227,7 +231,7 @@ def one_cell(model: ModelConfig, *, head: bool) -> int:
         return ONE_CELL_OF_TIMM
     if model.dilated:
         return 0
-    return (ONE_CELL_FOR_HEADS if head and model.head in ("fcn", "aspp") else ONE_CELL).get(model.backbone, 0)
+    return (_ONE_CELL_BY_HEAD.get(model.head, ONE_CELL) if head else ONE_CELL).get(model.backbone, 0)
 
 
 def too_few_values(

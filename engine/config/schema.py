@@ -149,19 +149,23 @@ class ModelConfig(Section):
         description="rgb; rgb255 = from 0 to 255 minus the mean, as colour networks of Caffe read, so that their"
         " weights learn as fast as there; gray = mean of R, G and B (Larsson's input)",
     )
-    head: Literal["hypercolumn", "fcn32", "fcn", "aspp"] = Field(
+    head: Literal["hypercolumn", "fcn32", "fcn", "aspp", "deeplabv3plus", "upernet", "pyramid", "linear"] = Field(
         "hypercolumn",
-        description="segmentation head: hypercolumn (paper, VGG), fcn32 (paper, AlexNet), fcn or aspp (ResNets)",
+        description="segmentation head: hypercolumn (paper, VGG), fcn32 (paper, AlexNet), fcn or aspp (ResNets),"
+        " deeplabv3plus, upernet, pyramid (several maps), linear (frozen encoders)",
     )
     dilated: bool = Field(False, description="ResNets, timm: output stride 8 by dilation instead of 32")
-    head_channels: int = Field(1024, ge=8, le=4096, description="channels inside the heads hypercolumn, fcn and aspp")
+    head_channels: int = Field(1024, ge=8, le=4096, description="channels inside heads other than fcn32 and linear")
     fc_channels: int = Field(4096, ge=0, le=8192, description="channels of fc6 and fc7; 0 leaves both out")
     extra_channels: int = Field(1024, ge=0, le=4096, description="channels of hypercolumn's two extra blocks; 0 = none")
     head_std: float = Field(
         0.0, ge=0, description="init deviation of hypercolumn's hidden layer; 0 = vgg16 1e-4 (paper), others He"
     )
     dropout: float = Field(
-        0.5, ge=0, lt=1, description="dropout after fc6 and fc7, in fcn and aspp before the scores, probability"
+        0.5,
+        ge=0,
+        lt=1,
+        description="dropout after fc6 and fc7, in other heads but linear before the scores, probability",
     )
     weights: FilePath = Field(
         "",

@@ -13,6 +13,7 @@ from engine.errors import RecipeError
 from engine.models.alexnet import alexnet, alexnet_jigsaw, alexnet_torchvision
 from engine.models.dense_heads import DenseSegmenter, aspp, fcn, fcn32
 from engine.models.heads import HypercolumnSegmenter
+from engine.models.pyramid_heads import deeplabv3plus, linear, pyramid, upernet
 from engine.models.resnet import resnet18, resnet50
 from engine.models.timm_backbone import timm_backbone
 from engine.models.vgg import Backbone, tiny_vgg, vgg16
@@ -38,6 +39,10 @@ HEADS: dict[str, Callable[[Backbone, int, ModelConfig, torch.Generator | None], 
     "fcn32": fcn32,
     "fcn": fcn,
     "aspp": aspp,
+    "deeplabv3plus": deeplabv3plus,
+    "upernet": upernet,
+    "pyramid": pyramid,
+    "linear": linear,
 }
 
 
@@ -88,6 +93,11 @@ def build_head(
         raise RecipeError("model.head fcn32 needs fc6 and fc7: set model.fc_channels, for example to 4096")
     if config.head == "hypercolumn" and config.dilated:
         raise RecipeError("model.head hypercolumn needs maps of doubling scale: set model.dilated=false")
+    if config.head == "hypercolumn" and any(scale & (scale - 1) for scale in backbone.hyper_scales):
+        raise RecipeError(
+            f"model.head hypercolumn needs scales that are powers of two, and {config.backbone} has"
+            f" {backbone.hyper_scales[-1]}: write model.head=linear, fcn, upernet or another"
+        )
     return HEADS[config.head](backbone, num_classes, config, generator)
 
 

@@ -15,11 +15,13 @@ from torch.nn import functional as F
 from engine.config.schema import ModelConfig
 from engine.host import send
 from engine.models.alexnet import CaffeBatchNorm
-from engine.models.vgg import Backbone
+from engine.models.vgg import Backbone, HyperLayers
 
 ATROUS_RATES = (6, 12, 18)
 """For maps of scale 16 or more; at scale 8, where cells are half as far apart, twice that (Chen et al. 2017)."""
 FC_STD, FC_BIAS = 0.005, 0.1
+LAST = -1
+"""Number of the last map among those that a head may read: what ``Backbone.forward`` gives."""
 LEAST_CHANNELS = 8
 """Inside an auxiliary head."""
 
@@ -63,8 +65,18 @@ class DenseSegmenter(nn.Module):
     sparse = False
     """Learns from all pixels rather than from sampled ones."""
 
-    def __init__(self, backbone: Backbone, num_classes: int, head: nn.Module, *, align_corners: bool) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        head: nn.Module,
+        *,
+        align_corners: bool,
+        reads: tuple[int, ...] | None = None,
+    ) -> None:
+        """``reads``: numbers of the backbone's ``hyper`` maps, or LAST, that the head is given; None = the last one."""
         super().__init__()
+        self.reads = reads
         self.backbone = backbone
         self.num_classes = num_classes
         self.head = head
@@ -73,10 +85,16 @@ class DenseSegmenter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Class scores (B, K, H, W) of an input (B, C, H, W), float32."""
         padded = self.backbone.padded(x)
-        return self.scored(self.head, self.backbone(padded), padded, x)
+        return self.scored(self.head, self.given(*self.backbone.features(padded)), padded, x)
 
-    def scored(self, head: nn.Module, features: Tensor, padded: Tensor, x: Tensor) -> Tensor:
-        """What a head makes of a map of the backbone, in the size of the input ``x``; ``padded`` is what that read."""
+    def given(self, layers: HyperLayers, last: Tensor) -> Tensor | list[Tensor]:
+        """What the head reads of the backbone's maps."""
+        if self.reads is None:
+            return last
+        return [last if number == LAST else layers[number][0] for number in self.reads]
+
+    def scored(self, head: nn.Module, features: Tensor | list[Tensor], padded: Tensor, x: Tensor) -> Tensor:
+        """What a head makes of maps of the backbone, in the size of the input ``x``; ``padded`` is what that read."""
         scores: Tensor = head(features)
         scores = upsample(scores.float(), *padded.shape[2:], align_corners=self.align_corners)
         return scores if padded is x else scores[:, :, : x.shape[2], : x.shape[3]]
@@ -115,7 +133,9 @@ class WithAuxiliary(nn.Module):
         padded = self.backbone.padded(x)
         layers, last = self.backbone.features(padded)
         main, earlier = self.segmenter, layers[self.backbone.earlier_map][0]
-        return main.scored(main.head, last, padded, x), main.scored(self.auxiliary, earlier, padded, x)
+        return main.scored(main.head, main.given(layers, last), padded, x), main.scored(
+            self.auxiliary, earlier, padded, x
+        )
 
 
 class Fcn32Head(nn.Module):
@@ -132,7 +152,7 @@ class Fcn32Head(nn.Module):
             nn.init.normal_(fc.weight, std=FC_STD, generator=generator)
             assert fc.bias is not None
             nn.init.constant_(fc.bias, FC_BIAS)
-        _start_at_zero(self.fc8)
+        start_at_zero(self.fc8)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, K, h + 1, w + 1)."""
@@ -147,10 +167,10 @@ class FcnHead(nn.Module):
 
     def __init__(self, inputs: int, classes: int, config: ModelConfig, generator: torch.Generator | None) -> None:
         super().__init__()
-        self.block = _block(inputs, config.head_channels, 3, 1, generator)
+        self.block = convolution(inputs, config.head_channels, 3, 1, generator)
         self.dropout = config.dropout
         self.output = nn.Conv2d(config.head_channels, classes, 1)
-        _start_at_zero(self.output)
+        start_at_zero(self.output)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, K, h, w)."""
@@ -158,47 +178,57 @@ class FcnHead(nn.Module):
         return scores
 
 
-class AsppHead(nn.Module):
-    """Atrous spatial pyramid: 1x1, three dilated 3x3 and the image's mean, joined, then scores (Chen et al. 2017)."""
+class Aspp(nn.Module):
+    """Atrous spatial pyramid: 1x1, three dilated 3x3 and the image's mean, joined (Chen et al. 2017)."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        classes: int,
-        config: ModelConfig,
-        generator: torch.Generator | None,
-    ) -> None:
+    def __init__(self, backbone: Backbone, config: ModelConfig, generator: torch.Generator | None) -> None:
         super().__init__()
         inputs, width = backbone.feature_channels, config.head_channels
         spread = 2 if backbone.feature_scale <= 8 else 1
-        self.branches = nn.ModuleList([_block(inputs, width, 1, 1, generator)])
-        self.branches.extend(_block(inputs, width, 3, spread * rate, generator) for rate in ATROUS_RATES)
+        self.branches = nn.ModuleList([convolution(inputs, width, 1, 1, generator)])
+        self.branches.extend(convolution(inputs, width, 3, spread * rate, generator) for rate in ATROUS_RATES)
         # Without batch normalisation: one value per image and channel is too little to normalise by.
         self.mean = nn.Conv2d(inputs, width, 1)
         nn.init.kaiming_normal_(self.mean.weight, nonlinearity="relu", generator=generator)
         assert self.mean.bias is not None
         nn.init.zeros_(self.mean.bias)  # torch draws it from a generator of its own, which nobody has seeded
-        self.join = _block(width * (len(ATROUS_RATES) + 2), width, 1, 1, generator)
+        self.join = convolution(width * (len(ATROUS_RATES) + 2), width, 1, 1, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, width, h, w)."""
+        mean = F.relu(self.mean(x.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *x.shape[2:])
+        joined: Tensor = self.join(torch.cat([*(branch(x) for branch in self.branches), mean], dim=1))
+        return joined
+
+
+class AsppHead(Aspp):
+    """The pyramid, dropout, scores 1x1."""
+
+    def __init__(
+        self, backbone: Backbone, classes: int, config: ModelConfig, generator: torch.Generator | None
+    ) -> None:
+        super().__init__(backbone, config, generator)
         self.dropout = config.dropout
-        self.output = nn.Conv2d(width, classes, 1)
-        _start_at_zero(self.output)
+        self.output = nn.Conv2d(config.head_channels, classes, 1)
+        start_at_zero(self.output)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, K, h, w)."""
-        mean = F.relu(self.mean(x.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *x.shape[2:])
-        joined = self.join(torch.cat([*(branch(x) for branch in self.branches), mean], dim=1))
-        scores: Tensor = self.output(F.dropout(joined, self.dropout, self.training))
+        scores: Tensor = self.output(F.dropout(super().forward(x), self.dropout, self.training))
         return scores
 
 
-def _block(inputs: int, outputs: int, kernel: int, dilation: int, generator: torch.Generator | None) -> nn.Sequential:
+def convolution(
+    inputs: int, outputs: int, kernel: int, dilation: int, generator: torch.Generator | None
+) -> nn.Sequential:
+    """A convolution that keeps the size, batch normalisation and ReLU."""
     padding = dilation * (kernel // 2)
     conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=generator)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-def _start_at_zero(conv: nn.Conv2d) -> None:
+def start_at_zero(conv: nn.Conv2d) -> None:
     """All classes alike at first: the loss begins at ln K."""
     nn.init.zeros_(conv.weight)
     assert conv.bias is not None

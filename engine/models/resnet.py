@@ -100,6 +100,11 @@ class ResNet(Backbone):
             self.add_module(f"layer{number + 1}", layer)
         _he_init(self, generator)
 
+    @property
+    def stage_maps(self) -> tuple[int, ...]:
+        """All four layers, which keep one scale where they are dilated."""
+        return (2, 3, 4, 5)
+
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """The stem, and every residual block."""
         blocks = (block for number in range(4) for block in self.get_submodule(f"layer{number + 1}").children())

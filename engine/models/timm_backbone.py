@@ -19,7 +19,7 @@ from engine.models.inputs import input_card
 from engine.models.resampling import ByProducts, average
 from engine.models.resnet import EMBED_SIDE
 from engine.models.timm_library import create, layer_numbers
-from engine.models.vgg import Backbone, HyperLayers
+from engine.models.vgg import FINEST, Backbone, HyperLayers
 
 LEVELS = 4
 """Maps that are read of an encoder whose maps have one scale: after each quarter of its blocks (DPT, Ranftl 2021)."""
@@ -107,6 +107,11 @@ class TimmBackbone(Backbone):
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """Not asked of an encoder whose layers own parameters of their own: see ``layer_keys``."""
         raise NotImplementedError
+
+    @property
+    def stage_maps(self) -> tuple[int, ...]:
+        """Every map from scale FINEST on."""
+        return tuple(number for number, scale in enumerate(self.hyper_scales) if scale >= FINEST)
 
     def input_values(self) -> dict[str, Any]:
         """What the encoder itself reads, for a card of its input."""

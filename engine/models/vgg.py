@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FINEST = 4
+"""Scale of the finest map of a pyramid, where a backbone has such."""
 HyperLayers = list[tuple[Tensor, int]]
 """Feature maps (B, C, h, w) with their scales: pixel (y, x) of the input lies at (y/s, x/s) of the map."""
 
@@ -116,6 +118,12 @@ class Backbone(nn.Module):
         """Names of the state of each layer, as ``state_dict`` has them, from the input to the last map."""
         names = {part: name for name, part in self.named_modules()}
         return [[f"{names[part]}.{key}" for part in layer for key in part.state_dict()] for layer in self.layers()]
+
+    @property
+    def stage_maps(self) -> tuple[int, ...]:
+        """Which of the maps that ``hyper`` returns a pyramid is made of: the last of each scale from FINEST on."""
+        last = {scale: number for number, scale in enumerate(self.hyper_scales)}
+        return tuple(number for scale, number in sorted(last.items()) if scale >= FINEST)
 
     def padded(self, x: Tensor) -> Tensor:
         """``x`` (B, C, H, W) with zeros below and beside it, up to the next multiple of ``multiple``."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine.config.backbones import is_timm
 from engine.config.schema import ModelConfig, ProxyConfig
 from engine.mixmatch.graph import MatchGraph
 from engine.mixmatch.loss import contrast_loss, triplet_loss
@@ -19,7 +20,10 @@ from engine.stages.pixel_losses import pixel_loss
 
 META = torch.device("meta")
 CLASSES, BATCH, SIDE, PIXELS = 5, 4, 64, 7
-BACKBONES = [(name, False) for name in BUILDERS] + [(name, True) for name in DILATED]
+ENCODERS = ("timm/test_convnext", "timm/test_vit", "timm/test_efficientnet", "timm/vit_small_patch14_reg4_dinov2")
+BACKBONES = [(name, False) for name in (*BUILDERS, *ENCODERS)] + [
+    (name, True) for name in (*DILATED, "timm/test_resnet")
+]
 
 
 class Autocast(torch.autocast):
@@ -35,7 +39,7 @@ def autocast_knows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(backbone: str, dilated: bool, **keys: Any) -> ModelConfig:
-    sizes = {"width": 0.125, "head_channels": 8, "fc_channels": 8, "extra_channels": 8}
+    sizes = {"width": 1.0 if is_timm(backbone) else 0.125, "head_channels": 8, "fc_channels": 8, "extra_channels": 8}
     return ModelConfig.model_validate({"backbone": backbone, "dilated": dilated, **sizes, **keys})
 
 
@@ -72,7 +76,7 @@ def test_backbone_has_the_shapes_that_it_says(backbone: str, dilated: bool, chan
 @pytest.mark.parametrize(("backbone", "dilated"), BACKBONES)
 def test_every_head_on_every_backbone_learns(backbone: str, dilated: bool, head: str) -> None:
     keys = config(backbone, dilated, head=head)
-    if head == "hypercolumn" and dilated:
+    if head == "hypercolumn" and (dilated or "patch14" in backbone):
         pytest.skip("hypercolumns need maps of doubling scale")
     network = build_head(build_backbone(keys), CLASSES, keys).to(META).train()
     x = torch.empty((BATCH, 3, SIDE, SIDE), device=META)
@@ -129,7 +133,7 @@ def test_losses_of_embeddings(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("kind", ["colorization", "jigsaw", "rotation", "classification", "moco", "densecl"])
-@pytest.mark.parametrize("backbone", BUILDERS)
+@pytest.mark.parametrize("backbone", [*BUILDERS, *ENCODERS])
 def test_every_proxy_task_on_every_backbone_learns(kind: str, backbone: str) -> None:
     sizes = {"queue": 8, "projection": 6, "head_channels": 8, "permutations": 5, "tile": 32, "pixels": 4}
     keys = ProxyConfig.model_validate({"kind": kind, "images": "x", **sizes})

@@ -273,8 +273,9 @@ def test_smallest_sides_are_those_that_leave_something_of_the_last_map(name: Own
             backbone.embed(torch.zeros(1, 3, least - 1, least - 1))
 
 
-NETWORKS = [(name, head, False) for name in LAYERS for head in ("", "hypercolumn", "fcn32", "fcn", "aspp")]
-NETWORKS += [(name, head, True) for name in DILATED for head in ("", "fcn32", "fcn", "aspp")]
+DENSE = ("fcn32", "fcn", "aspp", "deeplabv3plus", "upernet", "pyramid", "linear")
+NETWORKS = [(name, head, False) for name in LAYERS for head in ("", "hypercolumn", *DENSE)]
+NETWORKS += [(name, head, True) for name in DILATED for head in ("", *DENSE)]
 
 
 @pytest.mark.parametrize(("name", "head", "dilated"), NETWORKS)

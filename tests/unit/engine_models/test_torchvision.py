@@ -13,6 +13,7 @@ from engine.config.schema import ModelConfig
 from engine.data.pipeline import normalise
 from engine.errors import CheckpointError
 from engine.models import build_backbone
+from engine.models.timm_library import timm
 from engine.models.weights import load_weights
 
 Shapes = dict[str, tuple[int, ...]]
@@ -177,3 +178,41 @@ def test_resnet_of_torchvision_fills_every_key_and_leaves_its_classifier_out(tmp
     report = load_weights(backbone, "resnet18", tmp_path / "resnet18-f37072fd.pth")
     assert report.complete and set(report.left_out) == {"fc.weight", "fc.bias"}
     assert all(torch.equal(value, tensors[name]) for name, value in backbone.state_dict().items())
+
+
+# --- torchvision itself (a test-only extra).
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("resnet18", "resnet18"),
+        ("resnet50", "resnet50"),
+        ("vgg16", "vgg16_bn"),
+        ("vgg16", "vgg16"),
+        ("alexnet_torchvision", "alexnet"),
+    ],
+)
+def test_backbone_computes_what_torchvision_computes_from_its_state_dict(
+    ours: str, theirs: str, tmp_path: Path
+) -> None:
+    timm()  # which loads torchvision, whatever that was built for
+    from torchvision import models
+
+    torch.manual_seed(0)
+    net = getattr(models, theirs)(weights=None).eval()
+    for name, value in net.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2.0)
+        elif name.endswith("running_mean"):
+            value.normal_(std=0.1)
+    torch.save(net.state_dict(), tmp_path / "theirs.pth")
+    backbone = build_backbone(ModelConfig(backbone=ours, weights=str(tmp_path / "theirs.pth"))).eval()
+    x = torch.randn(2, 3, 96, 128, generator=generator())
+    if ours.startswith("resnet"):
+        expected = net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x))))))))
+    else:
+        expected = net.features(x)
+    # A network without normalisation becomes one with statistics of 0 and 1, whose epsilon is left: 16 layers of it.
+    tolerance = 2e-3 if theirs == "vgg16" else 1e-4
+    torch.testing.assert_close(backbone(x), expected, rtol=tolerance, atol=tolerance)
