@@ -30,6 +30,7 @@ from engine.resume import Position, data_told, find_position, trained_on
 from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
+from engine.stages.encoders import check_encoder
 from engine.stages.sharing import check_shares
 from engine.stages.supervision import check_named_classes, inherit, look_at_labels
 from engine.watch import FiniteWatch, StepClock, Work, out_of_memory, published_peak
@@ -103,8 +104,10 @@ def _check_what_is_left(recipe: Recipe, run_dir: Path) -> None:
     """Refuse what could not be trained here, before any stage trains; what is finished may have been trained anywhere.
 
     Raises:
-        RecipeError: see ``check_shares`` and ``check_named_classes``.
+        RecipeError: see ``check_encoder``, ``check_shares`` and ``check_named_classes``.
     """
+    if _missing(recipe, run_dir):
+        check_encoder(recipe)
     check_shares(recipe, _missing(recipe, run_dir))
     check_named_classes(recipe)
 

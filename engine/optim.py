@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.config.optim import OptimConfig
+from engine.config.optim import HeadedOptimConfig, OptimConfig
 from engine.layout import laid_out_as
 from engine.models.vgg import Backbone
 
@@ -75,7 +75,8 @@ def build_optimiser(module: nn.Module, config: OptimConfig) -> Optimiser:
 
     With SGD biases learn ``bias_lr_factor`` times as fast (PAPER 2.1: lr_mult 1 / 2, BN 1; biases and BN no decay).
     AdamW divides each gradient by its own size, so a bias already moves by about the rate in each step: it has no such
-    factor. With a ``layer_decay`` below 1 each layer of the backbone has groups of its own.
+    factor. With a ``layer_decay`` below 1 each layer of the backbone has groups of its own, with a
+    ``backbone_lr_factor`` the backbone.
 
     Where all parameters lie on CUDA devices PyTorch's fused kernels update them: a few launches a step instead of some
     for each operation. On a CPU nothing is fused, so that updates keep their bits.
@@ -94,22 +95,31 @@ def build_optimiser(module: nn.Module, config: OptimConfig) -> Optimiser:
 def _groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Parameters that learn at one rate and decay alike; those with the most layers above them come last."""
     above = layers_above(module) if config.layer_decay < 1 else {}
-    found: dict[tuple[int, str], list[nn.Parameter]] = {}
+    of_backbone = config.backbone_lr_factor if isinstance(config, HeadedOptimConfig) else 1.0
+    apart = set(_backbone_of(module).parameters()) if of_backbone != 1 else set()
+    found: dict[tuple[int, bool, str], list[nn.Parameter]] = {}
     for part in module.modules():
         is_norm = isinstance(part, NORMS)
         for name, parameter in part.named_parameters(recurse=False):
             kind = "norms" if is_norm else "biases" if name == "bias" else "weights"
             if parameter.requires_grad:
-                found.setdefault((above.get(parameter, 0), kind), []).append(parameter)
+                found.setdefault((above.get(parameter, 0), parameter in apart, kind), []).append(parameter)
     factors = {"weights": 1.0, "biases": 1.0 if config.optimiser == "adamw" else config.bias_lr_factor, "norms": 1.0}
     groups = []
-    for depth in sorted({depth for depth, _ in found}):
+    for depth, inside in sorted({(depth, inside) for depth, inside, _ in found}):
+        share = config.layer_decay**depth * (of_backbone if inside else 1.0)
         for kind, factor in factors.items():
             decay = config.weight_decay if kind == "weights" else 0.0
-            if (depth, kind) in found:
-                rate = factor * config.layer_decay**depth
-                groups.append({"params": found[depth, kind], "lr_factor": rate, "weight_decay": decay})
+            if (depth, inside, kind) in found:
+                rate = factor * share
+                groups.append({"params": found[depth, inside, kind], "lr_factor": rate, "weight_decay": decay})
     return groups
+
+
+def _backbone_of(module: nn.Module) -> Backbone:
+    backbone = module.backbone
+    assert isinstance(backbone, Backbone)
+    return backbone
 
 
 def layers_above(module: nn.Module) -> dict[nn.Parameter, int]:
@@ -118,8 +128,7 @@ def layers_above(module: nn.Module) -> dict[nn.Parameter, int]:
     What is trained beside the backbone counts as one layer, on top of it; its own parameters are not listed. (BEiT,
     Bao et al. 2022, and the libraries after it: the head has no factor, the last layer below it one.)
     """
-    backbone = module.backbone
-    assert isinstance(backbone, Backbone)
+    backbone = _backbone_of(module)
     layers, own = backbone.layer_keys(), dict(backbone.named_parameters())
     found = {own[key]: len(layers) - number for number, layer in enumerate(layers, 1) for key in layer if key in own}
     headed = any(parameter.requires_grad and parameter not in found for parameter in module.parameters())

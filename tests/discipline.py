@@ -112,13 +112,15 @@ def _common(stage: str, beside: dict[str, int]) -> list[Case]:
 _NAMES = """
 __rshift__ _foreach_add _foreach_add_ _foreach_copy_ _foreach_lerp_ _foreach_mul_ _foreach_norm _fused_adamw_
 _fused_sgd_ _log_softmax _log_softmax_backward_data _native_batch_norm_legit_no_training _softmax
+_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward
 _softmax_backward_data _to_copy _unsafe_index abs add add_
 addcmul_ addmm affine_grid_generator all amax aminmax any arange argmax argmin bernoulli_ bincount bitwise_and
 bitwise_not bitwise_or bmm cat ceil clamp clamp_ clamp_min clone constant_pad_nd convolution convolution_backward
-copy_ cumsum div div_ eq exp expm1 fill_ flip floor floor_divide gather ge grid_sampler_2d gt index index_add
-index_copy index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp logsumexp lt
+copy_ cumsum div div_ eq exp expm1 fill_ flip floor floor_divide gather ge gelu gelu_backward grid_sampler_2d gt index
+index_add index_copy index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp logsumexp lt
 masked_fill masked_fill_ max max_pool2d_with_indices max_pool2d_with_indices_backward maximum mean min minimum
-mm mul mul_ native_batch_norm native_batch_norm_backward ne neg new_full new_zeros nll_loss_backward
+mm mul mul_ native_batch_norm native_batch_norm_backward native_layer_norm native_layer_norm_backward
+ne neg new_full new_zeros nll_loss_backward
 nll_loss_forward nonzero ones_like pow rand randint randperm reciprocal reflection_pad2d relu relu_ remainder
 remainder_ repeat replication_pad2d rot90 round round_ rsqrt rsub scalar_tensor scatter_ searchsorted
 select_backward slice_backward sort sqrt stack sub sub_ sum threshold_backward to upsample_bilinear2d var_mean
@@ -163,6 +165,13 @@ MATCH = [
     _match("normalizer reference", normalizer="reference"),
     Case("match", "reference_compat", {"reference_compat": True}, beside=PATCHES),
     _match("images without a label", _one_unlabelled),
+    Case("match", "convnext", {"model__backbone": "timm/test_convnext", "model__width": 1.0}, beside=PATCHES),
+    Case(
+        "match",
+        "vit",
+        {"model__backbone": "timm/test_vit", "model__width": 1.0, "match__output_size": 80},
+        beside=PATCHES,
+    ),
 ]
 
 
@@ -172,6 +181,7 @@ def _network(backbone: str, head: str = "hypercolumn", /, **keys: Any) -> Change
     return {**{f"model__{key}": value for key, value in model.items()}, **sizes}
 
 
+BF16 = {"runtime__precision": "bf16"}
 WEIGHED = {"segment__class_weighting": "balanced"}
 SEGMENT = [
     Case("segment", "hypercolumn on tiny_vgg"),
@@ -190,6 +200,11 @@ SEGMENT = [
     Case("segment", "fcn on resnet18", _network("resnet18", "fcn")),
     Case("segment", "aspp on resnet18, dilated", _network("resnet18", "aspp", dilated=True)),
     Case("segment", "fcn on resnet50", _network("resnet50", "fcn")),
+    Case("segment", "upernet on convnext", _network("timm/test_convnext", "upernet", width=1.0)),
+    Case("segment", "deeplabv3plus on vit", _network("timm/test_vit", "deeplabv3plus", width=1.0)),
+    Case("segment", "pyramid on vit, bf16", {**_network("timm/test_vit", "pyramid", width=1.0), **BF16}),
+    Case("segment", "linear on a frozen vit", _network("timm/test_vit", "linear", width=1.0, freeze="backbone")),
+    Case("segment", "four layers frozen", {**_network("tiny_vgg"), "model__freeze": 4}),
     Case("segment", "aspp, bf16", {**_network("resnet18", "aspp"), "runtime__precision": "bf16"}),
 ]
 CASES = [*PROXY, *MATCH, *SEGMENT]

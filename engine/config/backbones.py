@@ -86,3 +86,18 @@ def _known(value: Any, info: ValidationInfo) -> Any:
 
 Backbone = Annotated[OwnBackbone | Annotated[str, Written("timm/NAME")], BeforeValidator(_known)]
 """A backbone's name in a recipe."""
+
+
+FREEZE_WORDS = ("none", "backbone")
+
+
+def _freeze(value: Any) -> Any:
+    """A word or a number of layers, as it is."""
+    if value in FREEZE_WORDS or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    shown = "null" if value is None else f"'{value}'" if isinstance(value, str) else str(value).lower()
+    raise ValueError(f"{shown} is not allowed; write {' | '.join(FREEZE_WORDS)} | number of layers, from 1")
+
+
+Freeze = Annotated[Literal["none", "backbone"] | Annotated[int, Written("number of layers")], BeforeValidator(_freeze)]
+"""What of a backbone is not trained."""

@@ -114,6 +114,7 @@ def _model(recipe: Recipe) -> Iterator[str]:
         yield from _timm(model)
     elif model.dilated and model.backbone not in DILATED:
         yield f"model.dilated: {model.backbone} has no dilated form; write false, or use a ResNet"
+    yield from _freeze(model)
     if recipe.segment is None:
         return
     if model.head == "fcn32" and not model.fc_channels:
@@ -128,6 +129,13 @@ def _timm(model: ModelConfig) -> Iterator[str]:
         yield f"model.width {model.width:g} is not for {model.backbone}: write 1, or an encoder of another size"
     if model.input == "rgb255":
         yield f"model.input rgb255 is not for {model.backbone}: write rgb, which reads as its weights want it"
+
+
+def _freeze(model: ModelConfig) -> Iterator[str]:
+    """More layers than there are; of timm's encoders the trainer counts them."""
+    layers = LAYERS.get(model.backbone, LARGEST_NUMBER)
+    if isinstance(model.freeze, int) and model.freeze >= layers:
+        yield f"model.freeze {model.freeze}: {model.backbone} has {layers} layers, write 1 to {layers - 1}, or backbone"
 
 
 def _reset(recipe: Recipe) -> Iterator[str]:

@@ -40,6 +40,9 @@ def lasting(key: str, value: Any) -> Any:
 
 TRAINED = ("proxy", "match", "segment")
 LATER_KEYS: Mapping[str, Any] = {
+    "model.freeze": "none",
+    "proxy.optim.backbone_lr_factor": 1.0,
+    "segment.optim.backbone_lr_factor": 1.0,
     "segment.ema": 0.0,
     "segment.auxiliary_head": 0.0,
     "segment.loss": "ce",
@@ -72,7 +75,12 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
         for key, value in flat(data[section], section):
             if key not in FREE_KEYS:
-                yield key, meaning(key, value)
+                yield key, "none" if _concerns_later(key, value, stage) else meaning(key, value)
+
+
+def _concerns_later(key: str, value: Any, stage: str) -> bool:
+    """Whether a key freezes the backbone for a stage after this one alone."""
+    return (key, value) == ("model.freeze", "backbone") and stage in REUSED_STAGES
 
 
 def named_by(recipe: Recipe, stage: str) -> list[tuple[str, Any]]:
@@ -121,7 +129,8 @@ def work_name(recipe: Recipe) -> str:
     for stage in _WITHOUT_WEIGHT:
         data[stage] = _weighty(stage, data[stage])
     runtime = {key: data["runtime"][key] for key in ("device", "precision", "threads", "deterministic")}
-    kept = [runtime, *(data[section] for section in ("data", "model", *STAGE_ORDER))]
+    model = {key: value for key, value in data["model"].items() if not says_nothing(f"model.{key}", value)}
+    kept = [runtime, data["data"], model, *(data[section] for section in STAGE_ORDER)]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

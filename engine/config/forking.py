@@ -40,7 +40,7 @@ SHAPING_KEYS = frozenset(
     {
         *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
         *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers", "segment.ema"),
-        "segment.auxiliary_head",
+        *("segment.auxiliary_head", "proxy.optim.backbone_lr_factor", "segment.optim.backbone_lr_factor"),
         *(f"{stage}.optim.{key}" for stage in TRAINED for key in ("optimiser", "layer_decay")),
     }
 )

@@ -62,7 +62,18 @@ class OptimConfig(Section):
         return written
 
 
-class SegmentOptimConfig(OptimConfig):
+class HeadedOptimConfig(OptimConfig):
+    """The same where a head is trained beside the backbone."""
+
+    backbone_lr_factor: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="learning-rate factor of the whole backbone beside its head, such as 0.1; 1 = both learn alike",
+    )
+
+
+class SegmentOptimConfig(HeadedOptimConfig):
     """The same, with the milestones of fine-tuning: 24k, 36k and 40k of 42k steps."""
 
     milestones: tuple[float, ...] = Field(

@@ -19,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from engine.config.backbones import STORED, Backbone
+from engine.config.backbones import STORED, Backbone, Freeze
 from engine.config.checks import problems
 from engine.config.file_names import FilePath
-from engine.config.optim import OptimConfig, SegmentOptimConfig
+from engine.config.optim import HeadedOptimConfig, OptimConfig, SegmentOptimConfig
 from engine.config.section import Section
 
 SCHEMA_VERSION = 1
@@ -174,6 +174,12 @@ class ModelConfig(Section):
         " empty = random",
     )
     weights_partial: bool = Field(False, description="accept weights that fill only a part of the backbone")
+    freeze: Freeze = Field(
+        "none",
+        description="what is not trained: backbone = segment trains the head alone (proxy and match train the backbone"
+        " as ever); a number = that many layers from the input on, in every stage, counted as segment.reset_layers"
+        " does; none = nothing",
+    )
 
 
 class ProxyConfig(Section):
@@ -220,7 +226,7 @@ class ProxyConfig(Section):
     colour_jitter: float = Field(
         0.0, ge=0, le=1, description="strength of random brightness and contrast; 0 = off; not for moco and densecl"
     )
-    optim: OptimConfig = OptimConfig()
+    optim: HeadedOptimConfig = HeadedOptimConfig()
 
 
 class MatchConfig(Section):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.errors import RecipeError
+
 FINEST = 4
 """Scale of the finest map of a pyramid, where a backbone has such."""
 HyperLayers = list[tuple[Tensor, int]]
@@ -63,6 +65,7 @@ class Backbone(nn.Module):
 
     earlier_map = -2
     multiple = 1
+    frozen: list[nn.Module] = []  # noqa: RUF012  (replaced, never changed)
 
     def __init__(
         self,
@@ -113,6 +116,32 @@ class Backbone(nn.Module):
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """What has weights, from the input to the last map: a convolution and its normalisation are one layer."""
         return [(block,) for blocks in self.stages for block in blocks.children()]
+
+    def freeze(self, count: int | None) -> None:
+        """Train no part of the first ``count`` layers any more, None = of all; from now on.
+
+        Their parameters get no gradient, and what they normalise by stays as it is: they are in evaluation mode always.
+
+        Raises:
+            RecipeError: the backbone has no more layers than that.
+        """
+        layers = [list(self.state_dict())] if count is None else self.layer_keys()
+        if count is not None and count >= len(layers):
+            raise RecipeError(f"model.freeze {count}: there are {len(layers)} layers, write fewer, or backbone")
+        keys = {key for layer in layers[:count] for key in layer}
+        for name, parameter in self.named_parameters():
+            if name in keys:
+                parameter.requires_grad_(False)
+        held = {name: [f"{name}.{key}".lstrip(".") for key in part.state_dict()] for name, part in self.named_modules()}
+        self.frozen = [self.get_submodule(name) for name, state in held.items() if state and keys.issuperset(state)]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As of every module, but for what is frozen."""
+        super().train(mode)
+        for part in self.frozen:
+            nn.Module.train(part, False)
+        return self
 
     def layer_keys(self) -> list[list[str]]:
         """Names of the state of each layer, as ``state_dict`` has them, from the input to the last map."""

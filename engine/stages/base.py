@@ -154,6 +154,8 @@ class Context:
         backbone = build_backbone(config, determinism.generator(self.recipe.seed, "init/backbone"), self._tell_weights)
         if before is not None:
             load_backbone(backbone, before)
+        if isinstance(self.recipe.model.freeze, int):
+            backbone.freeze(self.recipe.model.freeze)
         return backbone
 
     def backbone_before_match(self) -> Backbone:

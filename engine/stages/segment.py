@@ -27,7 +27,10 @@ from engine.stages.training import Updater, backward
 def build_segmenter(context: Context, num_classes: int) -> Segmenter:
     """Backbone of the stage before and a fresh head, which depends on the seed alone."""
     init = determinism.generator(context.recipe.seed, "init/head")
-    return build_head(context.backbone(), num_classes, context.recipe.model, init)
+    backbone = context.backbone()
+    if context.recipe.model.freeze == "backbone":
+        backbone.freeze(None)
+    return build_head(backbone, num_classes, context.recipe.model, init)
 
 
 @dataclass(frozen=True)

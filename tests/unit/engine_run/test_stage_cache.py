@@ -75,6 +75,7 @@ def another(key: str, value: Any) -> Any:
         "match.patch_size": [8, 12],
         "match.overlap": 0.5,
         "proxy.max_images": 3,
+        "model.freeze": 2,
     }
     if key in named:
         return named[key]
