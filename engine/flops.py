@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+
+_ATEN = torch.ops.aten
+ON_CPU = {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: _ATEN._scaled_dot_product_flash_attention,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _ATEN._scaled_dot_product_flash_attention_backward,
+}
+"""Attention on a CPU, for which the registry has no formula, and what computes the same on a GPU."""
 
 
 class FlopCount(TorchDispatchMode):
@@ -22,7 +31,8 @@ class FlopCount(TorchDispatchMode):
 
 def _dispatch(self: FlopCount, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
     kwargs = kwargs or {}
-    formula = flop_registry.get(func._overloadpacket)
+    packet = func._overloadpacket
+    formula = flop_registry.get(ON_CPU.get(packet, packet))
     if formula is None:
         with self:  # what an operation is made of may be counted
             parts = func.decompose(*args, **kwargs)
