@@ -32,6 +32,7 @@ from engine.data.fingerprint import fingerprint, images_fingerprint
 from engine.data.values import Progress
 from engine.files import link
 from engine.mixmatch.window_cutters import opencv_version
+from engine.models.weights import weights_file
 from engine.own_code import sources
 
 FORMAT = 1
@@ -63,7 +64,7 @@ def stage_inputs(recipe: Recipe, stage: str, device: str, progress: Progress | N
         "stage": stage,
         "recipe": json.loads(json.dumps(named_by(recipe, stage))),
         "data": fingerprint(recipe.data, progress),
-        "weights": digests.file_digest(Path(model.weights)) if model.weights else "",
+        "weights": digests.file_digest(weights_file(model)) if model.weights else "",
         "proxy_images": images_fingerprint(images, progress) if images else "",
         "engine": source_digest(),
         "libraries": [

@@ -38,17 +38,23 @@ def add_parser(commands: Any) -> None:
 
 def inspect_command(options: argparse.Namespace) -> int:
     """Print the report of every key; 1 if training would refuse the file, 2 if there is no such network."""
+    from pydantic import ValidationError
+
+    from engine.config.backbones import OWN, is_timm, unknown_timm_name
     from engine.config.schema import ModelConfig
-    from engine.models import BUILDERS, build_backbone
+    from engine.models import build_backbone
     from engine.models.weights import match_weights
 
-    if options.backbone not in BUILDERS:
-        return _refused(f"no backbone '{options.backbone}'; write one of {', '.join(BUILDERS)}", 2)
     if not 0 < options.width <= 4:
         return _refused(f"--width {options.width:g}: write a number above 0, at most 4", 2)
     names = ("backbone", "input", "width", "dilated")
     try:
-        backbone = build_backbone(ModelConfig(**{name: getattr(options, name) for name in names}))
+        config = ModelConfig(**{name: getattr(options, name) for name in names})
+    except ValidationError:
+        near = unknown_timm_name(options.backbone) if is_timm(options.backbone) else ""
+        return _refused(near or f"no backbone '{options.backbone}'; write one of {', '.join(OWN)}, or timm/NAME", 2)
+    try:
+        backbone = build_backbone(config)
         report, _ = match_weights(backbone, options.backbone, options.file, options.input)
     except EngineError as error:
         return _refused(str(error), error.exit_code)

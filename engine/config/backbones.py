@@ -18,6 +18,8 @@ STORED = "stored"
 OwnBackbone = Literal["tiny_vgg", "vgg16", "alexnet", "alexnet_jigsaw", "alexnet_torchvision", "resnet18", "resnet50"]
 OWN: tuple[str, ...] = get_args(OwnBackbone)
 TIMM = "timm/"
+TIMM_WEIGHTS = "timm"
+"""The value of ``model.weights`` that is no file (``./timm`` is one): timm's own weights."""
 FORM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_-]+)?")
 REGISTERED = re.compile(r"^@register_model\s+def (\w+)\(", re.MULTILINE)
 """How timm's files say that a function builds a network of the function's name."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from engine.config.backbones import is_timm
+from engine.config.backbones import TIMM_WEIGHTS, is_timm
 from engine.config.named_classes import background_problem
 
 if TYPE_CHECKING:
@@ -112,7 +112,9 @@ def _model(recipe: Recipe) -> Iterator[str]:
     model = recipe.model
     if is_timm(model.backbone):
         yield from _timm(model)
-    elif model.dilated and model.backbone not in DILATED:
+    elif model.weights == TIMM_WEIGHTS:
+        yield f"model.weights timm is for backbones of timm, not {model.backbone}: write a file, or timm/NAME there"
+    if not is_timm(model.backbone) and model.dilated and model.backbone not in DILATED:
         yield f"model.dilated: {model.backbone} has no dilated form; write false, or use a ResNet"
     yield from _freeze(model)
     if recipe.segment is None:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config import strict_yaml
+from engine.config.backbones import TIMM_WEIGHTS
 from engine.config.file_names import restored
 from engine.config.overrides import (
     RecipeFileError,
@@ -38,6 +39,8 @@ PATHS = (
     ("runtime", "data_cache"),
 )
 """Keys that hold files or folders."""
+NO_PATHS = (("runtime", "data_cache", NO_CACHE), ("model", "weights", TIMM_WEIGHTS))
+"""Words that stand for something else there."""
 
 
 @dataclass
@@ -158,7 +161,7 @@ def _make_paths_absolute(data: dict[str, Any]) -> None:
     for section, key in PATHS:
         part = data.get(section)
         value = part.get(key) if isinstance(part, dict) else None
-        if (section, key, value) == ("runtime", "data_cache", NO_CACHE):
+        if (section, key, value) in NO_PATHS:
             continue
         if isinstance(value, str) and value:
             part[key] = _absolute(value)  # type: ignore[index]

@@ -170,8 +170,7 @@ class ModelConfig(Section):
     weights: FilePath = Field(
         "",
         description="backbone weights to start from: safetensors, a torch state dict (.pth), a .caffemodel or"
-        " .caffemodel.h5;"
-        " empty = random",
+        " .caffemodel.h5; timm = timm's own, downloaded; empty = random",
     )
     weights_partial: bool = Field(False, description="accept weights that fill only a part of the backbone")
     freeze: Freeze = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.config.backbones import is_timm
 from engine.config.schema import Recipe
 
 STEPS = 2
@@ -15,7 +16,8 @@ def smoke_overrides(recipe: Recipe) -> list[str]:
     """
     found = ["runtime.log_every=1", "runtime.graph_every=1", "model.head_channels=16"]
     if not recipe.model.weights:
-        found += ["model.width=0.125", f"model.fc_channels={16 if recipe.model.fc_channels else 0}"]
+        found += [] if is_timm(recipe.model.backbone) else ["model.width=0.125"]
+        found.append(f"model.fc_channels={16 if recipe.model.fc_channels else 0}")
         found.append(f"model.extra_channels={16 if recipe.model.extra_channels else 0}")
     found += ["data.train=8", "data.val=2"] if recipe.data.kind == "shapes" else ["data.max_train=8", "data.max_val=2"]
     if recipe.data.kind == "shapes" and recipe.data.unlabelled > UNLABELLED:

@@ -17,8 +17,7 @@ from engine.models.pyramid_heads import deeplabv3plus, linear, pyramid, upernet
 from engine.models.resnet import resnet18, resnet50
 from engine.models.timm_backbone import timm_backbone
 from engine.models.vgg import Backbone, tiny_vgg, vgg16
-from engine.models.weights import LoadReport, load_weights
-from engine.paths import expanded
+from engine.models.weights import LoadReport, load_weights, weights_file
 
 BUILDERS: dict[str, Callable[[int, float, torch.Generator | None], Backbone]] = {
     "tiny_vgg": tiny_vgg,
@@ -64,7 +63,7 @@ def build_backbone(
     """
     backbone = _random_backbone(config, generator)
     if config.weights:
-        path = expanded(config.weights)
+        path = weights_file(config)
         report = load_weights(backbone, config.backbone, path, partial=config.weights_partial, input=config.input)
         if tell is not None:
             tell(report)

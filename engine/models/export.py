@@ -18,9 +18,10 @@ from engine.checkpoint import final_checkpoint, load_module, read_meta
 from engine.config.schema import ModelConfig, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
 from engine.models import Segmenter, build_backbone, build_head
+from engine.models.foreign import NET
 from engine.models.heads import HypercolumnSegmenter
 from engine.models.inputs import input_card
-from engine.models.timm_backbone import NET, TimmBackbone
+from engine.models.timm_backbone import TimmBackbone
 from engine.models.weights import load_backbone
 from engine.outputs import OutputExistsError, obstacle, write_bytes
 

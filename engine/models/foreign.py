@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from engine.config.backbones import is_timm
 from engine.models.vgg import VGG16_STAGES
 
 COUNTERS = ("num_batches_tracked", "weight_sum")
@@ -30,6 +31,8 @@ LONGEST_COMPARED = 200
 BN_PARTS = ("weight", "bias", "running_mean", "running_var")
 CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 """Parts of a ResNet by their places in nn.Sequential(*resnet.children()): 2 and 3 are ReLU and pooling."""
+NET = "net."
+"""What stands before timm's names in those of an encoder of timm."""
 Shape = tuple[int, ...]
 
 
@@ -129,6 +132,9 @@ def _namings(backbone: str, ours: Mapping[str, Shape]) -> list[_Naming]:
         found.append(_by_parts(theirs, ours))
     elif backbone.startswith("resnet"):
         found.append(_by_parts(CHILDREN, ours))
+    elif is_timm(backbone):
+        names = {name.removeprefix(NET): shape for name, shape in ours.items()}
+        found.append(_Naming(names, lambda tensors: Renamed({NET + name: value for name, value in tensors.items()})))
     return found
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from engine.data.pipeline import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import RecipeError
+from engine.models.foreign import NET
 from engine.models.inputs import input_card
 from engine.models.resampling import ByProducts, average
 from engine.models.resnet import EMBED_SIDE
@@ -25,8 +26,6 @@ LEVELS = 4
 """Maps that are read of an encoder whose maps have one scale: after each quarter of its blocks (DPT, Ranftl 2021)."""
 PROBES = ((97, 131), (300, 260))
 """Heights and widths that every encoder must take, pixels."""
-NET = "net."
-"""What stands before timm's names in ours."""
 
 
 class Deterministic:

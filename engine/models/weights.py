@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.config.schema import InputName
+from engine.config.backbones import TIMM_WEIGHTS
+from engine.config.schema import InputName, ModelConfig
 from engine.errors import CheckpointError
 from engine.files import utf8_name
 from engine.finite import refuse_infinite
@@ -24,6 +25,9 @@ from engine.models.caffe_import import rename_caffe
 from engine.models.caffemodel import read_caffemodel
 from engine.models.foreign import COUNTERS, ForeignError, Renamed, nearest, rename
 from engine.models.inputs import input_of, take_input
+from engine.models.timm_backbone import TimmBackbone
+from engine.models.timm_weights import rename_for_timm, timm_weights_file
+from engine.paths import expanded
 from engine.unreadable import looks_like, reason
 
 PREFIX = "backbone."
@@ -171,7 +175,7 @@ def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = 
         if path.suffix in (".caffemodel", *HDF5):
             return rename_caffe((read_caffe_hdf5 if path.suffix in HDF5 else read_caffemodel)(path), name, input)
         tensors = read_pickled(path) if path.suffix in PICKLED else read_tensors(path)
-        found = rename(tensors, name, {key: tuple(value.shape) for key, value in backbone.state_dict().items()})
+        found = _renamed(tensors, backbone, name)
     except ForeignError as error:
         raise CheckpointError(f"{path} holds {error}.") from None
     except CheckpointError:
@@ -180,6 +184,21 @@ def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = 
         raise
     take_input(found, backbone, input_of(path), input)
     return found
+
+
+def _renamed(tensors: dict[str, Tensor], backbone: nn.Module, name: str) -> Renamed:
+    if isinstance(backbone, TimmBackbone):
+        return rename_for_timm(tensors, backbone)
+    return rename(tensors, name, {key: tuple(value.shape) for key, value in backbone.state_dict().items()})
+
+
+def weights_file(config: ModelConfig) -> Path:
+    """The file that ``model.weights`` means, which is not empty: a path, or the one of timm's own weights.
+
+    Raises:
+        CheckpointError: timm has no weights, or they cannot be downloaded.
+    """
+    return timm_weights_file(config.backbone) if config.weights == TIMM_WEIGHTS else expanded(config.weights)
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ def _over(home: Home, run_id: str) -> bool:
 
 def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[tuple[str, bool]]:
     """Sentences, each with whether it holds wherever and whenever the run starts."""
-    from engine.config.backbones import is_timm, timm_lacks
+    from engine.config.backbones import TIMM_WEIGHTS, is_timm, timm_lacks
     from engine.config.needs import HOLDS, unnamed  # loads the schema, which whoever has a recipe has loaded
 
     data, weights = recipe.data, recipe.model.weights
@@ -97,7 +97,7 @@ def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[t
         yield problem, False
     if proxy is not None and proxy.images and not _stands(proxy.images, folder=True):
         yield f"proxy.images {proxy.images} is no folder: write one of images", False
-    if weights and not _stands(weights, folder=False):
+    if weights not in ("", TIMM_WEIGHTS) and not _stands(weights, folder=False):
         yield f"model.weights {weights} is no file: write one of weights, or model.weights= for random ones", False
     for run_dir in members:
         if run_dir and not _stands(run_dir, folder=True):
