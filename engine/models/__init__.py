@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -92,12 +92,18 @@ def build_head(
         raise RecipeError("model.head fcn32 needs fc6 and fc7: set model.fc_channels, for example to 4096")
     if config.head == "hypercolumn" and config.dilated:
         raise RecipeError("model.head hypercolumn needs maps of doubling scale: set model.dilated=false")
-    if config.head == "hypercolumn" and any(scale & (scale - 1) for scale in backbone.hyper_scales):
-        raise RecipeError(
-            f"model.head hypercolumn needs scales that are powers of two, and {config.backbone} has"
-            f" {backbone.hyper_scales[-1]}: write model.head=linear, fcn, upernet or another"
-        )
+    check_scales(config, backbone.hyper_scales)
     return HEADS[config.head](backbone, num_classes, config, generator)
 
 
-__all__ = ["BUILDERS", "HEADS", "Backbone", "Segmenter", "build_backbone", "build_head"]
+def check_scales(config: ModelConfig, scales: Sequence[int]) -> None:
+    """Raises RecipeError if the head cannot read maps of these scales."""
+    odd = [scale for scale in scales if scale & (scale - 1)]
+    if config.head == "hypercolumn" and odd:
+        raise RecipeError(
+            f"model.head hypercolumn needs scales that are powers of two, and {config.backbone} has {odd[-1]}: write"
+            " model.head=linear, fcn, upernet or another"
+        )
+
+
+__all__ = ["BUILDERS", "HEADS", "Backbone", "Segmenter", "build_backbone", "build_head", "check_scales"]

@@ -182,6 +182,16 @@ def timm_backbone(
     return TimmBackbone(net, name, in_channels)
 
 
+def unseen(name: str, in_channels: int, dilated: bool) -> TimmBackbone:
+    """The encoder without numbers, on the device ``meta``, in evaluation mode.
+
+    Raises:
+        RecipeError: see ``create`` and ``_levels``.
+    """
+    with torch.device("meta"):
+        return TimmBackbone(create(name, in_channels, dilated=dilated), name, in_channels).eval()
+
+
 @lru_cache(maxsize=16)
 def unreadable(name: str, in_channels: int, dilated: bool) -> str:
     """Why an encoder cannot be read at several strides of images of any size; "" if it can. Nothing is computed.
@@ -189,8 +199,7 @@ def unreadable(name: str, in_channels: int, dilated: bool) -> str:
     Raises:
         RecipeError: see ``create`` and ``_levels``.
     """
-    with torch.device("meta"):
-        backbone = TimmBackbone(create(name, in_channels, dilated=dilated), name, in_channels).eval()
+    backbone = unseen(name, in_channels, dilated)
     for height, width in PROBES:
         try:
             layers, _ = backbone.features(torch.empty((1, in_channels, height, width), device="meta"))

@@ -117,6 +117,13 @@ def test_layers_of_timm_are_counted_before_anything_trains(key: str, runner: Run
     assert runner.kind("stage_started") == []
 
 
+def test_head_that_cannot_read_the_encoder_is_refused_before_anything_trains(runner: Runner) -> None:
+    changes = on("timm/vit_small_patch14_dinov2", "none", model__head="hypercolumn")
+    with pytest.raises(RecipeError, match="hypercolumn needs scales that are powers of two"):
+        runner.train(tiny_recipe(**changes))
+    assert runner.kind("stage_started") == []
+
+
 def test_layers_that_timm_does_not_name_are_refused_before_anything_trains(runner: Runner) -> None:
     with pytest.raises(RecipeError, match="timm does not say what the layers of timm/caformer_s18 are"):
         runner.train(tiny_recipe(**on("timm/caformer_s18", "none", segment__optim={"layer_decay": 0.9})))
