@@ -16,6 +16,7 @@ from engine.config.schema import ModelConfig
 from engine.errors import RecipeError
 from engine.models import HEADS, build_backbone, build_head
 from engine.models.dense_heads import AsppHead, DenseSegmenter, FcnHead, WithAuxiliary
+from engine.models.export import traced
 from engine.models.timm_library import timm
 
 CLASSES = 3
@@ -240,3 +241,19 @@ def test_auxiliary_head_beside_it_reads_an_earlier_map(head: str) -> None:
 def test_head_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValidationError):
         Recipe.model_validate({"model": {"head": "unet"}, "segment": {}})
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "side"),
+    [
+        ("timm/test_vit", "upernet", 100),
+        ("timm/vit_small_patch14_reg4_dinov2", "linear", 56),
+        ("timm/test_convnext", "deeplabv3plus", 97),
+        ("resnet18", "pyramid", 97),
+    ],
+)
+def test_exported_segmenter_computes_the_same(backbone: str, head: str, side: int) -> None:
+    net = built(backbone, head).float()
+    program = traced(net, 3, side)
+    x = torch.randn(3, 3, side, side, generator=generator(3))
+    torch.testing.assert_close(program.module()(x), net.dense_logits(x), rtol=1e-4, atol=1e-4)

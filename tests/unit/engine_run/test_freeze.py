@@ -27,7 +27,10 @@ from engine.stages import Context
 from engine.stages.memory import normalises_batches
 from engine.stages.segment import SegmentStage
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
+from tests.unit.engine_run.processes import Ranks
+from tests.unit.engine_run.test_distributed import SHARED, losses
 from tests.unit.engine_run.test_resume import assert_equal_runs, at
+from tests.unit.engine_run.test_sharing import FROZEN
 
 BACKBONES = ["tiny_vgg", "resnet18", "alexnet", "timm/test_convnext", "timm/test_efficientnet", "timm/test_vit"]
 HEAD: dict[str, Any] = {"model__head": "fcn", "proxy": None}
@@ -212,6 +215,19 @@ def test_killed_run_goes_on_to_the_bit(runner: Runner, another_runner: Runner) -
     runner.kill_at(recipe, signal.SIGKILL, "segment", 12)
     assert runner.finish(recipe)[0] == 0
     assert_equal_runs(runner, another_runner, ("segment",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", ["none", "backbone", 2])
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_convnext"])
+def test_two_processes_train_as_one(name: str, freeze: Any, tmp_path: Path) -> None:
+    recipe = tiny_recipe(**{**SHARED, **on(name, freeze, model__head="linear")})
+    for processes in (1, 2):
+        code, told = Ranks(recipe, tmp_path / str(processes), processes, FROZEN).finish()
+        assert code == 0, told
+    for stage in ("match", "segment"):
+        one, two = (losses(tmp_path / str(processes), stage) for processes in (1, 2))
+        assert len(one) == len(two) > 3 and two == pytest.approx(one, rel=1e-3), stage
 
 
 # ---- rates -----------------------------------------------------------------------------------------------------------
