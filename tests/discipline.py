@@ -23,6 +23,7 @@ from engine.events import SilentWriter
 from engine.loop import Stop, run_steps
 from engine.replay import Replay
 from engine.stages import Context, Stage, build_stage
+from engine.stages.encoders import check_encoder
 from engine.stages.evaluate import measure
 from engine.stages.match import MatchStage
 from engine.stages.protocols import Member
@@ -116,14 +117,15 @@ _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_
 _softmax_backward_data _to_copy _unsafe_index abs add add_
 addcmul_ addmm affine_grid_generator all amax aminmax any arange argmax argmin bernoulli_ bincount bitwise_and
 bitwise_not bitwise_or bmm cat ceil clamp clamp_ clamp_min clone constant_pad_nd convolution convolution_backward
-copy_ cumsum div div_ eq exp expm1 fill_ flip floor floor_divide gather ge gelu gelu_backward grid_sampler_2d gt index
-index_add index_copy index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp logsumexp lt
+copy_ cos cumsum div div_ eq exp expm1 fill_ flip floor floor_divide gather ge gelu gelu_backward grid_sampler_2d gt
+index index_add index_copy index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp
+logsumexp lt
 masked_fill masked_fill_ max max_pool2d_with_indices max_pool2d_with_indices_backward maximum mean min minimum
 mm mul mul_ native_batch_norm native_batch_norm_backward native_layer_norm native_layer_norm_backward
 ne neg new_full new_zeros nll_loss_backward
 nll_loss_forward nonzero ones_like pow rand randint randperm reciprocal reflection_pad2d relu relu_ remainder
-remainder_ repeat replication_pad2d rot90 round round_ rsqrt rsub scalar_tensor scatter_ searchsorted
-select_backward slice_backward sort sqrt stack sub sub_ sum threshold_backward to upsample_bilinear2d var_mean
+remainder_ repeat replication_pad2d roll rot90 round round_ rsqrt rsub scalar_tensor scatter_ searchsorted
+select_backward sin slice_backward sort sqrt stack sub sub_ sum threshold_backward to upsample_bilinear2d var_mean
 where zeros zeros_like
 """
 OPERATORS = frozenset(_NAMES.split())
@@ -204,6 +206,8 @@ SEGMENT = [
     Case("segment", "deeplabv3plus on vit", _network("timm/test_vit", "deeplabv3plus", width=1.0)),
     Case("segment", "pyramid on vit, bf16", {**_network("timm/test_vit", "pyramid", width=1.0), **BF16}),
     Case("segment", "linear on a frozen vit", _network("timm/test_vit", "linear", width=1.0, freeze="backbone")),
+    Case("segment", "linear on dinov3", _network("timm/vit_small_patch16_dinov3", "linear", width=1.0)),
+    Case("segment", "linear on swin", _network("timm/swin_tiny_patch4_window7_224", "linear", width=1.0)),
     Case("segment", "four layers frozen", {**_network("tiny_vgg"), "model__freeze": 4}),
     Case("segment", "aspp, bf16", {**_network("resnet18", "aspp"), "runtime__precision": "bf16"}),
 ]
@@ -343,6 +347,7 @@ def as_in_a_run() -> Iterator[None]:
 
 def quiet_step(case: Case, folder: Path) -> Count:
     """What one quiet step of the loop does on a GPU."""
+    check_encoder(recipe_of(case, folder))  # as every run does; the pretended GPU knows no device meta
     with as_in_a_run(), PretendedGpu() as gpu:
         context, stage = stage_of(case, folder, GPU)
         counts: list[Count] = []

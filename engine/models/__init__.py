@@ -15,7 +15,7 @@ from engine.models.dense_heads import DenseSegmenter, aspp, fcn, fcn32
 from engine.models.heads import HypercolumnSegmenter
 from engine.models.pyramid_heads import deeplabv3plus, linear, pyramid, upernet
 from engine.models.resnet import resnet18, resnet50
-from engine.models.timm_backbone import timm_backbone
+from engine.models.timm_backbone import timm_encoder
 from engine.models.vgg import Backbone, tiny_vgg, vgg16
 from engine.models.weights import LoadReport, load_weights, weights_file
 
@@ -73,7 +73,7 @@ def build_backbone(
 def _random_backbone(config: ModelConfig, generator: torch.Generator | None) -> Backbone:
     channels = 1 if config.input == "gray" else 3
     if is_timm(config.backbone):
-        return timm_backbone(config.backbone, channels, generator, dilated=config.dilated)
+        return timm_encoder(config.backbone, channels, generator, dilated=config.dilated)
     builders = DILATED if config.dilated else BUILDERS
     if config.backbone not in builders:
         raise RecipeError(f"model.dilated: {config.backbone} has no dilated form; write false, or use a ResNet")

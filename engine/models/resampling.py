@@ -1,4 +1,4 @@
-"""Interpolation as matrix products: PyTorch's own has no deterministic backward pass on CUDA."""
+"""Interpolation and pooling as matrix products: PyTorch's own have no deterministic backward pass on CUDA."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ from engine.host import send
 SEPARABLE = ("bilinear", "bicubic")
 
 
-class ByProducts(TorchFunctionMode):
-    """Within it ``F.interpolate`` of two axes is computed as two matrix products, for kinds that treat axes apart.
+class DeviceFriendly(TorchFunctionMode):
+    """Within it other libraries' code does what suits a GPU, with the same values up to rounding.
 
-    For tables that are parameters, such as position embeddings. The values are those of ``F.interpolate`` up to
-    rounding.
+    ``F.interpolate`` of two axes is computed as two matrix products, for kinds that treat axes apart: for tables that
+    are parameters, such as position embeddings. What lies on the host is sent without waiting for the GPU.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.interpolate and kwargs.get("mode") in SEPARABLE and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)
+        if func is F.interpolate and kwargs.get("mode") in SEPARABLE:
             return resample(args[0], kwargs["size"], kwargs["mode"], antialias=bool(kwargs.get("antialias")))
+        if func is torch.Tensor.to and isinstance(kwargs.get("device"), torch.device):
+            return func(send(args[0], kwargs["device"]), *args[1:], **kwargs)
         return func(*args, **kwargs)
 
 

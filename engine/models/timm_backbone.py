@@ -17,7 +17,7 @@ from engine.data.pipeline import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import RecipeError
 from engine.models.foreign import NET
 from engine.models.inputs import input_card
-from engine.models.resampling import ByProducts, average
+from engine.models.resampling import DeviceFriendly, average
 from engine.models.resnet import EMBED_SIDE
 from engine.models.timm_library import create, layer_numbers
 from engine.models.vgg import FINEST, Backbone, HyperLayers
@@ -29,10 +29,10 @@ PROBES = ((97, 131), (300, 260))
 
 
 class Deterministic:
-    """Placed before a vision transformer's class: position embeddings are resampled by matrix products."""
+    """Placed before a vision transformer's class: its positions are computed as suits a GPU."""
 
     def _pos_embed(self, *args: Any, **kwargs: Any) -> Any:
-        with ByProducts():
+        with DeviceFriendly():
             return super()._pos_embed(*args, **kwargs)  # type: ignore[misc]
 
 
@@ -162,7 +162,7 @@ def _seeded(generator: torch.Generator | None) -> Iterator[None]:
         torch.default_generator.set_state(was)
 
 
-def timm_backbone(
+def timm_encoder(
     name: str,
     in_channels: int,
     generator: torch.Generator | None = None,

@@ -61,9 +61,9 @@ def test_linear_probe_killed_in_the_middle_ends_as_its_twin_with_its_encoder_as_
     finals = [machine.home.run(one).checkpoints / "segment" / "final" / "model.safetensors" for one in (victim, twin)]
     assert finals[0].read_bytes() == finals[1].read_bytes()
     from engine import determinism
-    from engine.models.timm_backbone import timm_backbone
+    from engine.models.timm_backbone import timm_encoder
 
-    start = timm_backbone("timm/test_vit", 3, determinism.generator(0, "init/backbone")).state_dict()
+    start = timm_encoder("timm/test_vit", 3, determinism.generator(0, "init/backbone")).state_dict()
     found = load_file(finals[0])
     assert all(torch.equal(found[f"backbone.{key}"], value) for key, value in start.items())
     assert {key for key in found if not key.startswith("backbone.")} == {"head.weight", "head.bias"}

@@ -19,8 +19,8 @@ from engine.config.schema import ModelConfig, stored_recipe
 from engine.data.pipeline import normalise
 from engine.errors import RecipeError
 from engine.models import build_backbone
-from engine.models.resampling import ByProducts, average
-from engine.models.timm_backbone import TimmBackbone, timm_backbone
+from engine.models.resampling import DeviceFriendly, average
+from engine.models.timm_backbone import TimmBackbone, timm_encoder
 from engine.models.timm_library import timm
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
@@ -157,7 +157,7 @@ def test_encoder_reads_pixels_as_its_weights_were_made_for(mean: float | None, s
 def test_products_resample_as_interpolate_does(size: tuple[int, int], mode: str, antialias: bool) -> None:
     maps = torch.randn(2, 4, 7, 9, generator=generator(), dtype=torch.float64, requires_grad=True)
     expected = F.interpolate(maps, size=size, mode=mode, antialias=antialias)
-    with ByProducts():
+    with DeviceFriendly():
         found = F.interpolate(maps, size=size, mode=mode, antialias=antialias)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     weights = torch.randn(expected.shape, generator=generator(1), dtype=torch.float64)
@@ -188,10 +188,10 @@ def test_node_feature_is_the_last_map_averaged_to_four_by_four(name: str, side: 
 def test_random_weights_depend_on_the_generator_alone_and_leave_the_global_one_be() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = timm_backbone("timm/test_vit", 3, generator()).state_dict()
+    one = timm_encoder("timm/test_vit", 3, generator()).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    two, other = (timm_backbone("timm/test_vit", 3, generator(seed)).state_dict() for seed in (0, 1))
+    two, other = (timm_encoder("timm/test_vit", 3, generator(seed)).state_dict() for seed in (0, 1))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
