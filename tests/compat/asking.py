@@ -154,4 +154,4 @@ def _named(value: Any) -> bool:
 
 def _lines(text: str) -> list[str]:
     """Lines of a text; how wide its columns are does not count."""
-    return [re.sub(r"[ -]{2,}", "  ", line).rstrip() for line in text.splitlines()]
+    return [re.sub(r"[ -]{2,}", "  ", line.replace(" |", "  |")).rstrip() for line in text.splitlines()]

@@ -26,7 +26,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ("^recipes ", r"\.runtime\.halve_on_oom\.(default|recipe|value) was (True, is 'always'|False, is 'never')$", _OOM),
     ("^recipes ", r"\.runtime\.halve_on_oom\.(choices|type) was ", _OOM),
     ("^recipes ", r"\.help was ", "what a key means is said better, or said of more"),
-    ("^recipes ", r"\.model\.(backbone|input)\.(choices|type) was .*alexnet_torchvision|rgb255", "further values"),
+    (
+        "^recipes ",
+        r"\.model\.(backbone|input|head)\.(choices|type) was .*(alexnet_torchvision|rgb255|upernet)",
+        "further values",
+    ),
     ("^recipes ", r"\.match\.loss\.(choices|type) was ", "supcon is called info_nce, and still read"),
     ("^recipes ", r"\.runtime\.(threads|memory_budget_gib)\.(high was None|type was)", "slips are refused"),
     (
