@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -98,10 +99,12 @@ def _groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     of_backbone = config.backbone_lr_factor if isinstance(config, HeadedOptimConfig) else 1.0
     apart = set(_backbone_of(module).parameters()) if of_backbone != 1 else set()
     found: dict[tuple[int, bool, str], list[nn.Parameter]] = {}
+    undecayed = set(_undecayed(module))
     for part in module.modules():
         is_norm = isinstance(part, NORMS)
         for name, parameter in part.named_parameters(recurse=False):
             kind = "norms" if is_norm else "biases" if name == "bias" else "weights"
+            kind = "norms" if kind == "weights" and parameter in undecayed else kind
             if parameter.requires_grad:
                 found.setdefault((above.get(parameter, 0), parameter in apart, kind), []).append(parameter)
     factors = {"weights": 1.0, "biases": 1.0 if config.optimiser == "adamw" else config.bias_lr_factor, "norms": 1.0}
@@ -114,6 +117,13 @@ def _groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
                 rate = factor * share
                 groups.append({"params": found[depth, inside, kind], "lr_factor": rate, "weight_decay": decay})
     return groups
+
+
+def _undecayed(module: nn.Module) -> Iterator[nn.Parameter]:
+    """What the backbones inside say so of."""
+    for backbone in (part for part in module.modules() if isinstance(part, Backbone)):
+        own = dict(backbone.named_parameters())
+        yield from (own[name] for name in backbone.undecayed())
 
 
 def _backbone_of(module: nn.Module) -> Backbone:

@@ -107,6 +107,12 @@ class TimmBackbone(Backbone):
         """Not asked of an encoder whose layers own parameters of their own: see ``layer_keys``."""
         raise NotImplementedError
 
+    def undecayed(self) -> frozenset[str]:
+        """What timm's own groups for weight decay leave out: factors of layers, tokens, positions, tables of biases."""
+        listed: set[str] = getattr(self.net, "no_weight_decay", set)()
+        named = self.net.named_parameters()
+        return frozenset(NET + name for name, parameter in named if parameter.ndim <= 1 or name in listed)
+
     @property
     def stage_maps(self) -> tuple[int, ...]:
         """Every map from scale FINEST on."""

@@ -148,6 +148,10 @@ class Backbone(nn.Module):
         names = {part: name for name, part in self.named_modules()}
         return [[f"{names[part]}.{key}" for part in layer for key in part.state_dict()] for layer in self.layers()]
 
+    def undecayed(self) -> frozenset[str]:
+        """Names of parameters, beside biases and normalisations, that weight decay would not suit."""
+        return frozenset()
+
     @property
     def stage_maps(self) -> tuple[int, ...]:
         """Which of the maps that ``hyper`` returns a pyramid is made of: the last of each scale from FINEST on."""

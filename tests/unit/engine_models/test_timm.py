@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import Recipe, backbones
-from engine.config.schema import ModelConfig, stored_recipe
+from engine.config.schema import ModelConfig, OptimConfig, stored_recipe
 from engine.data.pipeline import normalise
 from engine.errors import RecipeError
 from engine.models import build_backbone
 from engine.models.resampling import DeviceFriendly, average
 from engine.models.timm_backbone import TimmBackbone, timm_encoder
 from engine.models.timm_library import timm
+from engine.optim import build_optimiser
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
 
 SMALL = ("test_convnext", "test_vit", "test_resnet", "test_efficientnet")
@@ -202,6 +203,22 @@ def test_layers_hold_all_state_once_in_the_order_of_the_network(name: str) -> No
     keys = [key for layer in ours.layer_keys() for key in layer]
     assert len(keys) == len(set(keys)) and set(keys) == set(ours.state_dict())
     assert all(layer for layer in ours.layer_keys())
+
+
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "efficientnet_lite0"]
+)
+def test_weight_decay_lets_alone_what_timms_own_groups_do(name: str) -> None:
+    from timm.optim import param_groups_weight_decay
+
+    ours = timm_encoder(f"timm/{name}", 3, generator())
+    listed = getattr(ours.net, "no_weight_decay", set)()
+    alone, decayed = param_groups_weight_decay(ours.net, 0.1, no_weight_decay_list=listed)
+    groups = build_optimiser(ours, OptimConfig(optimiser="adamw", weight_decay=0.1)).param_groups
+    found = {
+        factor: {id(p) for g in groups if g["weight_decay"] == factor for p in g["params"]} for factor in (0.0, 0.1)
+    }
+    assert found == {0.0: {id(p) for p in alone["params"]}, 0.1: {id(p) for p in decayed["params"]}}
 
 
 def test_layers_are_those_of_timms_layer_wise_decay() -> None:
