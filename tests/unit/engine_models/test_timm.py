@@ -29,6 +29,12 @@ SMALL = ("test_convnext", "test_vit", "test_resnet", "test_efficientnet")
 FAMILIES = (*SMALL, "swin_tiny_patch4_window7_224", "vit_small_patch16_dinov3", "vit_small_patch14_reg4_dinov2")
 
 
+@pytest.fixture(autouse=True)
+def loaded() -> None:
+    """What a test imports of timm itself is then there, whatever torchvision was built for."""
+    timm()
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
