@@ -41,7 +41,8 @@ def is_timm(backbone: str) -> bool:
 def timm_lacks() -> str:
     """What is missing for timm's backbones, as a sentence; "" if nothing is."""
     missing = [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]
-    return f"needs {' and '.join(missing)}, which is not installed: {INSTALL}" if missing else ""
+    are = "are" if len(missing) > 1 else "is"
+    return f"needs {' and '.join(missing)}, which {are} not installed: {INSTALL}" if missing else ""
 
 
 def timm_used(backbone: str) -> dict[str, str]:

@@ -135,6 +135,8 @@ def _namings(backbone: str, ours: Mapping[str, Shape]) -> list[_Naming]:
     elif is_timm(backbone):
         names = {name.removeprefix(NET): shape for name, shape in ours.items()}
         found.append(_Naming(names, lambda tensors: Renamed({NET + name: value for name, value in tensors.items()})))
+        if "layer1.0.conv1.weight" in names:
+            found.append(_by_parts({number: NET + part for number, part in CHILDREN.items()}, ours))
     return found
 
 

@@ -311,7 +311,7 @@ def test_without_timm_names_are_taken_as_they_are_and_training_says_what_to_inst
     try:
         assert ModelConfig(backbone="timm/anything").backbone == "timm/anything"
         with pytest.raises(
-            RecipeError, match=r"needs timm and torchvision, which is not installed: pip install 'mmtui\[timm\]'"
+            RecipeError, match=r"needs timm and torchvision, which are not installed: pip install 'mmtui\[timm\]'"
         ):
             built("test_vit")
     finally:

@@ -91,6 +91,31 @@ def test_state_dict_fills_the_encoder_whatever_is_around_it(name: str, kind: str
     assert any("head" in key or "classifier" in key for key in report.left_out), "the classifier is told"
 
 
+RESNETS = {
+    "MoCo v2": lambda state: {
+        "state_dict": {f"module.encoder_q.{key}": value for key, value in state.items()}
+        | {f"module.encoder_k.{key}": value + 1 for key, value in state.items()}
+        | {"module.queue": torch.ones(4, 4)}
+    },
+    "SwAV": lambda state: (
+        {f"module.{key}": value for key, value in state.items()} | {"module.prototypes.weight": torch.ones(3, 2)}
+    ),
+    "children by number": lambda state: {
+        re.sub(r"^\w+", lambda found: NUMBERS.get(found[0], found[0]), key): value for key, value in state.items()
+    },
+}
+NUMBERS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+
+
+@pytest.mark.parametrize("kind", RESNETS)
+def test_resnet_of_timm_takes_what_ours_takes(kind: str, tmp_path: Path) -> None:
+    state = random_state("resnet18")
+    wrap: Callable[[State], Any] = RESNETS[kind]
+    found, report = loaded("resnet18", saved(wrap(state), tmp_path))
+    assert report.complete
+    assert_loaded(found, state)
+
+
 def test_dinov2_with_registers_fills_timms_as_timm_converts_it(tmp_path: Path) -> None:
     name = "vit_small_patch14_reg4_dinov2"
     own = random_state(name)
