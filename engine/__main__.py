@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from engine import pictures_cli, weights_cli
 from engine.config import Recipe, RecipeFileError, load_recipe
-from engine.config.forking import parse_place
+from engine.config.forking import Place, parse_place
 from engine.config.needs import unnamed
 from engine.config.schema import stored_recipe
 from engine.config.smoke import smoke_overrides
@@ -121,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
                 "--from",
                 dest="origin",
                 metavar="RUN_DIR[@STEP]",
-                help="begin at the newest checkpoint of another run, at or before that step of the whole run",
+                help="begin at the newest checkpoint of another run, at or before that step of the whole run; or at its"
+                " best one: RUN_DIR@best",
             )
             sub.add_argument("--probe", action="store_true", help="measure first what the recipe needs")
             sub.add_argument("--quiet", action="store_true", help="no progress lines")
@@ -224,7 +225,7 @@ def _train(
     return 0 if status == "succeeded" else EXIT_STOPPED
 
 
-def _fork(text: str | None) -> tuple[Path, int | None] | None:
+def _fork(text: str | None) -> tuple[Path, Place] | None:
     """Folder and step of ``--from``.
 
     Raises:
@@ -232,10 +233,12 @@ def _fork(text: str | None) -> tuple[Path, int | None] | None:
     """
     if not text:
         return None
-    name, step = parse_place(text)
+    name, step = (text, None) if is_folder(expanded(text)) else parse_place(text)
     folder = expanded(name).absolute()
     if not is_folder(folder):
-        raise RecipeError(f"--from {text}: there is no run directory {folder}; write RUN_DIR or RUN_DIR@STEP")
+        raise RecipeError(
+            f"--from {text}: there is no run directory {folder}; write RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
+        )
     return folder, step
 
 
@@ -287,8 +290,9 @@ def check_recipe_command(recipe: Recipe, _options: argparse.Namespace) -> int:
 def probe_command(recipe: Recipe, options: argparse.Namespace) -> int:
     """Print what a few real steps need."""
     try:
-        from engine.loop import choose_device, device_words
+        from engine.loop import choose_device
         from engine.probe import probe
+        from engine.saving import device_words
 
         device = choose_device(recipe)
         found = probe(recipe, device)

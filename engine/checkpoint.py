@@ -2,6 +2,7 @@
 
     RUN/checkpoints/<stage>/step_00000040/  meta.json  model.safetensors  optim.pt
     RUN/checkpoints/<stage>/final/          meta.json  model.safetensors
+    RUN/checkpoints/segment/best/           meta.json  model.safetensors  optim.pt   (engine.config.best)
     RUN/checkpoints/origin.json             of a forked run alone (engine.config.forking)
 
 ``meta.json`` can be read without torch and is the last file of a checkpoint to be written; a folder without it,
@@ -16,7 +17,8 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from engine.config.best import BEST, best_step
 from engine.errors import CheckpointError, disk_full_text
-from engine.files import is_plain_name, sync_folder, utf8_name, write_file
+from engine.files import is_plain_name, link, sync_folder, utf8_name, write_file
 from engine.finite import refuse_infinite
 from engine.layout import laid_out_as
 from engine.run_folder import make_folder
@@ -57,10 +60,22 @@ class Checkpoint:
         except CheckpointError:
             return False
 
+    def best(self) -> int | None:
+        """The step that was the best so far when it was written."""
+        try:
+            return best_step(self.meta())
+        except CheckpointError:
+            return None
+
 
 def stage_folder(run_dir: Path, stage: str) -> Path:
     """Where the checkpoints of a stage lie."""
     return run_dir / "checkpoints" / stage
+
+
+def step_folder(run_dir: Path, stage: str, step: int) -> Path:
+    """Where the checkpoint after ``step`` steps of a stage lies."""
+    return stage_folder(run_dir, stage) / f"step_{step:08d}"
 
 
 def save_step(
@@ -75,36 +90,87 @@ def save_step(
 ) -> Path:
     """Write the state after ``step`` steps and remove all but the newest ``keep`` step checkpoints.
 
+    What one of these calls the best so far stays, too: should the newest be damaged, the one before it counts.
+
     Args:
         keep_every: those of steps that are multiples of it are never removed; 0 = none.
 
     Raises:
         CheckpointError: the disk is full; earlier checkpoints are untouched.
     """
-    folder = stage_folder(run_dir, stage)
     buffer = io.BytesIO()
     torch.save(optimiser.state_dict(), buffer)
     files: dict[str, bytes | memoryview] = {"model.safetensors": _weights(module), "optim.pt": buffer.getbuffer()}
     kept = bool(keep_every and step % keep_every == 0)
-    path = _write(folder / f"step_{step:08d}", files, {**meta, "stage": stage, "step": step, "kept": kept})
-    _remove(step_checkpoints(run_dir, stage)[:-keep])
+    path = _write(step_folder(run_dir, stage, step), files, {**meta, "stage": stage, "step": step, "kept": kept})
+    several = step_checkpoints(run_dir, stage)
+    _remove(several[:-keep], {best for newest in several[-keep:] if (best := newest.best()) is not None})
     return path
 
 
-def _remove(several: Iterable[Checkpoint]) -> None:
-    """Remove step checkpoints, but for those that are kept for good."""
+def _remove(several: Iterable[Checkpoint], best: Collection[int] = ()) -> None:
+    """Remove step checkpoints, but for those that are kept for good and those of the steps ``best``."""
     for old in several:
-        if not old.kept():
-            shutil.rmtree(old.path, ignore_errors=True)
+        if old.step not in best and not old.kept():
+            # Under a name that ``clean`` knows: of one that a killed process left half removed nobody would.
+            leaving = old.path.with_name(f"{old.path.name}{_TEMPORARY}")
+            with suppress(OSError):
+                old.path.rename(leaving)
+            for path in (leaving, old.path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def change_meta(path: Path, changes: Mapping[str, Any]) -> None:
+    """Say something else of the state that a checkpoint holds; all of the changes are there or none.
+
+    Raises:
+        CheckpointError: the disk is full; the checkpoint is as it was.
+    """
+    draft = path / ".meta.json"
+    try:
+        write_file(draft, json.dumps({**read_meta(path), **changes}, indent=1).encode())
+        draft.replace(path / "meta.json")
+        sync_folder(path)
+    except OSError as error:
+        raise CheckpointError(disk_full_text(error, path, "the meta file of")) from error
+
+
+def _put_best_beside(folder: Path, step: int) -> None:
+    """Give the checkpoint of a step its lasting name: a folder of links, so that it takes no room of its own.
+
+    Raises:
+        CheckpointError: the disk is full; the step's own folder stays.
+    """
+    source, target = folder / f"step_{step:08d}", folder / BEST
+    if not (source / "meta.json").is_file():
+        return
+    temporary = target.with_name(f"{target.name}{_TEMPORARY}")
+    try:
+        for old in (temporary, target):
+            shutil.rmtree(old, ignore_errors=True)
+        make_folder(temporary, 0o700)
+        for file in source.iterdir():
+            link(file, temporary / file.name)
+        sync_folder(temporary)
+        temporary.rename(target)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(disk_full_text(error, target, "the best checkpoint")) from error
 
 
 def save_final(run_dir: Path, stage: str, module: nn.Module | None, meta: Mapping[str, Any]) -> Path:
     """Write what a finished stage hands on; its step checkpoints are then removed, but for those kept for good.
 
+    The one that ``meta`` calls the best gets its lasting name before: whenever the process dies, it has one of both.
+
     Raises:
         CheckpointError: the disk is full; the step checkpoints stay.
     """
     folder = stage_folder(run_dir, stage)
+    best = best_step(meta)
+    if best is not None:
+        _put_best_beside(folder, best)
     files: dict[str, bytes | memoryview] = {} if module is None else {"model.safetensors": _weights(module)}
     path = _write(folder / "final", files, {**meta, "stage": stage})
     _remove(step_checkpoints(run_dir, stage))
@@ -178,10 +244,12 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def clean(run_dir: Path) -> None:
-    """Remove half-written checkpoints that a killed process left."""
+    """Remove what a killed process left: half-written checkpoints, and those of a stage that had just finished."""
     folder = run_dir / "checkpoints"
     for entry in folder.glob(f"*/*{_TEMPORARY}"):
         shutil.rmtree(entry, ignore_errors=True)
+    for final in folder.glob("*/final/meta.json"):
+        _remove(step_checkpoints(run_dir, final.parent.parent.name))
 
 
 def load_step(checkpoint: Checkpoint, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:

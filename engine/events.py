@@ -31,6 +31,8 @@ KINDS = frozenset(
         "image",
         "projection",
         "checkpoint",
+        "best",
+        "early_stop",
         "warning",
         "supervision",
         "heartbeat",
@@ -193,6 +195,11 @@ class EventWriter:
     def stage(self) -> str:
         """The stage the run is in, "" outside one."""
         return self._stage
+
+    @property
+    def step(self) -> int:
+        """Finished steps of the stage."""
+        return self._step
 
     @property
     def moment(self) -> str:

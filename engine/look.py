@@ -110,7 +110,7 @@ def main() -> int:
     """Answer what stdin asks; the exit code is that of a mistake in the data."""
     asked = json.load(sys.stdin)
     config: DataConfig = TypeAdapter(DataConfig).validate_python(asked["data"])
-    named = NamedClasses(asked["named"]["background"], tuple(asked["named"]["weighted"]))
+    named = NamedClasses(**{**asked["named"], "weighted": tuple(asked["named"]["weighted"])})
     try:
         answer = {"problem": "", "doubts": look(config, tuple(asked["splits"]), named=named)}
     except (EngineError, OSError) as error:

@@ -27,6 +27,7 @@ from engine.events import EventWriter
 from engine.mixmatch.window_cutters import opencv_version
 from engine.replay import Replay
 from engine.resume import Position, data_told, find_position, trained_on
+from engine.saving import device_words, is_best, keep_observed, provenance, save, stopped_early, tell_best, tell_best_of
 from engine.stage_cache import StageCache
 from engine.stages import Context, Stage, build_stage
 from engine.stages.base import StopRequestedError
@@ -46,7 +47,7 @@ def train(
     stop_requested: Callable[[], bool],
     echo: Echo,
     cache: Path | None = None,
-    fork: tuple[Path, int | None] | None = None,
+    fork: tuple[Path, forking.Place] | None = None,
 ) -> str:
     """Run every stage that has not finished yet; returns ``succeeded`` or ``stopped``.
 
@@ -58,8 +59,8 @@ def train(
         stop_requested: asked after every step; True = checkpoint and leave.
         echo: takes plain progress lines.
         cache: folder of outputs that runs share, see ``engine.stage_cache``; None = every stage is trained here.
-        fork: folder of a run to begin from, and the step of it (None: as far as it has come); once begun, this run
-            goes on from its own checkpoints. See ``engine.config.forking``.
+        fork: folder of a run to begin from, and the step of it, ``best``, or None: as far as it has come; once begun,
+            this run goes on from its own checkpoints. See ``engine.config.forking``.
 
     Raises:
         EngineError: bad data, a full disk, a loss that is no number.
@@ -149,6 +150,7 @@ def tell_taken(context: Context, origin: Mapping[str, Any], position: Position) 
             writer.emit("stage_started", {"total_steps": total, "offset": offset, "resumed_step": 0})
             writer.at(name, total, offset + total)
             writer.emit("stage_reused", {"key": "", "run": origin["forked_from"]["run"], "saved_seconds": 0.0})
+            tell_best_of(context, checkpoint.stage_folder(context.run_dir, name) / "final")
             writer.emit("stage_finished", {"seconds": 0.0, "reused": True})
         offset += total
 
@@ -213,7 +215,7 @@ class Stop:
 
 
 def _agreed_position(
-    recipe: Recipe, run_dir: Path, device: torch.device, fork: tuple[Path, int | None] | None
+    recipe: Recipe, run_dir: Path, device: torch.device, fork: tuple[Path, forking.Place] | None
 ) -> Position:
     """Where to go on. Rank 0 tidies the directory first; the others find it as it left it."""
     if dist.rank() == 0:
@@ -263,6 +265,10 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
             stage.recall(dict(found.meta().get("remembered", {})))
         if found is not None and not found.meta().get("observed", True):
             log(context, start, total, stage.observe(start), echo)
+            if is_best(stage, start):
+                keep_observed(context, stage, found)
+        elif is_best(stage, start):
+            tell_best(context, stage)  # the attempt before may have died between the checkpoint and its word of it
         replay = Replay(context.run_dir, context.attempt, name, start)
         finished = run_steps(context, stage, start, offset, echo, replay, stop)
     except StopRequestedError:
@@ -273,13 +279,14 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
             raise
         raise advice from error
     if finished:
+        early = stopped_early(context, stage, context.writer.step)
         if context.rank == 0:
-            meta = {**provenance(context), **stage.summary(), "doubts": context.doubts}
+            meta = {**provenance(context), **stage.summary(), **early, "doubts": context.doubts}
             checkpoint.save_final(context.run_dir, name, stage.output(), meta)
             _keep(context, name, time.monotonic() - began, inputs, inexact=stage.splits > 1)
         dist.barrier()
         values = {"replayed": replay.compared, "replayed_equal": replay.equal, "replayed_worst": replay.worst}
-        context.writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3), **values})
+        context.writer.emit("stage_finished", {"seconds": round(time.monotonic() - began, 3), **values, **early})
     return finished
 
 
@@ -314,6 +321,8 @@ def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Ech
     saved_at = time.monotonic()
 
     for step in range(start, total):
+        if stage.best is not None and stage.best.enough:
+            break
         determinism.seed_global(context.recipe.seed, stage.name, rank=context.rank, step=step)
         clock.start()
         first = step == start and stage.optimiser is not None
@@ -336,6 +345,7 @@ def run_steps(context: Context, stage: Stage, start: int, offset: int, echo: Ech
         due = due or (runtime.checkpoint_every > 0 and done % runtime.checkpoint_every == 0)
         # Kept for good, the last step's too: with its optimiser a fork can make the stage longer.
         keep = runtime.keep_every > 0 and done % runtime.keep_every == 0
+        keep = keep or is_best(stage, done)
         stopping, due = stop.agree(due or keep)
         stopping = stopping or observed is None
         if (due or stopping) and stage.optimiser is not None and (done < total or observed is None or keep):
@@ -363,7 +373,7 @@ def log(
     The line comes first: the event tells how much has been printed, its own step included.
     """
     numbers = _across_processes({name: float(value) for name, value in values.items()})
-    words = [f"{name} {numbers[name]:.4g}" for name in ("loss", "miou", "lr") if name in numbers]
+    words = [f"{name} {numbers[name]:.4g}" for name in ("loss", "val_loss", "miou", "lr") if name in numbers]
     if left is not None and done < total:
         words.append(f"eta {left:.0f} s")
     echo(f"{context.writer.stage} {done}/{total}  {'  '.join(words)}")
@@ -379,44 +389,6 @@ def _across_processes(numbers: dict[str, float]) -> dict[str, float]:
     return dict(zip(numbers, means, strict=True))
 
 
-def save(context: Context, stage: Stage, done: int, *, observed: bool) -> None:
-    """Write a step checkpoint and report it.
-
-    Args:
-        observed: whether ``stage.observe(done)`` has been done; if not, the next attempt does it first.
-    """
-    assert stage.optimiser is not None
-    remembered = stage.remembered()
-    if context.rank > 0:
-        dist.barrier()
-        return
-    began = time.perf_counter()
-    path = checkpoint.save_step(
-        context.run_dir,
-        stage.name,
-        done,
-        stage.module,
-        stage.optimiser,
-        {
-            **provenance(context),
-            "observed": observed,
-            "splits": stage.splits,
-            "remembered": remembered,
-            "doubts": context.doubts,
-        },
-        keep=context.recipe.runtime.keep_checkpoints,
-        keep_every=context.recipe.runtime.keep_every,
-    )
-    size = sum(file.stat().st_size for file in path.iterdir())
-    values = {
-        "path": str(path.relative_to(context.run_dir)),
-        "seconds": round(time.perf_counter() - began, 4),
-        "bytes": size,
-    }
-    context.writer.emit("checkpoint", values)
-    dist.barrier()
-
-
 def choose_device(recipe: Recipe) -> torch.device:
     """The device of the recipe; ``auto`` takes a GPU if there is one.
 
@@ -429,25 +401,6 @@ def choose_device(recipe: Recipe) -> torch.device:
     if wish == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def provenance(context: Context) -> dict[str, Any]:
-    """What every checkpoint says of its origin."""
-    recipe = context.recipe
-    forked = {"lineage": list(context.lineage)} if context.lineage else {}
-    return {
-        **forked,
-        "recipe": recipe.model_dump(mode="json"),
-        "engine": engine.__version__,
-        "torch": torch.__version__,
-        **timm_used(recipe.model.backbone),
-        "device": device_words(context.device),
-        "data": context.data_digest,
-        "threads": torch.get_num_threads(),
-        "opencv": opencv_version(),
-        "processes": dist.world_size(),
-        "classes": list(class_names(recipe.data)),
-    }
 
 
 def _started(recipe: Recipe, attempt: int, device: torch.device, position: Position, threads: int) -> dict[str, Any]:
@@ -486,10 +439,3 @@ def _driver() -> str:
     except OSError:
         return ""
     return match[0] if match else ""
-
-
-def device_words(device: torch.device) -> str:
-    """The device in words, for people."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()})"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from engine import determinism, own_code
+from engine.config.best import LOSS
 from engine.config.schema import Recipe
 from engine.data import pictures
 from engine.data.cache import CacheUse
@@ -20,8 +21,10 @@ from engine.errors import EngineError
 from engine.events import SilentWriter
 from engine.models import Backbone
 from engine.stages import Context, build_stage
+from engine.stages.evaluate import adding_to
 from engine.stages.protocols import Member, Predictor
 from engine.stages.segment import build_segmenter
+from engine.stages.validation_loss import ValidationLoss
 
 STEPS = 3
 """The first step also loads kernels and takes its memory; the others are timed."""
@@ -89,12 +92,15 @@ def _evaluation_seconds(context: Context) -> float:
     model = context.place(build_segmenter(context, data.num_classes)).eval()
     predictor = Predictor([Member.of(model, context.recipe.model)], config, context.autocast)  # type: ignore[arg-type]
     count = min(config.batch_size, len(data))
-    images, _ = data.batch(0, count)
+    images, labels = data.batch(0, count)
     sizes = [(height, width) for height, width in data.sizes[:count].tolist()]
-    predictor.classes(images, sizes)
+    segment = context.recipe.segment
+    by_loss = segment is not None and segment.keep_best == LOSS
+    watch = adding_to(ValidationLoss(count), 0, labels) if by_loss else None  # takes memory of its own
+    predictor.classes(images, sizes, watch)
     _settle(context.device)
     began = time.perf_counter()
-    predictor.classes(images, sizes)
+    predictor.classes(images, sizes, watch)
     _settle(context.device)
     return (time.perf_counter() - began) * len(data) / count
 

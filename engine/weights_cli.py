@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engine.config.best import split
 from engine.errors import EngineError
 from engine.outputs import error_text
 from engine.streams import complain
@@ -28,7 +29,9 @@ def add_parser(commands: Any) -> None:
     inspect.add_argument("--partial", action="store_true", help="model.weights_partial: a part is enough")
     inspect.set_defaults(command=inspect_command)
     export = actions.add_parser("export", help="write a run's backbone or its whole segmenter to a file")
-    export.add_argument("--run-dir", type=Path, required=True)
+    export.add_argument(
+        "--run-dir", required=True, metavar="RUN_DIR[@best]", help="the run; RUN_DIR@best: its best checkpoint"
+    )
     export.add_argument("--out", type=Path, required=True, help="the file; its card is FILE.json")
     export.add_argument("--format", default="safetensors", choices=["safetensors", "torch-export"])
     export.add_argument("--side", type=int, default=256, help="torch-export: side of the input, pixels")
@@ -77,17 +80,19 @@ def export_command(options: argparse.Namespace) -> int:
         return _refused(problem, 2)
     from engine.models.export import export_backbone, export_segmenter, refuse_others
 
+    run_dir, best = split(options.run_dir)
     try:
         refuse_others(options.out, force=options.force)
         if options.format == "torch-export":
-            card = export_segmenter(options.run_dir, options.out, options.side, force=options.force)
+            card = export_segmenter(run_dir, options.out, options.side, best=best, force=options.force)
         else:
-            card = export_backbone(options.run_dir, options.out, force=options.force)
+            card = export_backbone(run_dir, options.out, best=best, force=options.force)
     except EngineError as error:
         return _refused(str(error), error.exit_code)
     except OSError as error:
         return _refused(error_text(error, options.out), 1)
-    sys.stdout.write(f"{options.out}  {card['backbone']} after {card['stage']}  sha256 {card['sha256'][:16]}\n")
+    where = f" {card['checkpoint_step']}, the best" if best else ""
+    sys.stdout.write(f"{options.out}  {card['backbone']} after {card['stage']}{where}  sha256 {card['sha256'][:16]}\n")
     return 0
 
 

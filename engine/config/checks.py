@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from engine.config import best
 from engine.config.backbones import TIMM_WEIGHTS, is_timm
 from engine.config.named_classes import background_problem
 
@@ -70,6 +71,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
     if recipe.segment is not None:
         yield from _segment(recipe.segment, recipe.model)
         yield from _reset(recipe)
+        yield from _best(recipe)
     for name in ("proxy", "match", "segment"):
         section = getattr(recipe, name)
         if section is not None:
@@ -192,6 +194,35 @@ def _loss(segment: SegmentConfig) -> Iterator[str]:
         yield (
             "segment.class_weighting balanced makes the weights itself: leave segment.class_weights out, or write"
             " segment.class_weighting=given"
+        )
+
+
+def _best(recipe: Recipe) -> Iterator[str]:
+    """How the best checkpoint is kept, used and stopped by."""
+    segment, measured = recipe.segment, recipe.evaluate
+    metric = segment.keep_best if segment is not None else None
+    if measured is not None and measured.checkpoint == best.BEST and segment is not None and metric is None:
+        yield "evaluate.checkpoint best: this recipe keeps none; write segment.keep_best=miou, or final"
+    if segment is None:
+        return
+    if segment.patience and metric is None:
+        yield (
+            f"segment.patience {segment.patience} needs to know what is better: write segment.keep_best=miou,"
+            " class:NAME or loss"
+        )
+    if metric is None:
+        return
+    if measured is None:
+        yield f"segment.keep_best {metric} compares evaluations: write an evaluate section, or leave keep_best out"
+    elif not segment.eval_every:
+        yield (
+            f"segment.keep_best {metric} compares evaluations on the way, and segment.eval_every is 0: write after how"
+            f" many steps to evaluate, such as segment.eval_every={max(1, segment.steps // 10)}"
+        )
+    elif metric == best.LOSS and (measured.protocol != "plain" or measured.scales != (1.0,) or measured.flip):
+        yield (
+            "segment.keep_best loss is that of each image as it is: write evaluate.protocol=plain with scales [1.0] and"
+            " flip false, or keep_best=miou"
         )
 
 

@@ -20,6 +20,8 @@ FREE_KEYS = frozenset(
     }
 )
 """Keys that may change between two attempts: they do not change what is computed."""
+UNLESS_PATIENT = "segment.eval_every"
+"""One of them that does where patience counts evaluations."""
 REUSED_STAGES = ("proxy", "match")
 """Stages whose output another run may take over. Fine-tuning is what runs are compared by, so each does its own."""
 
@@ -52,6 +54,9 @@ LATER_KEYS: Mapping[str, Any] = {
     "segment.label_smoothing": 0.0,
     "segment.class_weights": {},
     "segment.class_weighting": "given",
+    "segment.keep_best": None,
+    "segment.patience": 0,
+    "evaluate.checkpoint": "final",
 } | {
     f"{stage}.{key}": value
     for stage in TRAINED
@@ -74,13 +79,18 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     yield "runtime.precision", data["runtime"]["precision"]
     for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
         for key, value in flat(data[section], section):
-            if key not in FREE_KEYS:
+            if determines(key, data[section]):
                 yield key, "none" if _concerns_later(key, value, stage) else meaning(key, value)
 
 
 def _concerns_later(key: str, value: Any, stage: str) -> bool:
     """Whether a key freezes the backbone for a stage after this one alone."""
     return (key, value) == ("model.freeze", "backbone") and stage in REUSED_STAGES
+
+
+def determines(key: str, section: Mapping[str, Any]) -> bool:
+    """Whether a key of a section decides what is computed."""
+    return key not in FREE_KEYS or (key == UNLESS_PATIENT and bool(section.get("patience")))
 
 
 def named_by(recipe: Recipe, stage: str) -> list[tuple[str, Any]]:
@@ -117,8 +127,8 @@ LOSS_SETTINGS = (
 _WITHOUT_WEIGHT = {
     "proxy": ("steps", "optim", "max_images", "temperature", "key_momentum", "dense_weight"),
     "match": ("steps", "optim", "margin", "normalizer", "temperature"),
-    "segment": ("steps", "optim", "eval_every", "reset_layers", *LOSS_SETTINGS),
-    "evaluate": ("save_predictions", "overlays", "show_images"),
+    "segment": ("steps", "optim", "eval_every", "patience", "reset_layers", *LOSS_SETTINGS),
+    "evaluate": ("save_predictions", "overlays", "show_images", "checkpoint"),
 }
 """Keys of a stage that change neither how long a step takes nor how much memory."""
 

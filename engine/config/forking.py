@@ -3,6 +3,7 @@
     RUN/checkpoints/origin.json             what a forked run began with
     RUN/checkpoints/<stage>/final           outputs of stages that the parent had finished
     RUN/checkpoints/<stage>/step_00000040   weights and optimiser inside the stage it was in
+    RUN/checkpoints/segment/best            the best checkpoint of a stage that the parent had finished
 
 The files are linked (or copied) in one rename, so a run is forked or it is not, and needs its parent's folder no more.
 Needs no torch: the queue takes the checkpoint over at once, so that nothing can take it away while the run waits.
@@ -22,11 +23,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from engine.config.determining import FREE_KEYS, TRAINED, flat, meaning
+from engine.config.best import BEST, best_folder
+from engine.config.determining import TRAINED, determines, flat, meaning
 from engine.config.mask_meaning import LEARNED_FROM_LABELS, other_meaning
 from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
@@ -56,6 +58,8 @@ groups of their own. From one such number to another a stage goes on."""
 _OWN_CLASSES = frozenset({"shapes", "voc", "cityscapes"})
 """Kinds of data whose classes do not depend on files."""
 _STEP = re.compile(r"step_(\d{8,})")
+Place = int | Literal["best"] | None
+"""Where to begin: at or before a step of the whole parent, at its best checkpoint, or as far as it has come."""
 _ATTEMPTS = 5
 """How often to look again if a running parent removes a checkpoint while it is taken over."""
 
@@ -136,7 +140,7 @@ def _of_stage(folder: Path, stage: str) -> Iterator[Kept]:
         return  # an evaluation hands nothing on
     for entry in folder.iterdir():
         match = _STEP.fullmatch(entry.name)
-        if match is None and entry.name != "final":
+        if match is None and entry.name not in ("final", BEST):
             continue
         try:
             file = entry / "meta.json"
@@ -151,9 +155,14 @@ def _of_stage(folder: Path, stage: str) -> Iterator[Kept]:
         plan = dict(recipe.stages())
         if not sound or stage not in plan:
             continue
-        step = int(match[1]) if match else plan[stage]
+        whole = entry.name == "final"
+        step = int(match[1]) if match else _count(meta.get("stopped_early" if whole else "step")) or plan[stage]
         before = sum(steps for name, steps in plan.items() if STAGE_ORDER.index(name) < STAGE_ORDER.index(stage))
-        yield Kept(entry, stage, step, before + step, match is None, recipe, meta)
+        yield Kept(entry, stage, step, before + step, whole, recipe, meta)
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0
 
 
 @lru_cache(maxsize=4096)
@@ -164,7 +173,7 @@ def _read(file: Path, _changed_at: int) -> tuple[Mapping[str, Any], Recipe]:
 
 
 def make_plan(
-    recipe: Recipe, run_dir: Path, run: str, step: int | None = None, classes: Sequence[str] | None = None
+    recipe: Recipe, run_dir: Path, run: str, step: Place = None, classes: Sequence[str] | None = None
 ) -> Plan:
     """The newest state of a run, up to a step, that a recipe can go on from.
 
@@ -172,7 +181,7 @@ def make_plan(
         recipe: the child's.
         run_dir: the parent's folder.
         run: what the parent is called.
-        step: steps of the whole parent; None = as far as it has come.
+        step: steps of the whole parent; ``best`` = its best checkpoint and no other; None = as far as it has come.
         classes: names of the child's classes; None = they are compared as far as the recipes tell.
 
     Raises:
@@ -180,6 +189,8 @@ def make_plan(
         RecipeError: the recipe does not fit what it has; the sentence names the key.
     """
     found = kept_checkpoints(run_dir)
+    if step == "best":
+        return _plan_from_best(recipe, found, best_folder(run_dir, run), run, classes)
     early = [kept for kept in found if step is None or kept.global_step <= step]
     if not early:
         raise CheckpointError(_none_text(found, run, step))
@@ -192,6 +203,24 @@ def make_plan(
             return replace(plan, note=problem if later else "")
         problem = problem or plan
     raise RecipeError(f"{problem}: nothing that it has trained fits; leave that as it is, or run it without --from")
+
+
+def _plan_from_best(
+    recipe: Recipe, found: Sequence[Kept], folder: Path, run: str, classes: Sequence[str] | None
+) -> Plan:
+    """The plan that goes on from the best checkpoint; where it is of the last step, that stage may be taken over."""
+    best = next((kept for kept in found if kept.path == folder), None)
+    if best is None:
+        raise CheckpointError(f"the best checkpoint {folder} is damaged or gone: name a step, {run}@STEP")
+    _check_structure(best, recipe, run, classes)
+    plan = _plan_from(best, found, recipe, run)
+    same = (kept for kept in found if kept.whole and (kept.stage, kept.step) == (best.stage, best.step))
+    for final in same if not isinstance(plan, Plan) else ():
+        whole = _plan_from(final, found, recipe, run)
+        plan = whole if isinstance(whole, Plan) else plan
+    if not isinstance(plan, Plan):
+        raise RecipeError(f"{plan}: its best checkpoint does not fit; leave that as it is, or name a step, {run}@STEP")
+    return plan
 
 
 def _none_text(found: Sequence[Kept], run: str, step: int | None) -> str:
@@ -264,7 +293,7 @@ def _plan_from(kept: Kept, found: Sequence[Kept], recipe: Recipe, run: str) -> P
 def _section(recipe: Recipe, name: str) -> dict[str, Any]:
     """The keys of a section that decide what is computed, by their full names."""
     values = recipe.model_dump(mode="json", include={name})[name]
-    return {key: meaning(key, value) for key, value in flat(values, name) if key not in FREE_KEYS}
+    return {key: meaning(key, value) for key, value in flat(values, name) if determines(key, values)}
 
 
 def _shaping(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,9 +326,7 @@ def _value(value: Any) -> str:
     return json.dumps(value).strip('"') or "empty"
 
 
-def take(
-    recipe: Recipe, parent: tuple[Path, str, int | None], run_dir: Path, classes: Sequence[str] | None = None
-) -> Plan:
+def take(recipe: Recipe, parent: tuple[Path, str, Place], run_dir: Path, classes: Sequence[str] | None = None) -> Plan:
     """Put what a fork goes on from into its folder, which has no checkpoints yet.
 
     Args:
@@ -337,8 +364,8 @@ def _place(plan: Plan, recipe: Recipe, parent: Path, run_dir: Path) -> None:
     try:
         temporary.mkdir(parents=True, mode=0o700)
         begun = () if plan.begun is None else (plan.begun,)
-        for kept in (*plan.taken, *begun):
-            target = temporary / kept.stage / kept.path.name
+        for kept in (*plan.taken, *_best_of(plan.taken), *begun):
+            target = temporary / kept.stage / (f"step_{kept.step:08d}" if kept in begun else kept.path.name)
             target.mkdir(parents=True, mode=0o700)
             for name in kept.meta["files"]:
                 link(kept.path / name, target / name)
@@ -354,10 +381,20 @@ def _place(plan: Plan, recipe: Recipe, parent: Path, run_dir: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _best_of(taken: Sequence[Kept]) -> Iterator[Kept]:
+    """The best checkpoints that stages which are taken over have beside their outputs."""
+    for final in taken:
+        yield from (kept for kept in _of_stage(final.path.parent, final.stage) if kept.path.name == BEST)
+
+
 def _meta(kept: Kept, recipe: Recipe, told: Mapping[str, Any]) -> str:
     """The meta file of a checkpoint that is taken over: it counts as one of the child's recipe."""
     every = recipe.runtime.keep_every
+    remembered = kept.meta.get("remembered")
+    # The best so far is that of the child's own evaluations: it has no other checkpoints of its parent.
+    own_memory = {key: value for key, value in remembered.items() if key != BEST} if remembered else {}
     own = {
+        **({} if kept.whole else {"remembered": own_memory}),
         "recipe": recipe.model_dump(mode="json"),
         TRAINED_WITH: kept.meta.get(TRAINED_WITH, kept.meta["recipe"]),
         "kept": bool(not kept.whole and every and kept.step % every == 0),
@@ -424,7 +461,9 @@ def change_recipe(run_dir: Path, recipe: Recipe) -> Plan:
     return plan
 
 
-def parse_place(text: str) -> tuple[str, int | None]:
-    """``RUN@STEP`` as run and step; without a step None. A run may have ``@`` in its name."""
-    match = re.fullmatch(r"(.+)@(\d{1,15})", text)
-    return (match[1], int(match[2])) if match else (text, None)
+def parse_place(text: str) -> tuple[str, Place]:
+    """``RUN@STEP`` or ``RUN@best`` as run and place; without one None. A run may have ``@`` in its name."""
+    match = re.fullmatch(rf"(.+)@(\d{{1,15}}|{BEST})", text)
+    if match is None:
+        return text, None
+    return match[1], "best" if match[2] == BEST else int(match[2])

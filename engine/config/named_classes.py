@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.config.best import class_of, class_problem
+
 if TYPE_CHECKING:
     from engine.config.schema import Recipe
 
@@ -17,10 +19,12 @@ class NamedClasses:
     Attributes:
         background: number of the class that ``match.background`` names; None = none.
         weighted: names in ``segment.class_weights``.
+        kept_by: ``segment.keep_best`` where it goes by a class, else "".
     """
 
     background: int | None = None
     weighted: tuple[str, ...] = ()
+    kept_by: str = ""
 
     def problems(self, classes: Sequence[str]) -> Iterator[str]:
         """Sentences about what is no class of a data set.
@@ -34,6 +38,7 @@ class NamedClasses:
             there = ", ".join(classes[:6]) + (" ..." if len(classes) > 6 else "")
             lost = f"segment.class_weights names {unknown[0]!r}, which is no class of the data set"
             yield f"{lost}: write names of {there}"
+        yield from class_problem(self.kept_by, classes)
 
 
 def named_classes(recipe: Recipe, taken: Collection[str] = ()) -> NamedClasses:
@@ -44,9 +49,11 @@ def named_classes(recipe: Recipe, taken: Collection[str] = ()) -> NamedClasses:
     """
     match = None if "match" in taken else recipe.match
     segment = None if "segment" in taken else recipe.segment
+    metric = (segment.keep_best if segment is not None else None) or ""
     return NamedClasses(
         background=None if match is None else match.background,
         weighted=() if segment is None else tuple(segment.class_weights),
+        kept_by=metric if class_of(metric) else "",
     )
 
 

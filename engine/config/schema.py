@@ -20,7 +20,9 @@ from pydantic import (
 )
 
 from engine.config.backbones import STORED, Backbone, Freeze
+from engine.config.best import metric_problem
 from engine.config.checks import problems
+from engine.config.evaluation import EvaluateConfig
 from engine.config.file_names import FilePath
 from engine.config.optim import HeadedOptimConfig, OptimConfig, SegmentOptimConfig
 from engine.config.section import Section
@@ -335,30 +337,24 @@ class SegmentConfig(Section):
         description="decay of an exponential moving average of the weights, such as 0.999, which is evaluated and"
         " handed on; 0 = none",
     )
+    keep_best: str | None = Field(
+        None,
+        description="also keep the checkpoint of the best evaluation, by miou, class:NAME (the IoU of a class) or loss"
+        " (mean cross-entropy of the split); it is called RUN@best; null = none",
+    )
+    patience: int = Field(
+        0, ge=0, description="stop early after so many evaluations without a better one by keep_best; 0 = never"
+    )
     eval_every: int = Field(0, ge=0, description="evaluate on the validation split every N steps; 0 = only at the end")
     optim: SegmentOptimConfig = SegmentOptimConfig()
 
-
-class EvaluateConfig(Section):
-    """Evaluation on the validation split: one int64 confusion matrix over the whole set."""
-
-    batch_size: int = Field(8, ge=1, description="images per forward pass")
-    stride: int = Field(1, ge=1, le=16, description="hypercolumn grid step; scores are upsampled to full size")
-    protocol: Literal["plain", "fit", "windows"] = Field(
-        "plain",
-        description="plain: each image as it is; fit: resized to fit a square, padded, classes back by nearest (VOC);"
-        " windows: overlapping squares, class probabilities summed (Cityscapes)",
-    )
-    side: int = Field(512, ge=16, le=4096, description="side of the square of fit and windows, pixels")
-    window_stride: int = Field(256, ge=8, description="distance of neighbouring windows, pixels")
-    scales: tuple[float, ...] = Field((1.0,), min_length=1, description="resize factors whose probabilities are summed")
-    flip: bool = Field(False, description="add the mirrored image's probabilities")
-    ensemble: tuple[FilePath, ...] = Field(
-        (), description="run directories whose segmentation networks' probabilities are added to this run's"
-    )
-    overlays: bool = Field(False, description="also write each prediction as colours over its image")
-    save_predictions: bool = Field(True, description="write predicted index masks as PNG")
-    show_images: int = Field(4, ge=0, description="how many image/truth/prediction triples are kept for the screen")
+    @field_validator("keep_best")
+    @classmethod
+    def _is_metric(cls, word: str | None) -> str | None:
+        problem = metric_problem(word) if word is not None else ""
+        if problem:
+            raise ValueError(problem)
+        return word
 
 
 NO_CACHE = "none"

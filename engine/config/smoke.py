@@ -34,7 +34,8 @@ def smoke_overrides(recipe: Recipe) -> list[str]:
         found += [f"match.patch_size=[{low},{high}]", f"match.output_size={min(recipe.match.output_size, 64)}"]
     if recipe.segment is not None:
         crop = min(recipe.segment.crop, 128)
-        found += [f"segment.steps={STEPS}", f"segment.batch_size={4}", f"segment.crop={crop}", "segment.eval_every=0"]
+        found += [f"segment.steps={STEPS}", f"segment.batch_size={4}", f"segment.crop={crop}"]
+        found.append(f"segment.eval_every={1 if recipe.segment.keep_best else 0}")
         found += [f"segment.accumulate={min(recipe.segment.accumulate, 2)}", "segment.pixels=32"]
         found.append(f"segment.pixel_margin={min(recipe.segment.pixel_margin, crop // 8)}")
     return found

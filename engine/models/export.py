@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from engine.checkpoint import final_checkpoint, load_module, read_meta
+from engine.checkpoint import final_checkpoint, read_meta
+from engine.config.best import STAGE, best_folder
 from engine.config.schema import ModelConfig, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
 from engine.models import Segmenter, build_backbone, build_head
@@ -24,35 +25,41 @@ from engine.models.inputs import input_card
 from engine.models.timm_backbone import TimmBackbone
 from engine.models.weights import load_backbone
 from engine.outputs import OutputExistsError, obstacle, write_bytes
+from engine.stages.handed_on import load_from_step, load_network
 
 STAGES = ("segment", "match", "proxy")
 
 
-def export_backbone(run_dir: Path, out: Path, *, force: bool = False) -> dict[str, Any]:
+def export_backbone(run_dir: Path, out: Path, *, best: bool = False, force: bool = False) -> dict[str, Any]:
     """Write the backbone of a run's last training stage to ``out`` and its card to ``out`` + ``.json``.
 
     Args:
+        best: that of the best checkpoint of the stage segment instead.
         force: also over files that no export has made.
 
     Returns:
         The card: architecture, input normalisation, stage, recipe, classes, SHA-256.
 
     Raises:
-        CheckpointError: the run has finished no training stage.
+        CheckpointError: the run has finished no training stage, or has no best checkpoint.
         OutputExistsError: another's file is there.
     """
-    stage, folder = _last_stage(run_dir)
+    stage, folder = (STAGE, best_folder(run_dir)) if best else _last_stage(run_dir)
     meta = read_meta(folder)
     recipe = _recipe_of(folder, meta)
     # What a run started from is of no account: the stage's own weights are read.
     config = recipe.model.model_copy(update={"weights": ""})
     backbone = build_backbone(config)
-    load_backbone(backbone, folder / "model.safetensors")
+    network: dict[str, Any] = {}
+    if best:
+        network = load_from_step(folder, build_head(backbone, len(meta["classes"]), config))
+    else:
+        load_backbone(backbone, folder / "model.safetensors")
     # timm's networks go by timm's own names.
     own = NET if isinstance(backbone, TimmBackbone) else ""
     tensors = {name.removeprefix(own): value.contiguous() for name, value in backbone.state_dict().items()}
     content = save(tensors, {"input": config.input})
-    card = {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config)}
+    card = {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config), **network}
     if isinstance(backbone, TimmBackbone):
         card |= {"input": backbone.input_values(), "timm": meta.get("timm")}
     return _write(out, content, card, force=force)
@@ -116,30 +123,35 @@ def _write(out: Path, content: bytes | memoryview, card: dict[str, Any], *, forc
     return card
 
 
-def export_segmenter(run_dir: Path, out: Path, side: int = 256, *, force: bool = False) -> dict[str, Any]:
+def export_segmenter(
+    run_dir: Path, out: Path, side: int = 256, *, best: bool = False, force: bool = False
+) -> dict[str, Any]:
     """Write the segmentation network as a ``torch.export`` program and its card to ``out`` + ``.json``.
 
     The program takes (B, C, side, side), any B >= 1, and gives scores (B, K, side, side).
+
+    Args:
+        best: the network of the best checkpoint instead of the last step's.
 
     Returns:
         The card: as that of a backbone, with head and side.
 
     Raises:
-        CheckpointError: the run has not finished its segment stage.
+        CheckpointError: the run has not finished its segment stage, or has no best checkpoint.
         RecipeError: the network cannot compute an input of this side.
         OutputExistsError: another's file is there.
     """
-    folder = final_checkpoint(run_dir, "segment")
+    folder = best_folder(run_dir) if best else final_checkpoint(run_dir, STAGE)
     if folder is None:
         raise CheckpointError(f"{run_dir} has no finished segment stage: there is no segmenter to export yet")
     meta = read_meta(folder)
     recipe = _recipe_of(folder, meta)
     config = recipe.model.model_copy(update={"weights": ""})
     model = build_head(build_backbone(config), len(meta["classes"]), config)
-    load_module(folder, model)
+    network = load_network(run_dir, model, best=best)
     buffer = io.BytesIO()
     torch.export.save(traced(model.eval(), 1 if config.input == "gray" else 3, side), buffer)
-    card = {**_card(run_dir, "segment", meta, config), "head": config.head, "side": side}
+    card = {**_card(run_dir, STAGE, meta, config), "head": config.head, "side": side, **network}
     return _write(out, buffer.getbuffer(), {"format": "mmtui segmenter, schema 1", **card}, force=force)
 
 

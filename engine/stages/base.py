@@ -28,6 +28,7 @@ from engine.events import EventWriter
 from engine.models import Backbone, build_backbone
 from engine.models.weights import LoadReport, load_backbone
 from engine.stage_cache import StageCache
+from engine.stages.best import BestSoFar
 from engine.watch import Work, memory_for
 
 
@@ -243,6 +244,10 @@ class Stage(Protocol):
     @property
     def optimiser(self) -> torch.optim.Optimizer | None:
         """What a checkpoint stores beside the weights; None if the stage trains nothing."""
+
+    @property
+    def best(self) -> BestSoFar | None:
+        """Which evaluation on the way was the best; None if the stage keeps none."""
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         """Do step ``step`` (0-based): forward, backward, update. Values stay on the device."""

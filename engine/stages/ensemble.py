@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engine.checkpoint import final_checkpoint, load_module, read_meta
+from engine.checkpoint import final_checkpoint, read_meta
+from engine.config.best import STAGE, best_folder, split
 from engine.config.schema import Recipe, stored_recipe
 from engine.data.listings import class_names
 from engine.errors import RecipeError
-from engine.paths import expanded
 from engine.stages.base import Context
+from engine.stages.handed_on import load_network
 from engine.stages.protocols import Member, check_protocol
 
 LOCAL_KEYS = frozenset({"root", "train", "val", "unlabelled", "max_train", "max_val"})
@@ -38,12 +39,12 @@ def check_evaluation(recipe: Recipe) -> None:
     for text in recipe.evaluate.ensemble:
         if not text:
             raise RecipeError("evaluate.ensemble names no run: write the directory of a run, or [] for none")
-        run_dir = expanded(text)
+        run_dir, best = split(text)
         if not run_dir.is_dir():
             raise RecipeError(f"evaluate.ensemble names {text}, which is no folder: write the directory of a run")
-        final = final_checkpoint(run_dir, "segment")
+        final = final_checkpoint(run_dir, STAGE)
         if final is not None:
-            _recipe_of(text, final, recipe)
+            _recipe_of(text, best_folder(run_dir) if best else final, recipe)
 
 
 def load_members(context: Context, folders: Sequence[str]) -> Iterator[Member]:
@@ -51,24 +52,24 @@ def load_members(context: Context, folders: Sequence[str]) -> Iterator[Member]:
 
     Raises:
         RecipeError: a run is missing, has not finished ``segment``, or has other classes or data.
-        CheckpointError: its weights are damaged.
+        CheckpointError: its weights are damaged, or it has no best checkpoint where that is named.
     """
     from engine.stages.segment import build_segmenter
 
     for text in folders:
-        run_dir = expanded(text)
-        final = final_checkpoint(run_dir, "segment")
+        run_dir, best = split(text)
+        final = final_checkpoint(run_dir, STAGE)
         if final is None:
             raise RecipeError(
                 f"evaluate.ensemble names {text}, which holds no finished segment stage (checkpoints/segment/final):"
                 " write the directory of a run that has finished it"
             )
-        recipe = _recipe_of(text, final, context.recipe)
+        recipe = _recipe_of(text, best_folder(run_dir) if best else final, context.recipe)
         # Its start weights may be gone by now; the checkpoint replaces them anyway.
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": ""})})
         theirs = replace(context, recipe=recipe, run_dir=run_dir, _data={})
         model = build_segmenter(theirs, context.data("val").num_classes)
-        load_module(final, model)
+        load_network(run_dir, model, best=best)
         context.place(model).eval()
         yield Member.of(model, recipe.model)
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from engine import dist
-from engine.config.schema import EvaluateConfig
+from engine.config.best import BEST
+from engine.config.evaluation import EvaluateConfig
 from engine.events import finite
 from engine.metrics import ConfusionMatrix
 from engine.stages.base import Context
 from engine.stages.ema import TRAINED
 from engine.stages.ensemble import load_members
+from engine.stages.handed_on import load_network
 from engine.stages.predictions import PredictionFiles
-from engine.stages.protocols import Member, Predictor, Segmenter
+from engine.stages.protocols import Member, Predictor, Segmenter, Watch
+from engine.stages.validation_loss import ValidationLoss
 
 PROGRESS_SECONDS = 0.5
 """Time between progress events."""
@@ -47,7 +51,13 @@ def percentages(matrix: ConfusionMatrix) -> dict[str, float]:
 
 
 def evaluate(
-    context: Context, model: TrainedSegmenter, config: EvaluateConfig, *, final: bool, weights: str = TRAINED
+    context: Context,
+    model: TrainedSegmenter,
+    config: EvaluateConfig,
+    *,
+    final: bool,
+    weights: str = TRAINED,
+    loss: ValidationLoss | None = None,
 ) -> ConfusionMatrix:
     """Predict the validation split and report its confusion matrix. Of an ensemble this is the run's own network alone.
 
@@ -56,16 +66,18 @@ def evaluate(
     Args:
         final: whether this is the run's last evaluation, whose predictions are saved.
         weights: which ones the model has, ``trained`` or ``ema``.
+        loss: takes in the loss of the split, too.
 
     Raises:
         StopRequestedError: the run was asked to leave; no matrix was reported.
     """
-    return measure(context, model, config, partial(_tell_of, context.writer.emit, weights), final=final)
+    tell = partial(_tell_of, context.writer.emit, {"weights": weights})
+    return measure(context, model, config, tell, final=final, loss=loss)
 
 
-def _tell_of(tell: Tell, weights: str, kind: str, values: dict[str, Any]) -> None:
-    """Tell of an event; of a ``confusion`` also which weights it is of."""
-    tell(kind, {**values, "weights": weights} if kind == "confusion" else values)
+def _tell_of(tell: Tell, network: Mapping[str, Any], kind: str, values: dict[str, Any]) -> None:
+    """Tell of an event; of a ``confusion`` also which network it is of."""
+    tell(kind, {**values, **network} if kind == "confusion" else values)
 
 
 def measure(
@@ -76,13 +88,14 @@ def measure(
     others: Sequence[Member] = (),
     *,
     final: bool,
+    loss: ValidationLoss | None = None,
 ) -> ConfusionMatrix:
     """Predict the validation split, write its files, and tell of them.
 
     Args:
         tell: takes ``image`` events on the way and a ``confusion`` event at the end.
         others: networks in evaluation mode whose probabilities are added.
-        final: as for ``evaluate``.
+        final, loss: as for ``evaluate``.
 
     Raises:
         StopRequestedError: the run was asked to leave.
@@ -94,13 +107,13 @@ def measure(
     model.train(False)
     try:
         with context.memory_for("evaluate"):
-            return _over_all_images(context, predictor, config, tell, final)
+            return _over_all_images(context, predictor, config, tell, final, loss)
     finally:
         model.train(was_training)
 
 
 def _over_all_images(
-    context: Context, predictor: Predictor, config: EvaluateConfig, tell: Tell, final: bool
+    context: Context, predictor: Predictor, config: EvaluateConfig, tell: Tell, final: bool, loss: ValidationLoss | None
 ) -> ConfusionMatrix:
     data = context.data("val")
     files = PredictionFiles(context.run_dir, data, config, final, context.writer.moment)
@@ -111,7 +124,8 @@ def _over_all_images(
     for start in range(first, last, config.batch_size):
         stop = min(start + config.batch_size, last)
         images, labels = data.batch(start, stop)
-        prediction = predictor.classes(images, files.sizes[start:stop])
+        watch = None if loss is None else adding_to(loss, start, labels)
+        prediction = predictor.classes(images, files.sizes[start:stop], watch)
         matrix.update(prediction, labels)
         for values in files.save(start, images, labels, prediction):
             tell("image", values)
@@ -133,26 +147,39 @@ def _over_all_images(
     return matrix
 
 
+def adding_to(loss: ValidationLoss, start: int, labels: Tensor) -> Watch:
+    """Adds the scores of a batch to a loss.
+
+    Args:
+        start: number of its first image in the split.
+        labels: of the batch, uint8 (B, H, W).
+    """
+
+    def watch(numbers: Sequence[int], scores: Tensor) -> None:
+        height, width = scores.shape[2:]
+        own = torch.stack([labels[i, :height, :width] for i in numbers])
+        loss.add([start + i for i in numbers], scores, own)
+
+    return watch
+
+
 class EvaluateStage:
     """Evaluates the segmentation network, or an ensemble with those of other runs, once; one step."""
 
     name = "evaluate"
     total_steps = 1
     optimiser = None
+    best = None
     splits = 1
     images_per_epoch = 0
 
     def __init__(self, context: Context, config: EvaluateConfig) -> None:
-        from engine.checkpoint import final_checkpoint, load_module, read_meta
         from engine.stages.segment import build_segmenter
 
         self.context, self.config = context, config
         self.images_per_step = len(context.data("val"))
         self.model = build_segmenter(context, context.data("val").num_classes)
-        weights = final_checkpoint(context.run_dir, "segment")
-        assert weights is not None, "evaluate comes after segment"
-        load_module(weights, self.model)
-        self.weights = str(read_meta(weights).get("weights", TRAINED))
+        self.network = load_network(context.run_dir, self.model, best=config.checkpoint == BEST)
         self.module: nn.Module = context.place(self.model)
         self.others = list(load_members(context, config.ensemble))
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -160,7 +187,7 @@ class EvaluateStage:
 
     def step(self, step: int) -> dict[str, Tensor | float]:
         self.events = []
-        tell = partial(_tell_of, self._keep, self.weights)
+        tell = partial(_tell_of, self._keep, self.network)
         matrix = measure(self.context, self.model, self.config, tell, self.others, final=True)
         self.result = percentages(matrix)
         return dict(self.result)

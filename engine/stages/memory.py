@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine import determinism, dist
 from engine.models.alexnet import CaffeBatchNorm
 from engine.stages.base import Context
+from engine.stages.best import BestSoFar
 from engine.stages.exchange import GradientMean
 
 Result = TypeVar("Result")
@@ -204,6 +205,7 @@ class InPortions:
     """A stage whose batches its guard may cut into portions."""
 
     guard: MemoryGuard
+    best: BestSoFar | None = None
 
     @property
     def splits(self) -> int:

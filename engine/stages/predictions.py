@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from engine.config.schema import EvaluateConfig
+from engine.config.evaluation import EvaluateConfig
 from engine.data.dataset import SegmentationData
 from engine.run_folder import make_folder
 from engine.stages.palette import overlay, palette_of, to_palette_image

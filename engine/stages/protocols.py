@@ -31,7 +31,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.config.checks import SMALLEST_SIDE
-from engine.config.schema import EvaluateConfig, InputName, ModelConfig
+from engine.config.evaluation import EvaluateConfig
+from engine.config.schema import InputName, ModelConfig
 from engine.data.pipeline import OUTSIDE, normalise
 from engine.errors import RecipeError
 from engine.models.hypercolumn import magnify
@@ -78,6 +79,8 @@ def check_protocol(config: EvaluateConfig) -> None:
             raise RecipeError(f"evaluate.scales holds {scale:g}: write resize factors above 0, such as 0.75, 1.0, 1.25")
 
 
+Watch = Callable[[Sequence[int], Tensor], None]
+"""Takes which images of a batch were computed, and their class scores (B, K, h, w)."""
 _Add = Callable[[Tensor | None, Member, Tensor, Size], Tensor]
 """Adds the probabilities of one network's views of an image to a sum."""
 
@@ -106,15 +109,17 @@ class Predictor:
         self._one_view = len(self.members) == 1 and config.scales == (1.0,) and not config.flip
 
     @torch.inference_mode()
-    def classes(self, images: Tensor, sizes: Sequence[Size]) -> Tensor:
+    def classes(self, images: Tensor, sizes: Sequence[Size], watch: Watch | None = None) -> Tensor:
         """Class of every pixel, int64 (B, H, W); where no image is, what is there means nothing.
 
         Args:
             images: uint8 (B, 3, H, W), each in its upper left corner.
             sizes: each image's own size.
+            watch: is shown the scores; of one network and one view of the protocol plain alone.
         """
         if self.config.protocol == "plain" and self._one_view:
-            return self._plain(images, sizes)
+            return self._plain(images, sizes, watch)
+        assert watch is None, "the recipe was checked"
         if self.config.protocol == "fit":
             found = self._fitted(images, sizes)
         else:
@@ -145,18 +150,25 @@ class Predictor:
 
     # ---- plain ----
 
-    def _plain(self, images: Tensor, sizes: Sequence[Size]) -> Tensor:
+    def _plain(self, images: Tensor, sizes: Sequence[Size], watch: Watch | None) -> Tensor:
         """Classes (B, H, W) by one network and one view; images of one size pass the network together."""
-        member, groups = self.members[0], equal_sizes(sizes)
+        groups = equal_sizes(sizes)
         if list(groups) == [tuple(images.shape[2:])]:
-            return self._scores(member, normalise(images, member.input)).argmax(dim=1)
+            return self._together(images, range(len(images)), watch)
         result = _no_classes(images)
         for (height, width), numbers in groups.items():
             alone = torch.stack([images[i, :, :height, :width] for i in numbers])
-            found = self._scores(member, normalise(alone, member.input)).argmax(dim=1)
-            for i, classes in zip(numbers, found, strict=True):
+            for i, classes in zip(numbers, self._together(alone, numbers, watch), strict=True):
                 result[i, :height, :width] = classes
         return result
+
+    def _together(self, images: Tensor, numbers: Sequence[int], watch: Watch | None) -> Tensor:
+        """Classes (B, h, w) of images (B, 3, h, w) of one size, which have these numbers in their batch."""
+        member = self.members[0]
+        scores = self._scores(member, normalise(images, member.input))
+        if watch is not None:
+            watch(numbers, scores)
+        return scores.argmax(dim=1)
 
     def _summed(self, canvas: Tensor, size: Size, add: _Add) -> Tensor:
         """Summed probabilities (K, h, w) of one image, uint8 (1, 3, H, W), over all networks and views."""

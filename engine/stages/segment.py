@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from engine import determinism, dist
+from engine.checkpoint import damage, step_folder
+from engine.config.best import BEST, LOSS
 from engine.config.schema import SegmentConfig
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
 from engine.models import Segmenter, build_head
 from engine.models.dense_heads import DenseSegmenter, WithAuxiliary
 from engine.models.reset import reset_layers
 from engine.stages.base import Context
+from engine.stages.best import BestSoFar, value_of
 from engine.stages.class_weights import class_weights
 from engine.stages.ema import EMA, TRAINED, Averaged
 from engine.stages.evaluate import evaluate
@@ -22,6 +26,10 @@ from engine.stages.memory import InPortions, MemoryGuard, in_portions
 from engine.stages.pixel_losses import LOSSES, Joint
 from engine.stages.sharing import Share
 from engine.stages.training import Updater, backward
+from engine.stages.validation_loss import ValidationLoss
+
+VAL_LOSS = "val_loss"
+"""Name of the metric by which ``segment.keep_best: loss`` compares."""
 
 
 def build_segmenter(context: Context, num_classes: int) -> Segmenter:
@@ -76,6 +84,7 @@ class SegmentStage(InPortions):
         self.network = self.guard.network
         joint = Joint() if self.share.whole else Joint(self.share.world, self.guard.meet)
         self.loss = kind(config, class_weights(context, config, self.data), joint)
+        self.best = BestSoFar(config.keep_best, config.patience) if config.keep_best else None
 
     def _with_auxiliary(self) -> nn.Module:
         """The network with what is there for training alone, if the recipe wants that."""
@@ -172,13 +181,34 @@ class SegmentStage(InPortions):
         return losses[0] if len(losses) == 1 else losses[0] + self.config.auxiliary_head * losses[1]
 
     def observe(self, done: int) -> dict[str, float]:
-        every = self.config.eval_every
-        if not every or done % every or self.context.recipe.evaluate is None:
+        config, measured = self.config, self.context.recipe.evaluate
+        # Of the last step, too, so that it is among those that the best is one of.
+        last = self.best is not None and done == self.total_steps
+        if measured is None or not (last or (config.eval_every and done % config.eval_every == 0)):
             return {}
         dist.take_from_first(self.module.buffers())  # running statistics are those of rank 0 (PAPER 1.5)
-        model = self.output()
-        matrix = evaluate(self.context, model, self.context.recipe.evaluate, final=False, weights=self._weights)
-        return {"miou": 100 * matrix.mean_iou()}
+        loss = ValidationLoss(len(self.context.data("val"))) if config.keep_best == LOSS else None
+        matrix = evaluate(self.context, self.output(), measured, final=False, weights=self._weights, loss=loss)
+        found = {"miou": 100 * matrix.mean_iou()} | ({} if loss is None else {VAL_LOSS: loss.mean()})
+        if self.best is not None:
+            self.best.note(done, value_of(self.best.metric, matrix, self.data.classes, found.get(VAL_LOSS, math.nan)))
+        return found
+
+    def remembered(self) -> dict[str, Any]:
+        return {} if self.best is None else {BEST: self.best.state()}
+
+    def recall(self, remembered: dict[str, Any]) -> None:
+        if self.best is None or BEST not in remembered:
+            return
+        self.best.recall(remembered[BEST])
+        step = self.best.step
+        if step is None:
+            return
+        folder = step_folder(self.context.run_dir, self.name, step)
+        problem = damage(folder)
+        if problem:
+            self.context.warn(f"the best checkpoint {folder} is damaged or gone ({problem}): the best is sought anew")
+            self.best.forget()
 
     def output(self) -> Segmenter:
         if self.averaged is None:
@@ -193,7 +223,8 @@ class SegmentStage(InPortions):
         return TRAINED if self.averaged is None else EMA
 
     def summary(self) -> dict[str, Any]:
-        return {"classes": list(self.data.classes), "weights": self._weights}
+        kept = {} if self.best is None else {BEST: self.best.told()}
+        return {"classes": list(self.data.classes), "weights": self._weights, **kept}
 
 
 def sample_pixels(labels: Tensor, count: int, margin: int, generator: torch.Generator) -> Tensor:

@@ -135,6 +135,12 @@ def _complete_runs(incomplete: str) -> list[tuple[str, str]]:
     return run_choices(incomplete)
 
 
+def _complete_places(incomplete: str) -> list[tuple[str, str]]:
+    from mmtui.cli.quick_completion import place_choices
+
+    return place_choices(incomplete)
+
+
 def _complete_recipes(incomplete: str) -> list[tuple[str, str]]:
     from mmtui.cli.quick_completion import recipe_choices
 
@@ -149,6 +155,7 @@ def _complete_keys(incomplete: str) -> list[tuple[str, str]]:
 
 _COMPLETIONS: dict[str, Callable[[str], list[tuple[str, str]]]] = {
     "runs": _complete_runs,
+    "places": _complete_places,
     "recipes": _complete_recipes,
     "keys": _complete_keys,
 }

@@ -283,6 +283,11 @@ def _check_state(name: str) -> None:
         raise UsageError(f"--state {name}: there is no such state", hint)
 
 
+_NEWEST = " of the last evaluation; by the highest on the way: --max 'max miou'"
+_MEANINGS = {"miou": _NEWEST, "mIoU": _NEWEST, "best": " of the checkpoint that segment.keep_best has kept"}
+"""What is said of what ``best`` goes by, where that may be taken for something else."""
+
+
 def best(
     maximum: Annotated[str, option("--max", help="the run with the largest of this, for example miou")] = "",
     minimum: Annotated[str, option("--min", help="the run with the smallest, for example last loss")] = "",
@@ -304,7 +309,8 @@ def best(
         render.document({"run": row.id, "name": name, "value": value, "doubts": list(row.doubts)})
         return
     render.line(row.id)
-    say(f"{row.name}: {name} {_cell(value, doubts=row.doubts if is_score(name) else ())}")
+    meaning = _MEANINGS.get(name, "")
+    say(f"{row.name}: {name} {_cell(value, doubts=row.doubts if is_score(name) else ())}{meaning}")
     for doubt in row.doubts:
         say(f"warning: doubtful: {doubt}")
 

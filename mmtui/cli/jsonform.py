@@ -75,6 +75,7 @@ def detail(found: RunDetail) -> dict[str, Any]:
         "note": found.note,
         "parent": None if found.parent is None else dataclasses.asdict(found.parent),
         "children": [fork(child) for child in found.children],
+        "best": None if found.best is None else dataclasses.asdict(found.best),
     }
 
 

@@ -38,7 +38,7 @@ FILTER = "filter_"
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A positional parameter. ``complete`` names what the shell offers: "runs", "recipes" or nothing."""
+    """A positional parameter. ``complete`` names what the shell offers: "runs", "recipes" ... or nothing."""
 
     help: str
     complete: str = ""

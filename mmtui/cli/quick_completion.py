@@ -17,6 +17,8 @@ from mmtui.paths import Home
 from mmtui.services import naming
 
 MOST_RUNS = 50
+BEST = "best"
+"""As ``engine.config.best`` has it, which takes longer to load."""
 _MANY_RUNS = (
     "pause resume retry hold release cancel logs wait compare export tag rm restore report figures".split()  # noqa: SIM905
 )
@@ -77,6 +79,15 @@ def run_choices(incomplete: str) -> Choices:
     """The newest runs whose id begins so."""
     found = naming.begin_with(Home.from_environment(), as_text(incomplete), MOST_RUNS)
     return [(run_id, harmless(f"{name} {state}")) for run_id, name, state in found]
+
+
+def place_choices(incomplete: str) -> Choices:
+    """Where a fork may begin: runs, and behind the @ of one its best checkpoint."""
+    run, mark, begun = as_text(incomplete).partition("@")
+    if not mark:
+        return run_choices(incomplete)
+    offered = run and BEST.startswith(begun) and naming.keeps_best(Home.from_environment(), run)
+    return [(f"{run}@{BEST}", "its best checkpoint")] if offered else []
 
 
 def recipe_choices(incomplete: str) -> Choices:

@@ -65,7 +65,8 @@ def _show_text(found: RunDetail) -> None:
         ("terms", _terms(found)),
         ("resumed", found.replay),
         ("loss", render.number(row.metrics.get("loss"))),
-        ("mIoU", render.score(row, 4)),
+        ("mIoU", render.score(row, 4) + _evaluated(found)),
+        ("best", _best(found)),
         ("weights", _weights(found)),
         *(("doubtful", doubt) for doubt in row.doubts),
         ("files", found.paths["run"]),
@@ -76,13 +77,29 @@ def _show_text(found: RunDetail) -> None:
     for stage in found.stages:
         eta = f"  ends in {duration(stage.eta_seconds)}" if stage.eta_seconds is not None else ""
         reused = f"  taken over from run {stage.reused_from}" if stage.reused_from else ""
-        render.line(f"  {stage.name:8} {stage.status:8} {stage.step}/{stage.total_steps}{eta}{reused}")
+        early = f"  stopped early: {stage.stopped_early}" if stage.stopped_early else ""
+        render.line(f"  {stage.name:8} {stage.status:8} {stage.step}/{stage.total_steps}{eta}{reused}{early}")
     for attempt in found.attempts:
         known = _PROOFS_IN_SHORT.get(attempt.code, "")
         resumed = f", went on from {attempt.resumed_stage} {attempt.resumed_step}" if attempt.resumed_stage else ""
         render.line(f"  attempt {attempt.number}: {attempt.outcome or 'alive'}{resumed}{known}")
     for warning in [text for text in found.warnings if text not in row.doubts][:5]:
         render.line(f"  warning: {warning}")
+
+
+def _best(found: RunDetail) -> str:
+    """Its best evaluation, and what the checkpoint of that is called."""
+    if found.best is None:
+        return ""
+    average = ", of the moving average" if found.best.weights == "ema" else ""
+    return f"{found.best.words()}{average}; its checkpoint is {found.row.id}@best"
+
+
+def _evaluated(found: RunDetail) -> str:
+    """Which network the score is of, where it is not that of the last step."""
+    chosen = found.section("evaluate").get("checkpoint") == "best"
+    done = any(stage.name == "evaluate" and stage.status == "finished" for stage in found.stages)
+    return "  (of the best checkpoint: evaluate.checkpoint best)" if chosen and done else ""
 
 
 def _weights(found: RunDetail) -> str:

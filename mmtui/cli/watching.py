@@ -66,6 +66,7 @@ def _stage(stage: StageView, width: int) -> str:
         about += f"  {duration(stage.eta_seconds)} left"
     elif stage.status == "finished" and stage.started_at is not None and stage.ended_at is not None:
         about += f"  took {duration(stage.ended_at - stage.started_at)}"
+    about += ", stopped early" if stage.stopped_early else ""
     return f"  {stage.name:9}{render.bar(share, max(min(width - 50, 40), 8))}  {about}"
 
 

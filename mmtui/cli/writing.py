@@ -38,8 +38,9 @@ def run(
         str,
         option(
             "--from",
-            help="RUN or RUN@STEP: begin at its newest checkpoint (at or before that step), with its recipe",
-            complete="runs",
+            help="RUN or RUN@STEP: begin at its newest checkpoint (at or before that step), with its recipe;"
+            " RUN@best: at its best one",
+            complete="places",
         ),
     ] = "",
     name: Annotated[str, option("--name", help="name of the run (default: the recipe's); sweeps add to it")] = "",

@@ -23,7 +23,7 @@ from mmtui.errors import UsageError
 
 COLUMNS = (
     "id", "name", "recipe", "state", "reason", "stage", "seed", "priority", "group", "tag", "note", "progress",
-    "attempt", "loss", "miou", "error", "created", "started", "ended", "took", "pinned",
+    "attempt", "loss", "miou", "best", "best_step", "error", "created", "started", "ended", "took", "pinned",
 )  # fmt: skip
 PINNED = "pinned"
 """The tag that keeps a run on top of the list."""

@@ -18,6 +18,12 @@ def doubted(score: str, doubts: Sequence[str]) -> str:
     return f"{score}!" if doubts and score != "-" else score
 
 
+def metric_words(metric: str) -> str:
+    """What a run keeps its best checkpoint by, for people: "mIoU", "IoU of car", "validation loss"."""
+    name = metric.removeprefix("class:")
+    return f"IoU of {name}" if name != metric else {"miou": "mIoU", "loss": "validation loss"}.get(metric, metric)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """One line of ``mmtui ls`` and of the runs table. Times are Unix seconds (UTC) or None."""
@@ -62,6 +68,7 @@ class StageView:
     seconds_per_step: float | None
     eta_seconds: float | None  # None when unknown or finished
     reused_from: str = ""  # run whose output was taken over instead of training
+    stopped_early: str = ""  # why it ended at ``step``, before its last one; "" if it did not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +100,22 @@ class ForkView:
     def words(self) -> str:
         """The checkpoint, for people."""
         return f"step {self.global_step} ({self.stage} {self.step})" if self.stage else f"step {self.global_step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestView:
+    """The best evaluation of a run, whose checkpoint is kept (``segment.keep_best``)."""
+
+    metric: str  # miou, class:NAME or loss
+    value: float | None  # IoU in percent
+    stage: str
+    step: int  # step within its stage
+    weights: str  # trained, ema; "" if not told
+
+    def words(self) -> str:
+        """What it is the best by, its value and where, for people."""
+        value = "-" if self.value is None else f"{self.value:.4g}"
+        return f"{metric_words(self.metric)} {value} at step {self.step} of {self.stage}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +156,7 @@ class RunDetail:
     children: tuple[ForkView, ...] = ()  # runs that were forked from it, oldest first
     progress_note: str = ""  # work that is no training step, such as decoding, while it goes on
     global_step: int = 0  # of its newest event
+    best: BestView | None = None  # its best evaluation so far, if it keeps the best checkpoint
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A part of the recipe, such as ``match``; {} where it has none, or something else in its place."""

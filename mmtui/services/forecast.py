@@ -90,8 +90,8 @@ class Costs:
 _FREE = {
     "proxy": ("steps", "optim", "images", "max_images", "temperature", "key_momentum", "dense_weight"),
     "match": ("steps", "optim", "margin", "normalizer", "temperature"),
-    "segment": ("steps", "optim", "eval_every"),
-    "evaluate": ("save_predictions", "show_images"),
+    "segment": ("steps", "optim", "eval_every", "keep_best", "patience"),
+    "evaluate": ("save_predictions", "show_images", "checkpoint"),
 }
 """Keys of a stage that do not change how long a step takes."""
 

@@ -15,7 +15,7 @@ from mmtui.services import recipes, runs
 
 if TYPE_CHECKING:
     from engine.config import Recipe
-    from engine.config.forking import Plan
+    from engine.config.forking import Place, Plan
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Fork:
 
     Attributes:
         run: its id.
-        step: steps of the whole run, None = as far as it has come.
+        step: steps of the whole run, ``best`` = its best checkpoint, None = as far as it has come.
         overrides: what was given on its command line; a child that has no recipe of its own inherits them.
     """
 
     run: str
-    step: int | None
+    step: Place
     overrides: tuple[str, ...] = ()
 
     def with_overrides(self, texts: Sequence[str]) -> list[str]:
@@ -47,7 +47,7 @@ class Fork:
 
 
 def parse(home: Home, text: str) -> Fork:
-    """What ``RUN`` or ``RUN@STEP`` means; RUN may be any selector of one run.
+    """What ``RUN``, ``RUN@STEP`` or ``RUN@best`` means; RUN may be any selector of one run.
 
     Raises:
         NotFoundError: there is no such run.
@@ -59,7 +59,8 @@ def parse(home: Home, text: str) -> Fork:
     run, step = parse_place(text)
     if "@" in run[1:]:
         raise UsageError(
-            f"--from {text}: the step is no number that a run reaches", "write RUN or RUN@STEP, for example 12@300"
+            f"--from {text}: the step is no number that a run reaches",
+            "write RUN, RUN@STEP or RUN@best, for example 12@300",
         )
     run_id = runs.resolve(home, run)
     fork = Fork(run_id, step, runs.get_run(home, run_id).overrides)
@@ -146,9 +147,9 @@ def origin_of(found: Plan) -> dict[str, Any]:
 
 
 def done_of(found: Plan) -> Mapping[str, int]:
-    """Steps of the child's stages that it begins with."""
+    """Steps of the child's stages that it begins with; a stage that ended early counts as one that is done."""
     begun = {} if found.begun is None else {found.begun.stage: found.begun.step}
-    return {**{kept.stage: kept.step for kept in found.taken}, **begun}
+    return {**{kept.stage: dict(kept.recipe.stages())[kept.stage] for kept in found.taken}, **begun}
 
 
 def told(found: Plan) -> str:

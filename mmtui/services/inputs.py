@@ -94,13 +94,13 @@ def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[t
     if data.kind != "shapes" and data.root and not _stands(data.root, folder=True):
         yield f"data.root {data.root} is no folder: write the one that holds {HOLDS[data.kind]}", False
     elif problem := labels.look(recipe, taken).problem:
-        yield problem, False
+        yield problem, data.kind == "shapes"  # which nobody can give other classes
     if proxy is not None and proxy.images and not _stands(proxy.images, folder=True):
         yield f"proxy.images {proxy.images} is no folder: write one of images", False
     if weights not in ("", TIMM_WEIGHTS) and not _stands(weights, folder=False):
         yield f"model.weights {weights} is no file: write one of weights, or model.weights= for random ones", False
     for run_dir in members:
-        if run_dir and not _stands(run_dir, folder=True):
+        if run_dir and not _stands(run_dir.removesuffix("@best"), folder=True):
             yield f"evaluate.ensemble {run_dir} is no folder: write the folder of a finished run", False
 
 

@@ -46,7 +46,7 @@ def look(recipe: Recipe, taken: Collection[str] = ()) -> Look:
     from engine.config.named_classes import named_classes  # loads the schema, which whoever has a recipe has loaded
 
     splits, named = _splits(recipe, taken), named_classes(recipe, taken)
-    if (recipe.data.kind == "shapes" or not splits) and not named.weighted:
+    if (recipe.data.kind == "shapes" or not splits) and not (named.weighted or named.kept_by):
         return Look()
     asked = json.dumps({"data": recipe.data.model_dump(mode="json"), "splits": splits, "named": asdict(named)})
     since, answer = _answers.get(asked, (0.0, Look()))

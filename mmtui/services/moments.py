@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from mmtui.domain.views import Bucket, StageView
 from mmtui.paths import Home
 from mmtui.store import cells
-from mmtui.store.reader import KEPT, Reader
+from mmtui.store.filters import KEPT
+from mmtui.store.reader import Reader
 
 _BUCKETS = 800
 
@@ -80,10 +81,11 @@ def stages_at(stages: Sequence[StageView], step: int, moment: float | None) -> l
     """Each stage with its status and finished steps as they were at a global step."""
     found = []
     for stage in stages:
-        done = min(max(step - stage.offset, 0), stage.total_steps)
+        last = stage.step if stage.stopped_early else stage.total_steps
+        done = min(max(step - stage.offset, 0), last)
         begun = stage.started_at is not None and (moment is None or stage.started_at <= moment)
         over = stage.ended_at is not None and moment is not None and stage.ended_at <= moment
-        if done >= stage.total_steps > 0 and (over or step > stage.offset + stage.total_steps):
+        if done >= last > 0 and (over or step > stage.offset + stage.total_steps):
             found.append((stage, "finished", done))
         elif done or (begun and step >= stage.offset):
             found.append((stage, "running", done))

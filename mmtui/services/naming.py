@@ -18,3 +18,13 @@ def begin_with(home: Home, prefix: str, most: int) -> list[tuple[str, str, str]]
     except sqlite3.Error:
         return []
     return [(str(number), str(name), str(state)) for number, name, state in rows]
+
+
+def keeps_best(home: Home, run_id: str) -> bool:
+    """Whether a run has told of a best checkpoint; not where the database cannot be read."""
+    sql = "SELECT 1 FROM events e JOIN runs r ON r.id = e.run_id WHERE e.run_id = ? AND e.kind = 'best' LIMIT 1"
+    try:
+        with closing(open_to_read(home.database)) as connection:
+            return bool(run_id.isdecimal() and connection.execute(sql, (int(run_id),)).fetchone())
+    except (sqlite3.Error, OverflowError):
+        return False

@@ -83,6 +83,7 @@ def _facts(details: Sequence[RunDetail], names: Sequence[str]) -> Table:
         "changed": [" ".join(live(d.overrides)) or "-" for d in details],
         "seed": [str(d.row.seed) for d in details],
         "mIoU, %": [doubted(_number(d.row.metrics.get("miou")), d.row.doubts) for d in details],
+        "best": [d.best.words() if d.best is not None else "-" for d in details],
         "doubtful": ["; ".join(d.row.doubts) or "-" for d in details],
         "published": [_number(finite(d.section("reference").get("miou"))) for d in details],
         "loss": [_number(d.row.metrics.get("loss"), 4) for d in details],

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmtui.store import cells
-from mmtui.store.reader import KEPT, Reader
+from mmtui.store.filters import KEPT
+from mmtui.store.reader import Reader
 
 _SQL = (
     f"SELECT name, stage, step, global_step, attempt, t, value,{KEPT.format(t='m')} FROM metrics m WHERE run_id = ?"

@@ -18,14 +18,20 @@ _EXPRESSIONS = {
     "ended": "runs.ended_at",
     "took": "runs.ended_at - runs.started_at",
 }
+_BESTS = {"best": "value", "best_step": "step"}
 _EMPTY_IS_NULL = frozenset({"reason", "stage", "group", "note", "error", "name", "recipe"})
-# A point is left out when a later attempt did its step again.
+# A point is superseded when a later attempt began at or before it and so did, or will do, its step again.
+KEPT = (
+    " NOT EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = {t}.run_id AND a.number > {t}.attempt"
+    " AND a.resumed_global_step >= 0 AND a.resumed_global_step < {t}.global_step)"
+)
 # One damaged row must not fail the query for all.
 CONFIG = "json_tree(iif(json_valid(runs.config), runs.config, '{}'))"
 _TAGS = "json_each(iif(json_valid(runs.tags), runs.tags, '[]'))"
-_KEPT = (
-    " AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = m.run_id AND a.number > m.attempt"
-    " AND a.resumed_global_step >= 0 AND a.resumed_global_step < m.global_step)"
+_KEPT = f" AND{KEPT.format(t='m')}"
+_BEST = (
+    """SELECT json_extract(iif(json_valid(e."values"), e."values", '{{}}'), '$.{name}') FROM events e"""
+    f" WHERE e.run_id = runs.id AND e.kind = 'best' AND{KEPT.format(t='e')} ORDER BY e.id DESC LIMIT 1"
 )
 # SQLite quotes keys in its paths (batch_size, 255, traffic light); people name them without.
 _END = "iif(typeof(t.key) = 'integer', '[' || t.key || ']', '.' || coalesce(t.key, ''))"
@@ -135,6 +141,8 @@ def expression(operand: Operand) -> Sql:
         return f"SELECT group_concat(t.value, ' ') FROM {_TAGS} t", []
     if operand.name == "pinned":
         return f"EXISTS (SELECT 1 FROM {_TAGS} t WHERE t.value = ?)", [PINNED]
+    if operand.name in _BESTS:
+        return _BEST.format(name=_BESTS[operand.name]), []
     sql = _EXPRESSIONS.get(operand.name, f"runs.{operand.name}")
     return (f"NULLIF({sql}, '')" if operand.name in _EMPTY_IS_NULL else sql), []
 

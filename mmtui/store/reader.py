@@ -26,17 +26,13 @@ from mmtui.domain.views import (
 )
 from mmtui.errors import UnreachableError
 from mmtui.paths import Home
-from mmtui.store import buckets, cells, filters, lineage, proof
+from mmtui.store import bests, buckets, cells, filters, lineage, proof
 from mmtui.store.confusion import class_shares, matrix_of
+from mmtui.store.filters import KEPT
 from mmtui.store.interrupts import interruptible
 from mmtui.store.schema import HEAD, open_to_read, refuse_lost, schema_revision
 
 STALLED_SECONDS = 120.0
-# A point is superseded when a later attempt began at or before it and so did, or will do, its step again.
-KEPT = (
-    " NOT EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = {t}.run_id AND a.number > {t}.attempt"
-    " AND a.resumed_global_step >= 0 AND a.resumed_global_step < {t}.global_step)"
-)
 _RUN_COLUMNS = (
     "id, name, recipe, run_group, state, reason, error, stage, global_step, total_steps, created_at, started_at,"
     " ended_at, seed, gpus, tags, loss, miou, attempt, last_event_at, not_before, doubts"
@@ -259,6 +255,7 @@ class Reader:
             children=lineage.children(self, run_id),
             global_step=cells.count(row["global_step"]),
             progress_note=_note(self._last(run_id, "progress"), row["state"]),
+            best=bests.best(self.query, run_id),
         )
 
     def _last(self, run_id: int, kind: str) -> dict[str, Any]:
@@ -286,7 +283,8 @@ class Reader:
         rows = self.query("SELECT * FROM stages WHERE run_id = ? ORDER BY position", [run_id])
         sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_reused'"
         reused = {row[0]: str(cells.values("stage_reused", row[1]).get("run", "")) for row in self.query(sql, [run_id])}
-        return tuple(_stage_view(row, reused.get(row["name"], "")) for row in rows)
+        views = tuple(_stage_view(row, reused.get(row["name"], "")) for row in rows)
+        return bests.with_early_stops(self.query, run_id, views)
 
     def attempts(self, run_id: int) -> tuple[AttemptView, ...]:
         """Attempts of a run, oldest first."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from mmtui.domain.views import Change, EvaluationMark, GraphStats, Point
 from mmtui.store import cells
-from mmtui.store.reader import KEPT, Reader
+from mmtui.store.filters import KEPT
+from mmtui.store.reader import Reader
 
 _LAST_STEP = 2**62
 

@@ -9,7 +9,7 @@ import json
 import sqlite3
 
 from mmtui.store.confusion import class_shares, matrix_of
-from mmtui.store.reader import KEPT
+from mmtui.store.filters import KEPT
 
 _VIEWS = f"""
 CREATE TEMP VIEW live_runs AS

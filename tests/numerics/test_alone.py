@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.config.schema import EvaluateConfig, ModelConfig
+from engine.config.evaluation import EvaluateConfig
+from engine.config.schema import ModelConfig
 from engine.data.pipeline import normalise
 from engine.models import Segmenter, build_backbone, build_head
 from engine.models.heads import HypercolumnSegmenter

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config.schema import EvaluateConfig, InputName
+from engine.config.evaluation import EvaluateConfig
+from engine.config.schema import InputName
 from engine.data.pipeline import OUTSIDE, normalise
 from engine.errors import RecipeError
 from engine.stages.protocols import Member, Predictor, check_protocol, fit_place, nearest, on_grid, window_corners

@@ -8,7 +8,7 @@ from itertools import takewhile
 from mmtui.domain import dates
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.text import duration, fixed, printable, shorten
-from mmtui.domain.views import RunDetail, doubted
+from mmtui.domain.views import RunDetail, StageView, doubted
 from mmtui.paths import Home
 from mmtui.services import moments, run_history, runs
 from mmtui.services.comparing import flat
@@ -82,6 +82,7 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool, until: int | 
         "code": detail.code.get("digest", ""),
         "commit": detail.code.get("commit") or "",
         "resumed": detail.replay,
+        "best": detail.best.words() if detail.best is not None else "",
     }
     lines += [[(f"{name:10}", "dim"), (printable(str(value)), "")] for name, value in facts.items() if value]
     if detail.warnings:
@@ -131,8 +132,12 @@ def _stages(detail: RunDetail, until: int | None, moment: float | None) -> list[
     if detail.row.state not in ACTIVE_STATES:
         now = [(stage, "stopped" if status == "running" else status, step) for stage, status, step in now]
     told = now if until is None else moments.stages_at(detail.stages, until, moment)
-    rows = [(stage.name, status, f"{step}/{stage.total_steps}") for stage, status, step in told]
+    rows = [(stage.name, _status(stage, status), f"{step}/{stage.total_steps}") for stage, status, step in told]
     return table(("", "status", "steps"), [tuple(map(printable, row)) for row in rows], (2,))
+
+
+def _status(stage: StageView, status: str) -> str:
+    return "stopped early" if stage.stopped_early and status == "finished" else status
 
 
 def _when(t: float) -> str:

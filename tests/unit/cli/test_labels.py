@@ -214,3 +214,21 @@ def test_random_masks_are_judged_as_the_run_would(tmp_path: Path) -> None:
             assert not problems, values
         except Exception as error:
             assert str(error) in problems, (values, error, problems)
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [("segment.keep_best=class:tree", "class:tree names no class"), ("segment.class_weights={tree: 2}", "'tree'")],
+)
+@pytest.mark.parametrize("kind", ["folder", "shapes"])
+def test_classes_that_the_data_lack_are_refused_when_a_run_is_queued(
+    mmtui_: Invoke, tmp_path: Path, kind: str, key: str, named: str
+) -> None:
+    own = [f"data.root={data_set(tmp_path / 'data', (0, 1))}"] if kind == "folder" else []
+    words = ("run", "shapes_baseline", f"data.kind={kind}", *own, "segment.eval_every=50")
+    outcome = mmtui_(*words, key)
+    assert outcome.code == 2 and named in outcome.err and ("sky, road" if own else "background, disc") in outcome.err
+    assert ("--hold" in outcome.err) == bool(own), "shapes have no other classes later"
+    known = key.replace("tree", "road" if own else "disc")
+    assert mmtui_(*words, known, "--hold", "-q").code == 0
+    assert mmtui_(*words, known, "-q").code == 0

@@ -202,14 +202,15 @@ def values(one: Field) -> st.SearchStrategy[Any]:
     return st.one_of(st.none(), numbers(one)) if one.type.nullable else numbers(one)
 
 
+TOGETHER = ("segment.keep_best", "segment.patience", "evaluate.checkpoint")
 PATH_KEYS = {".".join(path) for path in PATHS}
 FREE = [
     (name, one.key)
     for name in ("shapes_colorization_mixmatch", "voc_vgg16_jigsaw_mixmatch", "cityscapes_vgg16_random_baseline")
     for one in build(name).fields
     # Paths are made absolute, an empty name is the file's, without kind=voc there is no VOC. As data.masks is a choice
-    # for one kind of data, nothing in it means the recipe's own for all kinds.
-    if not one.stage and one.key not in PATH_KEYS and one.key not in ("name", "data.kind", "data.masks")
+    # for one kind of data, nothing in it means the recipe's own for all kinds. Some keys need others beside them.
+    if not one.stage and one.key not in PATH_KEYS and one.key not in ("name", "data.kind", "data.masks", *TOGETHER)
 ]
 
 

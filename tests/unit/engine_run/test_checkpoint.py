@@ -18,6 +18,7 @@ from torch import nn
 from engine import checkpoint
 from engine.config import Recipe
 from engine.errors import CheckpointError
+from tests.crashpoints import KILL, end_at, steps_of
 from tests.process_state import file_size_limit
 from tests.waiting import PATIENCE
 
@@ -152,6 +153,38 @@ def test_load_step_pickle_in_the_optimiser_file_is_not_run(tmp_path: Path) -> No
     assert "(it is no file of torch.save, or damaged); remove" in str(caught.value)
     assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "owned").exists()
+
+
+# ---- killed while it removes ---------------------------------------------------------------------------------------
+
+
+def test_checkpoint_half_removed_by_a_killed_process_is_none_and_is_cleared_away(tmp_path: Path) -> None:
+    def remove() -> None:
+        save(tmp_path, 6, keep=1)
+
+    save(tmp_path, 5, keep=1)
+    places = [number for number, step in enumerate(steps_of(remove, tmp_path), 1) if step.startswith("rmdir")]
+    shutil.rmtree(tmp_path / "checkpoints")
+    save(tmp_path, 5, keep=1)
+    assert end_at(remove, tmp_path, KILL, places[-1]) == KILL
+    folder = tmp_path / "checkpoints" / "match"
+    assert [found.step for found in checkpoint.step_checkpoints(tmp_path, "match")] == [6]
+    assert len(list(folder.iterdir())) == 2, "what was killed has left something"
+    checkpoint.clean(tmp_path)
+    assert [entry.name for entry in folder.iterdir()] == ["step_00000006"]
+
+
+def test_steps_of_a_stage_that_had_just_finished_are_cleared_away_but_for_those_kept_for_good(tmp_path: Path) -> None:
+    module, optimiser = network()
+    for step in (4, 5):
+        checkpoint.save_step(tmp_path, "match", step, module, optimiser, {}, keep_every=4)
+    save(tmp_path, 1)
+    kept = tmp_path / "aside"
+    shutil.copytree(tmp_path / "checkpoints", kept)
+    checkpoint.save_final(tmp_path, "match", module, {})
+    shutil.copytree(kept, tmp_path / "checkpoints", dirs_exist_ok=True)  # as if it had died before it removed them
+    checkpoint.clean(tmp_path)
+    assert sorted(e.name for e in (tmp_path / "checkpoints/match").iterdir()) == ["final", "step_00000004"]
 
 
 # ---- disk full -----------------------------------------------------------------------------------------------------

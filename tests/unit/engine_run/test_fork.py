@@ -14,7 +14,7 @@ import torch
 
 from engine import checkpoint
 from engine.config import Recipe
-from engine.config.forking import change_recipe, kept_checkpoints, make_plan, parse_place, read_origin
+from engine.config.forking import Place, change_recipe, kept_checkpoints, make_plan, parse_place, read_origin
 from engine.errors import CheckpointError, RecipeError
 from engine.events import EventWriter, attempt_numbers
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
@@ -40,7 +40,7 @@ def child(tmp_path: Path) -> Runner:
     return Runner(tmp_path / "child")
 
 
-def fork(child: Runner, recipe: Recipe, parent: Runner, step: int | None = None, **more: Any) -> str:
+def fork(child: Runner, recipe: Recipe, parent: Runner, step: Place = None, **more: Any) -> str:
     """One attempt of a fork in this process."""
     from engine.loop import train
 

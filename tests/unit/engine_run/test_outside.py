@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config.schema import EvaluateConfig, Recipe
+from engine.config.evaluation import EvaluateConfig
+from engine.config.schema import Recipe
 from engine.data.dataset import SegmentationData
 from engine.data.pipeline import normalise
 from engine.events import SilentWriter
