@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ from engine.models.resampling import DeviceFriendly, average
 from engine.models.timm_backbone import TimmBackbone, timm_encoder
 from engine.models.timm_library import timm
 from engine.optim import build_optimiser
+from engine.resume import find_position
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
+from tests.unit.engine_run.test_resume import at
 
 SMALL = ("test_convnext", "test_vit", "test_resnet", "test_efficientnet")
 FAMILIES = (*SMALL, "swin_tiny_patch4_window7_224", "vit_small_patch16_dinov3", "vit_small_patch14_reg4_dinov2")
@@ -339,3 +342,14 @@ def test_proxy_match_and_segment_train_on_it(name: str, tmp_path: Path) -> None:
     assert runner.kind("run_started")[0]["values"]["versions"]["timm"] == importlib.metadata.version("timm")
     losses = runner.losses()
     assert {stage for stage, _ in losses} == {"proxy", "match", "segment"}
+
+
+def test_going_on_with_another_timm_is_told(tmp_path: Path) -> None:
+    runner = Runner(tmp_path / "run")
+    recipe = tiny_recipe(model={"backbone": "timm/test_vit", "head": "linear"}, proxy=None, match=None)
+    assert runner.train(recipe, at("segment", 2)) == "stopped"
+    assert find_position(recipe, runner.run_dir).warnings == ()
+    (file,) = (runner.run_dir / "checkpoints" / "segment").glob("step_*/meta.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "timm": "0.9.1"}))
+    (text,) = find_position(recipe, runner.run_dir).warnings
+    assert text.startswith("the checkpoint was made with timm 0.9.1, now there is 1.")
