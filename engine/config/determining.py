@@ -80,12 +80,12 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
         for key, value in flat(data[section], section):
             if determines(key, data[section]):
-                yield key, "none" if _concerns_later(key, value, stage) else meaning(key, value)
+                yield key, frozen_in(value, stage) if key == "model.freeze" else meaning(key, value)
 
 
-def _concerns_later(key: str, value: Any, stage: str) -> bool:
-    """Whether a key freezes the backbone for a stage after this one alone."""
-    return (key, value) == ("model.freeze", "backbone") and stage in REUSED_STAGES
+def frozen_in(freeze: str | int, stage: str) -> str | int:
+    """What ``model.freeze`` means for a stage: proxy and match train the backbone in any case."""
+    return "none" if freeze == "backbone" and stage in REUSED_STAGES else freeze
 
 
 def determines(key: str, section: Mapping[str, Any]) -> bool:

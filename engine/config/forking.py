@@ -28,7 +28,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from engine.config.best import BEST, best_folder
-from engine.config.determining import TRAINED, determines, flat, meaning
+from engine.config.determining import TRAINED, determines, flat, frozen_in, meaning
 from engine.config.mask_meaning import LEARNED_FROM_LABELS, other_meaning
 from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
@@ -38,8 +38,10 @@ FORMAT = 1
 ORIGIN = "origin.json"
 TRAINED_WITH = "trained_with"
 """Key of a meta file: the checkpoint was taken over, and this is the recipe that it was trained with."""
+FREEZE = "model.freeze"
 SHAPING_KEYS = frozenset(
     {
+        FREEZE,
         *("proxy.kind", "proxy.head_channels", "proxy.hue_bins", "proxy.chroma_bins", "proxy.permutations"),
         *("proxy.tile", "proxy.projection", "proxy.queue", "segment.reset_layers", "segment.ema"),
         *("segment.auxiliary_head", "proxy.optim.backbone_lr_factor", "segment.optim.backbone_lr_factor"),
@@ -293,7 +295,11 @@ def _plan_from(kept: Kept, found: Sequence[Kept], recipe: Recipe, run: str) -> P
 def _section(recipe: Recipe, name: str) -> dict[str, Any]:
     """The keys of a section that decide what is computed, by their full names."""
     values = recipe.model_dump(mode="json", include={name})[name]
-    return {key: meaning(key, value) for key, value in flat(values, name) if determines(key, values)}
+    found = {key: meaning(key, value) for key, value in flat(values, name) if determines(key, values)}
+    # The network is the same whatever of it is trained; how a stage trains it is not.
+    found.pop(FREEZE, None)
+    trains = name in TRAINED and values is not None
+    return {**found, FREEZE: frozen_in(recipe.model.freeze, name)} if trains else found
 
 
 def _shaping(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.config.checks import LAYERS
 from engine.config.determining import stage_names, work_name
-from engine.config.forking import make_plan
+from engine.config.forking import make_plan, take
 from engine.config.optim import HeadedOptimConfig
 from engine.config.schema import ModelConfig
 from engine.data.values import VOID
@@ -273,6 +273,32 @@ def test_fork_with_another_factor_begins_its_stage_anew(runner: Runner) -> None:
     assert runner.train(tiny_recipe(proxy=None, runtime__keep_every=2), stop=at("segment", 4)) == "stopped"
     plan = make_plan(tiny_recipe(proxy=None, segment__optim={"backbone_lr_factor": 0.1}), runner.run_dir, "7")
     assert plan.begun is None and "segment.optim.backbone_lr_factor is 0.1 here and 1.0 in run 7" in plan.note
+
+
+def test_fork_that_freezes_the_backbone_takes_over_what_was_matched_and_trains_the_head_anew(
+    runner: Runner, another_runner: Runner
+) -> None:
+    """The same as a run that froze it from the start."""
+    changes = {"runtime__keep_every": 2, "runtime__reuse_stages": False}
+    assert runner.train(tiny_recipe(**on("tiny_vgg", "none", **changes)), stop=at("segment", 4)) == "stopped"
+    frozen = tiny_recipe(**on("tiny_vgg", "backbone", **changes))
+    plan = make_plan(frozen, runner.run_dir, "7")
+    assert plan.words() == "match is taken over, segment is trained anew, 6 steps, evaluate is done anew"
+    assert "model.freeze is backbone here and none in run 7, and cannot change inside stage segment" in plan.note
+    child = Runner(runner.run_dir.parent / "child")
+    child.run_dir.mkdir()
+    take(frozen, (runner.run_dir, "7", None), child.run_dir, None)
+    assert child.train(frozen) == "succeeded"
+    assert another_runner.train(frozen) == "succeeded"
+    assert child.weights("segment") == another_runner.weights("segment")
+
+
+def test_fork_that_freezes_first_layers_that_were_matched_is_refused(runner: Runner) -> None:
+    assert runner.train(tiny_recipe(proxy=None), stop=at("segment", 4)) == "stopped"
+    with pytest.raises(
+        RecipeError, match=r"model\.freeze is 2 here and none in run 7, which had finished match by then"
+    ):
+        make_plan(tiny_recipe(proxy=None, model__freeze=2), runner.run_dir, "7")
 
 
 def test_stages_that_freeze_nothing_are_shared_with_runs_that_do_not() -> None:
