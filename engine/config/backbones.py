@@ -79,7 +79,7 @@ def _known(value: Any, info: ValidationInfo) -> Any:
     if value in OWN:
         return value
     if not isinstance(value, str) or not FORM.fullmatch(value):
-        shown = "null" if value is None else f"'{value}'" if isinstance(value, str) else str(value)
+        shown = "null" if value is None else ascii(value) if isinstance(value, str) else str(value)
         raise ValueError(f"{shown} is not allowed; write {' | '.join(OWN)} | timm/NAME")
     problem = "" if (info.context or {}).get(STORED) else unknown_timm_name(value)
     if problem:
@@ -98,7 +98,7 @@ def _freeze(value: Any) -> Any:
     """A word or a number of layers, as it is."""
     if value in FREEZE_WORDS or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
-    shown = "null" if value is None else f"'{value}'" if isinstance(value, str) else str(value).lower()
+    shown = "null" if value is None else ascii(value) if isinstance(value, str) else str(value).lower()
     raise ValueError(f"{shown} is not allowed; write {' | '.join(FREEZE_WORDS)} | number of layers, from 1")
 
 

@@ -46,6 +46,8 @@ def readable(recipe: Recipe, before: Mapping[str, Any], run_id: str, code: Path)
 
 def _later(data: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that the code may not know, with their silent values: what it has not written into a section it has."""
+    from pydantic_core import to_jsonable_python  # loaded with the recipe
+
     from engine.config.determining import LATER_KEYS
     from engine.config.overrides import valid_keys
 
@@ -54,7 +56,7 @@ def _later(data: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]
         *sections, last = info.key.split(".")
         then, now = _part(before, sections), _part(data, sections)
         if then and now and last not in then and then.get("kind") == now.get("kind"):
-            later.setdefault(info.key, info.default)
+            later.setdefault(info.key, to_jsonable_python(info.default))
     return {key: silent for key, silent in later.items() if key not in LEFT_OUT_IF_EMPTY}
 
 

@@ -143,7 +143,8 @@ def test_changes_of_waiting_runs_and_words_are_taken(opened: Home, ask: Ask) -> 
         ("view", "lost", "-F", "state = failed"),
         ("queue", "--limit", "mine=2"),
     ):
-        assert ask(opened, *words)["code"] == 0, words
+        answer = ask(opened, *words)
+        assert answer["code"] == 0, (words, answer)
     assert ask(opened, "show", "13", "--json")["answer"]["config"]["segment"]["steps"] == 12
     assert "today" in ask(opened, "show", "1", "--json")["answer"]["tags"]
     assert ask(opened, "queue", "--json")["answer"]["waiting"][0] == "13"

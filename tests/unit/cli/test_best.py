@@ -98,7 +98,7 @@ def test_fork_from_best_begins_there(best_home: Home, mmtui_: Invoke) -> None:
     assert mmtui_("run", "--from", "@~1@best", "--hold", "-q").out == "3\n"
     dry = mmtui_("run", "--from", "1@best", "segment.patience=0", "--dry-run")
     assert f"segment goes on at step {step} of 40" in dry.err
-    refused = mmtui_("run", "--from", "1@best", "segment.ema=0.9", "--hold")
+    refused = mmtui_("run", "--from", "1@best", "segment.ema=0", "--hold")
     assert refused.code == 2 and "its best checkpoint does not fit" in refused.err
 
 

@@ -122,7 +122,7 @@ def test_fork_from_a_best_of_the_last_step_takes_the_stage_over(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"segment__ema": 0.9}, r"segment\.ema is 0\.9 here and 0\.1 in run 7, .*its best checkpoint does not fit"),
+        ({"segment__ema": 0.0}, r"segment\.ema is 0\.0 here and 0\.1 in run 7, .*its best checkpoint does not fit"),
         ({"segment__steps": 4}, r"segment\.steps=4 leaves nothing to train: its best checkpoint does not fit"),
         ({"model__width": 0.5}, r"model\.width is 0\.5 here and 0\.25 in run 7"),
     ],

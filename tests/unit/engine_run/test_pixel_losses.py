@@ -255,8 +255,8 @@ def test_every_loss_teaches_a_table_of_scores_its_classes(name: str) -> None:
     ("changes", "sentence"),
     [
         ({"loss": "dice", "label_smoothing": 0.1}, "segment.label_smoothing 0.1 is not for segment.loss dice: write 0"),
-        ({"class_weights": {"car": 0}}, "segment.class_weights car is 0: write a number above 0"),
-        ({"class_weights": {"car": -1}}, "segment.class_weights car is -1: write a number above 0"),
+        ({"class_weights": {"car": 0}}, "segment.class_weights.car is 0: write a number above 0"),
+        ({"class_weights": {"car": -1}}, "segment.class_weights.car is -1: write a number above 0"),
         ({"class_weights": {"car": 1e7}}, "at most 1,000,000"),
         (
             {"class_weights": {"car": 2}, "class_weighting": "balanced"},
