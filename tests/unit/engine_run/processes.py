@@ -8,6 +8,7 @@ share the seed of string hashes, which new interpreters do not (tests/e2e/test_s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -72,6 +73,10 @@ class Engine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
+    def said(self) -> str:
+        """What it has written to stderr."""
+        return _text(self._err)
+
     def communicate(self, timeout: float = PATIENCE) -> tuple[str, str]:
         """Wait for its end: what it has written to stdout and stderr.
 
@@ -105,6 +110,21 @@ def _one_thread() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+_ports = itertools.count()
+
+
+def _own_port() -> str:
+    """A free port that nobody else takes before rank 0 listens there: none of those that connections are given, and of
+    each worker of the tests its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = 15_000 + 1_000 * (worker % 16) + (os.getpid() + next(_ports)) % 1_000
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
+            return str(port)
+
+
 class Ranks:
     """Several processes that train together, as torchrun starts them; unlike it this ends no process for another."""
 
@@ -113,10 +133,12 @@ class Ranks:
         file = run_dir / "recipe.yaml"
         file.write_text(dump_recipe(recipe))
         arguments = ["train", "--recipe", str(file), "--run-dir", str(run_dir), *options]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+        place = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": _own_port(),
+            "WORLD_SIZE": str(processes),
+            "OMP_NUM_THREADS": "1",
+        }
         self._all = [
             Engine(arguments, run_dir, how, **place, RANK=rank, LOCAL_RANK=rank, LOCAL_WORLD_SIZE=str(processes))
             for rank in map(str, range(processes))
@@ -146,6 +168,9 @@ class Ranks:
         """
         try:
             told = "".join(one.communicate(timeout)[1] for one in self._all)
+        except TimeoutError as error:
+            ranks = (f"rank {number}: {one.poll()} {one.said()}" for number, one in enumerate(self._all))
+            raise TimeoutError("\n".join([str(error), *ranks])) from None
         finally:
             self.send_signal(signal.SIGKILL)
         return next((one.code for one in self._all if one.code), 0), told
