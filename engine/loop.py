@@ -34,7 +34,7 @@ from engine.stages.base import StopRequestedError
 from engine.stages.encoders import check_encoder
 from engine.stages.sharing import check_shares
 from engine.stages.supervision import check_named_classes, inherit, look_at_labels
-from engine.watch import FiniteWatch, StepClock, Work, out_of_memory, published_peak
+from engine.watch import FiniteWatch, StepClock, Work, foreign_network, out_of_memory, published_peak
 
 Echo = Callable[[str], None]
 
@@ -270,7 +270,8 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
         elif is_best(stage, start):
             tell_best(context, stage)  # the attempt before may have died between the checkpoint and its word of it
         replay = Replay(context.run_dir, context.attempt, name, start)
-        finished = run_steps(context, stage, start, offset, echo, replay, stop)
+        with foreign_network(name):
+            finished = run_steps(context, stage, start, offset, echo, replay, stop)
     except StopRequestedError:
         return False
     except (RuntimeError, MemoryError) as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine import dist
 from engine.config.schema import Recipe
 from engine.data import waiting
-from engine.errors import EngineError
+from engine.errors import EngineError, RecipeError
 from engine.flops import FlopCount
 
 Result = TypeVar("Result")
@@ -199,3 +199,34 @@ def memory_for(work: Work, recipe: Recipe, device: torch.device, what: Callable[
         if advice is None:
             raise
         raise advice from error
+
+
+ONE_VALUE = "Expected more than 1 value per channel"
+"""How PyTorch says that a batch has nothing to be normalised by."""
+UNUSED = "Expected to have finished reduction"
+"""How it says that parameters have no gradient for others to be told."""
+
+
+@contextlib.contextmanager
+def foreign_network(stage: str) -> Iterator[None]:
+    """Around steps of a network of which nobody knew beforehand what it normalises and what of it is used.
+
+    Raises:
+        RecipeError: batch normalisation was left with one value a channel, or several processes with parameters that
+            nothing depends on.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        text = str(error)
+        if ONE_VALUE in text:
+            raise RecipeError(
+                f"stage {stage}: one value a channel is too little for batch normalisation: write a larger batch or"
+                " crop, or another model.backbone or model.head"
+            ) from error
+        if UNUSED in text:
+            raise RecipeError(
+                f"stage {stage}: the network has parameters that its output does not depend on, which"
+                " runtime.exchange=ddp does not allow: write runtime.exchange=retry"
+            ) from error
+        raise

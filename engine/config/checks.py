@@ -41,8 +41,6 @@ SMALLEST_SIDE = {"alexnet": 29, "alexnet_torchvision": 7}
 """Sides below which a backbone's last pooling has nothing left, pixels; the others take any."""
 ONE_CELL = {"tiny_vgg": 16, "vgg16": 16, "resnet18": 32, "resnet50": 32}
 """Sides up to which a backbone's last normalised map is one cell: batches of one image have no variance there."""
-ONE_CELL_OF_TIMM = 64
-"""The same of an encoder of timm, which may normalise over batches or not: the largest scale that there usually is."""
 ONE_CELL_FOR_HEADS = {**ONE_CELL, "vgg16": 32, "alexnet": 60, "alexnet_torchvision": 94}
 """The same with the heads fcn, aspp and deeplabv3plus, which normalise the pooled map."""
 ONE_CELL_EARLIER = {"alexnet_torchvision": 46}
@@ -268,10 +266,8 @@ def one_cell(model: ModelConfig, *, head: bool) -> int:
     Args:
         head: whether the segmentation head is trained, too.
     """
-    if is_timm(model.backbone):
-        return ONE_CELL_OF_TIMM
-    if model.dilated:
-        return 0
+    if model.dilated or is_timm(model.backbone):
+        return 0  # whether those of timm normalise over a batch, and how many cells, their trainer finds out
     return (_ONE_CELL_BY_HEAD.get(model.head, ONE_CELL) if head else ONE_CELL).get(model.backbone, 0)
 
 

@@ -23,6 +23,7 @@ from engine.models.foreign import NET
 from engine.models.heads import HypercolumnSegmenter
 from engine.models.inputs import input_card
 from engine.models.timm_backbone import TimmBackbone
+from engine.models.timm_inputs import header
 from engine.models.weights import load_backbone
 from engine.outputs import OutputExistsError, obstacle, write_bytes
 from engine.stages.handed_on import load_from_step, load_network
@@ -58,7 +59,8 @@ def export_backbone(run_dir: Path, out: Path, *, best: bool = False, force: bool
     # timm's networks go by timm's own names.
     own = NET if isinstance(backbone, TimmBackbone) else ""
     tensors = {name.removeprefix(own): value.contiguous() for name, value in backbone.state_dict().items()}
-    content = save(tensors, {"input": config.input})
+    told = header(backbone) if isinstance(backbone, TimmBackbone) else {}
+    content = save(tensors, {"input": config.input, **told})
     card = {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config), **network}
     if isinstance(backbone, TimmBackbone):
         card |= {"input": backbone.input_values(), "timm": meta.get("timm")}

@@ -24,7 +24,7 @@ from engine.models.vgg import FINEST, Backbone, HyperLayers
 
 LEVELS = 4
 """Maps that are read of an encoder whose maps have one scale: after each quarter of its blocks (DPT, Ranftl 2021)."""
-PROBES = ((97, 131), (300, 260))
+PROBES = ((97, 131), (300, 260), (64, 32), (224, 224))
 """Heights and widths that every encoder must take, pixels."""
 
 
@@ -65,13 +65,15 @@ class TimmBackbone(Backbone):
         net.prune_intermediate_layers(list(self.indices), prune_norm=False, prune_head=True)  # type: ignore[operator]
         if hasattr(type(net), "_pos_embed"):
             net.__class__ = type(type(net).__name__, (Deterministic, type(net)), {})
+        _without_chance(net)
         self.net = net
         self._register_input(getattr(net, "pretrained_cfg", None) or {})
 
     def _register_input(self, cfg: Mapping[str, Any]) -> None:
         """Factor and shift from our input to what the encoder's weights were made for; none for gray images."""
         mean, std = (tuple(cfg.get(key) or ours) for key, ours in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
-        self.input_mean, self.input_std = IMAGENET_MEAN, IMAGENET_STD
+        self.input_mean: tuple[float, ...] = IMAGENET_MEAN
+        self.input_std: tuple[float, ...] = IMAGENET_STD
         self.factor: Tensor
         self.shift: Tensor
         self.rescales = self.in_channels == 3 == len(mean) and (mean, std) != (IMAGENET_MEAN, IMAGENET_STD)
@@ -136,6 +138,15 @@ class TimmBackbone(Backbone):
             if number is not None:
                 found[number].append(NET + key)
         return [found[number] for number in numbers]
+
+
+def _without_chance(net: nn.Module) -> None:
+    """Drop nothing at random in training: a step that is computed again, or by several processes, is the same step."""
+    for part in net.modules():
+        if type(part).__name__ == "DropPath":
+            vars(part)["drop_prob"] = 0.0
+        elif isinstance(part, nn.modules.dropout._DropoutNd):
+            part.p = 0.0
 
 
 def _levels(net: nn.Module, name: str) -> list[tuple[int, Mapping[str, Any]]]:

@@ -38,8 +38,8 @@ def timm() -> Any:
     try:
         _load_torchvision()
         return importlib.import_module("timm")
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        text = " ".join(str(error).split())
+    except Exception as error:  # what a library that does not fit raises is its own
+        text = " ".join(str(error).split()) or type(error).__name__
         raise RecipeError(
             f"timm cannot be loaded ({text}): install releases of timm, torchvision and torch that go together"
         ) from None

@@ -13,6 +13,7 @@ import re
 import socket
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from torch import Tensor, nn
 
 from engine.config.backbones import TIMM
 from engine.errors import CheckpointError
-from engine.models.foreign import NEARLY, NET, Renamed, rename
+from engine.models.foreign import NET, Renamed, rename
 from engine.models.resampling import resample
 from engine.models.timm_backbone import TimmBackbone
-from engine.models.timm_library import timm
+from engine.models.timm_library import create, timm
 
+DEEPEST_PREFIX = 3
+"""Parts of a name that may stand before a network's own, as in ``module.encoder_q.``."""
 HUB_FILE = "model.safetensors"
 ANSWER_SECONDS = 10.0
 """How long a server may say nothing."""
@@ -50,14 +53,45 @@ def rename_for_timm(tensors: Mapping[str, Tensor], backbone: TimmBackbone) -> Re
     ours = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
     notes: list[str] = []
     found = rename(_timms_names(tensors, ours, notes), backbone.name, ours)
-    if len(found.tensors.keys() & ours.keys()) < NEARLY * len(ours):
-        converted = _converted(tensors, backbone.net)
-        if converted is not None:
-            found = rename(converted, backbone.name, ours)
-            notes.append("names were converted by timm")
+    if found.tensors.keys() != ours.keys():
+        for prefix in _prefixes(tensors):
+            inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            converted = _converted(inside, backbone.net)
+            other = None if converted is None else rename(converted, backbone.name, ours)
+            if other is not None and _filled(other, ours) > _filled(found, ours):
+                left_out = [key for key in tensors if not key.startswith(prefix)]
+                found = Renamed(other.tensors, [*left_out, *other.left_out], other.notes)
+                notes = ["names were converted by timm"]
+    _leave_pruned(found, ours, backbone)
     _fit_positions(found, backbone, notes)
     found.notes.extend(notes)
     return found
+
+
+def _filled(found: Renamed, ours: Mapping[str, tuple[int, ...]]) -> int:
+    """How many of our keys have a tensor of their shape."""
+    return sum(tuple(value.shape) == ours.get(key) for key, value in found.tensors.items())
+
+
+def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
+    """What may stand before the names of a network: nothing, or the first parts of most names."""
+    counts: Counter[str] = Counter()
+    for name in tensors:
+        parts = name.split(".")[:-1]
+        counts.update(".".join(parts[: depth + 1]) + "." for depth in range(min(len(parts), DEEPEST_PREFIX)))
+    return ["", *(prefix for prefix, count in counts.most_common() if count > len(tensors) / 2)]
+
+
+def _leave_pruned(found: Renamed, ours: Mapping[str, Any], backbone: TimmBackbone) -> None:
+    """What timm's whole network has, and the encoder, of which it was cut off, does not, is another part; in place."""
+    more = found.tensors.keys() - ours.keys()
+    if not more:
+        return
+    with torch.device("meta"):
+        whole = {NET + key for key in create(backbone.name, backbone.in_channels, dilated=False).state_dict()}
+    for key in sorted(more & whole):
+        del found.tensors[key]
+        found.left_out.append(key.removeprefix(NET))
 
 
 def _timms_names(tensors: Mapping[str, Tensor], ours: Mapping[str, Any], notes: list[str]) -> dict[str, Tensor]:

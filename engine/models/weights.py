@@ -26,6 +26,7 @@ from engine.models.caffemodel import read_caffemodel
 from engine.models.foreign import COUNTERS, ForeignError, Renamed, nearest, rename
 from engine.models.inputs import input_of, take_input
 from engine.models.timm_backbone import TimmBackbone
+from engine.models.timm_inputs import notes_on_pixels
 from engine.models.timm_weights import rename_for_timm, timm_weights_file
 from engine.paths import expanded
 from engine.unreadable import looks_like, reason
@@ -183,6 +184,8 @@ def read_foreign(backbone: nn.Module, name: str, path: Path, input: InputName = 
             raise CheckpointError(f"{path} {told}.") from None
         raise
     take_input(found, backbone, input_of(path), input)
+    if isinstance(backbone, TimmBackbone):
+        found.notes.extend(notes_on_pixels(backbone, path))
     return found
 
 

@@ -353,3 +353,32 @@ def test_going_on_with_another_timm_is_told(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "timm": "0.9.1"}))
     (text,) = find_position(recipe, runner.run_dir).warnings
     assert text.startswith("the checkpoint was made with timm 0.9.1, now there is 1.")
+
+
+def test_nothing_is_dropped_at_random_in_training() -> None:
+    """timm builds Swin with stochastic depth; portions of a batch that are computed again would be others."""
+    drops = {type(part).__name__ for part in timm().create_model("swin_tiny_patch4_window7_224").modules()}
+    assert "DropPath" in drops
+    ours = built("swin_tiny_patch4_window7_224").train()
+    x = torch.randn(2, 3, 64, 64, generator=generator())
+    with torch.no_grad():
+        assert torch.equal(ours(x), ours(x))
+
+
+def test_encoder_whose_maps_have_other_sizes_than_it_says_is_refused() -> None:
+    with pytest.raises(RecipeError, match="gives maps of other sizes than it says"):
+        build_backbone(ModelConfig(backbone="timm/legacy_xception"))
+
+
+def test_one_value_a_channel_is_a_sentence(tmp_path: Path) -> None:
+    """Only the encoder knows that it normalises what it has pooled."""
+    model = {"backbone": "timm/resnest14d", "head": "linear"}
+    recipe = tiny_recipe(proxy=None, match=None, evaluate=None, model=model, segment__batch_size=1)
+    with pytest.raises(RecipeError, match="stage segment: one value a channel is too little for batch normalisation"):
+        Runner(tmp_path / "run").train(recipe)
+
+
+def test_one_image_is_enough_where_nothing_is_normalised_over_a_batch(tmp_path: Path) -> None:
+    model = {"backbone": "timm/test_vit", "head": "linear", "freeze": "backbone"}
+    recipe = tiny_recipe(proxy=None, match=None, evaluate=None, model=model, segment__batch_size=1, segment__steps=1)
+    assert Runner(tmp_path / "run").train(recipe) == "succeeded"

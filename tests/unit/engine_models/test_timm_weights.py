@@ -277,3 +277,91 @@ def test_word_is_no_path_and_only_for_timm(tmp_path: Path) -> None:
     assert load_recipe(file).model.weights == str(Path.cwd() / "timm")
     with pytest.raises(ValidationError, match=r"model\.weights timm is for backbones of timm, not vgg16"):
         Recipe.model_validate({"model": {"weights": "timm"}, "segment": {}})
+
+
+SWIN = "swin_tiny_patch4_window7_224"
+OFFICIAL_SWIN = re.compile(r"^layers\.([123])\.downsample\.")
+"""Its authors keep what makes a map smaller with the stage before, timm with the stage behind."""
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.encoder_q."])
+def test_files_of_swins_authors_are_converted_whatever_stands_before_their_names(tmp_path: Path, prefix: str) -> None:
+    theirs = random_state(SWIN)
+    official = {
+        prefix + OFFICIAL_SWIN.sub(lambda match: f"layers.{int(match[1]) - 1}.downsample.", key): value
+        for key, value in theirs.items()
+    }
+    found, report = loaded(SWIN, saved({"model": official}, tmp_path))
+    assert report.complete and "names were converted by timm" in report.notes
+    assert_loaded(found, theirs)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.encoder_q."])
+def test_files_of_convnexts_authors_are_converted_whatever_stands_before_their_names(
+    tmp_path: Path, prefix: str
+) -> None:
+    theirs = random_state("convnext_atto")
+    renamed = (
+        (r"^stem\.", "downsample_layers.0."),
+        (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+        (r"^(stages\.\d)\.blocks\.", r"\1."),
+        (r"\.conv_dw\.", ".dwconv."),
+        (r"\.mlp\.fc1\.", ".pwconv1."),
+        (r"\.mlp\.fc2\.", ".pwconv2."),
+        (r"^head\.norm\.", "norm."),
+        (r"^head\.fc\.", "head."),
+    )
+    official = {}
+    for key, value in theirs.items():
+        name = key
+        for pattern, replacement in renamed:
+            name = re.sub(pattern, replacement, name)
+        # 1 x 1 convolutions of timm are linear layers there.
+        flat = value.flatten(1) if value.ndim == 4 and ".pwconv" in name else value
+        official[prefix + name] = flat
+    found, report = loaded("convnext_atto", saved({"model": official}, tmp_path))
+    assert report.complete
+    assert_loaded(found, theirs)
+
+
+@pytest.mark.parametrize("name", ["rexnet_100", "ghostnet_050"])
+def test_state_of_a_network_of_which_much_was_cut_off_is_taken(tmp_path: Path, name: str) -> None:
+    """The encoder ends where its last map is made; what the whole network has behind that is another part."""
+    theirs = random_state(name)
+    found, report = loaded(name, saved(theirs, tmp_path))
+    assert report.complete and report.left_out
+    assert_loaded(found, theirs)
+    first = next(iter(theirs)).split(".")[0]
+    broken = {**theirs, f"{first}.surplus": torch.zeros(3)}
+    with pytest.raises(CheckpointError, match="unexpected"):
+        loaded(name, saved(broken, tmp_path))
+
+
+def test_weights_of_a_name_whose_tags_read_other_pixels_are_told_to(tmp_path: Path) -> None:
+    """DINO's vision transformer reads pixels by ImageNet's mean, the default weights of that name by 0.5."""
+    _, report = loaded("vit_small_patch16_224", saved(random_state("vit_small_patch16_224"), tmp_path))
+    (note,) = [note for note in report.notes if "pixels are normalised" in note]
+    assert "mean 0.5, 0.5, 0.5" in note and "timm/vit_small_patch16_224.dino" in note
+    _, report = loaded("vit_small_patch16_224.dino", saved(random_state("vit_small_patch16_224"), tmp_path))
+    assert not [note for note in report.notes if "pixels" in note]
+    _, report = loaded("test_vit", saved(random_state("test_vit"), tmp_path))
+    assert not [note for note in report.notes if "pixels" in note]
+
+
+def test_our_own_file_is_refused_for_an_encoder_that_reads_other_pixels(tmp_path: Path) -> None:
+    runner = Runner(tmp_path / "run")
+    recipe = tiny_recipe(
+        proxy=None,
+        match=None,
+        evaluate=None,
+        segment__steps=1,
+        model={"backbone": "timm/vit_small_patch16_224.dino", "head": "linear"},
+    )
+    assert runner.train(recipe) == "succeeded"
+    exported = tmp_path / "own.safetensors"
+    export_backbone(runner.run_dir, exported)
+    for file in (exported, runner.run_dir / "checkpoints/segment/final/model.safetensors"):
+        assert loaded("vit_small_patch16_224.dino", file)[1].complete
+        told = r"reads mean 0\.5, 0\.5, 0\.5 .*model\.backbone=timm/vit_small_patch16_224\.dino"
+        with pytest.raises(CheckpointError, match=told):
+            loaded("vit_small_patch16_224", file)
