@@ -85,7 +85,7 @@ def test_class_that_there_is_not_is_refused(root: Path, mapped: dict[str, Any], 
     ('{"01": 1}', "01 is no value of a mask"), ("{a: 1}", "a is no value of a mask"), ("{0: -1}", "-1 is no class"),
     ("{0: 1.5}", "0: 1.5 is no class"),
     ("{0: true}", "0: true is no class"), ("{0: null}", "0: null is no class"),
-    ("[0]", "write mapping"), ("{1e1: 1}", "plain name"),
+    ("[0]", "write {name: value}"), ("{1e1: 1}", "plain name"),
     ("{1: 0, 1: 2}", "'data.label_map.1' stands twice"),
 ])  # fmt: skip
 def test_map_that_makes_no_sense_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
