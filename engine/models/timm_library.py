@@ -8,7 +8,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-import torch
+from torch import library as operators
 from torch import nn
 
 from engine.config.backbones import TIMM, timm_lacks, unknown_timm_name
@@ -23,7 +23,7 @@ DECLARED = (
 SIZES: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 """Keywords with which families of networks take images of any size; the last for those that do anyway."""
 _UNKNOWN_KEYWORD = re.compile("unexpected keyword|multiple values for keyword")
-_kept: list[torch.library.Library] = []
+_kept: list[operators.Library] = []
 
 
 @lru_cache(maxsize=1)
@@ -57,7 +57,7 @@ def _load_torchvision() -> None:
             raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = operators.Library("torchvision", "FRAGMENT")
         for operator in DECLARED:
             library.define(operator)
         _kept.append(library)  # it takes its operators along when it goes
