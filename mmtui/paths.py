@@ -23,6 +23,18 @@ def in_home(path: str, variable: str) -> Path:
         raise UsageError(told, f"set {variable} to a folder that can be written") from None
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 if it is gone: others may remove it between a look at whether it is there and one at its size.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 class Home(NamedTuple):
     """The data directory: ``MMTUI_HOME``, else ``$XDG_DATA_HOME/mmtui``. Private to the user (0700)."""
 

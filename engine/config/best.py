@@ -90,9 +90,12 @@ def best_folder(run_dir: Path, run: str = "") -> Path:
 def _newest(folder: Path) -> dict[str, Any] | None:
     """The meta file of a stage's output, else of its newest checkpoint; None without any."""
     final = _read(folder / "final")
-    if final is not None or not folder.is_dir():
+    if final is not None:
         return final
-    steps = sorted((int(match[1]), entry) for entry in folder.iterdir() if (match := _STEP.fullmatch(entry.name)))
+    entries: list[Path] = []
+    with suppress(OSError):  # a run that has not begun, or is just removed
+        entries = list(folder.iterdir())
+    steps = sorted((int(match[1]), entry) for entry in entries if (match := _STEP.fullmatch(entry.name)))
     return next((meta for _, entry in reversed(steps) if (meta := _read(entry)) is not None), None)
 
 

@@ -341,7 +341,11 @@ class _Entry:
             return None, f"{self.header.name} is no JSON file"
         if not isinstance(header, dict) or any(header.get(k) != v for k, v in self._describe().items()):
             return None, f"{self.header.name} describes other data"
-        if not self.data.is_file() or self.data.stat().st_size != self.content.nbytes:
+        try:
+            right = self.data.stat().st_size == self.content.nbytes
+        except OSError:
+            right = False
+        if not right:
             return None, "its size is wrong"
         content = self.map()
         text = f"checking cached {self.content.label} images"

@@ -82,6 +82,13 @@ def _is_page(file: Path) -> bool:
     return file.read_text(encoding="utf-8", errors="replace").startswith(HEADER.splitlines()[0])
 
 
+def _is_written(file: Path, text: str) -> bool:
+    try:
+        return file.read_text(encoding="utf-8") == text
+    except FileNotFoundError:
+        return False
+
+
 def main(argv: list[str]) -> int:
     """Write or check the page; returns the exit code."""
     check = "--check" in argv
@@ -89,7 +96,7 @@ def main(argv: list[str]) -> int:
     text = reference()
     if not check:
         write_text(file, text, force=False, is_ours=_is_page)
-    elif not file.exists() or file.read_text(encoding="utf-8") != text:
+    elif not _is_written(file, text):
         say(f"error: {file} is not what --help says\n  write it again with: make docs")
         return int(ExitCode.FAILED)
     return int(ExitCode.OK)

@@ -34,7 +34,7 @@ class RunEvent(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     START = "start"  # the supervisor claims it and spawns a trainer
-    STARTED = "started"  # the trainer's first event was read
+    STARTED = "started"  # the trainer's first event was read that is no heartbeat
     REJECT = "reject"  # it could not be started at all
     PAUSE = "pause"
     RESUME = "resume"

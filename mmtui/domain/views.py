@@ -83,8 +83,14 @@ class AttemptView:
     resumed_stage: str
     resumed_step: int
     host: str
-    device: str
+    device: str  # "" before the trainer has reported where it begins
     code: str = ""  # proven unproven differs (see domain.proof); "" before the trainer has reported
+
+    def begins(self) -> str:
+        """Where it begins, in words; "" before the trainer has reported."""
+        if self.resumed_stage:
+            return f"from {self.resumed_stage} {self.resumed_step}"
+        return "from the beginning" if self.device else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -242,8 +243,16 @@ def _rows(home: Home) -> list[Check]:
 def _numbered(folder: Path) -> dict[int, float]:
     """Folders with a number for a name, and their ages in seconds."""
     now = time.time()
-    found = folder.iterdir() if folder.is_dir() else ()
-    return {int(f.name): now - f.stat().st_ctime for f in found if re.fullmatch("[0-9]{1,15}", f.name) and f.is_dir()}
+    found: dict[int, float] = {}
+    entries: list[Path] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        entries = list(folder.iterdir())
+    for entry in entries:
+        with suppress(FileNotFoundError):  # a run that is just removed
+            known = entry.stat()
+            if re.fullmatch("[0-9]{1,15}", entry.name) and stat.S_ISDIR(known.st_mode):
+                found[int(entry.name)] = now - known.st_ctime
+    return found
 
 
 def _listed(numbers: Sequence[int], noun: str, what: str) -> str:

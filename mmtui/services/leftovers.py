@@ -7,6 +7,7 @@ that moment, the process leaves it; it holds nothing that is not elsewhere.
 from __future__ import annotations
 
 import re
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -124,7 +125,8 @@ def bytes_of(path: Path) -> int:
     found = 0
     for entry in (path, *path.rglob("*")) if path.is_dir() else (path,):
         try:
-            found += entry.lstat().st_size if entry.is_file() or entry.is_symlink() else 0
+            known = entry.lstat()
+            found += 0 if stat.S_ISDIR(known.st_mode) else known.st_size
         except OSError:
             continue
     return found

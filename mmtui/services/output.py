@@ -75,8 +75,8 @@ def read_output(home: Home, run_id: str, until: int | None = None, window: int =
         if until is not None and attempt.number == last:
             offsets = {stage.name: stage.offset for stage in detail.stages}
             end, note = _place(path, until, offsets)
-        resumed_at = f"{attempt.resumed_stage} {attempt.resumed_step}" if attempt.resumed_stage else "the beginning"
-        parts.append(_Part(attempt.number, path, end, f"attempt {attempt.number}, from {resumed_at}"))
+        heading = ", ".join(filter(None, (f"attempt {attempt.number}", attempt.begins())))
+        parts.append(_Part(attempt.number, path, end, heading))
     return Output(tuple(_lines(run_id, parts, window)), note)
 
 

@@ -218,7 +218,11 @@ def told_by_folder(home: Home, run_id: int) -> dict[str, Any]:
 def _attempt(database: Database, paths: RunPaths, run_id: int, number: int) -> None:
     """One attempt and all its events."""
     events = paths.events(number)
-    times = (events.stat().st_ctime, events.stat().st_mtime) if events.exists() else (time.time(),) * 2
+    try:
+        known = events.stat()
+        times = known.st_ctime, known.st_mtime
+    except FileNotFoundError:
+        times = (time.time(),) * 2
     with database.write() as session:
         add_attempt(session, run_id, number, began=times[0], ended=times[1], host=socket.gethostname())
     if events.exists():

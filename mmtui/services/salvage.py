@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mmtui.domain.eventvalues import LARGEST
-from mmtui.paths import Home
+from mmtui.paths import Home, size_of
 from mmtui.services.text_limits import fitting
 from mmtui.store import cells
 from mmtui.store.db import Database
@@ -104,7 +104,7 @@ def read(file: Path, names: Mapping[int, str]) -> Salvaged:
 def _opened(file: Path) -> sqlite3.Connection:
     """A connection that reads as far as it can, and puts nothing beside a file that has no log."""
     log = Path(f"{file}-wal")
-    alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    alone = "" if size_of(log) else "&immutable=1"
     connection = sqlite3.connect(f"file:{quote(bytes(file))}?mode=ro{alone}", uri=True)
     connection.text_factory = bytes
     connection.execute("PRAGMA writable_schema=ON")  # else SQLite opens no file that is cut short

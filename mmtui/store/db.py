@@ -24,7 +24,7 @@ from sqlmodel import Session, create_engine
 from engine.outputs import OutputExistsError, replacing
 from mmtui.access import remedy
 from mmtui.errors import RefusedError, UnreachableError
-from mmtui.paths import Home
+from mmtui.paths import Home, size_of
 from mmtui.store.reserve import DiskReserve
 from mmtui.store.schema import HEAD, is_full, refuse_lost, schema_revision
 
@@ -160,7 +160,7 @@ def _make_or_upgrade(home: Home) -> None:
     if revision is not None:
         _refuse_newer(home, revision)
         _refuse_served(home)
-    if home.database.exists() and home.database.stat().st_size:
+    if size_of(home.database):
         backup(home.database, unused(home.backups, f"before-{HEAD}-{int(time.time())}"))
     try:
         _migrate(home)

@@ -72,13 +72,14 @@ def ingest(session: Session, run_id: int, number: int, batch: Batch) -> None:
         _HANDLERS.get(str(event["kind"]), _ignore)(session, run, attempt, stages, event)
         # Where the next one says the same of the same, only the last matters: attributes of rows are slow to set.
         if after is None or not event["kind"] == after["kind"] == "metrics" or event.get("stage") != after.get("stage"):
-            _follow(run, stages, event)
+            _follow(run, attempt, stages, event)
     _insert_rows(session, run_id, number, batch)
     attempt.ingested = batch.offset
     attempt.corrupt_lines += len(batch.corrupt)
     session.add_all([run, attempt, *stages.values()])
     session.flush()
-    if batch.events and run.state == RunState.STARTING:
+    if run.state == RunState.STARTING and any(event["kind"] != "heartbeat" for event in batch.events):
+        # A heartbeat alone says that it lives: torch may take long to import.
         transition(session, run_id, RunEvent.STARTED)
 
 
@@ -101,10 +102,12 @@ def _integer(value: Any) -> int:
     return whole(value) or 0
 
 
-def _follow(run: Run, stages: dict[str, Stage], event: EventLine) -> None:
+def _follow(run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
     """The run's own position: where the newest event stands."""
     run.last_event_at = float(event["t"])
     name = str(event.get("stage") or "")
+    if not (name or attempt.device or event["kind"] == "run_started"):
+        return  # before run_started it does not know yet where it goes on: what it tells stands at 0
     run.global_step = _integer(event.get("global_step"))
     if name:
         run.stage, run.step = name, _integer(event.get("step"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmtui.access import remedy
 from mmtui.errors import UnreachableError
-from mmtui.paths import Home
+from mmtui.paths import Home, size_of
 
 HEAD = "0006"
 """Newest migration; revisions are four digits and sort as text."""
@@ -39,7 +39,7 @@ def open_to_read(database: Path, timeout: float = 10, *, check_same_thread: bool
         connection.close()
         raise
     log = Path(f"{database}-wal")
-    if log.exists() and log.stat().st_size:
+    if size_of(log):
         return _copied(database, log, check_same_thread)
     return sqlite3.connect(f"{place}&immutable=1", uri=True, check_same_thread=check_same_thread)
 
@@ -83,7 +83,7 @@ def schema_revision(database: Path) -> str | None:
     Raises:
         UnreachableError: it cannot be read, or is another program's.
     """
-    if not database.exists() or database.stat().st_size == 0:
+    if not size_of(database):
         return None
     try:
         with closing(open_to_read(database)) as connection:
@@ -103,7 +103,7 @@ def schema_revision(database: Path) -> str | None:
 
 def lost(home: Home) -> str:
     """That the database is gone, in a sentence, where folders of runs speak of one; "" where there never was one."""
-    if home.database.exists() and home.database.stat().st_size:
+    if size_of(home.database):
         return ""
     folders = 0
     for folder in (home.runs, home.trash):

@@ -59,7 +59,10 @@ def is_ours(folder: Path, name: str) -> bool:
 
     Another data directory has runs of the same numbers: theirs stay.
     """
-    return folder.is_dir() and all(entry.name == name and entry.is_file() for entry in folder.iterdir())
+    try:
+        return all(entry.name == name and entry.is_file() for entry in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _name(home: Home, run_id: str) -> str:

@@ -55,13 +55,12 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool, until: int | 
             continue
         over = one.ended_at is not None and one.ended_at <= past
         took = duration(one.ended_at - one.started_at) if one.ended_at is not None and over else ""
-        resumed = f"from {one.resumed_stage} {one.resumed_step}" if one.resumed_stage else "from the beginning"
         outcome = one.outcome if over else "alive"
         alive = one.outcome or ("alive" if one.ended_at is None else "")
         rows.append(
             (
                 *(str(one.number), _when(one.started_at), took, alive if moment is None else outcome),
-                *(resumed, one.host, one.device),
+                *(one.begins(), one.host, one.device),
             )
         )
     lines += table(

@@ -69,10 +69,9 @@ class EventFile:
         self.write(json.dumps({**event, "step": step, "global_step": step}) + "\n")
 
     def start(self, resumed: int = 0) -> None:
+        place = {"resumed_stage": "segment" if resumed else "", "resumed_step": resumed, "resumed_global_step": resumed}
         stages = [list(item) for item in STAGES]
-        self.emit(
-            "run_started", resumed, {"stages": stages, "resumed_step": resumed, "resumed_global_step": resumed}, ""
-        )
+        self.emit("run_started", resumed, {"stages": stages, "device": "a device", **place}, "")
 
     def read(self) -> int:
         self.offset = ingest_file(self.database, self.path, self.run_id, self.number, self.offset)

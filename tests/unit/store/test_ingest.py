@@ -18,11 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmtui.domain.eventvalues import MOST_METRICS, MOST_STAGES
+from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.ingest import BATCH_BYTES, ingest_file, read_batch
 from mmtui.store.db import Database
 from mmtui.store.ingest import MOST_TOLD, ingest
+from mmtui.store.runs import transition
 from tests.waiting import until
 
 
@@ -58,6 +60,32 @@ def test_ingest_events_fill_run_stages_attempt_and_series(
     stats = runs.graph_stats(home, str(run_id))
     assert stats is not None
     assert stats.values == {"nodes": 7}
+
+
+@pytest.mark.parametrize("kind", ["heartbeat", "warning", "error"])
+def test_ingest_before_the_trainer_knows_where_it_goes_on_its_run_stays_where_it_was(
+    kind: str, home: Home, database: Database, add_run: Callable[..., int], new_attempt: Callable[..., Any]
+) -> None:
+    run_id = add_run()
+    file = new_attempt(run_id)
+    file.start()
+    file.emit("metrics", 40, {"loss": 1.0})
+    file.read()
+    with database.write() as session:
+        transition(session, run_id, RunEvent.VANISHED)
+        transition(session, run_id, RunEvent.REQUEUE)
+    again = new_attempt(run_id)
+    again.emit(kind, 0, {"text": "words"}, stage="")
+    again.read()
+    detail = runs.get_run(home, str(run_id))
+    assert detail.row.state == ("starting" if kind == "heartbeat" else "running")
+    assert detail.row.progress == pytest.approx(40 / 101) and detail.row.stage == "segment"
+    assert [one.begins() for one in detail.attempts] == ["from the beginning", ""]
+    again.start(30)
+    again.read()
+    detail = runs.get_run(home, str(run_id))
+    assert (detail.row.state, detail.attempts[1].begins()) == ("running", "from segment 30")
+    assert detail.row.progress == pytest.approx(30 / 101)
 
 
 def test_ingest_torn_last_line_waits_until_it_is_whole(
