@@ -29,6 +29,7 @@ class _Steps:
         self.folder, self.fault, self.at = os.fspath(folder), fault, at
         self.seen: list[str] = []
         self.quiet = False
+        self.tell: Callable[[list[str]], None] = lambda _seen: None
 
     def step(self, kind: str, *paths: object) -> None:
         if self.quiet:
@@ -36,6 +37,7 @@ class _Steps:
         self.seen.append(" ".join([kind, *(self._short(path) for path in paths)]))
         number = len(self.seen)
         if self.fault == KILL and number == self.at:
+            self.tell(self.seen)
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == FULL and number >= self.at and kind in _TAKES_ROOM:
             if kind == "commit":
@@ -89,13 +91,19 @@ def steps_of(deed: Callable[[], object], folder: Path) -> list[str]:
     return seen
 
 
-def end_at(deed: Callable[[], object], folder: Path, fault: str, number: int) -> str:
+def end_at(
+    deed: Callable[[], object], folder: Path, fault: str, number: int, is_step: Callable[[str], bool] = bool
+) -> str:
     """Run a deed in a process of its own, with a fault at a step (1 = the first).
+
+    Args:
+        is_step: whether that is the step which is meant: a deed may take one more where the machine is slow.
 
     Returns:
         "killed", "done", or what it raised.
     """
     status, seen = _run(deed, _Steps(folder, fault, number))
+    assert len(seen) >= number and is_step(seen[number - 1]), f"other steps this time, {number} is not the last: {seen}"
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL, status
         return KILL
@@ -109,7 +117,13 @@ def _run(deed: Callable[[], object], steps: _Steps) -> tuple[int, list[str]]:
     if child == 0:
         os.close(reading)
         code = 1
+
+        def tell(seen: list[str]) -> None:
+            with os.fdopen(writing, "w") as file:
+                json.dump(seen, file)
+
         try:
+            steps.tell = tell
             steps.install()
             deed()
             code = 0
@@ -118,8 +132,7 @@ def _run(deed: Callable[[], object], steps: _Steps) -> tuple[int, list[str]]:
             steps.seen.append(f"{type(error).__name__}: {error}")
         finally:
             steps.quiet = True
-            with os.fdopen(writing, "w") as file:
-                json.dump(steps.seen, file)
+            tell(steps.seen)
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading) as file:
