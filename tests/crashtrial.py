@@ -102,7 +102,7 @@ class Trial:
     def __init__(self, world: Home, deed: Deed, folder: Path) -> None:
         self.world, self.deed, self.folder = world, partial(_in_one_batch, deed), folder
         done = self._copy()
-        self.steps = crashpoints.steps_of(lambda: deed(done), done.root)
+        self.steps = crashpoints.steps_of(partial(self.deed, done), done.root)
         self.before, self.after = crashworld.picture(world), crashworld.picture(done)
 
     def _copy(self) -> Home:

@@ -166,7 +166,7 @@ def test_checkpoint_half_removed_by_a_killed_process_is_none_and_is_cleared_away
     places = [number for number, step in enumerate(steps_of(remove, tmp_path), 1) if step.startswith("rmdir")]
     shutil.rmtree(tmp_path / "checkpoints")
     save(tmp_path, 5, keep=1)
-    assert end_at(remove, tmp_path, KILL, places[-1]) == KILL
+    assert end_at(remove, tmp_path, KILL, places[-1], lambda step: step.startswith("rmdir")) == KILL
     folder = tmp_path / "checkpoints" / "match"
     assert [found.step for found in checkpoint.step_checkpoints(tmp_path, "match")] == [6]
     assert len(list(folder.iterdir())) == 2, "what was killed has left something"

@@ -102,7 +102,8 @@ def test_rebuilding_interrupted_at_any_step_is_done_by_the_next_one(world: Home,
     assert crashworld.FINISHED in expected and steps.count("commit") > len(crashworld.rows(whole))
     for number in (number for number, step in enumerate(steps, 1) if step == "commit"):
         home = fresh(str(number))
-        assert crashpoints.end_at(partial(_rebuild, home), home.root, crashpoints.KILL, number) == crashpoints.KILL
+        how = crashpoints.end_at(partial(_rebuild, home), home.root, crashpoints.KILL, number, "commit".__eq__)
+        assert how == crashpoints.KILL
         _rebuild(home)
         assert crashworld.picture(home) == expected, (number, steps[number - 1])
         shutil.rmtree(home.root)
