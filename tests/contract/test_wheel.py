@@ -31,9 +31,10 @@ def test_wheel_holds_both_packages_recipes_migrations_and_styles(wheel: Path, re
         sources = {
             str(file.relative_to(repository))
             for file in (repository / package).rglob("*")
-            if file.suffix in {".py", ".tcss"}
+            if file.suffix in {".py", ".tcss"} or file.name == "py.typed"
         }
         assert sources <= names, sources - names
+        assert f"{package}/py.typed" in names
     recipes = {f"mmtui/_recipes/{file.name}" for file in (repository / "recipes").glob("*.yaml")}
     assert recipes
     assert recipes <= names
@@ -52,6 +53,8 @@ def test_wheel_names_the_program_and_its_dependencies(wheel: Path) -> None:
     assert "mmtui = mmtui.__main__:main" in archive.read(entry).decode()
     (metadata,) = [name for name in archive.namelist() if name.endswith("METADATA")]
     text = archive.read(metadata).decode()
+    assert "License-Expression: Apache-2.0" in text
+    assert [name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
     for name in ("torch", "textual", "typer", "sqlmodel", "nvidia-ml-py"):
         assert f"Requires-Dist: {name}" in text
 
