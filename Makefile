@@ -5,7 +5,7 @@
 # make lint    the same without the tests (make check is another name of it)
 # make chaos   N faults at random against the whole program (N=100)
 # make fuzz     N times as many hostile inputs as in make test: events, rows, recipes, capsules, weights, keys (N=10)
-# make docs    write docs/cli.md again from --help, the answers of docs/cookbook.md, docs/screens, the counts of docs/discipline.md
+# make docs    write docs/cli.md again from --help, the answers of docs/cookbook.md, docs/screens and tests/tui/snapshots, the counts of docs/discipline.md
 # make bench   the measurements that performance claims rest on
 PYTHON ?= python3
 VENV   ?= .venv

@@ -1,4 +1,4 @@
-"""Draw docs/screens/ from the seeded store, as text and as SVG. Run: python docs/make_screens.py, or only: ... svg"""
+"""Draw the screens from the seeded store: docs/screens/*.svg, and tests/tui/snapshots as text (not with: ... svg)."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ def write_pictures() -> None:
             finally:
                 lock.release()
             (SCREENS / f"{name}.svg").write_text(picture, encoding="utf-8")
-    (ROOT / "docs" / "screen-runs.svg").write_bytes((SCREENS / "runs.svg").read_bytes())
 
 
 def write_texts() -> None:
-    """docs/screens/NAME-VARIANT.txt: every screen as a terminal shows it; tests/tui/test_looks.py compares."""
+    """tests/tui/snapshots: every screen as a terminal shows it; tests/tui/test_looks.py compares."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         seen = visit.walk(Path(folder))
     for variant, visited in seen.items():
         for name, text in visited.texts.items():
-            (SCREENS / f"{name}-{variant}.txt").write_text(text, encoding="utf-8")
+            if (file := visit.snapshot(name, variant)) is not None:
+                file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""Every screen of the real program looks as docs/screens/ shows it (python docs/make_screens.py writes that anew)."""
+"""Every screen of the real program looks as its snapshot (python docs/make_screens.py writes them anew)."""
 
 from __future__ import annotations
 
 import re
 from difflib import unified_diff
-from pathlib import Path
 
 import pytest
 
 from mmtui.domain.look import GLYPHS
 from tests.tui import visit
 
-SCREENS = Path(__file__).resolve().parents[2] / "docs" / "screens"
-# One walk for all of them, through five programs at once.
+# One walk for all of them, through four programs at once.
 pytestmark = [pytest.mark.xdist_group("looks"), pytest.mark.timeout(900)]
 
 
@@ -21,23 +19,25 @@ def visits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, visit.Visit]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERM", "xterm-256color")
         patch.delenv("NO_COLOR", raising=False)
-        return visit.walk(tmp_path_factory.mktemp("looks"), documented)
+        return visit.walk(tmp_path_factory.mktemp("looks"), kept_text)
 
 
-def documented(name: str, variant: str) -> str:
+def kept_text(name: str, variant: str) -> str:
     """What a screen is to look like; the gauges and histories of devices are of this machine and this moment."""
-    file = SCREENS / f"{name}-{variant}.txt"
-    return file.read_text(encoding="utf-8") if name != "devices" and file.exists() else ""
+    file = visit.snapshot(name, variant)
+    return file.read_text(encoding="utf-8") if name != "devices" and file is not None else ""
 
 
 @pytest.mark.parametrize("variant", [variant.name for variant in visit.VARIANTS])
-def test_every_screen_looks_as_it_is_documented(visits: dict[str, visit.Visit], variant: str) -> None:
+def test_every_screen_looks_as_its_snapshot(visits: dict[str, visit.Visit], variant: str) -> None:
     texts = visits[variant].texts
     assert all(words in texts["devices"] for words in ("SIMULATED", "GPU 0", "use", "mem", "power", "heat", "host"))
     wrong = [
-        "\n".join(unified_diff(kept, now, f"docs/screens/{name}-{variant}.txt", "now", lineterm=""))
+        "\n".join(unified_diff(kept, now, f"snapshots/{name}-{variant}.txt", "now", lineterm=""))
         for name, text in texts.items()
-        if name != "devices" and (kept := visit.masked(documented(name, variant))) != (now := visit.masked(text))
+        if name != "devices"
+        and visit.snapshot(name, variant) is not None
+        and (kept := visit.masked(kept_text(name, variant))) != (now := visit.masked(text))
     ]
     assert not wrong, "python docs/make_screens.py, and look at what has changed:\n" + "\n".join(wrong)
 
@@ -64,6 +64,12 @@ def test_without_colours_none_is_sent_and_states_are_told_by_glyph_and_word(visi
 def test_with_colours_some_are_sent(visits: dict[str, visit.Visit]) -> None:
     assert {"38", "48", "36"} <= colors_of(visits["80x24"].received)
     assert "▀" in visits["80x24"].texts["predictions"]
+
+
+def test_snapshots_are_those_of_the_walk_and_no_others() -> None:
+    wanted = {visit.snapshot(name, variant.name) for name, _, _ in visit.STOPS for variant in visit.VARIANTS}
+    assert wanted - {None} == set(visit.SNAPSHOTS.iterdir())
+    assert {name for name, _, _ in visit.STOPS} > visit.PLAIN_TOO
 
 
 def test_every_stop_is_reached_by_a_key_of_its_own() -> None:

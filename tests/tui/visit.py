@@ -1,4 +1,4 @@
-"""A walk over every screen of the real program in pseudo-terminals. docs/make_screens.py keeps what it sees.
+"""A walk over every screen of the real program in pseudo-terminals; docs/make_screens.py keeps what it sees.
 
 A new screen is a new line in ``STOPS``; what differs from day to day is taken out in ``masked`` and nowhere else.
 """
@@ -70,11 +70,20 @@ class Variant:
 
 VARIANTS = (
     Variant("80x24", 80, 24),
-    Variant("120x40", 120, 40),
     Variant("160x48", 160, 48),
     Variant("80x24-monochrome", 80, 24, {"NO_COLOR": "1"}),
     Variant("80x24-ascii", 80, 24, {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
 )
+
+SNAPSHOTS = Path(__file__).with_name("snapshots")
+PLAIN_TOO = frozenset({"runs", "new-run", "charts", "graph", "classes", "predictions", "compare", "queue"})
+"""Screens that are kept without colours and in ASCII as well: those that draw, and those where a run begins."""
+
+
+def snapshot(name: str, variant: str) -> Path | None:
+    """Where the text of a screen in a variant is kept, None if it is not."""
+    kept = variant in {"80x24", "160x48"} or name in PLAIN_TOO
+    return SNAPSHOTS / f"{name}-{variant}.txt" if kept else None
 
 
 @dataclass(frozen=True)
