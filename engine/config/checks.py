@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.config import best
 from engine.config.backbones import TIMM_WEIGHTS, is_timm
 from engine.config.named_classes import background_problem
-
-if TYPE_CHECKING:
-    from engine.config.optim import OptimConfig
-    from engine.config.schema import MatchConfig, ModelConfig, ProxyConfig, Recipe, SegmentConfig
+from engine.config.optim import OptimConfig
+from engine.config.sections import MatchConfig, ModelConfig, ProxyConfig, RecipeFields, SegmentConfig
 
 MOST_STEPS = 10**15
 LARGEST_NUMBER = 2**63 - 1
@@ -53,7 +51,7 @@ SEVERAL_PICTURES = ("jigsaw", "rotation")
 """Proxy tasks that show the network several pictures of each image: nine tiles, four turns."""
 
 
-def problems(recipe: Recipe) -> Iterator[str]:
+def problems(recipe: RecipeFields) -> Iterator[str]:
     """Sentences, the first mistake first."""
     yield from _whole_numbers(recipe, "")
     if recipe.proxy is None and recipe.match is None and recipe.segment is None:
@@ -108,7 +106,7 @@ def _proxy(task: ProxyConfig, model: ModelConfig) -> Iterator[str]:
         yield "proxy tasks do not read model.input rgb255: set proxy=null, or write model.input=rgb"
 
 
-def _model(recipe: Recipe) -> Iterator[str]:
+def _model(recipe: RecipeFields) -> Iterator[str]:
     model = recipe.model
     if is_timm(model.backbone):
         yield from _timm(model)
@@ -140,7 +138,7 @@ def _freeze(model: ModelConfig) -> Iterator[str]:
         yield f"model.freeze {model.freeze}: {model.backbone} has {layers} layers, write 1 to {layers - 1}, or backbone"
 
 
-def _reset(recipe: Recipe) -> Iterator[str]:
+def _reset(recipe: RecipeFields) -> Iterator[str]:
     """Layers that go back to what they were before they were matched; of timm's encoders the trainer counts them."""
     count = recipe.segment.reset_layers if recipe.segment is not None else 0
     layers = LAYERS.get(recipe.model.backbone, LARGEST_NUMBER)
@@ -195,7 +193,7 @@ def _loss(segment: SegmentConfig) -> Iterator[str]:
         )
 
 
-def _best(recipe: Recipe) -> Iterator[str]:
+def _best(recipe: RecipeFields) -> Iterator[str]:
     """How the best checkpoint is kept, used and stopped by."""
     segment, measured = recipe.segment, recipe.evaluate
     metric = segment.keep_best if segment is not None else None
@@ -250,7 +248,7 @@ def _betas(name: str, optim: OptimConfig) -> Iterator[str]:
         )
 
 
-def _sizes(recipe: Recipe) -> Iterator[str]:
+def _sizes(recipe: RecipeFields) -> Iterator[str]:
     """What a backbone sees must leave something of its last map."""
     name = recipe.model.backbone
     least = SMALLEST_SIDE.get(name, 1)
@@ -272,7 +270,7 @@ def one_cell(model: ModelConfig, *, head: bool) -> int:
 
 
 def too_few_values(
-    recipe: Recipe, world: int, stages: Collection[str] = ("proxy", "match", "segment")
+    recipe: RecipeFields, world: int, stages: Collection[str] = ("proxy", "match", "segment")
 ) -> Iterator[str]:
     """Batches of which batch normalisation sees one value a channel in a process, which has no variance.
 
@@ -328,7 +326,7 @@ def _one_value(
     )
 
 
-def _sides(recipe: Recipe) -> Iterator[tuple[str, int]]:
+def _sides(recipe: RecipeFields) -> Iterator[tuple[str, int]]:
     """Keys of what goes through the backbone, and their sides in pixels."""
     if recipe.proxy is not None:
         yield _proxy_side(recipe.proxy)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from engine.config.best import class_of, class_problem
-
-if TYPE_CHECKING:
-    from engine.config.schema import Recipe
+from engine.config.sections import RecipeFields
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class NamedClasses:
         yield from class_problem(self.kept_by, classes)
 
 
-def named_classes(recipe: Recipe, taken: Collection[str] = ()) -> NamedClasses:
+def named_classes(recipe: RecipeFields, taken: Collection[str] = ()) -> NamedClasses:
     """Those of a recipe.
 
     Args:

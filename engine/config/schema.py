@@ -7,444 +7,55 @@ Nothing here imports torch: screens and command lines read this schema too.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
+from pydantic import ValidationInfo, model_validator
+
+from engine.config.backbones import STORED
+from engine.config.checks import problems
+from engine.config.datasets import CityscapesData, DataConfig, FolderData, ShapesData, VocData
+from engine.config.optim import OptimConfig
+from engine.config.sections import (
+    NO_CACHE,
+    InputName,
+    MatchConfig,
+    ModelConfig,
+    ProxyConfig,
+    RecipeFields,
+    RuntimeConfig,
+    SegmentConfig,
+    Strategy,
 )
 
-from engine.config.backbones import STORED, Backbone, Freeze
-from engine.config.best import metric_problem
-from engine.config.checks import problems
-from engine.config.evaluation import EvaluateConfig
-from engine.config.file_names import FilePath
-from engine.config.optim import HeadedOptimConfig, OptimConfig, SegmentOptimConfig
-from engine.config.section import Section
+__all__ = [
+    "NO_CACHE",
+    "SCHEMA_VERSION",
+    "STAGE_ORDER",
+    "CityscapesData",
+    "DataConfig",
+    "FolderData",
+    "InputName",
+    "MatchConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ProxyConfig",
+    "Recipe",
+    "RuntimeConfig",
+    "SegmentConfig",
+    "ShapesData",
+    "StageName",
+    "Strategy",
+    "VocData",
+    "stored_recipe",
+]
 
 SCHEMA_VERSION = 1
 STAGE_ORDER = ("proxy", "match", "segment", "evaluate")
 StageName = Literal["proxy", "match", "segment", "evaluate"]
 
 
-class ShapesData(Section):
-    """Procedural data: textured overlapping objects in colour-confusable class pairs, void borders."""
-
-    kind: Literal["shapes"] = Field("shapes", description="shapes: drawn by a procedure; folder: images and masks")
-    height: int = Field(96, ge=16, le=2048, description="image height, pixels")
-    width: int = Field(96, ge=16, le=2048, description="image width, pixels")
-    train: int = Field(64, ge=1, description="number of labelled training images")
-    val: int = Field(32, ge=1, description="number of validation images")
-    unlabelled: int = Field(0, ge=0, description="number of further images without labels, for proxy tasks")
-    objects: tuple[int, int] = Field((3, 7), description="fewest and most objects per image")
-    void_width: int = Field(1, ge=0, le=8, description="width of the void (255) border around objects, pixels")
-    data_seed: int = Field(0, ge=0, description="seed of the images themselves, apart from the run's seed")
-
-
-class FolderData(Section):
-    """Any folder of images and index masks: ROOT/images/SPLIT/*.jpg|png, ROOT/labels/SPLIT/*.png, classes.txt."""
-
-    kind: Literal["folder"] = Field("folder", description="shapes: drawn by a procedure; folder: images and masks")
-    root: FilePath = Field("", description="folder that holds images, labels and the classes file")
-    images: FilePath = Field("images/{split}", description="image folder below root; {split} is replaced")
-    labels: FilePath = Field("labels/{split}", description="label folder below root; {split} is replaced")
-    classes: str = Field("classes.txt", description="classes file below root, one name a line, in index order")
-    train_split: str = Field("train", description="name of the training split")
-    val_split: str = Field("val", description="name of the validation split")
-    label_map: dict[str, int | str] = Field(
-        default_factory=dict,
-        description="what mask values mean, by index or name of the class, void or 255 = void: {255: thing, 0: void};"
-        " values that are not named mean themselves",
-    )
-    void_labels: tuple[int, ...] = Field((255,), description="label values that mean void; mapped to 255")
-    scale: float = Field(1.0, gt=0, le=1, description="resize factor applied once when decoding, 0-1")
-    max_train: int | None = Field(None, ge=1, description="use only this many training images (chosen by data_seed)")
-    max_val: int | None = Field(None, ge=1, description="use only this many validation images")
-    data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
-
-    @field_validator("label_map", mode="before")
-    @classmethod
-    def _no_truths(cls, mapped: Any) -> Any:
-        """What is no class at all; Python takes true for 1."""
-        for value, target in mapped.items() if isinstance(mapped, dict) else ():
-            if ":" in str(value):
-                raise ValueError(f"{value} has no blank behind the colon: write for example {{255: 1}}")
-            if isinstance(target, bool) or not isinstance(target, int | str):
-                shown = "null" if target is None else str(target).lower()
-                raise ValueError(f"{value}: {shown} is no class: write its index or name, or void")
-        return mapped
-
-    @field_validator("label_map")
-    @classmethod
-    def _mask_values(cls, mapped: dict[str, int | str]) -> dict[str, int | str]:
-        for value in mapped:
-            if not re.fullmatch("0|[1-9][0-9]{0,2}", value) or int(value) > 255:
-                raise ValueError(f"{value} is no value of a mask: write 0 to 255, for example {{255: 1}}")
-        for target in mapped.values():
-            if isinstance(target, int) and not 0 <= target <= 255:
-                raise ValueError(f"{target} is no class: write its index or name, or void")
-        return mapped
-
-    @model_serializer(mode="wrap")
-    def _without_what_says_nothing(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An empty map is left out, so that what was fingerprinted before there was one is still the same."""
-        found: dict[str, Any] = standard(self)
-        if not self.label_map:
-            found.pop("label_map", None)
-        return found
-
-
-class VocData(Section):
-    """PASCAL VOC 2012 as it is unpacked: ROOT/JPEGImages, ROOT/SegmentationClass, ROOT/ImageSets/Segmentation."""
-
-    kind: Literal["voc"] = Field("voc", description="PASCAL VOC 2012, with or without the SBD masks")
-    root: FilePath = Field("", description="folder VOC2012, the one that holds JPEGImages")
-    masks: str = Field("SegmentationClassAug", description="mask folder below root; SegmentationClass = without SBD")
-    train_list: str = Field(
-        "ImageSets/Segmentation/train_aug.txt", description="list of training images below root, one name a line"
-    )
-    val_list: str = Field("ImageSets/Segmentation/val.txt", description="list of validation images below root")
-    val_masks: str = Field("SegmentationClass", description="mask folder of the validation images, below root")
-    scale: float = Field(1.0, gt=0, le=1, description="resize factor applied once when decoding, 0-1")
-    max_train: int | None = Field(None, ge=1, description="use only this many training images (chosen by data_seed)")
-    max_val: int | None = Field(None, ge=1, description="use only this many validation images")
-    data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
-
-
-class CityscapesData(Section):
-    """Cityscapes in its official layout: ROOT/leftImg8bit/SPLIT/CITY, ROOT/gtFine/SPLIT/CITY; 19 trainIds."""
-
-    kind: Literal["cityscapes"] = Field("cityscapes", description="Cityscapes, fine annotations")
-    root: FilePath = Field("", description="folder that holds leftImg8bit and gtFine")
-    masks: Literal["labelIds", "labelTrainIds"] = Field(
-        "labelIds", description="which masks to read; labelIds are mapped to the 19 trainIds"
-    )
-    train_split: str = Field("train", description="name of the training split")
-    val_split: str = Field("val", description="name of the validation split")
-    scale: float = Field(1.0, gt=0, le=1, description="resize factor applied once when decoding, 0-1")
-    max_train: int | None = Field(None, ge=1, description="use only this many training images (chosen by data_seed)")
-    max_val: int | None = Field(None, ge=1, description="use only this many validation images")
-    data_seed: int = Field(0, ge=0, description="seed of the choice made by max_train and max_val")
-
-
-DataConfig = Annotated[ShapesData | FolderData | VocData | CityscapesData, Field(discriminator="kind")]
-InputName = Literal["rgb", "rgb255", "gray"]
-Strategy = Literal["graph", "random", "semi_hard", "balanced"]
-
-
-class ModelConfig(Section):
-    """The network."""
-
-    backbone: Backbone = Field(
-        "vgg16",
-        description="backbone, with batch normalisation; alexnet_torchvision: without, for torchvision's weights;"
-        " timm/NAME: an encoder of timm, such as timm/convnext_tiny or timm/vit_small_patch14_dinov2",
-    )
-    width: float = Field(1.0, gt=0, le=4, description="channel multiplier of the backbone; not of timm's")
-    input: InputName = Field(
-        "rgb",
-        description="rgb; rgb255 = from 0 to 255 minus the mean, as colour networks of Caffe read, so that their"
-        " weights learn as fast as there; gray = mean of R, G and B (Larsson's input)",
-    )
-    head: Literal["hypercolumn", "fcn32", "fcn", "aspp", "deeplabv3plus", "upernet", "pyramid", "linear"] = Field(
-        "hypercolumn",
-        description="segmentation head: hypercolumn (paper, VGG), fcn32 (paper, AlexNet), fcn or aspp (ResNets),"
-        " deeplabv3plus, upernet, pyramid (several maps), linear (frozen encoders)",
-    )
-    dilated: bool = Field(False, description="ResNets, timm: output stride 8 by dilation instead of 32")
-    head_channels: int = Field(1024, ge=8, le=4096, description="channels inside heads other than fcn32 and linear")
-    fc_channels: int = Field(4096, ge=0, le=8192, description="channels of fc6 and fc7; 0 leaves both out")
-    extra_channels: int = Field(1024, ge=0, le=4096, description="channels of hypercolumn's two extra blocks; 0 = none")
-    head_std: float = Field(
-        0.0, ge=0, description="init deviation of hypercolumn's hidden layer; 0 = vgg16 1e-4 (paper), others He"
-    )
-    dropout: float = Field(
-        0.5,
-        ge=0,
-        lt=1,
-        description="dropout after fc6 and fc7, in other heads but linear before the scores, probability",
-    )
-    weights: FilePath = Field(
-        "",
-        description="backbone weights to start from: safetensors, a torch state dict (.pth), a .caffemodel or"
-        " .caffemodel.h5; timm = timm's own, downloaded; empty = random",
-    )
-    weights_partial: bool = Field(False, description="accept weights that fill only a part of the backbone")
-    freeze: Freeze = Field(
-        "none",
-        description="what is not trained: backbone = segment trains the head alone (proxy and match train the backbone"
-        " as ever); a number = that many layers from the input on, in every stage, counted as segment.reset_layers"
-        " does; none = nothing",
-    )
-
-
-class ProxyConfig(Section):
-    """Self-supervised proxy task (paper stage a)."""
-
-    kind: Literal["colorization", "jigsaw", "rotation", "moco", "densecl", "classification"] = Field(
-        "colorization", description="proxy task; classification is the supervised one, on a folder a class"
-    )
-    images: FilePath = Field(
-        "",
-        description="folder of images for the task, searched to any depth; classification: one folder a class;"
-        " empty = the images of data, without their labels",
-    )
-    max_images: int | None = Field(None, ge=1, description="use only this many of them (chosen by the run's seed)")
-    image_side: int = Field(256, ge=16, le=2048, description="images of the folder are resized to this, pixels")
-    steps: int = Field(10_000, ge=1, description="optimiser steps")
-    batch_size: int = Field(32, ge=1, description="images per step, shared out over the processes")
-    crop: int = Field(256, ge=16, description="square training crop, pixels")
-    hue_bins: int = Field(32, ge=4, le=128, description="hue histogram bins")
-    chroma_bins: int = Field(32, ge=4, le=128, description="chroma histogram bins")
-    pixels: int = Field(128, ge=1, description="pixels sampled per image for the loss")
-    head_channels: int = Field(1024, ge=8, le=4096, description="hidden units of the proxy head")
-    permutations: int = Field(100, ge=2, le=1000, description="jigsaw: size of the set of permutations, classes")
-    tile: int = Field(64, ge=8, le=256, description="jigsaw: side of a tile as the network sees it, pixels")
-    gap: int = Field(
-        11, ge=0, le=64, description="jigsaw: mean gap between neighbouring tiles, each from 0 to twice that, pixels"
-    )
-    projection: int = Field(128, ge=2, le=4096, description="moco, densecl: numbers of a vector that is compared")
-    queue: int = Field(
-        65_536,
-        ge=1,
-        le=1_048_576,
-        description="moco, densecl: keys of past images that serve as negatives; best below the number of images",
-    )
-    temperature: float = Field(0.2, gt=0, le=10, description="moco, densecl: temperature")
-    key_momentum: float = Field(
-        0.999, ge=0, le=1, description="moco, densecl: share of its weights that the key network keeps in a step"
-    )
-    dense_weight: float = Field(0.5, ge=0, le=1, description="densecl: weight of the loss of cells, lambda")
-    scale_jitter: tuple[float, float] = Field(
-        (1.0, 1.0),
-        description="smallest and largest random resize factor of images; not for moco and densecl, which draw views",
-    )
-    colour_jitter: float = Field(
-        0.0, ge=0, le=1, description="strength of random brightness and contrast; 0 = off; not for moco and densecl"
-    )
-    optim: HeadedOptimConfig = HeadedOptimConfig()
-
-
-class MatchConfig(Section):
-    """Mix-and-match tuning (paper stage b): patches, class-wise connected graph, triplet loss."""
-
-    steps: int = Field(8_000, ge=1, description="optimiser steps")
-    images: int = Field(16, ge=1, description="images of one graph")
-    graphs: int = Field(
-        1, ge=1, description="batches of images per step, shared out over the processes (release, VGG-16: 4)"
-    )
-    patches_per_image: int = Field(9, ge=2, description="patches drawn from each image")
-    crop: int = Field(512, ge=16, description="square training crop, pixels")
-    patch_size: tuple[int, int] = Field((64, 256), description="smallest and largest patch side, pixels (even)")
-    output_size: int = Field(128, ge=16, description="side to which every patch is resized, pixels")
-    overlap: float = Field(0.6, ge=0, le=1, description="a patch covered by kept ones beyond this share is dropped")
-    background: int | None = Field(0, description="class with its own quota; null = no background class")
-    background_ratio: float = Field(0.1, ge=0, le=1, description="share of patches drawn from the background class")
-    strategy: Strategy = Field(
-        "graph",
-        description="graph (paper), random (independent triplets, our reading of its ablation), semi_hard (rejective"
-        " edges to hard nodes of the graph), balanced (rejective edges spread evenly over the other classes)",
-    )
-    loss: Literal["triplet", "info_nce", "supcon"] = Field(
-        "triplet",
-        description="triplet (paper), or info_nce: each attractive edge against all nodes of other classes; supcon is"
-        " its former name",
-    )
-    temperature: float = Field(0.1, gt=0, le=10, description="info_nce: temperature")
-    memory: int = Field(
-        0,
-        ge=0,
-        le=1000,
-        description="steps whose embeddings are remembered, without gradient, as further ends of edges; 0 = none",
-    )
-    centres: Literal["uniform", "balanced"] = Field(
-        "uniform", description="patch centres: uniform over pixels (paper), or equally often from every class present"
-    )
-    candidates: Literal["order", "pure"] = Field(
-        "order",
-        description="which of five candidate patches are tried first: order (paper, as drawn), or pure (those with the"
-        " largest share of their centre's class)",
-    )
-    graph_scope: Literal["local", "global"] = Field(
-        "local", description="local: a graph for each batch (as the release); global: one over all batches of a step"
-    )
-    margin: float = Field(2.1, gt=0, description="triplet margin alpha")
-    normalizer: Literal["paper", "reference"] = Field("paper", description="divide by N, or by 2N (release)")
-    scale_jitter: tuple[float, float] = Field(
-        (1.0, 1.0), description="smallest and largest random resize factor of images, before patches are drawn"
-    )
-    colour_jitter: float = Field(0.0, ge=0, le=1, description="strength of random brightness and contrast; 0 = off")
-    optim: OptimConfig = OptimConfig()
-
-
-class SegmentConfig(Section):
-    """Fine-tuning for segmentation (paper stage c)."""
-
-    steps: int = Field(42_000, ge=1, description="optimiser steps")
-    batch_size: int = Field(16, ge=1, description="images per forward pass")
-    accumulate: int = Field(1, ge=1, description="forward passes per optimiser step, shared out over the processes")
-    crop: int = Field(512, ge=16, description="square training crop, pixels")
-    reset_layers: int = Field(
-        0,
-        ge=0,
-        description="layers of the backbone, counted from the last map down, that begin as they were before the match"
-        " stage: convolutions, in ResNets residual blocks; 0 = none (paper)",
-    )
-    loss: Literal["ce", "focal", "dice", "ohem"] = Field(
-        "ce",
-        description="ce: cross-entropy (paper); focal: hard pixels count more; dice: overlap of each class; ohem:"
-        " cross-entropy over the hard pixels of a batch alone",
-    )
-    focal_gamma: float = Field(2.0, ge=0, le=10, description="focal: power of 1 - p by which a pixel counts less")
-    ohem_threshold: float = Field(
-        0.7, gt=0, le=1, description="ohem: a pixel is hard if its class has at most this probability"
-    )
-    ohem_keep: float = Field(
-        0.2, ge=0, le=1, description="ohem: share of a batch's labelled pixels that counts in any case, the hardest"
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="ce, focal, ohem: share of the target that is spread evenly over all classes"
-    )
-    class_weights: dict[str, float] = Field(
-        default_factory=dict, description="weights of classes in the loss, by name, above 0; those not named weigh 1"
-    )
-    class_weighting: Literal["given", "balanced"] = Field(
-        "given",
-        description="given: class_weights; balanced: a class weighs the inverse of its share of the training pixels",
-    )
-    auxiliary_head: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="weight of the loss of a second head, an fcn on an earlier map, that is there for training alone,"
-        " such as 0.4; 0 = none; not with model.head hypercolumn",
-    )
-    pixels: int = Field(256, ge=1, description="pixels sampled per image (hypercolumn)")
-    pixel_margin: int = Field(
-        0, ge=0, description="distance that sampled pixels keep from the crop border, pixels; below half of the crop"
-    )
-    scale_jitter: tuple[float, float] = Field((1.0, 1.0), description="smallest and largest random resize factor")
-    colour_jitter: float = Field(0.0, ge=0, le=1, description="strength of random brightness and contrast; 0 = off")
-    ema: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay of an exponential moving average of the weights, such as 0.999, which is evaluated and"
-        " handed on; 0 = none",
-    )
-    keep_best: str | None = Field(
-        None,
-        description="also keep the checkpoint of the best evaluation, by miou, class:NAME (the IoU of a class) or loss"
-        " (mean cross-entropy of the split); it is called RUN@best; null = none",
-    )
-    patience: int = Field(
-        0, ge=0, description="stop early after so many evaluations without a better one by keep_best; 0 = never"
-    )
-    eval_every: int = Field(0, ge=0, description="evaluate on the validation split every N steps; 0 = only at the end")
-    optim: SegmentOptimConfig = SegmentOptimConfig()
-
-    @field_validator("keep_best")
-    @classmethod
-    def _is_metric(cls, word: str | None) -> str | None:
-        problem = metric_problem(word) if word is not None else ""
-        if problem:
-            raise ValueError(problem)
-        return word
-
-
-NO_CACHE = "none"
-"""The value of ``runtime.data_cache`` that is no folder (``./none`` is one)."""
-
-
-class RuntimeConfig(Section):
-    """How the run uses the machine. Nothing here changes what is computed, but for precision and, after a
-    warning, ``halve_on_oom=always``."""
-
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast precision")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 = all cores")
-    deterministic: bool = Field(True, description="only deterministic kernels")
-    log_every: int = Field(10, ge=1, description="steps between metric lines")
-    graph_every: int = Field(20, ge=1, description="steps between graph statistics lines")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
-    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0 = by time alone")
-    keep_checkpoints: int = Field(2, ge=1, description="how many step checkpoints of a stage are kept")
-    keep_every: int = Field(
-        0,
-        ge=0,
-        description="also write a checkpoint at every multiple of this many steps of a stage, and keep these for good,"
-        " to fork from; with the optimiser, VGG-16 takes over 1 GB each; 0 = none",
-    )
-    memory_budget_gib: float = Field(
-        8.0,
-        gt=0,
-        le=1_000_000,
-        description="decoded data of a run up to this size, and to half of the machine's memory, are held there, GiB",
-    )
-    data_cache: FilePath = Field(
-        "",
-        description="folder for decoded data that do not fit, which are mapped from there; empty = MMTUI_HOME/decoded,"
-        " else mmtui/decoded in XDG_CACHE_HOME or ~/.cache; none = refuse such data",
-    )
-    max_megapixels: float = Field(
-        179.0,
-        gt=0,
-        le=1_000_000,
-        description="largest picture that is read, millions of pixels; a larger one is refused before it is decoded",
-    )
-    reuse_stages: bool = Field(
-        True, description="take over proxy and match stages that another run has trained from the very same inputs"
-    )
-    halve_on_oom: Literal["exact", "always", "never"] = Field(
-        "always",
-        description="GPU out of memory: compute the batch in halves and accumulate, and warn; always: down to four"
-        " images or patches, each half with batch statistics of its own (formerly true); exact: only where nothing is"
-        " normalised over the batch and the loss is of each pixel alone; never (formerly false)",
-    )
-    exchange: Literal["ddp", "retry"] = Field(
-        "ddp",
-        description="gradients of several processes: ddp (PyTorch's DistributedDataParallel), or retry (the engine's"
-        " own messages, which a process that ran out of memory can finish, so that halve_on_oom works there too)",
-    )
-
-    @field_validator("halve_on_oom", mode="before")
-    @classmethod
-    def _read_boolean(cls, value: Any) -> Any:
-        """Older recipes say true or false."""
-        return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
-
-
-class Reference(Section):
-    """Published numbers that tables show beside the measured ones."""
-
-    miou: float | None = Field(None, ge=0, le=100, description="published mean IoU, percent")
-    per_class: dict[str, float] = Field(default_factory=dict, description="published IoU per class, percent")
-    source: str = Field("", description="where the numbers stand")
-
-
-class Recipe(Section):
+class Recipe(RecipeFields):
     """A whole run. A stage that is null is left out."""
-
-    schema_version: Literal[1] = Field(1, description="version of this schema")
-    name: str = Field("", description="name of the recipe; the file name when empty")
-    description: str = Field("", description="one line that says what the recipe is for")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random in the run")
-    data: DataConfig = ShapesData()
-    model: ModelConfig = ModelConfig()
-    proxy: ProxyConfig | None = None
-    match: MatchConfig | None = None
-    segment: SegmentConfig | None = None
-    evaluate: EvaluateConfig | None = EvaluateConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    reference: Reference = Reference()
-    reference_compat: bool = Field(
-        False, description="repeat the release's quirks: first candidate's area, 1/(2N), class 0 as background"
-    )
 
     @model_validator(mode="after")
     def _check_across_fields(self, info: ValidationInfo) -> Recipe:
