@@ -23,7 +23,8 @@ from engine.config import load_recipe
 from engine.data.dataset import SegmentationData
 from engine.data.pipeline import epoch_indices, sample_crops
 from engine.data.registry import build_data
-from engine.mixmatch.patches import Patches, sample_patches
+from engine.mixmatch.patches import sample_patches
+from engine.mixmatch.windows import Patches
 
 VOID = 255
 

@@ -23,7 +23,7 @@ from engine.models import Backbone
 from engine.stages import Context, build_stage
 from engine.stages.evaluate import adding_to
 from engine.stages.protocols import Member, Predictor
-from engine.stages.segment import build_segmenter
+from engine.stages.segmenter import build_segmenter
 from engine.stages.validation_loss import ValidationLoss
 
 STEPS = 3

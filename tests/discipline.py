@@ -27,7 +27,7 @@ from engine.stages.encoders import check_encoder
 from engine.stages.evaluate import measure
 from engine.stages.match import MatchStage
 from engine.stages.protocols import Member
-from engine.stages.segment import build_segmenter
+from engine.stages.segmenter import build_segmenter
 from tests.live_tensors import Live, cycles_stay, live_tensors
 from tests.pretended_gpu import GPU, SIZE, TO_HOST, Count, PretendedGpu
 from tests.unit.engine_run.conftest import tiny_recipe

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from engine.mixmatch.patches import Patches
+from engine.mixmatch.windows import Patches
 
 
 def crop_on_device(images: Tensor, patches: Patches, output_size: int, fill: float, dtype: torch.dtype) -> Tensor:

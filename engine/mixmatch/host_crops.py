@@ -7,16 +7,13 @@ written once, to its place in the batch: several times as fast as one ``grid_sam
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from engine.host import one_thread
 from engine.mixmatch.window_cutters import Cutter, window_cutter
-
-if TYPE_CHECKING:
-    from engine.mixmatch.patches import Patches
+from engine.mixmatch.windows import Patches
 
 
 def cut_windows(

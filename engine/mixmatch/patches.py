@@ -6,7 +6,7 @@ Shapes: B images, H and W their sides in pixels, K candidates per image, P patch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from engine.mixmatch.device_crops import crop_on_device
 from engine.mixmatch.host_choice import choose_windows
 from engine.mixmatch.host_crops import cut_windows
 from engine.mixmatch.purity import class_share
+from engine.mixmatch.windows import Patches
 
 CANDIDATES_PER_PATCH = 5
 """How many centres are drawn for every wanted patch (reference release: 5)."""
@@ -28,55 +29,6 @@ LABELS = 256
 
 LANES = 8
 """Bytes of an int64, and so the flags that one integer addition counts."""
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Square windows ``[c - size/2, c + size/2)`` in a batch of images.
-
-    ``image``, ``cy``, ``cx``, ``size`` and ``label`` are int64 (N,); ``size`` is even, in pixels. Those that
-    ``sample_patches`` draws stand in image order: kept candidates, then those taken back, then background.
-    ``padding`` and ``purity`` are float32 (N,), shares of the window, 0-1: what lies outside its image, and what has
-    its label (``engine.mixmatch.purity``). ``overlap_rejections`` and ``topped_up`` are int64 scalars: candidates
-    dropped for overlap before enough were found, and how many of those were taken back because too few were left.
-    These four say nothing (0) unless given. ``per_image``: if above 0, they stand in image order, and so many are of
-    each image that has any; a GPU need not be asked then.
-    """
-
-    image: Tensor
-    cy: Tensor
-    cx: Tensor
-    size: Tensor
-    label: Tensor
-    padding: Tensor = field(default_factory=lambda: torch.zeros(()))
-    overlap_rejections: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
-    topped_up: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
-    purity: Tensor = field(default_factory=lambda: torch.zeros(()))
-    per_image: int = 0
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def part(self, rows: slice | Tensor) -> Patches:
-        """Some of them; what the sampling of all came to is left out."""
-        return Patches(self.image[rows], self.cy[rows], self.cx[rows], self.size[rows], self.label[rows])
-
-
-def join(parts: list[Patches], images: int) -> Patches:
-    """Patches of several batches of ``images`` images each, as if they were one batch."""
-    if len(parts) == 1:
-        return parts[0]
-    return Patches(
-        image=torch.cat([part.image + number * images for number, part in enumerate(parts)]),
-        cy=torch.cat([part.cy for part in parts]),
-        cx=torch.cat([part.cx for part in parts]),
-        size=torch.cat([part.size for part in parts]),
-        label=torch.cat([part.label for part in parts]),
-        padding=torch.cat([part.padding for part in parts]),
-        overlap_rejections=torch.stack([part.overlap_rejections for part in parts]).sum(),
-        topped_up=torch.stack([part.topped_up for part in parts]).sum(),
-        purity=torch.cat([part.purity.expand(len(part)) for part in parts]),
-    )
 
 
 @dataclass(frozen=True)

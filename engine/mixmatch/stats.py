@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.mixmatch.graph import MatchGraph
 from engine.mixmatch.loss import normalise, triplet_distances
-from engine.mixmatch.patches import Patches
+from engine.mixmatch.windows import Patches
 
 BINS = 16
 FARTHEST, FARTHEST_POSITIVE = 4.0, 2.0

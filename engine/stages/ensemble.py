@@ -20,6 +20,7 @@ from engine.errors import RecipeError
 from engine.stages.base import Context
 from engine.stages.handed_on import load_network
 from engine.stages.protocols import Member, check_protocol
+from engine.stages.segmenter import build_segmenter
 
 LOCAL_KEYS = frozenset({"root", "train", "val", "unlabelled", "max_train", "max_val"})
 """Keys of ``data`` that may differ between the runs of an ensemble: where the files lie and how many are used."""
@@ -54,8 +55,6 @@ def load_members(context: Context, folders: Sequence[str]) -> Iterator[Member]:
         RecipeError: a run is missing, has not finished ``segment``, or has other classes or data.
         CheckpointError: its weights are damaged, or it has no best checkpoint where that is named.
     """
-    from engine.stages.segment import build_segmenter
-
     for text in folders:
         run_dir, best = split(text)
         final = final_checkpoint(run_dir, STAGE)

@@ -21,6 +21,7 @@ from engine.stages.ensemble import load_members
 from engine.stages.handed_on import load_network
 from engine.stages.predictions import PredictionFiles
 from engine.stages.protocols import Member, Predictor, Segmenter, Watch
+from engine.stages.segmenter import build_segmenter
 from engine.stages.validation_loss import ValidationLoss
 
 PROGRESS_SECONDS = 0.5
@@ -174,8 +175,6 @@ class EvaluateStage:
     images_per_epoch = 0
 
     def __init__(self, context: Context, config: EvaluateConfig) -> None:
-        from engine.stages.segment import build_segmenter
-
         self.context, self.config = context, config
         self.images_per_step = len(context.data("val"))
         self.model = build_segmenter(context, context.data("val").num_classes)

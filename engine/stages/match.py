@@ -16,8 +16,9 @@ from engine.host import one_thread
 from engine.mixmatch.bank import Bank
 from engine.mixmatch.graph import build_match_graph
 from engine.mixmatch.loss import contrast_loss, triplet_loss
-from engine.mixmatch.patches import Patches, join, sample_patches
+from engine.mixmatch.patches import sample_patches
 from engine.mixmatch.stats import project_2d
+from engine.mixmatch.windows import Patches, join
 from engine.models import Backbone
 from engine.stages.ahead import Ahead
 from engine.stages.base import Context

@@ -11,24 +11,46 @@ The crops are drawn again from the step's own generators, so training does not n
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from engine.config.schema import MatchConfig
+from engine.data.dataset import SegmentationData
 from engine.data.pipeline import epoch_indices, sample_crops
 from engine.mixmatch.graph import MatchGraph
-from engine.mixmatch.patches import Patches, crop_patches
+from engine.mixmatch.patches import crop_patches
+from engine.mixmatch.windows import Patches
+from engine.stages.base import Context
+from engine.stages.match_report import Matched
 from engine.stages.palette import palette_of
 from engine.stages.pictures import box_sheet, node_sheet, patch_sheet
 from engine.stages.predictions import write_png, write_text
-
-if TYPE_CHECKING:
-    from engine.stages.match import MatchStage
+from engine.stages.sharing import Share
 
 TIMES = 4
 """Pictures are made after the first step and at so many later ones, evenly spread."""
 PATCH_SIDE, NODE_SIDE, BOX_IMAGES = 64, 32, 4
+
+
+class Mixing(Protocol):
+    """What is drawn: a match stage after a step.
+
+    Attributes:
+        matched: the step's graphs.
+        order_seed: seed of the order in which images are drawn.
+        outside: R, G and B of what a crop holds outside of its image.
+    """
+
+    context: Context
+    config: MatchConfig
+    total_steps: int
+    data: SegmentationData
+    share: Share
+    matched: list[Matched]
+    order_seed: int
+    outside: tuple[int, int, int]
 
 
 def due(done: int, total: int) -> bool:
@@ -37,7 +59,7 @@ def due(done: int, total: int) -> bool:
 
 
 @torch.no_grad()
-def save_match_pictures(stage: MatchStage, done: int) -> None:
+def save_match_pictures(stage: Mixing, done: int) -> None:
     """Write the pictures of the last graph and their events, if they are due; one process does.
 
     Raises:
@@ -63,7 +85,7 @@ def save_match_pictures(stage: MatchStage, done: int) -> None:
         context.writer.emit("image", {**values, "truth": "", "prediction": ""})
 
 
-def _crops(stage: MatchStage, done: int) -> Tensor:
+def _crops(stage: Mixing, done: int) -> Tensor:
     """The images of the draw that the last graph's first patches come from, uint8 (B, 3, crop, crop)."""
     config = stage.config
     draws = stage.share.draws(done - 1)

@@ -11,8 +11,8 @@ from torch import Tensor
 from engine import dist
 from engine.config.schema import MatchConfig
 from engine.mixmatch.graph import MatchGraph
-from engine.mixmatch.patches import Patches
 from engine.mixmatch.stats import StarvationCounter, Tally, tally_graph, tally_windows, told
+from engine.mixmatch.windows import Patches
 from engine.stages.base import Context
 from engine.stages.sharing import Share
 from engine.stages.supervision import doubt

@@ -9,7 +9,8 @@ from engine import host
 from engine.config.schema import InputName
 from engine.data.pipeline import GRAY_MEAN, OUTSIDE, colour_constants, normalise
 from engine.mixmatch.host_crops import cut_windows
-from engine.mixmatch.patches import Patches, crop_patches
+from engine.mixmatch.patches import crop_patches
+from engine.mixmatch.windows import Patches
 
 
 def patch_inputs(images: Tensor, patches: Patches, side: int, input: InputName, into: Buffer) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from engine.mixmatch.patches import Patches
+from engine.mixmatch.windows import Patches
 
 RGB = tuple[int, int, int]
 WHITE, INK = (255, 255, 255), (40, 40, 40)

@@ -14,7 +14,7 @@ from engine.checkpoint import damage, step_folder
 from engine.config.best import BEST, LOSS
 from engine.config.schema import SegmentConfig
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
-from engine.models import Segmenter, build_head
+from engine.models import Segmenter
 from engine.models.dense_heads import DenseSegmenter, WithAuxiliary
 from engine.models.reset import reset_layers
 from engine.stages.base import Context
@@ -24,21 +24,13 @@ from engine.stages.ema import EMA, TRAINED, Averaged
 from engine.stages.evaluate import evaluate
 from engine.stages.memory import InPortions, MemoryGuard, in_portions
 from engine.stages.pixel_losses import LOSSES, Joint
+from engine.stages.segmenter import build_segmenter
 from engine.stages.sharing import Share
 from engine.stages.training import Updater, backward
 from engine.stages.validation_loss import ValidationLoss
 
 VAL_LOSS = "val_loss"
 """Name of the metric by which ``segment.keep_best: loss`` compares."""
-
-
-def build_segmenter(context: Context, num_classes: int) -> Segmenter:
-    """Backbone of the stage before and a fresh head, which depends on the seed alone."""
-    init = determinism.generator(context.recipe.seed, "init/head")
-    backbone = context.backbone()
-    if context.recipe.model.freeze == "backbone":
-        backbone.freeze(None)
-    return build_head(backbone, num_classes, context.recipe.model, init)
 
 
 @dataclass(frozen=True)

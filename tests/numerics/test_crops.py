@@ -17,8 +17,9 @@ from torch import Tensor
 from engine import host
 from engine.data.pipeline import normalise
 from engine.mixmatch.host_crops import cut_windows
-from engine.mixmatch.patches import Patches, crop_patches, sample_patches
+from engine.mixmatch.patches import crop_patches, sample_patches
 from engine.mixmatch.window_cutters import Cutter, opencv, opencv_cutter, torch_cutter
+from engine.mixmatch.windows import Patches
 from engine.stages.patch_inputs import Buffer, patch_inputs
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 import engine.mixmatch.patches as module
 from engine.config.schema import ShapesData
 from engine.data.shapes import draw
-from engine.mixmatch.patches import CANDIDATES_PER_PATCH, Patches, _Candidates, _draw, _pools, sample_patches
+from engine.mixmatch.patches import CANDIDATES_PER_PATCH, _Candidates, _draw, _pools, sample_patches
 from engine.mixmatch.purity import GRID, class_share
+from engine.mixmatch.windows import Patches
 
 VOID = 255
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.mixmatch.graph import MatchGraph, build_match_graph
-from engine.mixmatch.patches import Patches, sample_patches
+from engine.mixmatch.patches import sample_patches
 from engine.mixmatch.stats import (
     StarvationCounter,
     graph_statistics,
@@ -23,6 +23,7 @@ from engine.mixmatch.stats import (
     tally_windows,
     told,
 )
+from engine.mixmatch.windows import Patches
 
 CLASSES = 6
 

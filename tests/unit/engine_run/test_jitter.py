@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.config import Recipe
 from engine.events import SilentWriter
-from engine.mixmatch.patches import Patches
+from engine.mixmatch.windows import Patches
 from engine.stages import Context
 from engine.stages.match import MatchStage
 from tests.unit.engine_run.conftest import Runner, tiny_recipe

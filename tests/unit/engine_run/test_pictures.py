@@ -18,7 +18,8 @@ from engine.config import Recipe
 from engine.data.pipeline import normalise
 from engine.errors import DataError
 from engine.events import SilentWriter
-from engine.mixmatch.patches import Patches, crop_patches
+from engine.mixmatch.patches import crop_patches
+from engine.mixmatch.windows import Patches
 from engine.pictures_cli import draw_runs
 from engine.stages import Context, match_pictures, pictures
 from engine.stages.match import MatchStage
