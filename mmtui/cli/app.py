@@ -148,9 +148,9 @@ def _complete_recipes(incomplete: str) -> list[tuple[str, str]]:
 
 
 def _complete_keys(incomplete: str) -> list[tuple[str, str]]:
-    from mmtui.cli.completion import key_choices
+    from mmtui.services.recipes import keys
 
-    return key_choices(incomplete)
+    return [(f"{key.key}=", key.description) for key in keys() if key.key.startswith(incomplete)]
 
 
 _COMPLETIONS: dict[str, Callable[[str], list[tuple[str, str]]]] = {

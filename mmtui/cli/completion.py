@@ -1,4 +1,4 @@
-"""``mmtui completion SHELL`` prints the shell's completion script; and what the shell offers behind a verb."""
+"""``mmtui completion SHELL`` prints the shell's completion script."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from typing import Annotated
 
 from mmtui.cli.options import Argument
-from mmtui.cli.quick_completion import Choices
 from mmtui.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -21,10 +20,3 @@ def completion(shell: Annotated[str, Argument("bash, zsh or fish")]) -> None:
     # The protocol of Typer's own completion: asked so, the program prints its script and leaves.
     os.environ["_MMTUI_COMPLETE"] = f"source_{shell}"
     app(prog_name="mmtui")
-
-
-def key_choices(incomplete: str) -> Choices:
-    """Keys of a recipe that begin so, each with its equals sign."""
-    from mmtui.services.recipes import keys
-
-    return [(f"{key.key}=", key.description) for key in keys() if key.key.startswith(incomplete)]

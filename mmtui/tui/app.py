@@ -37,6 +37,7 @@ from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
 from mmtui.tui.key_order import KeyOrder
 from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.output import Difference, Picture
+from mmtui.tui.program import Program
 from mmtui.tui.screens.common import CommonScreen
 from mmtui.tui.screens.runs import RunsScreen
 from mmtui.tui.terminal import COLORS, Driver, cell_size
@@ -170,6 +171,12 @@ class MmtuiApp(App[int]):
         marked = self.runs_screen.query_one(RunsTable).marked
         others = list(dict.fromkeys([*marked, *self.feed.latest.pinned]))
         self.push_screen(RunScreen(run_id, others, RunScreen.TABS.index(tab)))
+
+    def open_output(self, command: str) -> None:
+        """What a command of mmtui prints."""
+        from mmtui.tui.screens.output import OutputScreen
+
+        self.push_screen(OutputScreen(command))
 
     def next_theme(self) -> str:
         """Draw everything in the next theme; returns its name."""
@@ -410,6 +417,11 @@ class MmtuiApp(App[int]):
         self.place_pictures()
         if self.late:
             self.post_message(self.LookAgain())
+
+
+def _as_program(app: MmtuiApp) -> Program:
+    """Nothing but a check of types: the app is what screens take it for."""
+    return app
 
 
 def _first_id() -> int:

@@ -7,12 +7,11 @@ import os
 import struct
 import sys
 import termios
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 
-if TYPE_CHECKING:
-    from mmtui.tui.app import MmtuiApp
+from mmtui.tui.program import Program
 
 COLORS = {"truecolor": 1 << 24, "256": 256, "standard": 16}
 """Colours of rich's colour systems."""
@@ -82,7 +81,7 @@ class Driver(LinuxDriver):
 
     def stop_application_mode(self) -> None:
         """Give the terminal back."""
-        cast("MmtuiApp", self._app).take_pictures_away()
+        cast("Program", self._app).take_pictures_away()
         super().stop_application_mode()
 
 

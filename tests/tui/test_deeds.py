@@ -15,9 +15,9 @@ from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import code, queue, runs
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.screens.commands import OutputScreen
 from mmtui.tui.screens.dialogs import CancelDialog, LineDialog, TrustDialog
 from mmtui.tui.screens.new_run import NewRunDialog
+from mmtui.tui.screens.output import OutputScreen
 from mmtui.tui.screens.run import RunScreen
 from mmtui.tui.screens.run_request import NewRun
 from mmtui.tui.widgets.runs_table import RunsTable

@@ -13,8 +13,9 @@ from mmtui.services import runs
 from mmtui.tui.actions import actions_of, footer_text
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.keys import ACTIONS, PAGES, SCREENS
-from mmtui.tui.screens.commands import CommandsDialog, OutputScreen
+from mmtui.tui.screens.commands import CommandsDialog
 from mmtui.tui.screens.dialogs import KeysDialog
+from mmtui.tui.screens.output import OutputScreen
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from mmtui.tui.screens.runs import RunsScreen

@@ -16,8 +16,9 @@ from mmtui.services import queue, runs
 from mmtui.tui import actions
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.pages import charts, classes, compare, compose, facts, graph
-from mmtui.tui.screens.commands import CommandDialog, FilterDialog, OutputScreen
+from mmtui.tui.screens.commands import CommandDialog, FilterDialog
 from mmtui.tui.screens.new_run import NewRunDialog
+from mmtui.tui.screens.output import OutputScreen
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.queue import QueueScreen
 from mmtui.tui.screens.run import CompareScreen, DevicesScreen

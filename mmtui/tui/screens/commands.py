@@ -1,4 +1,4 @@
-"""What is typed on the screen: a filter for the runs, or any command of mmtui, whose answer is shown as a page."""
+"""What is typed on the screen: a filter for the runs, words to look for, or any command of mmtui."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from mmtui.domain.text import printable, shorten
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import commands, runs
-from mmtui.tui.actions import bindings
 from mmtui.tui.screens.dialogs import BOX_WIDTH, Dialog
-from mmtui.tui.screens.page import PageScreen
-from mmtui.tui.widgets.panels import Line
 
 MOST_LINES = 50
 """Command lines that are listed."""
@@ -133,26 +130,3 @@ class CommandsDialog(Dialog):
     @on(OptionList.OptionSelected)
     def _selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self.lines[event.option_index])
-
-
-class OutputScreen(PageScreen):
-    """What a command printed."""
-
-    NAME, TABS = "output", ("output",)
-    BINDINGS: ClassVar = bindings("output")
-
-    def __init__(self, command: str) -> None:
-        super().__init__()
-        self.command, self.printed = command, list[Line]()
-
-    def title_of(self) -> str:
-        """The command."""
-        return f"mmtui {printable(self.command)}"
-
-    def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
-        """Run it once; what it printed stays."""
-        if not self.printed:
-            self.printed = [
-                [(printable(text), "")] for text in commands.run(self.program.home, self.command, width)
-            ] or [[("it printed nothing", "dim")]]
-        return self.printed

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from textual import work
 from textual.message import Message
@@ -18,9 +18,7 @@ from mmtui.domain.text import in_ascii
 from mmtui.tui import faults
 from mmtui.tui.actions import action_of, command_text
 from mmtui.tui.keys import LOOK
-
-if TYPE_CHECKING:
-    from mmtui.tui.app import MmtuiApp
+from mmtui.tui.program import Program
 
 INTERRUPT_SECONDS = 2.0
 
@@ -37,9 +35,9 @@ class CommonScreen(Screen[None]):
         self.last_interrupt = 0.0
 
     @property
-    def program(self) -> MmtuiApp:
-        """The app, with its own type."""
-        return cast("MmtuiApp", self.app)
+    def program(self) -> Program:
+        """The app, as far as screens know it."""
+        return cast("Program", self.app)
 
     @property
     def tab_name(self) -> str:
@@ -155,11 +153,9 @@ class CommonScreen(Screen[None]):
         self.app.push_screen(CommandDialog(self.program.home), self._command)
 
     def _command(self, text: object) -> None:
-        from mmtui.tui.screens.commands import OutputScreen
-
         if isinstance(text, str) and text.strip():
             self.program.note_command(f"mmtui {text.strip()}")
-            self.app.push_screen(OutputScreen(text))
+            self.program.open_output(text)
 
     def action_show_commands(self) -> None:
         """What was done, as command lines."""

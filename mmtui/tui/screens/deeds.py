@@ -284,13 +284,11 @@ class RunDeeds(CommonScreen):
 
     def action_diff(self) -> None:
         """Why two runs are not the same."""
-        from mmtui.tui.screens.commands import OutputScreen
-
         ids = self.acting_ids()
         if len(ids) < 2:
             self.say("mark two runs with space first")
             return
-        self.app.push_screen(OutputScreen(f"diff {ids[0]} {ids[1]}"))
+        self.program.open_output(f"diff {ids[0]} {ids[1]}")
 
 
 def _can_be_cancelled(detail: RunDetail) -> bool:
