@@ -28,7 +28,7 @@ import pyte
 from mmtui.paths import Home
 from mmtui.services import supervisors
 from mmtui.store.db import Database
-from mmtui.tui.link import QUESTION
+from mmtui.tui.terminal.link import QUESTION
 
 SECONDS = 20.0
 QUIET = 0.03

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.console import RenderableType
 from textual import work
-from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.events import CursorPosition, Event, Paste
 from textual.events import Key as KeyEvent
@@ -32,15 +31,15 @@ from mmtui.settings import PICTURES, Settings
 from mmtui.tui import faults, notify, themes
 from mmtui.tui.actions import choose_keys
 from mmtui.tui.feed import Feed
-from mmtui.tui.graphics import Graphics, refusal
-from mmtui.tui.input import keep_escape_apart, tolerate_old_mouse_reports
 from mmtui.tui.key_order import KeyOrder
-from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, Link
-from mmtui.tui.output import Difference, Picture
 from mmtui.tui.program import Program
 from mmtui.tui.screens.common import CommonScreen
 from mmtui.tui.screens.runs import RunsScreen
-from mmtui.tui.terminal import COLORS, Driver, cell_size
+from mmtui.tui.terminal.diff import Difference, Picture, Update
+from mmtui.tui.terminal.driver import COLORS, Driver, cell_size
+from mmtui.tui.terminal.graphics import Graphics, refusal
+from mmtui.tui.terminal.input import keep_escape_apart, tolerate_old_mouse_reports
+from mmtui.tui.terminal.link import PATIENCE_SECONDS, QUESTION, Link
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.runs_table import RunsTable
 
@@ -236,7 +235,7 @@ class MmtuiApp(App[int]):
         """Send nothing before there is a whole picture: empty panels and their titles would be sent again and again."""
         if self.unseen:
             return
-        if not isinstance(renderable, ChopsUpdate | LayoutUpdate):
+        if not isinstance(renderable, Update):
             super()._display(screen, renderable)
             return
         room = self.link.room(time.monotonic())

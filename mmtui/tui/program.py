@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mmtui.paths import Home
 from mmtui.tui.feed import Feed
-from mmtui.tui.link import Link
+from mmtui.tui.terminal.link import Link
 
 if TYPE_CHECKING:
     from mmtui.tui.pages.raster import Look

@@ -22,8 +22,8 @@ from mmtui.services import runs
 from mmtui.services.news import LOOKED_AT
 from mmtui.store.quick import put_setting
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.graphics import Graphics, Placed, png, sixel
 from mmtui.tui.screens.dialogs import KeysDialog
+from mmtui.tui.terminal.graphics import Graphics, Placed, png, sixel
 from tests.tui.seed_store import seed_store
 from tests.tui.test_pages import page, ready
 from tests.tui.test_terminal import Terminal

@@ -12,7 +12,7 @@ from textual.drivers import linux_driver
 from textual.events import CursorPosition, Key, Paste
 from textual.message import Message
 
-from mmtui.tui.input import KeyParser, keep_escape_apart
+from mmtui.tui.terminal.input import KeyParser, keep_escape_apart
 
 ANSWER = "\x1b[5;1R"
 """What a terminal says when it is asked where its cursor is; it comes between keys whenever it likes."""

@@ -18,7 +18,7 @@ import pytest
 from mmtui.paths import Home
 from mmtui.services.ingest import ingest_file
 from mmtui.store.db import Database
-from mmtui.tui.link import PATIENCE_SECONDS, QUESTION, UNKNOWN_SECONDS, Link
+from mmtui.tui.terminal.link import PATIENCE_SECONDS, QUESTION, UNKNOWN_SECONDS, Link
 from tests.ptys import Program
 from tests.tui.seed import seed_run
 from tests.waiting import until

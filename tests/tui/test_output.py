@@ -18,7 +18,7 @@ from textual.strip import Strip
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
-from mmtui.tui.output import BLANK, Difference, Pen, Picture, cells_of
+from mmtui.tui.terminal.diff import BLANK, Difference, Pen, Picture, cells_of
 from tests.tui.seed import seed_run
 from tests.tui.test_terminal import Terminal
 

@@ -23,8 +23,8 @@ from textual.drivers._writer_thread import WriterThread
 
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
-from mmtui.tui.link import QUESTION
-from mmtui.tui.terminal import Output
+from mmtui.tui.terminal.driver import Output
+from mmtui.tui.terminal.link import QUESTION
 from tests.ptys import Program
 from tests.tui.seed import seed_run
 from tests.waiting import PATIENCE, until

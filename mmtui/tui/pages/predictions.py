@@ -13,12 +13,12 @@ from rich.cells import cell_len
 from mmtui.domain.text import in_ascii, printable, shorten
 from mmtui.paths import Home
 from mmtui.services import runs
-from mmtui.tui import graphics
-from mmtui.tui.graphics import Body, Placed
 from mmtui.tui.pages import label_maps, raster
 from mmtui.tui.pages.compose import beside
 from mmtui.tui.pages.label_maps import RGB, VOID, Scores, Triple
 from mmtui.tui.pages.raster import Look
+from mmtui.tui.terminal import graphics
+from mmtui.tui.terminal.graphics import Body, Placed
 from mmtui.tui.widgets.panels import Line, glyph_of, style_of
 
 if TYPE_CHECKING:

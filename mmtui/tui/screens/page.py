@@ -16,8 +16,8 @@ from mmtui.errors import MmtuiError
 from mmtui.services.live import Changes
 from mmtui.tui import faults
 from mmtui.tui.actions import footer_text
-from mmtui.tui.graphics import Body, Box, Placed
 from mmtui.tui.screens.common import CommonScreen
+from mmtui.tui.terminal.graphics import Body, Box, Placed
 from mmtui.tui.widgets.lines import LinesPanel
 from mmtui.tui.widgets.panels import Line, trouble
 

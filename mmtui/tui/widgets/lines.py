@@ -94,7 +94,7 @@ class LinesPanel(Widget):
         return [(text, "title" if self.has_focus else ""), (rest, "dim")]
 
     def _send(self, row: int) -> None:
-        """Have a line drawn; which of its cells are sent is found out later (``mmtui.tui.output``)."""
+        """Have a line drawn; which of its cells are sent is found out later (``mmtui.tui.terminal.diff``)."""
         self.refresh(Region(0, row, self.size.width, 1))
 
     def show(self, lines: Lines, title: str | None = None) -> None:

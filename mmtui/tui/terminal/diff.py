@@ -19,6 +19,8 @@ from textual.strip import Strip
 
 from mmtui.domain.text import is_acted_on
 
+Update = ChopsUpdate | LayoutUpdate
+"""What Textual draws when a part of the screen has changed, or where its parts lie."""
 Cell = tuple[str, str]
 """Text and SGR codes. The text is "" in the right half of a wide character."""
 BLANK: Cell = (" ", "")
@@ -139,7 +141,7 @@ class Difference(CompositorUpdate):
 
     def __init__(
         self,
-        update: ChopsUpdate | LayoutUpdate,
+        update: Update,
         picture: Picture,
         room: int | None = None,
         colorless: bool = False,
@@ -161,7 +163,7 @@ class Difference(CompositorUpdate):
         return text
 
 
-def _strips(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Strip]]:
+def _strips(update: Update) -> Iterator[tuple[int, int, Strip]]:
     """(line, column, strip) of everything in an update."""
     if isinstance(update, LayoutUpdate):
         for y, strips in enumerate(update.strips, update.region.y):
