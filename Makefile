@@ -3,6 +3,7 @@
 # make quick   units and numerics that start no process and are not slow; two to three minutes on two cores
 # make test-loaded   what starts processes, beside four busy loops and without second tries
 # make lint    the same without the tests (make check is another name of it)
+# make house   figures on the layout: circles of imports, lengths, uses of Any
 # make chaos   N faults at random against the whole program (N=100)
 # make fuzz     N times as many hostile inputs as in make test: events, rows, recipes, capsules, weights, keys (N=10)
 # make docs    write docs/cli.md again from --help, the answers of docs/cookbook.md, docs/screens and tests/tui/snapshots, the counts of docs/discipline.md
@@ -16,7 +17,7 @@ BENCHES := benchmarks/engine.py $(filter-out %/bench_graph.py %/bench_engine.py,
 # Tests start a thousand Pythons: each would compile the program anew where the environment forbids to keep that.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test quick test-loaded check lint chaos fuzz docs bench clean
+.PHONY: help demo test quick test-loaded check lint house chaos fuzz docs bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -46,6 +47,9 @@ lint check: $(VENV)/.dev
 # A worker that dies ends the run: pytest-xdist would wait for ever for what it had still to do.
 test: lint
 	$(BIN)/python -m pytest -n 4 --dist loadgroup --max-worker-restart=0 -rs $(PYTEST)
+
+house: $(VENV)/.dev
+	@$(BIN)/python -m tests.contract.house
 
 # What is marked in tests/conftest.py, or in the test, as starting processes is left out.
 quick: $(VENV)/.dev
