@@ -23,7 +23,7 @@ from mmtui.paths import Home
 from mmtui.services import devices, leftovers, pending_edits, recipes, replacement, supervisors, unfinished
 from mmtui.settings import SettingsError, load
 from mmtui.store import cells
-from mmtui.store.cells import DAMAGED
+from mmtui.store.queries import damaged
 from mmtui.store.reader import Reader
 from mmtui.store.schema import damage, lost, schema_revision
 
@@ -233,10 +233,10 @@ def _rows(home: Home) -> list[Check]:
     """Rows of runs with cells that are not what they should be."""
     try:
         with Reader(home) as reader:
-            found = reader.query(DAMAGED)
+            found = damaged.runs(reader)
     except MmtuiError:
         return []  # the database itself is the fault, and told already
-    text = "; ".join(f"run {row[0]} has a damaged {', '.join(row[1].split())}" for row in found[:_FEW])
+    text = "; ".join(f"run {one.run_id} has a damaged {', '.join(one.columns)}" for one in found[:_FEW])
     return [Check("rows", not found, text or "every run can be read", _REBUILD)]
 
 

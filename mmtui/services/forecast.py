@@ -12,6 +12,7 @@ from mmtui.domain.states import ACTIVE_STATES
 from mmtui.paths import Home
 from mmtui.services.queue_state import Queue
 from mmtui.store import cells
+from mmtui.store.queries import damaged
 from mmtui.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -119,13 +120,13 @@ def queue_forecast(home: Home, now: float | None = None) -> dict[str, Forecast]:
     now = time.time() if now is None else now
     with Reader(home) as reader:
         queue, costs = Queue(home, reader), Costs(home)
-        damaged = {row[0] for row in reader.query(cells.DAMAGED_IN_QUEUE)}
-        waiting = [run for run in queue.waiting().values() if run.run_id not in damaged]
+        broken = damaged.in_queue(reader)
+        waiting = [run for run in queue.waiting().values() if run.run_id not in broken]
         left = _left(reader, costs)
         active = {
             row[0]: (cells.texts(row[1]), row[2], row[3], row[0])
             for row in reader.query(f"SELECT id, gpus, wanted, run_group FROM runs WHERE state IN ({_ACTIVE})")
-            if row[0] not in damaged
+            if row[0] not in broken
         }
         slots, rules = queue.slots(), queue.rules()
     spans: list[dict[int, Span]] = []

@@ -16,8 +16,8 @@ from mmtui.services.queue import writing
 from mmtui.services.register import UNREADABLE, rebuild, told_by_folder
 from mmtui.services.replacement import Replacement
 from mmtui.store import cells, wholeness
-from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database, backup, unused
+from mmtui.store.queries import damaged
 from mmtui.store.reader import Reader
 from mmtui.store.schema import damage, lost, schema_revision
 
@@ -178,8 +178,8 @@ def _take_in(home: Home, *, trash: bool = False) -> Iterator[str]:
 def _mend_rows(home: Home) -> Iterator[str]:
     """Damaged cells from the run's folder; what it does not tell is emptied."""
     with Reader(home) as reader:
-        damaged = [(int(row[0]), row[1].split()) for row in reader.query(DAMAGED)]
-    for run_id, columns in damaged:
+        found = damaged.runs(reader)
+    for run_id, columns in found:
         try:
             told = told_by_folder(home, run_id)
         except UNREADABLE as error:

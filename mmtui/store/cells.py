@@ -13,7 +13,6 @@ from typing import Any
 from engine.text import as_text
 from mmtui.domain.dates import is_moment
 from mmtui.domain.eventvalues import LARGEST, finite, sound
-from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import GraphStats, Point
 
 
@@ -142,37 +141,3 @@ _EVENT: dict[str, Callable[[Any], Any]] = {
     "step": count,
 }
 _EVENT |= {"global_step": count, "t": lambda cell: moment(cell) or 0.0}
-JSON_COLUMNS = ("tags", "config", "overrides", "gpus", "code", "after", "shared_stages", "launcher", "origin", "doubts")
-NUMBER_COLUMNS = (
-    "created_at",
-    "started_at",
-    "ended_at",
-    "miou",
-    "loss",
-    "seed",
-    "position",
-    "priority",
-    "wanted",
-    "not_before",
-)
-TEXT_COLUMNS = ("name", "recipe", "reason", "error", "stage", "run_group", "note")
-_WITH_DAMAGE = (
-    "SELECT id, "
-    + " || ".join(
-        [
-            *(f"CASE WHEN json_valid({name}) THEN '' ELSE '{name} ' END" for name in JSON_COLUMNS),
-            *(
-                f"CASE WHEN typeof({name}) IN ('real', 'integer', 'null') THEN '' ELSE '{name} ' END"
-                for name in NUMBER_COLUMNS
-            ),
-            *(f"CASE WHEN typeof({name}) = 'text' THEN '' ELSE '{name} ' END" for name in TEXT_COLUMNS),
-            f"CASE WHEN state IN ({', '.join(repr(state.value) for state in RunState)}) THEN '' ELSE 'state ' END",
-        ]
-    )
-    + " AS damaged FROM runs WHERE damaged != '' AND deleted_at IS NULL"
-)
-DAMAGED = f"{_WITH_DAMAGE} ORDER BY id"
-"""(run, names of its damaged cells, each with a blank behind it)."""
-_PENDING = ", ".join(repr(state.value) for state in (RunState.QUEUED, *ACTIVE_STATES))
-DAMAGED_IN_QUEUE = f"{_WITH_DAMAGE} AND state IN ({_PENDING})"
-"""The same of active and queued runs alone."""

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, text
 
-from mmtui.domain.states import ACTIVE_STATES
 from mmtui.store.runs import delayed_text
-
-_ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
+from mmtui.store.sql import ACTIVE
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ def move(session: Session, change: Change, *, most_grace: float, most_back_off: 
         "UPDATE attempts SET spawned_at = spawned_at + :jump, kill_at = min(kill_at + :jump + :slept, :grace)"
         " WHERE ended_at IS NULL",
         f"UPDATE runs SET last_event_at = last_event_at + :jump, started_at = started_at + :jump"
-        f" WHERE state IN ({_ACTIVE})",
+        f" WHERE state IN ({ACTIVE})",
         f"UPDATE stages SET started_at = started_at + :jump WHERE status = 'running'"
-        f" AND run_id IN (SELECT id FROM runs WHERE state IN ({_ACTIVE}))",
+        f" AND run_id IN (SELECT id FROM runs WHERE state IN ({ACTIVE}))",
         "UPDATE runs SET not_before = min(not_before + :jump, :wait) WHERE state = 'queued' AND vanished > 0",
     ):
         connection.execute(text(statement), values)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.views import DeviceUse
 from mmtui.store import cells
 from mmtui.store.reader import Reader
+from mmtui.store.sql import ACTIVE
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -18,7 +18,6 @@ FULL_SECONDS = 24 * 3600.0
 THIN_SECONDS = 60.0
 KEEP_SECONDS = 7 * 24 * 3600.0
 """So long samples are kept at all, or for as long as a run is active. Runs that have ended keep their own."""
-_ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
 _COLUMNS = "t, device, utilisation, memory_used, memory_total, power_watts, temperature"
 
 
@@ -65,7 +64,7 @@ def oldest(reader: Reader) -> float | None:
 
 def keep_from(reader: Reader, now: float) -> float:
     """Time before which samples may go: a week ago, or when the first of the active runs began."""
-    sql = f"SELECT min(a.spawned_at) FROM attempts a JOIN runs r ON r.id = a.run_id WHERE r.state IN ({_ACTIVE})"
+    sql = f"SELECT min(a.spawned_at) FROM attempts a JOIN runs r ON r.id = a.run_id WHERE r.state IN ({ACTIVE})"
     rows = reader.query(sql)
     began = rows[0][0] if rows else None
     return min(now - KEEP_SECONDS, began if began is not None else now)

@@ -12,6 +12,7 @@ from mmtui.errors import MmtuiError
 from mmtui.services.pending_edits import settle
 from mmtui.services.trust import startable
 from mmtui.store import cells
+from mmtui.store.queries import attempts, known
 from mmtui.store.runs import begin_attempt, read_attempt, read_run, set_reasons, state_of, transition
 from mmtui.supervisor.launchers.slurm import Cluster, is_live
 
@@ -100,10 +101,8 @@ class Jobs:
         if job:
             self._store(run_id, number, job)
             return
-        rows = self.supervisor.reader.query(
-            "SELECT spawned_at FROM attempts WHERE run_id = ? AND number = ?", [run_id, number]
-        )
-        if rows and self.supervisor.clock.now() - rows[0][0] > UNKNOWN_SECONDS:
+        began = attempts.spawned_at(self.supervisor.reader, run_id, number)
+        if began is not None and self.supervisor.clock.now() - began > UNKNOWN_SECONDS:
             self.supervisor.finish(run_id, number)
 
     def _follow(self, run_id: int, state: str, job: str, word: str, reason: str, kill_at: float | None) -> None:
@@ -118,7 +117,7 @@ class Jobs:
             self._explain(run_id, waiting_words(job, word, reason) if word in NOT_BEGUN else f"SLURM job {job} starts")
 
     def _explain(self, run_id: int, text: str) -> None:
-        if self.supervisor.reader.query("SELECT 1 FROM runs WHERE id = ? AND reason != ?", [run_id, text]):
+        if known.has_other_reason(self.supervisor.reader, run_id, text):
             with self.supervisor.database.write() as session:
                 run = read_run(session, run_id)
                 run.reason = text

@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from sqlmodel import Session
+from typing import TYPE_CHECKING, Any
 
 from mmtui.domain.placing import Slots
 from mmtui.domain.scheduling import Waiting, order, pick_first, waiting_reasons
@@ -30,8 +28,9 @@ from mmtui.services.queue_state import Queue
 from mmtui.services.trainers import is_alive, read_pid_file
 from mmtui.services.trust import startable
 from mmtui.store import cells
-from mmtui.store.cells import DAMAGED
 from mmtui.store.db import Database
+from mmtui.store.queries import active, attempts, damaged
+from mmtui.store.queries import queue as queued
 from mmtui.store.reader import Reader
 from mmtui.store.reserve import DiskReserve
 from mmtui.store.runs import (
@@ -58,6 +57,9 @@ from mmtui.supervisor.proving import Proving
 from mmtui.supervisor.sampling import DeviceRecorder
 from mmtui.supervisor.served import Served
 from mmtui.supervisor.takeover import take_over
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 ACTIVE_SECONDS = 0.25
 IDLE_SECONDS = 0.5
@@ -144,29 +146,24 @@ class Supervisor:
             self.queue.strangers = take_over(self.database, self.home)
             self.took_over = True
         self._reap()
-        active = self._active()
-        for run_id, number in active:
+        working = active.attempts(self.reader)
+        for run_id, number in working:
             self._alone(run_id, self.ingest, number)
             self._alone(run_id, self.proving.look, number)
         wishes = self._wishes()
-        for run_id, number in self._active():
+        for run_id, number in active.attempts(self.reader):
             self._alone(run_id, self._reconcile, number)
         started = self._schedule() or self.jobs.submit_all()
-        if active:
+        if working:
             self._enforce_limits()
             self.recorder.record(self.home, self.database)
             self._beat()
         self.hooks.look_after(time.monotonic())
-        return bool(active or wishes or started or self.hooks.running)
+        return bool(working or wishes or started or self.hooks.running)
 
     def _enforce_limits(self) -> None:
         """Stop runs whose time is over, as a person would: they checkpoint first, and can be retried."""
-        sql = (
-            "SELECT r.id, r.attempt, r.time_limit, sum(max(coalesce(a.ended_at, ?) - a.spawned_at, 0)) AS taken"
-            " FROM runs r JOIN attempts a ON a.run_id = r.id WHERE r.state IN ('starting', 'running')"
-            " AND r.time_limit > 0 GROUP BY r.id HAVING taken > r.time_limit"
-        )
-        for run_id, number, limit, _ in self.reader.query(sql, [self.clock.now()]):
+        for run_id, number, limit in attempts.over_time(self.reader, self.clock.now()):
             reason = f"its time limit of {duration(limit)} is over; mmtui retry {run_id} --time-limit goes on"
             with self.database.write() as session:
                 transition(session, run_id, RunEvent.CANCEL, reason=reason)
@@ -204,11 +201,6 @@ class Supervisor:
             beat = self.clock.beat()
             os.utime(self.home.lock, (beat, beat))
 
-    def _active(self) -> list[tuple[int, int]]:
-        marks = ",".join("?" * len(ACTIVE_STATES))
-        sql = f"SELECT id, attempt FROM runs WHERE state IN ({marks}) ORDER BY id"
-        return [(row[0], row[1]) for row in self.reader.query(sql, [state.value for state in ACTIVE_STATES])]
-
     def _reap(self) -> None:
         """Keep the exit codes of children that have ended, by run and attempt, until they are judged."""
         ended = {key: child.returncode for key, child in self.children.items() if child.poll() is not None}
@@ -218,10 +210,9 @@ class Supervisor:
 
     def ingest(self, run_id: int, number: int) -> bool:
         """Read on in what the trainer has written; whether all of it has been read, as far as it went."""
-        rows = self.reader.query("SELECT ingested FROM attempts WHERE run_id = ? AND number = ?", [run_id, number])
-        if not rows:
+        offset, file = attempts.ingested(self.reader, run_id, number), self.home.run(str(run_id)).events(number)
+        if offset is None:
             return True
-        offset, file = cells.count(rows[0][0]), self.home.run(str(run_id)).events(number)
         try:
             reached = ingest_file(self.database, file, run_id, number, offset, TURN_BYTES, TURN_LINES)
             return is_all_read(file, reached)
@@ -231,7 +222,7 @@ class Supervisor:
             return True
 
     def _wishes(self) -> bool:
-        if not self.reader.query("SELECT 1 FROM wishes LIMIT 1"):
+        if not queued.has_wishes(self.reader):
             return False
         with self.database.write(durable=True) as session:
             for wish in take_wishes(session):
@@ -260,23 +251,18 @@ class Supervisor:
 
     def _reconcile(self, run_id: int, number: int) -> None:
         """Bring what the database says of an active run in line with its process."""
-        rows = self.reader.query(
-            "SELECT r.state, a.pid, a.pid_identity, a.kill_at, a.job, r.launcher FROM runs r"
-            " JOIN attempts a ON a.run_id = r.id AND a.number = ? WHERE r.id = ?",
-            [number, run_id],
-        )
-        if not rows:
+        found = attempts.standing(self.reader, run_id, number)
+        if found is None:
             return
-        state, pid, known, kill_at, job, launcher = rows[0]
-        if launcher != "{}":
-            self.jobs.reconcile(run_id, number, state, job, kill_at)
+        if found.is_on_cluster:
+            self.jobs.reconcile(run_id, number, found.state, found.job, found.kill_at)
             return
-        if pid is None and self._adopt(run_id, number):
+        if found.pid is None and self._adopt(run_id, number):
             return
-        if is_alive(pid, known):
-            self._signal(run_id, number, state, pid, known, kill_at)
+        if is_alive(found.pid, found.identity):
+            self._signal(run_id, number, found)
             return
-        if self._is_gone(run_id, number, pid):
+        if self._is_gone(run_id, number, found.pid):
             self._reap()  # it may have died since this tick began; its exit code tells a failure from a kill
             if self.ingest(run_id, number):
                 self.finish(run_id, number)
@@ -302,18 +288,18 @@ class Supervisor:
         logger.info("run %d: adopted its trainer, pid %d", run_id, found.pid)
         return True
 
-    def _signal(self, run_id: int, number: int, state: str, pid: int, known: str, kill_at: float | None) -> None:
+    def _signal(self, run_id: int, number: int, found: attempts.Standing) -> None:
         """SIGTERM once (checkpoint and leave), SIGKILL when the grace is over."""
-        if state not in (RunState.STOPPING, RunState.PAUSING):
+        if found.pid is None or found.state not in (RunState.STOPPING, RunState.PAUSING):
             return
         # Told on disk, for the next supervisor: a second SIGTERM would end the trainer without a checkpoint.
         told = self.home.run(str(run_id)).attempt(number) / "terminated"
         if (run_id, number) not in self.signalled and not told.exists():
-            process.signal_group(pid, known, signal.SIGTERM)
+            process.signal_group(found.pid, found.identity, signal.SIGTERM)
             self.signalled.add((run_id, number))
             told.touch(mode=0o600)
-        if kill_at is not None and self.clock.now() > kill_at:
-            process.signal_group(pid, known, signal.SIGKILL)
+        if found.kill_at is not None and self.clock.now() > found.kill_at:
+            process.signal_group(found.pid, found.identity, signal.SIGKILL)
 
     def finish(self, run_id: int, number: int) -> None:
         """A trainer is gone: judge what became of it, and put it back if policy says so."""
@@ -347,14 +333,9 @@ class Supervisor:
 
     def _hold_group(self, run_id: int) -> None:
         """The rest of a sweep that asked for it is held when one of its runs has failed."""
-        rows = self.reader.query(
-            "SELECT other.id FROM runs r JOIN settings s ON s.key = 'failfast:' || r.run_group"
-            " JOIN runs other ON other.run_group = r.run_group AND other.state = 'queued' WHERE r.id = ?",
-            [run_id],
-        )
-        for row in rows:
+        for other in queued.to_hold_after(self.reader, run_id):
             with self.database.write() as session:
-                transition(session, row[0], RunEvent.HOLD, reason=f"run #{run_id} of its sweep has failed")
+                transition(session, other, RunEvent.HOLD, reason=f"run #{run_id} of its sweep has failed")
 
     def _apply(self, session: Session, run: Run, ending: Ending, now: float) -> None:
         assert run.id is not None
@@ -412,14 +393,13 @@ class Supervisor:
 
     def _hold_damaged(self, error: Exception) -> None:
         """Hold queued runs whose rows cannot be compared with others; raise the error if there are none."""
-        damaged = {row[0]: row[1] for row in self.reader.query(DAMAGED)}
-        sql = "SELECT id FROM runs WHERE state = 'queued' AND deleted_at IS NULL"
-        queued = {row[0] for row in self.reader.query(sql)}
-        if not queued & damaged.keys():
+        found = dict(damaged.runs(self.reader))
+        waiting = queued.queued_ids(self.reader) & found.keys()
+        if not waiting:
             raise error
-        for run_id in queued & damaged.keys():
+        for run_id in waiting:
             with self.database.write() as session:
-                reason = f"its row has a damaged {damaged[run_id].strip()}: see mmtui doctor"
+                reason = f"its row has a damaged {' '.join(found[run_id])}: see mmtui doctor"
                 transition(session, run_id, RunEvent.HOLD, reason=reason)
 
     def _give_up_on(self, broken: Mapping[int, tuple[str, str]]) -> None:
@@ -432,14 +412,12 @@ class Supervisor:
 
     def _explain(self, reasons: Mapping[int, str]) -> None:
         """Write why runs wait, where that changed."""
-        table = "runs INDEXED BY ix_runs_waiting"
-        rows = self.reader.query(f"SELECT id, reason, not_before FROM {table} WHERE state = 'queued'")
-        now = self.clock.now()
+        found, now = queued.reasons(self.reader), self.clock.now()
         changed = [
-            {"key": row[0], "why": reasons[row[0]]}
-            for row in rows
+            {"key": run_id, "why": reasons[run_id]}
+            for run_id, reason, not_before in found
             # While a run backs off, why it does is the reason.
-            if row[0] in reasons and row[1] != reasons[row[0]] and row[2] <= now
+            if run_id in reasons and reason != reasons[run_id] and not_before <= now
         ]
         if changed:
             with self.database.write() as session:

@@ -14,8 +14,8 @@ from engine.own_code import other_code
 from mmtui.domain import proof
 from mmtui.domain.states import RunEvent
 from mmtui.services import stages
-from mmtui.store import cells
 from mmtui.store.proof import reports
+from mmtui.store.queries import attempts, codes
 from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process
 from mmtui.supervisor.outcome import Ending
@@ -49,8 +49,7 @@ class Proving:
 
     def _end(self, run_id: int, number: int) -> bool:
         """Kill a trainer; False if nobody knows yet which process it is."""
-        sql = "SELECT pid, pid_identity, job FROM attempts WHERE run_id = ? AND number = ?"
-        pid, identity, job = self.supervisor.reader.query(sql, [run_id, number])[0]
+        pid, identity, job = attempts.process(self.supervisor.reader, run_id, number)
         if job:
             self.supervisor.jobs.cluster.kill(job)
         elif pid is not None:
@@ -60,8 +59,7 @@ class Proving:
     def fault(self, run_id: int, number: int) -> str:
         """What is wrong with the code that an attempt has reported, "" if nothing is."""
         reader = self.supervisor.reader
-        rows = reader.query("SELECT code FROM runs WHERE id = ?", [run_id])
-        code = cells.mapped(rows[0][0]) if rows else {}
+        code = codes.of_run(reader, run_id)
         loaded = proof.other(code, reports(reader, run_id).get(number, ()))
         return other_code(loaded, proof.frozen(code)) if loaded else ""
 

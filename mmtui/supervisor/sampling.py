@@ -10,14 +10,13 @@ import logging
 import time
 from collections.abc import Iterable
 
-from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.views import GpuView
 from mmtui.paths import Home
 from mmtui.services.device_history import keep, keep_before, uses_now
 from mmtui.services.devices import run_pids, snapshot, with_runs
-from mmtui.store import cells
 from mmtui.store import samples as stored
 from mmtui.store.db import Database
+from mmtui.store.queries import active
 from mmtui.store.reader import Reader
 from mmtui.store.runs import add_warning
 from mmtui.store.tables import DeviceSample
@@ -74,11 +73,10 @@ class DeviceRecorder:
     def _check_places(self, home: Home, database: Database, gpus: Iterable[GpuView]) -> None:
         """Warn, once for a run, if it sits on a GPU that it was not given."""
         owners = run_pids(home)
-        marks = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
         with Reader(home) as reader:
-            rows = reader.query(f"SELECT id, attempt, gpus FROM runs WHERE state IN ({marks})")
-        given = {str(row[0]): cells.texts(row[2]) for row in rows}
-        attempts = {str(row[0]): row[1] for row in rows}
+            holders = active.holders(reader)
+        given = {str(one.run_id): one.names for one in holders}
+        attempts = {str(one.run_id): one.attempt for one in holders}
         for run_id, text in misplaced((with_runs(gpu, owners) for gpu in gpus), given).items():
             if text not in self._told:
                 self._told.add(text)
