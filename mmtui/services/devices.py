@@ -12,10 +12,10 @@ from mmtui.devices import host_snapshot
 from mmtui.devices.driver import driver
 from mmtui.devices.host import parent_of, process_identity, session_of
 from mmtui.devices.trees import TreeMeter
-from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.views import DeviceSnapshot, GpuView, TrainerView
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
+from mmtui.store.queries import active
 from mmtui.store.reader import Reader
 
 SAMPLE_SECONDS = 2.0
@@ -53,18 +53,13 @@ def snapshot(home: Home, owners: Mapping[int, str] | None = None) -> DeviceSnaps
 
 def run_pids(home: Home) -> dict[int, str]:
     """{pid of a live trainer: id of its run} of all active runs; none where the database cannot be read."""
-    marks = ",".join("?" * len(ACTIVE_STATES))
-    sql = (
-        "SELECT a.pid, a.pid_identity, r.id FROM runs r JOIN attempts a ON a.run_id = r.id AND a.number = r.attempt"
-        f" WHERE r.state IN ({marks}) AND a.pid IS NOT NULL"
-    )
     try:
         with Reader(home) as reader:
-            rows = reader.query(sql, [state.value for state in ACTIVE_STATES])
+            known = active.trainers(reader)
     except MmtuiError:
         return {}
     # Without a supervisor a run can stay "running" for days while its pid goes to somebody else.
-    return {row[0]: str(row[2]) for row in rows if process_identity(row[0]) == row[1]}
+    return {one.pid: str(one.run_id) for one in known if process_identity(one.pid) == one.identity}
 
 
 def trainers(home: Home, meter: TreeMeter) -> tuple[TrainerView, ...]:

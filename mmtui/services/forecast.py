@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmtui.domain.forecasting import FOREVER, Forecast, Span, Work, play
-from mmtui.domain.states import ACTIVE_STATES
 from mmtui.paths import Home
 from mmtui.services.queue_state import Queue
 from mmtui.store import cells
-from mmtui.store.queries import damaged
+from mmtui.store.queries import active, damaged, durations
 from mmtui.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -23,11 +22,6 @@ RECENT = 400
 SPREAD = 0.2
 """With a single past run nothing is known of the spread: times may then be a fifth shorter or longer."""
 
-_AROUND = (
-    "SELECT r.ended_at - r.started_at - sum(s.ended_at - s.started_at) FROM runs r JOIN stages s ON s.run_id = r.id"
-    " WHERE r.state = 'succeeded' AND r.attempt = 1 GROUP BY r.id ORDER BY r.id DESC LIMIT ?"
-)
-
 Rates = tuple[float, float, float]
 """Seconds per step: low, middle, high."""
 
@@ -36,29 +30,15 @@ class Costs:
     """Seconds per step of the stages of past runs, and of the measurements before first starts."""
 
     def __init__(self, home: Home) -> None:
-        # What evaluations took is measured from start to end: they have one step.
-        sql = (
-            "SELECT s.name, coalesce(nullif(s.seconds_per_step, 0), (s.ended_at - s.started_at) / s.total_steps),"
-            " r.config FROM stages s JOIN runs r ON r.id = s.run_id"
-            " WHERE s.seconds_per_step > 0 OR (s.name = 'evaluate' AND s.status = 'finished')"
-            " ORDER BY r.id DESC LIMIT ?"
-        )
         with Reader(home) as reader:
-            rows = reader.query(sql, [RECENT])
-            needs = reader.query("SELECT work, body FROM needs")
-            around = sorted(
-                took for row in reader.query(_AROUND, [RECENT // 10]) if (took := cells.number(row[0]) or 0.0) > 0
-            )
+            paces = durations.stage_paces(reader, RECENT)
+            self._measured = durations.measured_stages(reader)
+            around = sorted(took for took in durations.seconds_besides_stages(reader, RECENT // 10) if took > 0)
         self.around: Rates = (around[0], around[len(around) // 2], around[-1]) if around else (0.0, 0.0, 0.0)
         """Seconds that a run takes besides its stages: the process starts, data are read, weights are written."""
         self._known: dict[tuple[str, str], list[float]] = {}
-        for name, cell, config in rows:
-            if (rate := cells.number(cell)) is not None:
-                self._known.setdefault((name, _work(cells.mapped(config), name)), []).append(rate)
-        self._measured = {
-            row[0]: cells.values("probe", json.dumps({"stages": cells.mapped(row[1])})).get("stages", {})
-            for row in needs
-        }
+        for name, rate, config in paces:
+            self._known.setdefault((name, _work(config, name)), []).append(rate)
 
     def seconds(self, recipe: Recipe, stages: Sequence[tuple[str, int]] | None = None) -> float | None:
         """Seconds that a run of a recipe (or these stages and steps of it) may take; None where a stage of it has never
@@ -123,16 +103,12 @@ def queue_forecast(home: Home, now: float | None = None) -> dict[str, Forecast]:
         broken = damaged.in_queue(reader)
         waiting = [run for run in queue.waiting().values() if run.run_id not in broken]
         left = _left(reader, costs)
-        active = {
-            row[0]: (cells.texts(row[1]), row[2], row[3], row[0])
-            for row in reader.query(f"SELECT id, gpus, wanted, run_group FROM runs WHERE state IN ({_ACTIVE})")
-            if row[0] not in broken
-        }
+        working = [run for run in active.holders(reader) if run.run_id not in broken]
         slots, rules = queue.slots(), queue.rules()
     spans: list[dict[int, Span]] = []
     for which in range(3):
         works = {run_id: _scaled(parts, which) for run_id, parts in left.items()}
-        playing = {run_id: (p, wanted, group, works[run_id]) for run_id, (p, wanted, group, _) in active.items()}
+        playing = {run.run_id: (run.names, run.wanted, run.group, works[run.run_id]) for run in working}
         spans.append(play(playing, waiting, works, slots, now, rules))
     low, middle, high = spans
     return {
@@ -141,38 +117,29 @@ def queue_forecast(home: Home, now: float | None = None) -> dict[str, Forecast]:
     }
 
 
-_ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
 _Part = tuple[str, Rates]
 
 
 def _left(reader: Reader, costs: Costs) -> dict[int, list[_Part]]:
     """What active and queued runs have still to do: (name of the stage if it is shared, seconds) of each stage."""
-    sql = (
-        "SELECT r.id, r.started_at, r.config, r.work, r.shared_stages,"
-        " s.name, s.status, s.step, s.total_steps, s.seconds_per_step"
-        f" FROM runs r JOIN stages s ON s.run_id = r.id WHERE r.state IN ('queued', {_ACTIVE})"
-        " AND r.deleted_at IS NULL ORDER BY r.id, s.position"
-    )
     found: dict[int, list[_Part]] = {}
     cached: dict[tuple[str, str], Rates | None] = {}
-    for run_id, begun, text, *names, step, total, measured in reader.query(sql):
-        work, shared, stage, status = map(cells.text, names)
-        if run_id not in found and begun is None:
-            found[run_id] = [("", costs.around)]
-        parts = found.setdefault(run_id, [])
-        if status == "finished":
+    for one in durations.stages_left(reader):
+        if one.run_id not in found and one.begun is None:
+            found[one.run_id] = [("", costs.around)]
+        parts = found.setdefault(one.run_id, [])
+        if one.status == "finished":
             continue
-        known = (work, stage)
-        if not work or known not in cached:
-            cached[known] = costs.rates(stage, cells.mapped(text), work)
-        rates = cached[known]
-        rate = cells.number(measured)
-        if rate and status == "running":
+        known = (one.work, one.stage)
+        if not one.work or known not in cached:
+            cached[known] = costs.rates(one.stage, cells.mapped(one.config), one.work)
+        rates, rate = cached[known], one.seconds_per_step
+        if rate and one.status == "running":
             rates = (rate * (1 - SPREAD / 2), rate, rate * (1 + SPREAD / 2))
         if rates is None:
-            rates = (0.0, 0.0, 0.0) if stage == "evaluate" else (FOREVER, FOREVER, FOREVER)
-        steps = max(cells.count(total) - cells.count(step), 0)
-        name = cells.mapped(shared).get(stage, "") if shared != "{}" else ""
+            rates = (0.0, 0.0, 0.0) if one.stage == "evaluate" else (FOREVER, FOREVER, FOREVER)
+        steps = max(one.total_steps - one.step, 0)
+        name = cells.mapped(one.shared).get(one.stage, "") if one.shared != "{}" else ""
         parts.append((name, (rates[0] * steps, rates[1] * steps, rates[2] * steps)))
     return found
 

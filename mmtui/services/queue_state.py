@@ -10,16 +10,14 @@ from typing import Any
 from mmtui.devices.slots import Use
 from mmtui.domain.placing import Slots, expected
 from mmtui.domain.scheduling import UNMEASURED, Rules, Waiting
-from mmtui.domain.states import ACTIVE_STATES, FINAL_STATES, RunState
+from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.paths import Home
 from mmtui.services.places import find_slots
 from mmtui.services.trainers import Living, is_alive
 from mmtui.store import cells
+from mmtui.store.queries import active
+from mmtui.store.queries import queue as queued
 from mmtui.store.reader import Reader
-
-_ACTIVE = ",".join(f"'{state.value}'" for state in ACTIVE_STATES)
-_PORTION = 500
-_COLUMNS = "id, priority, position, not_before, run_group, after, if_failed, wanted, work, shared_stages"
 
 
 class Queue:
@@ -44,14 +42,13 @@ class Queue:
         Args:
             on_cluster: those that SLURM shall start, instead of those for this machine.
         """
-        where = f"state = 'queued' AND deleted_at IS NULL AND launcher {'!=' if on_cluster else '='} '{{}}'"
-        rows = self.reader.query(f"SELECT {_COLUMNS} FROM runs INDEXED BY ix_runs_waiting WHERE {where}")
+        rows = queued.waiting(self.reader, on_cluster=on_cluster)
         if not rows:
             return {}
-        busy, needs, found = self._stages_in_training(), self._needs(), {}
+        busy, needs, found = self._stages_in_training(), queued.needs(self.reader), {}
         self.broken = {}
         # A sweep waits for the same few runs: each list is read once.
-        lists = {text: _ids(text) for text in {row[5] for row in rows} if text != "[]"}
+        lists = {text: _ids(text) for text in {row.after for row in rows} if text != "[]"}
         states = self._states_of(lists.values())
         for run_id, priority, position, not_before, group, after, if_failed, wanted, work, stages in rows:
             left = self._left_of(run_id, lists[after], if_failed, states) if after != "[]" else ()
@@ -65,14 +62,7 @@ class Queue:
 
     def _states_of(self, several: Iterable[Sequence[int]]) -> dict[int, str]:
         """States of all runs that others wait for; one that is gone is missing."""
-        ids, found = sorted({run_id for after in several for run_id in after}), {}
-        for start in range(0, len(ids), _PORTION):
-            portion = ids[start : start + _PORTION]
-            marks = ",".join("?" * len(portion))
-            found.update(
-                {r[0]: r[1] for r in self.reader.query(f"SELECT id, state FROM runs WHERE id IN ({marks})", portion)}
-            )
-        return found
+        return queued.states(self.reader, sorted({run_id for after in several for run_id in after}))
 
     def _left_of(self, run_id: int, after: Sequence[int], if_failed: str, states: Mapping[int, str]) -> tuple[int, ...]:
         """Runs that a run still waits for. One that failed is noted, and is waited for no longer."""
@@ -85,23 +75,11 @@ class Queue:
 
     def _stages_in_training(self) -> dict[str, str]:
         """{name of a shared stage: why others wait for it}, of stages that active runs have not finished."""
-        sql = (
-            f"SELECT r.id, r.shared_stages, group_concat(s.name) FROM runs r LEFT JOIN stages s ON s.run_id = r.id"
-            f" AND s.status = 'finished' WHERE r.state IN ({_ACTIVE}) AND r.shared_stages != '{{}}' GROUP BY r.id"
-        )
         found: dict[str, str] = {}
-        for run_id, stages, finished in self.reader.query(sql):
-            done = (finished or "").split(",")
-            for stage, name in cells.mapped(stages).items():
-                if stage not in done:
+        for run_id, names, finished in queued.shared_stages(self.reader):
+            for stage, name in names.items():
+                if stage not in finished:
                     found.setdefault(name, f"waiting for #{run_id}, which trains the same {stage} stage")
-        return found
-
-    def _needs(self) -> dict[str, dict[str, int]]:
-        """{work: {model of a device: bytes}}, as measured."""
-        found: dict[str, dict[str, int]] = {}
-        for work, device, count in self.reader.query("SELECT work, device, bytes FROM needs"):
-            found.setdefault(work, {})[device] = count
         return found
 
     def slots(self) -> Slots:
@@ -110,15 +88,14 @@ class Queue:
         whole = [slot for one in self.strangers for slot in one.slots]
         shares: dict[str, list[tuple[float, str]]] = {}
         lost = ""
-        rows = self.reader.query(f"SELECT id, gpus, wanted, work FROM runs WHERE state IN ({_ACTIVE})")
-        for run_id, gpus, wanted, work in rows:
-            share = cells.number(wanted) or 1.0  # a damaged cell: it may need all of its place
-            held = cells.places(gpus)
+        for run in active.holders(self.reader):
+            share = cells.number(run.wanted) or 1.0  # a damaged cell: it may need all of its place
+            held = run.places
             if held is None:
-                lost = f"which places run #{run_id} holds cannot be read: see mmtui doctor"
+                lost = f"which places run #{run.run_id} holds cannot be read: see mmtui doctor"
             for name in held or ():
                 if share < 1:
-                    shares.setdefault(name, []).append((share, work))
+                    shares.setdefault(name, []).append((share, run.work))
                 else:
                     whole.append(name)
         found = find_slots(whole, self._uses(shares), self.home) if shares else find_slots(whole)
@@ -126,7 +103,7 @@ class Queue:
         return replace(found, free=(), partly=(), note=lost) if lost else found
 
     def _uses(self, shares: Mapping[str, list[tuple[float, str]]]) -> dict[str, Use]:
-        needs = self._needs()
+        needs = queued.needs(self.reader)
         kinds = {name: place.kind for name, place in find_slots([]).places.items()}
         found = {}
         for name, parts in shares.items():
@@ -140,17 +117,9 @@ class Queue:
         """What holds for the queue as a whole, as it is now."""
         settings = self.reader.settings()
         limits, budgets = cells.by_group(settings, "limit"), cells.by_group(settings, "budget")
-        sql = f"SELECT run_group, count(*) FROM runs WHERE state IN ({_ACTIVE}) AND run_group != '' GROUP BY run_group"
-        active = {row[0]: row[1] for row in (self.reader.query(sql) if limits else [])}
-        return Rules(settings.get("closed", ""), limits, active, budgets, self._spent() if budgets else {})
-
-    def _spent(self) -> dict[str, float]:
-        """Device hours that each group has taken; a run on a share of a device counts that share."""
-        sql = (
-            "SELECT r.run_group, sum(max(coalesce(a.ended_at, ?) - a.spawned_at, 0) * r.wanted) / 3600 FROM attempts a"
-            " JOIN runs r ON r.id = a.run_id WHERE r.run_group != '' GROUP BY r.run_group"
-        )
-        return {row[0]: row[1] for row in self.reader.query(sql, [self._clock()])}
+        working = queued.active_by_group(self.reader) if limits else {}
+        spent = queued.hours_by_group(self.reader, self._clock()) if budgets else {}
+        return Rules(settings.get("closed", ""), limits, working, budgets, spent)
 
 
 def _ids(cell: Any) -> tuple[int, ...]:

@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmtui.domain.states import RunState
 from mmtui.paths import Home
 from mmtui.services import recipes
-from mmtui.store import cells
+from mmtui.store.queries import scores
 from mmtui.store.reader import Reader
 
 
@@ -138,13 +137,9 @@ def _measured(home: Home) -> dict[str, list[tuple[float, tuple[str, ...]]]]:
     """Final mean IoU, and what makes it doubtful, of every run that has succeeded, by recipe.
 
     Of full length, as trials say nothing, and no forks, which were trained by two recipes."""
-    sql = (
-        "SELECT recipe, miou, overrides, doubts FROM runs WHERE state = ? AND miou IS NOT NULL AND deleted_at IS NULL"
-        " AND origin = '{}'"
-    )
     found: dict[str, list[tuple[float, tuple[str, ...]]]] = {}
     with Reader(home) as reader:
-        for recipe, miou, overrides, doubts in reader.query(sql, [RunState.SUCCEEDED.value]):
-            if ".steps=" not in overrides:
-                found.setdefault(recipe, []).append((miou, cells.texts(doubts)))
+        for one in scores.final(reader):
+            if ".steps=" not in one.overrides:
+                found.setdefault(one.recipe, []).append((one.miou, one.doubts))
     return found

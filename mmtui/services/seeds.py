@@ -12,10 +12,10 @@ from mmtui.domain.statistics import Comparison, Summary, summary, welch
 from mmtui.paths import Home
 from mmtui.services.comparing import FREE, flat
 from mmtui.services.overrides import as_typed
-from mmtui.store import cells
+from mmtui.store.queries import folds
+from mmtui.store.queries.folds import SeedRun, Trained
 from mmtui.store.reader import Reader
 
-MOST_PARAMETERS = 500
 FoldKey = tuple[Any, ...]
 """Recipe, then (key, value as JSON) of everything in its configuration that counts."""
 _FREE = frozenset({*FREE, "seed", "data.root"})
@@ -62,36 +62,31 @@ class Fold:
 
 def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
     """Folds of these runs, the best mean first; those without a value last."""
-    marks = ",".join("?" * len(ids))
     with Reader(home) as reader:
-        rows = reader.query(
-            "SELECT id, recipe, seed, state, miou, config, overrides, origin, doubts FROM runs"
-            f" WHERE id IN ({marks}) ORDER BY id",
-            [int(run_id) for run_id in ids],
-        )
-    groups: dict[FoldKey, list[Any]] = {}
-    for row in rows:
-        groups.setdefault(_same(row), []).append(row)
+        runs = folds.seed_runs(reader, [int(run_id) for run_id in ids])
+    groups: dict[FoldKey, list[SeedRun]] = {}
+    for run in runs:
+        groups.setdefault(_same(run.trained), []).append(run)
     best = max((_values(runs) for runs in groups.values() if _values(runs)), key=lambda v: sum(v) / len(v), default=[])
     changed = changed_in(list(groups))
     found = [_fold(runs, changed[key], best) for key, runs in groups.items()]
     return sorted(found, key=lambda one: -(one.summary.mean if one.summary else -1.0))
 
 
-def _same(row: Any) -> FoldKey:
+def _same(trained: Trained) -> FoldKey:
     """What runs of a fold have in common."""
     from engine.config.determining import meaning
 
-    config = flat(cells.mapped(row["config"]))
+    config = flat(trained.config)
     kept = [(k, json.dumps(meaning(k, v))) for k, v in config if k not in _FREE and not k.startswith(_FREE_SECTIONS)]
-    place = _forked_at(row)
+    place = _forked_at(trained)
     # A fork has had another training than a run of the same recipe that was trained whole.
-    return (cells.text(row["recipe"]), *sorted([*kept, *([("from", json.dumps(place))] if place else [])]))
+    return (trained.recipe, *sorted([*kept, *([("from", json.dumps(place))] if place else [])]))
 
 
-def _forked_at(row: Any) -> str:
+def _forked_at(trained: Trained) -> str:
     """``RUN@STEP`` of a fork, "" of any other run."""
-    origin = cells.mapped(row["origin"])
+    origin = trained.origin
     return f"{origin.get('run')}@{origin.get('global_step')}" if origin else ""
 
 
@@ -107,39 +102,33 @@ def changed_in(keys: Sequence[FoldKey]) -> dict[FoldKey, tuple[str, ...]]:
 
 def keys_of(home: Home, ids: Sequence[str]) -> dict[str, FoldKey]:
     """What each of these runs has in common with those that differ in their seeds alone."""
-    found = {}
     with Reader(home) as reader:
-        for first in range(0, len(ids), MOST_PARAMETERS):
-            some = [int(run_id) for run_id in ids[first : first + MOST_PARAMETERS]]
-            marks = ",".join("?" * len(some))
-            for row in reader.query(f"SELECT id, recipe, config, origin FROM runs WHERE id IN ({marks})", some):
-                found[str(row["id"])] = _same(row)
-    return found
+        found = folds.trained(reader, [int(run_id) for run_id in ids])
+    return {str(run_id): _same(trained) for run_id, trained in found.items()}
 
 
-def _measured(runs: list[Any]) -> list[Any]:
-    return [row for row in runs if row["state"] == RunState.SUCCEEDED and cells.number(row["miou"]) is not None]
+def _measured(runs: Sequence[SeedRun]) -> list[SeedRun]:
+    return [run for run in runs if run.state == RunState.SUCCEEDED and run.miou is not None]
 
 
-def _values(runs: list[Any]) -> list[float]:
-    found = [cells.number(row["miou"]) for row in _measured(runs)]
-    return [value for value in found if value is not None]
+def _values(runs: Sequence[SeedRun]) -> list[float]:
+    return [run.miou for run in _measured(runs) if run.miou is not None]
 
 
-def _fold(runs: list[Any], changed: tuple[str, ...], best: list[float]) -> Fold:
+def _fold(runs: Sequence[SeedRun], changed: tuple[str, ...], best: list[float]) -> Fold:
     values = _values(runs)
     against = None if not values or values == best else welch(values, best)
     return Fold(
-        recipe=cells.text(runs[0]["recipe"]),
+        recipe=runs[0].trained.recipe,
         changed=changed,
-        ids=tuple(str(row["id"]) for row in runs),
-        seeds=tuple(row["seed"] for row in runs),
+        ids=tuple(str(run.run_id) for run in runs),
+        seeds=tuple(run.seed for run in runs),
         values=tuple(values),
         summary=summary(values) if values else None,
         against=against,
-        doubts=tuple(dict.fromkeys(doubt for row in _measured(runs) for doubt in cells.texts(row["doubts"]))),
+        doubts=tuple(dict.fromkeys(doubt for run in _measured(runs) for doubt in run.doubts)),
         overrides=(
-            *(t for t in cells.texts(runs[-1]["overrides"]) if not t.startswith("seed=")),
-            *(("--from", _forked_at(runs[-1])) if _forked_at(runs[-1]) else ()),
+            *(text for text in runs[-1].overrides if not text.startswith("seed=")),
+            *(("--from", place) if (place := _forked_at(runs[-1].trained)) else ()),
         ),
     )
