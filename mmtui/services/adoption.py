@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-
-from sqlmodel import Session
+from typing import TYPE_CHECKING
 
 from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState
 from mmtui.errors import RefusedError
@@ -15,6 +14,9 @@ from mmtui.services.trainers import Living
 from mmtui.store.db import Database
 from mmtui.store.runs import add_attempt, end_attempts, read_run, transition
 from mmtui.store.tables import Attempt, Run
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 _TO_QUEUED = {
     RunState.HELD: RunEvent.RELEASE,

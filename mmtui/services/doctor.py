@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import sqlite3
 import stat
 import sys
 import time
@@ -22,10 +21,9 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import devices, leftovers, pending_edits, recipes, replacement, supervisors, unfinished
 from mmtui.settings import SettingsError, load
-from mmtui.store import cells
-from mmtui.store.queries import damaged
+from mmtui.store.queries import damaged, known
 from mmtui.store.reader import Reader
-from mmtui.store.schema import damage, lost, schema_revision
+from mmtui.store.schema import damage, lost, schema_revision, sqlite_version
 
 LOW_DISK = 2 * 2**30
 _RESTORE = "mmtui doctor --fix (the newest sound backup, and what came after it from the run folders)"
@@ -132,9 +130,8 @@ def _disk(home: Home) -> Check:
 
 
 def _sqlite() -> Check:
-    version = sqlite3.sqlite_version_info
+    text, version = sqlite_version()
     safe = version >= _SAFE_SQLITE or version[:2] in [b[:2] for b in _BACKPORTS if version >= b]
-    text = sqlite3.sqlite_version
     if not safe:
         text += " (has the WAL-reset fault; mmtui avoids it: only the supervisor checkpoints)"
     return Check("sqlite", True if safe else None, text)
@@ -146,7 +143,7 @@ def _database(home: Home) -> Check:
             sentence = lost(home)
             return Check("database", False if sentence else None, sentence or "none yet", _REBUILD)
         with Reader(home) as reader:
-            problem = str(reader.query("PRAGMA quick_check(1)")[0][0])
+            problem = damaged.quick_check(reader)
             missing = _missing(home)
             if problem == "ok" and missing:
                 return Check("database", False, missing, _WHOLE)
@@ -173,17 +170,17 @@ def _run_folders(home: Home) -> list[Check]:
     """Folders that no row speaks of, and rows whose folder is gone."""
     try:
         if schema_revision(home.database) is None:
-            known, shown = set[int](), set[int]()
+            rows, shown = set[int](), set[int]()
         else:
             with Reader(home) as reader:
-                rows = reader.query("SELECT id, reason FROM runs")
-                known = {int(row[0]) for row in rows if not unfinished.is_abandoned(cells.text(row[1]))}
+                reasons = known.reasons(reader)
+                rows = {run_id for run_id, text in reasons.items() if not unfinished.is_abandoned(text)}
                 shown = set(reader.ids())
     except MmtuiError:
         return []  # the database itself is the fault, and told already
     there = _numbered(home.runs)
     # Whoever queues a run right now makes the one before the other. Ages are below 0 when the clock was set back.
-    lost = sorted(number for number, age in there.items() if number not in known and abs(age) > _SETTLED)
+    lost = sorted(number for number, age in there.items() if number not in rows and abs(age) > _SETTLED)
     gone = sorted(shown - there.keys())
     in_trash = [number for number in gone if (home.trash / str(number)).exists()]
     return [

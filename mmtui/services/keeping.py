@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,7 +74,7 @@ def backup(home: Home, target: Path | None = None, *, force: bool = False) -> Pa
     """
     from mmtui.store.db import backup as copy
     from mmtui.store.db import unused
-    from mmtui.store.schema import refuse_lost
+    from mmtui.store.schema import FILE_ERRORS, refuse_lost
 
     refuse_lost(home)
     if not home.database.exists():
@@ -88,7 +87,7 @@ def backup(home: Home, target: Path | None = None, *, force: bool = False) -> Pa
         return made
     except OSError as error:
         raise unwritable(error, file) from None
-    except sqlite3.Error as error:
+    except FILE_ERRORS as error:
         raise UnreachableError(f"{home.database} cannot be copied to {file}: {error}") from None
 
 

@@ -17,6 +17,7 @@ from mmtui.domain.text import size
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import replacement, writers
+from mmtui.store.queries import known
 from mmtui.store.reader import Reader
 
 IDLE_SECONDS = 3600.0
@@ -67,12 +68,12 @@ def _of_purge(home: Home) -> Iterator[Leftover]:
     for folder in (home.trash, home.code, home.imported_code, home.stage_cache):
         for path in sorted(folder.glob(f".*{DELETED}")):
             yield Leftover(f"deleted {path.name[1 : -len(DELETED)]}", path)
-    known = _ids(home)
-    if known is None:
+    rows = _ids(home)
+    if rows is None:
         return
     for path in sorted(home.trash.glob("[0-9]*")):
         match = _IN_TRASH.fullmatch(path.name)
-        if match is not None and int(match[1]) not in known:
+        if match is not None and int(match[1]) not in rows:
             yield Leftover(f"files of purged run {match[1]}", path)
 
 
@@ -82,7 +83,7 @@ def _ids(home: Home) -> set[int] | None:
         with Reader(home) as reader:
             if reader.connection() is None:
                 return None
-            return {int(row[0]) for row in reader.query("SELECT id FROM runs")}
+            return known.ids(reader)
     except MmtuiError:
         return None
 
@@ -125,8 +126,8 @@ def bytes_of(path: Path) -> int:
     found = 0
     for entry in (path, *path.rglob("*")) if path.is_dir() else (path,):
         try:
-            known = entry.lstat()
-            found += 0 if stat.S_ISDIR(known.st_mode) else known.st_size
+            status = entry.lstat()
+            found += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
         except OSError:
             continue
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ from mmtui.store import cells, wholeness
 from mmtui.store.db import Database, backup, unused
 from mmtui.store.queries import damaged
 from mmtui.store.reader import Reader
-from mmtui.store.schema import damage, lost, schema_revision
+from mmtui.store.schema import FILE_ERRORS, damage, lost, schema_revision
+from mmtui.store.write import repair
 
 _MENDS = ("home", "database", "folders", "files", "rows", "edits", "supervisor")
 """Checks that have a cure here, in the order of curing: a database that lives comes before what it holds."""
@@ -110,7 +110,7 @@ def _complete(home: Home, missing: Sequence[wholeness.Lack]) -> Iterator[str]:
     kept = unused(home.backups, f"incomplete-{int(time.time())}")
     try:
         backup(home.database, kept)
-    except (OSError, sqlite3.Error) as error:
+    except FILE_ERRORS as error:
         why = getattr(error, "strerror", None) or error
         raise UnreachableError(f"{home.database} cannot be copied to {kept}: {why}", "nothing is changed") from None
     yield f"the database as it was is kept as {kept}"
@@ -188,8 +188,7 @@ def _mend_rows(home: Home) -> Iterator[str]:
         database = Database(home)
         with database.write(durable=True) as session:
             for column in dict.fromkeys(columns):
-                sql = f"UPDATE runs SET {column} = ? WHERE id = ?"
-                session.connection().exec_driver_sql(sql, (told.get(column), run_id))
+                repair.set_cell(session, run_id, column, told.get(column))
         database.close()
         yield f"run {run_id}: {', '.join(columns)} mended"
 

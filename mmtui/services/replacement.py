@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,10 @@ from mmtui.services import writers
 from mmtui.services.run_folders import write_file
 from mmtui.store import cells
 from mmtui.store.db import backup
+from mmtui.store.queries import known
 from mmtui.store.reader import Reader
+from mmtui.store.schema import FILE_ERRORS
+from mmtui.store.write import log
 
 MARK = ".replacing"
 """In the data directory, from before the exchange until everything has been read from the old database."""
@@ -54,14 +56,14 @@ def exchange(home: Home, source: Path | None, word: str, *, chosen: bool) -> Rep
         if source is not None:
             backup(source, made)
         if home.database.exists():
-            found = Replacement(_keep_old(home, word), _ids(made) if chosen else None)
+            found = Replacement(_keep_old(home, word), known.ids_in(made) if chosen else None)
             _note(home, found)
         if source is not None:
             made.rename(home.database)
         elif found:
             home.database.unlink()
         sync_folder(home.root)
-    except (OSError, sqlite3.Error) as error:
+    except FILE_ERRORS as error:
         made.unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or error
         raise UnreachableError(f"{source or home.database} cannot be copied within {home.root}: {why}") from None
@@ -74,12 +76,12 @@ def unfinished(home: Home) -> Replacement | None:
         told = cells.mapped((home.root / MARK).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
-    kept, known = str(told.get("kept", "")), told.get("known")
+    kept, first = str(told.get("kept", "")), told.get("known")
     if not kept.startswith(f"{home.database.name}.") or "/" in kept or not (home.root / kept).exists():
         return None
     if home.database.exists() and home.database.samefile(home.root / kept):
         return None  # the crash came before the exchange: the old one is in its place
-    return Replacement(kept, frozenset(known) if isinstance(known, list) else None)
+    return Replacement(kept, frozenset(first) if isinstance(first, list) else None)
 
 
 def finish(home: Home) -> None:
@@ -88,13 +90,8 @@ def finish(home: Home) -> None:
 
 
 def _note(home: Home, found: Replacement) -> None:
-    known = None if found.known is None else sorted(found.known)
-    write_file(home.root / MARK, json.dumps({"kept": found.kept, "known": known}))
-
-
-def _ids(database: Path) -> frozenset[int]:
-    with closing(sqlite3.connect(database)) as connection:
-        return frozenset(int(row[0]) for row in connection.execute("SELECT id FROM runs"))
+    first = None if found.known is None else sorted(found.known)
+    write_file(home.root / MARK, json.dumps({"kept": found.kept, "known": first}))
 
 
 def made_since(home: Home, found: Replacement) -> set[str] | None:
@@ -102,13 +99,12 @@ def made_since(home: Home, found: Replacement) -> set[str] | None:
     if found.known is None:
         return None
     with Reader(home) as reader:
-        return {str(run_id) for (run_id,) in reader.query("SELECT id FROM runs") if run_id not in found.known}
+        return {str(run_id) for run_id in known.ids(reader) - found.known}
 
 
 def _keep_old(home: Home, word: str) -> str:
     """A second name for the database, with all that its log holds; returns that name."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(home.database)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    log.empty(home.database)
     number = int(time.time())
     while (kept := home.database.with_name(f"{home.database.name}.{word}-{number}")).exists():
         number += 1

@@ -7,19 +7,18 @@ was kept, one row and, if need be, one cell at a time: a bad page hides nothing 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from mmtui.domain.eventvalues import LARGEST
-from mmtui.paths import Home, size_of
+from mmtui.paths import Home
 from mmtui.services.text_limits import fitting
-from mmtui.store import cells
+from mmtui.store import cells, damaged_file
+from mmtui.store.damaged_file import DamagedFile, UnreadableError
 from mmtui.store.db import Database
+from mmtui.store.queries import known
 from mmtui.store.reader import Reader
 
 _FEW = 10
@@ -52,7 +51,7 @@ def take_over(home: Home, kept: str, made: Collection[str] | None = None) -> Ite
         made: only these runs, and no settings: the database as it is now was chosen by a person. None: all of them.
     """
     with Reader(home) as reader:
-        names = {row["id"]: cells.text(row["name"]) for row in reader.query("SELECT id, name FROM runs")}
+        names = known.names(reader)
     if made is not None:
         names = {run_id: name for run_id, name in names.items() if str(run_id) in made}
     if made is not None and not names:
@@ -90,34 +89,22 @@ def read(file: Path, names: Mapping[int, str]) -> Salvaged:
     """
     found = Salvaged()
     try:
-        with closing(_opened(file)) as connection:
-            known = {str(row[1], "utf-8") for row in connection.execute("PRAGMA table_info(runs)")}
+        with damaged_file.opened(file) as kept:
+            columns = kept.columns()
             for run_id, name in names.items():
-                _read_run(connection, run_id, name, known, found)
-            _read_settings(connection, found)
-    except (sqlite3.Error, OSError, ValueError):
+                _read_run(kept, run_id, name, columns, found)
+            _read_settings(kept, found)
+    except (UnreadableError, OSError, ValueError):
         found.unread |= names.keys() - found.runs.keys()
         found.settings_read = False
     return found
 
 
-def _opened(file: Path) -> sqlite3.Connection:
-    """A connection that reads as far as it can, and puts nothing beside a file that has no log."""
-    log = Path(f"{file}-wal")
-    alone = "" if size_of(log) else "&immutable=1"
-    connection = sqlite3.connect(f"file:{quote(bytes(file))}?mode=ro{alone}", uri=True)
-    connection.text_factory = bytes
-    connection.execute("PRAGMA writable_schema=ON")  # else SQLite opens no file that is cut short
-    with suppress(sqlite3.Error):
-        connection.execute("PRAGMA trusted_schema=OFF")
-    return connection
-
-
-def _read_run(connection: sqlite3.Connection, run_id: int, name: str, known: Collection[str], found: Salvaged) -> None:
+def _read_run(kept: DamagedFile, run_id: int, name: str, columns: Collection[str], found: Salvaged) -> None:
     """The cells of one run, each that can be read and is what it should be."""
     try:
-        stored = _row(connection, run_id, ["name", *(column for column in _CELLS if column in known)])
-    except _Unreadable:
+        stored = kept.run(run_id, ["name", *(column for column in _CELLS if column in columns)])
+    except UnreadableError:
         found.unread.add(run_id)
         return
     if stored is None:
@@ -133,37 +120,17 @@ def _read_run(connection: sqlite3.Connection, run_id: int, name: str, known: Col
             found.unread.add(run_id)
 
 
-class _Unreadable(Exception):
-    """Not even whether there is such a row can be read."""
-
-
-def _row(connection: sqlite3.Connection, run_id: int, columns: list[str]) -> dict[str, Any] | None:
-    """A row, without the cells that cannot be read; None if there is none."""
-    with suppress(sqlite3.Error):
-        row = connection.execute(f"SELECT {', '.join(columns)} FROM runs WHERE id = ?", [run_id]).fetchone()
-        return None if row is None else dict(zip(columns, row, strict=True))
-    found: dict[str, Any] = {}
-    for column in columns:
-        with suppress(sqlite3.Error):
-            row = connection.execute(f"SELECT {column} FROM runs WHERE id = ?", [run_id]).fetchone()
-            if row is not None:
-                found[column] = row[0]
-    if not found:
-        raise _Unreadable
-    return found
-
-
-def _read_settings(connection: sqlite3.Connection, found: Salvaged) -> None:
+def _read_settings(kept: DamagedFile, found: Salvaged) -> None:
     """From both ends: what lies behind a bad page is reached from the other one."""
-    for order in ("ASC", "DESC"):
+    for backwards in (False, True):
         try:
-            for key, value in connection.execute(f"SELECT key, value FROM settings ORDER BY key {order}"):
+            for key, value in kept.settings(backwards=backwards):
                 name, text = _decoded(key), _decoded(value)
                 if _is_setting(name or "", text or ""):
                     found.settings[name or ""] = text or ""
                 elif name is None or text is None or name.partition(":")[0] in _NUMBERS:
                     found.settings_read = False
-        except sqlite3.Error:
+        except UnreadableError:
             found.settings_read = False
 
 

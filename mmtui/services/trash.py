@@ -18,7 +18,8 @@ from mmtui.errors import NotFoundError, RefusedError
 from mmtui.paths import Home
 from mmtui.services import leftovers, unfinished
 from mmtui.services.queue import changing, writing
-from mmtui.store import cells
+from mmtui.store.queries import codes, known
+from mmtui.store.queries import trash as hidden_runs
 from mmtui.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def remove_all(home: Home, run_ids: Iterable[str]) -> Iterator[str]:
 
 
 def _refuse_unfinished(reader: Reader, ids: Iterable[str]) -> None:
-    states = {str(row[0]): row[1] for row in reader.query("SELECT id, state FROM runs")}
+    states = {str(run_id): state for run_id, state in known.states(reader).items()}
     for run_id in ids:
         if states.get(run_id) in list(RunState):  # a damaged row is told of when it is to be changed
             _refuse(run_id, RunState(states[run_id]))
@@ -133,8 +134,8 @@ def purge(
     if really:
         unfinished.sweep(home)
     with Reader(home) as reader:
-        rows = reader.query("SELECT id, reason FROM runs WHERE deleted_at IS NOT NULL")
-        removed = [str(run_id) for run_id, reason in rows if not unfinished.is_unfinished(cells.text(reason))]
+        rows = hidden_runs.hidden(reader)
+        removed = [str(run_id) for run_id, reason in rows if not unfinished.is_unfinished(reason)]
     # Leftovers first: on a full disk the rows of the rest can only be changed once there is some room.
     found = [_deleted(one.what, [one.path], really=really) for one in leftovers.find(home)]
     found += [_deleted(f"code {path.name}", [path], really=really) for path in _unused_code(home, really=really)]
@@ -172,8 +173,8 @@ def _unused_code(home: Home, *, really: bool) -> list[Path]:
 
 def _code_without_runs(home: Home) -> list[Path]:
     with Reader(home) as reader:
-        codes = [cells.mapped(row[0]) for row in reader.query("SELECT code FROM runs WHERE deleted_at IS NULL")]
-    needed = {str(code.get(name, "")) for code in codes for name in ("digest", "sha256")}
+        frozen = codes.in_use(reader)
+    needed = {str(code.get(name, "")) for code in frozen for name in ("digest", "sha256")}
     folders = [*sorted(home.code.glob("*")), *sorted(home.imported_code.glob("*"))]
     return [path for path in folders if path.is_dir() and path.name[0] != "." and path.name not in needed]
 

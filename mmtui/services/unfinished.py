@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmtui.paths import Home
-from mmtui.store import cells
+from mmtui.store.queries import trash
 from mmtui.store.reader import Reader
+from mmtui.store.write import visibility
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -96,8 +97,8 @@ def remove_abandoned(database: Database, home: Home) -> int:
 def abandoned(home: Home) -> list[int]:
     """Runs that are not whole, and never will be."""
     with Reader(home) as reader:
-        rows = reader.query("SELECT id, reason FROM runs WHERE deleted_at IS NOT NULL AND reason LIKE 'its % has not%'")
-    return [int(run_id) for run_id, text in rows if is_abandoned(cells.text(text))]
+        found = trash.being_made(reader)
+    return [run_id for run_id, text in found if is_abandoned(text)]
 
 
 def remove(database: Database, home: Home, run_id: int) -> None:
@@ -143,7 +144,4 @@ def show_all(session: Session, run_ids: Sequence[int], why: str = "") -> None:
     Args:
         why: their reason from now on.
     """
-    from sqlalchemy import text
-
-    statement = text("UPDATE runs SET deleted_at = NULL, reason = :why WHERE id = :run_id")
-    session.connection().execute(statement, [{"why": why, "run_id": run_id} for run_id in run_ids])
+    visibility.show(session, run_ids, why)

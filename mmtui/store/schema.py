@@ -124,8 +124,15 @@ def refuse_lost(home: Home) -> None:
         raise UnreachableError(sentence, f"to make it again from them: mmtui doctor --fix{backup}")
 
 
+FILE_ERRORS = (OSError, sqlite3.Error)
+"""What copying or reading a file of a database may raise."""
 _INDEX_BYTES = 1 << 16
 _REVISION = "SELECT version_num FROM alembic_version"
+
+
+def sqlite_version() -> tuple[str, tuple[int, int, int]]:
+    """The version of SQLite that is in use, as text and as numbers."""
+    return sqlite3.sqlite_version, sqlite3.sqlite_version_info
 
 
 def damage(database: Path) -> str:
