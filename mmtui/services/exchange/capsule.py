@@ -30,6 +30,7 @@ from mmtui.services.register import register
 from mmtui.services.run_folders import highest_folder
 from mmtui.services.written import remember, unchanged
 from mmtui.store.db import Database
+from mmtui.store.queries import known
 from mmtui.store.reader import Reader
 
 FORMAT = 1
@@ -161,8 +162,8 @@ def take_in(home: Home, source: Path) -> tuple[str, bool]:
         stamp = hashlib.sha256(json.dumps(header["files"], sort_keys=True).encode()).hexdigest()
         with tempfile.TemporaryDirectory(prefix=f".import-{writers.mark()}-", dir=home.root) as folder:
             _unpack(archive, header["files"], Path(folder))
-            known = _known(home, stamp)
-            return (known, False) if known else (_place(home, Path(folder), header, stamp), True)
+            earlier = _known(home, stamp)
+            return (earlier, False) if earlier else (_place(home, Path(folder), header, stamp), True)
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -272,7 +273,7 @@ def _has_row(home: Home, run_id: str) -> bool:
     """Whether a run is in the database, hidden or not; if that cannot be told, yes: then nothing is deleted."""
     try:
         with Reader(home) as reader:
-            return bool(reader.query("SELECT 1 FROM runs WHERE id = ?", [int(run_id)]))
+            return known.is_known(reader, int(run_id))
     except MmtuiError:
         return True
 
@@ -289,8 +290,7 @@ def _refuse_other_code(folder: Path, digest: str) -> None:
 
 def _last_id(home: Home) -> int:
     with Reader(home) as reader:
-        rows = reader.query("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
-    return int(rows[0][0]) if rows else 0
+        return known.last_id(reader)
 
 
 def _known(home: Home, stamp: str) -> str:

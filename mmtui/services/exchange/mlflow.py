@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from mmtui.services.comparing import flat
 from mmtui.services.exchange.naming import MLFLOW
 from mmtui.services.exchange.points import Account, points
 from mmtui.services.output_files import HINT, replacing
+from mmtui.store.foreign_file import tables_of
 
 EXPERIMENT = "mmtui"
 BATCH = 1000
@@ -102,14 +102,7 @@ def check(target: Path, *, force: bool) -> None:
 
 def is_store(file: Path) -> bool:
     """Whether a file is an SQLite database with the tables of MLflow."""
-    if not file.is_file():
-        return False
-    try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-            found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.Error:
-        return False
-    return found >= _TABLES
+    return file.is_file() and tables_of(file) >= _TABLES
 
 
 def _add(home: Home, ids: Sequence[str], file: Path, named: Path, library: Any) -> Account:
