@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmtui.paths import Home
-from mmtui.store.queries import trash
 from mmtui.store.reader import Reader
-from mmtui.store.write import visibility
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -96,6 +94,8 @@ def remove_abandoned(database: Database, home: Home) -> int:
 
 def abandoned(home: Home) -> list[int]:
     """Runs that are not whole, and never will be."""
+    from mmtui.store.queries import trash  # verbs that only ask load this module, and not that one
+
     with Reader(home) as reader:
         found = trash.being_made(reader)
     return [run_id for run_id, text in found if is_abandoned(text)]
@@ -144,4 +144,6 @@ def show_all(session: Session, run_ids: Sequence[int], why: str = "") -> None:
     Args:
         why: their reason from now on.
     """
+    from mmtui.store.write import visibility
+
     visibility.show(session, run_ids, why)
