@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmtui.domain.placing import Slots
@@ -21,7 +20,6 @@ from mmtui.domain.states import ACTIVE_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.text import duration
 from mmtui.errors import MmtuiError, NotFoundError, RefusedError, UnreachableError
 from mmtui.paths import Home
-from mmtui.services.ingest import ingest_file, is_all_read
 from mmtui.services.launch import identity
 from mmtui.services.pending_edits import settle
 from mmtui.services.queue_state import Queue
@@ -36,7 +34,6 @@ from mmtui.store.reserve import DiskReserve
 from mmtui.store.runs import (
     apply_verb,
     begin_attempt,
-    end_attempts,
     read_attempt,
     read_run,
     set_pid,
@@ -45,14 +42,14 @@ from mmtui.store.runs import (
     take_wishes,
     transition,
 )
-from mmtui.store.tables import Attempt, Run
 from mmtui.store.wholeness import refuse_incomplete
 from mmtui.supervisor import process
+from mmtui.supervisor.attempts import Attempts
 from mmtui.supervisor.clock import GRACE_SAVE_SECONDS, Clock
 from mmtui.supervisor.clustering import Jobs
 from mmtui.supervisor.hooks import Hooks
 from mmtui.supervisor.launchers import local
-from mmtui.supervisor.outcome import Ending, judge, last_written
+from mmtui.supervisor.launchers.slurm import Cluster
 from mmtui.supervisor.proving import Proving
 from mmtui.supervisor.sampling import DeviceRecorder
 from mmtui.supervisor.served import Served
@@ -66,9 +63,6 @@ IDLE_SECONDS = 0.5
 GRACE_SECONDS = 30.0
 GRACE_NOW_SECONDS = 3.0
 NEVER = float("inf")
-TURN_BYTES = 8 * 1024 * 1024
-TURN_LINES = 5000
-"""So much of a run's events is read in one tick, then it is the next run's turn: both are a fraction of a second."""
 LOCK_SECONDS = 15.0
 """How long a run without a known trainer is left alone while some process still holds its lock."""
 
@@ -85,18 +79,27 @@ class Supervisor:
         self.served.hold_database()
         self.reader = Reader(home)
         self.children: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
-        self.exits: dict[tuple[int, int], int] = {}
         self.signalled: set[tuple[int, int]] = set()
         self.locked_since: dict[tuple[int, int], float] = {}
-        self.complaints: set[tuple[int, str]] = set()
         self.recorder = DeviceRecorder()
         self.reserve = DiskReserve(home)
         self.clock = Clock(self.reader)
         self.queue = Queue(home, self.reader, self.clock.now)
         self.hooks = Hooks(home)
         self.stopping, self.lost, self.took_over = False, "", False
-        self.jobs = Jobs(self)
-        self.proving = Proving(self)
+        cluster = Cluster(home)
+        self.proving = Proving(home, self.reader, cluster.kill)
+        self.attempts = Attempts(
+            home,
+            self.database,
+            self.reader,
+            self.clock.now,
+            proving=self.proving,
+            hooks=self.hooks,
+            recorder=self.recorder,
+            reserve=self.reserve,
+        )
+        self.jobs = Jobs(cluster, self.attempts, self.queue, self.clock.now)
         self.looked_at: Any = None
         self.look_again_at = 0.0
 
@@ -148,7 +151,7 @@ class Supervisor:
         self._reap()
         working = active.attempts(self.reader)
         for run_id, number in working:
-            self._alone(run_id, self.ingest, number)
+            self._alone(run_id, self.attempts.ingest, number)
             self._alone(run_id, self.proving.look, number)
         wishes = self._wishes()
         for run_id, number in active.attempts(self.reader):
@@ -179,14 +182,7 @@ class Supervisor:
         except UnreachableError:
             raise
         except Exception as error:
-            self._complain(run_id, error, f"attempt {number} cannot be looked after")
-
-    def _complain(self, run_id: int, error: Exception, text: str) -> None:
-        """Say once in the log what is wrong with a run."""
-        complaint = (run_id, repr(error))
-        if complaint not in self.complaints:
-            self.complaints.add(complaint)
-            logger.error("run %d: %s", run_id, text, exc_info=error)
+            self.attempts.complain(run_id, error, f"attempt {number} cannot be looked after")
 
     def _lost(self) -> bool:
         """Whether the files were taken from under us: whatever is written now, nobody reads."""
@@ -206,20 +202,7 @@ class Supervisor:
         ended = {key: child.returncode for key, child in self.children.items() if child.poll() is not None}
         for key in ended:
             del self.children[key]
-        self.exits.update(ended)
-
-    def ingest(self, run_id: int, number: int) -> bool:
-        """Read on in what the trainer has written; whether all of it has been read, as far as it went."""
-        offset, file = attempts.ingested(self.reader, run_id, number), self.home.run(str(run_id)).events(number)
-        if offset is None:
-            return True
-        try:
-            reached = ingest_file(self.database, file, run_id, number, offset, TURN_BYTES, TURN_LINES)
-            return is_all_read(file, reached)
-        except OSError as error:
-            # Its events are lost; that the run ends, and frees its place, must not depend on them.
-            self._complain(run_id, error, f"the events of attempt {number} cannot be read")
-            return True
+        self.attempts.exits.update(ended)
 
     def _wishes(self) -> bool:
         if not queued.has_wishes(self.reader):
@@ -264,8 +247,8 @@ class Supervisor:
             return
         if self._is_gone(run_id, number, found.pid):
             self._reap()  # it may have died since this tick began; its exit code tells a failure from a kill
-            if self.ingest(run_id, number):
-                self.finish(run_id, number)
+            if self.attempts.ingest(run_id, number):
+                self.attempts.finish(run_id, number)
 
     def _is_gone(self, run_id: int, number: int, pid: int | None) -> bool:
         """Whether nothing of an attempt lives or can still begin, so that it may be judged."""
@@ -301,60 +284,6 @@ class Supervisor:
         if found.kill_at is not None and self.clock.now() > found.kill_at:
             process.signal_group(found.pid, found.identity, signal.SIGKILL)
 
-    def finish(self, run_id: int, number: int) -> None:
-        """A trainer is gone: judge what became of it, and put it back if policy says so."""
-        files, now, exit_code = self.home.run(str(run_id)), self.clock.now(), self.exits.get((run_id, number))
-        with self.database.write(durable=True) as session:
-            run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
-            ending = self._judged(run, attempt, exit_code, files.log(number), now)
-            # Nobody knows when one ended that was no child of this supervisor: it wrote until then.
-            attempt.ended_at = now if exit_code is not None else last_written(files, attempt, now)
-            attempt.exit_code = exit_code
-            attempt.outcome = attempt.outcome or ending.outcome
-            session.add(attempt)
-            session.flush()
-            self._apply(session, run, ending, now)
-        self.exits.pop((run_id, number), None)
-        self.recorder.attempt_ended(self.home, run_id, number)
-        if ending.event is RunEvent.EXIT_ERROR:
-            self._hold_group(run_id)
-        self.hooks.ended(self.reader, run_id, time.monotonic())
-        logger.info("run %d: attempt %d: %s %s", run_id, number, ending.event.value, ending.reason)
-
-    def _judged(self, run: Run, attempt: Attempt, exit_code: int | None, log: Path, now: float) -> Ending:
-        """What became of an attempt; one that cannot be judged has failed: its place is free again."""
-        try:
-            ending = self.proving.judge(run, attempt)
-            return ending or judge(run, attempt, exit_code, log, now, disk_full=self.reserve.spent)
-        except Exception as error:
-            logger.exception("run %s: attempt %d cannot be judged", run.id, attempt.number)
-            text = f"its end could not be judged ({type(error).__name__}: {error}); see supervisor.log"
-            return Ending(RunEvent.EXIT_ERROR, "failed", text, text)
-
-    def _hold_group(self, run_id: int) -> None:
-        """The rest of a sweep that asked for it is held when one of its runs has failed."""
-        for other in queued.to_hold_after(self.reader, run_id):
-            with self.database.write() as session:
-                transition(session, other, RunEvent.HOLD, reason=f"run #{run_id} of its sweep has failed")
-
-    def _apply(self, session: Session, run: Run, ending: Ending, now: float) -> None:
-        assert run.id is not None
-        fields: dict[str, Any] = {"ended_at": now, **({"error": ending.error} if ending.error else {})}
-        transition(session, run.id, ending.event, reason=ending.reason, **fields)
-        session.refresh(run)
-        if run.state == RunState.INTERRUPTED and ending.retry_in is not None:
-            transition(
-                session,
-                run.id,
-                RunEvent.REQUEUE,
-                reason=ending.reason,
-                not_before=now + ending.retry_in,
-                ended_at=None,
-                vanished=ending.vanished,
-                # The furthest it ever came: trainers that die a step earlier or later each time do not get on.
-                vanished_at_step=max(run.vanished_at_step, run.global_step),
-            )
-
     def _schedule(self) -> bool:
         """Start what can start; write why the others wait. Nothing is done while nothing has changed."""
         now, slots, rules = self.clock.now(), self.queue.slots(), self.queue.rules()
@@ -378,7 +307,7 @@ class Supervisor:
             except Exception as error:
                 # Whatever is wrong with it, the runs behind it must not wait for it for ever.
                 logger.exception("run %d cannot be started", run.run_id)
-                self.reject(run.run_id, error)
+                self.attempts.reject(run.run_id, error)
             started = True
             # Read again: one that needs the same stage now waits for the one that has just begun.
             line = order([other for key, other in self.queue.waiting().items() if key != run.run_id])
@@ -439,7 +368,7 @@ class Supervisor:
             settle(self.home, str(run_id), overrides)
             child = local.start(self.home, run_id, number, places, startable(self.home, str(run_id), code), probe=probe)
         except (OSError, MmtuiError) as error:
-            self.reject(run_id, error)
+            self.attempts.reject(run_id, error)
             return
         self.children[(run_id, number)] = child
         known = identity(child.pid)
@@ -447,14 +376,3 @@ class Supervisor:
             if known is not None:
                 set_pid(session, run_id, number, child.pid, known)
         logger.info("run %d: attempt %d starts on %s, pid %d", run_id, number, ", ".join(places), child.pid)
-
-    def reject(self, run_id: int, error: Exception) -> None:
-        """A run that could not be started at all has failed."""
-        text = f"the trainer could not be started: {error}"
-        if isinstance(error, MmtuiError):
-            text = "; ".join(part for part in (error.message, error.hint) if part)
-        now = self.clock.now()
-        with self.database.write() as session:
-            transition(session, run_id, RunEvent.REJECT, reason=text, error=text, ended_at=now)
-            end_attempts(session, run_id, now)
-        logger.error("run %d: %s", run_id, text)

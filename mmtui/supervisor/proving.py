@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from engine.own_code import other_code
 from mmtui.domain import proof
 from mmtui.domain.states import RunEvent
+from mmtui.paths import Home
 from mmtui.services import stages
 from mmtui.store.proof import reports
 from mmtui.store.queries import attempts, codes
+from mmtui.store.reader import Reader
 from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process
 from mmtui.supervisor.outcome import Ending
-
-if TYPE_CHECKING:
-    from mmtui.supervisor.loop import Supervisor
 
 logger = logging.getLogger(__name__)
 
 
 class Proving:
-    """What the trainers of one supervisor have reported."""
+    """What the trainers of one data directory have reported.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    Args:
+        reader: of its database.
+        kill_job: ends a job of SLURM.
+    """
+
+    def __init__(self, home: Home, reader: Reader, kill_job: Callable[[str], object]) -> None:
+        self.home, self.reader, self._kill_job = home, reader, kill_job
         self.seen: set[tuple[int, int]] = set()
 
     def look(self, run_id: int, number: int) -> None:
@@ -39,7 +43,7 @@ class Proving:
         By SIGKILL: asked politely it would write a checkpoint first, and the frozen code would go on from that.
         """
         key = (run_id, number)
-        if key in self.seen or number not in reports(self.supervisor.reader, run_id):
+        if key in self.seen or number not in reports(self.reader, run_id):
             return
         text = self.fault(run_id, number)
         if text:
@@ -49,18 +53,17 @@ class Proving:
 
     def _end(self, run_id: int, number: int) -> bool:
         """Kill a trainer; False if nobody knows yet which process it is."""
-        pid, identity, job = attempts.process(self.supervisor.reader, run_id, number)
+        pid, identity, job = attempts.process(self.reader, run_id, number)
         if job:
-            self.supervisor.jobs.cluster.kill(job)
+            self._kill_job(job)
         elif pid is not None:
             process.signal_group(pid, identity, signal.SIGKILL)
         return bool(job) or pid is not None
 
     def fault(self, run_id: int, number: int) -> str:
         """What is wrong with the code that an attempt has reported, "" if nothing is."""
-        reader = self.supervisor.reader
-        code = codes.of_run(reader, run_id)
-        loaded = proof.other(code, reports(reader, run_id).get(number, ()))
+        code = codes.of_run(self.reader, run_id)
+        loaded = proof.other(code, reports(self.reader, run_id).get(number, ()))
         return other_code(loaded, proof.frozen(code)) if loaded else ""
 
     def judge(self, run: Run, attempt: Attempt) -> Ending | None:
@@ -73,6 +76,6 @@ class Proving:
         if not text:
             return None
         attempt.outcome = "failed"
-        for key in stages.withdraw(self.supervisor.home, str(run.id), attempt.spawned_at):
+        for key in stages.withdraw(self.home, str(run.id), attempt.spawned_at):
             logger.warning("run %s: its output %s is no longer shared: %s", run.id, key, text)
         return Ending(RunEvent.EXIT_ERROR, "failed", text, text)

@@ -12,7 +12,6 @@ KNOWN = frozenset(
     {
         frozenset({"mmtui.tui.feed", "mmtui.tui.rows"}),
         frozenset({"mmtui.services.queue", "mmtui.services.together"}),
-        frozenset({"mmtui.supervisor.clustering", "mmtui.supervisor.loop", "mmtui.supervisor.proving"}),
         frozenset({"mmtui.store.lineage", "mmtui.store.proof", "mmtui.store.reader"}),
     }
 )

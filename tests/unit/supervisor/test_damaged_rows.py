@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mmtui.supervisor.loop import TURN_LINES, Supervisor
+from mmtui.supervisor.attempts import TURN_LINES
+from mmtui.supervisor.loop import Supervisor
 from tests.waiting import until
 
 if TYPE_CHECKING:

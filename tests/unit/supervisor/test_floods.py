@@ -12,7 +12,7 @@ from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store.tables import Attempt, Run
-from mmtui.supervisor import loop
+from mmtui.supervisor.loop import Supervisor
 from mmtui.supervisor.outcome import LONGEST_REASON, last_line
 from tests.unit.supervisor.conftest import Workshop
 
@@ -71,10 +71,10 @@ def test_an_end_that_cannot_be_judged_is_a_failure(home: Home, monkeypatch: pyte
     def too_much(*_: object, **__: object) -> None:
         raise MemoryError("no more")
 
-    monkeypatch.setattr(loop, "judge", too_much)
-    supervisor = loop.Supervisor(home.create())
+    monkeypatch.setattr("mmtui.supervisor.attempts.judge", too_much)
+    supervisor = Supervisor(home.create())
     run, attempt = Run(id=1, name="x", recipe="x", seed=0), Attempt(run_id=1, number=1)
-    ending = supervisor._judged(run, attempt, 0, Path("/dev/null"), time.time())
+    ending = supervisor.attempts.judged(run, attempt, 0, Path("/dev/null"), time.time())
     assert (ending.event, ending.outcome) == (RunEvent.EXIT_ERROR, "failed")
     assert "MemoryError: no more" in ending.error
 
