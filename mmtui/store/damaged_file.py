@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from mmtui.paths import size_of
@@ -50,7 +49,7 @@ class DamagedFile:
         """
         return {str(row[1], "utf-8") for row in self._connection.execute("PRAGMA table_info(runs)")}
 
-    def run(self, run_id: int, columns: Sequence[str]) -> dict[str, Any] | None:
+    def run(self, run_id: int, columns: Sequence[str]) -> dict[str, object] | None:
         """{column: cell} of a run, without the cells that cannot be read; None if there is no such run.
 
         Raises:
@@ -59,7 +58,7 @@ class DamagedFile:
         with suppress(sqlite3.Error):
             row = self._cells(run_id, ", ".join(columns))
             return None if row is None else dict(zip(columns, row, strict=True))
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for column in columns:
             with suppress(sqlite3.Error):
                 row = self._cells(run_id, column)
@@ -69,12 +68,12 @@ class DamagedFile:
             raise UnreadableError(f"the row of run {run_id}")
         return found
 
-    def _cells(self, run_id: int, columns: str) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None
+    def _cells(self, run_id: int, columns: str) -> tuple[object, ...] | None:
+        row: tuple[object, ...] | None
         row = self._connection.execute(f"SELECT {columns} FROM runs WHERE id = ?", [run_id]).fetchone()
         return row
 
-    def settings(self, *, backwards: bool) -> Iterator[tuple[Any, Any]]:
+    def settings(self, *, backwards: bool) -> Iterator[tuple[object, object]]:
         """(key, value) of the settings by key, from one end: what lies behind a bad page is reached from the other.
 
         Raises:

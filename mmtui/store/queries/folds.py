@@ -63,5 +63,5 @@ def trained(reader: Reader, ids: Sequence[int]) -> dict[int, Trained]:
     return found
 
 
-def _trained(recipe: Any, config: Any, origin: Any) -> Trained:
+def _trained(recipe: object, config: object, origin: object) -> Trained:
     return Trained(cells.text(recipe), cells.mapped(config), cells.mapped(origin))

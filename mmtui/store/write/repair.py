@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sqlmodel import Session
 
 
-def set_cell(session: Session, run_id: int, column: str, cell: Any) -> None:
+def set_cell(session: Session, run_id: int, column: str, cell: object) -> None:
     """Write one cell, past the table's types: nothing else of the row is read, which may be damaged, too.
 
     Args:
