@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from engine.text import curtailed
 from mmtui import __version__
 from mmtui.cli import screen, verbs
-from mmtui.cli.options import Argument, Option, taken
+from mmtui.domain.options import Argument, Option, taken
 from mmtui.domain.text import printable
 
 

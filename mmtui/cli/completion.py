@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-from mmtui.cli.options import Argument
+from mmtui.domain.options import Argument
 from mmtui.errors import UsageError
 
 SHELLS = ("bash", "zsh", "fish")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mmtui.cli import render
-from mmtui.cli.options import Argument, JsonOption
+from mmtui.domain.options import Argument, JsonOption
 from mmtui.errors import UsageError
 from mmtui.paths import Home
 from mmtui.settings import Settings, SettingsError, load

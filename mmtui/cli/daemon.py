@@ -6,8 +6,8 @@ from typing import Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import DryRunOption, JsonOption, option
 from mmtui.cli.outputs import ForceOption, agreed
+from mmtui.domain.options import DryRunOption, JsonOption, option
 from mmtui.errors import ExitCode
 from mmtui.paths import Home
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from engine.paths import expanded
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import Argument, QuietOption, RunsArgument, option
 from mmtui.cli.outputs import ForceOption, allowed, announce, output_path
+from mmtui.domain.options import Argument, QuietOption, RunsArgument, option
 from mmtui.domain.text import size
 from mmtui.errors import UsageError
 from mmtui.paths import Home

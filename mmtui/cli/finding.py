@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import Argument, JsonOption, RunArgument, RunsArgument, option
 from mmtui.domain.filters import is_score
+from mmtui.domain.options import Argument, JsonOption, RunArgument, RunsArgument, option
 from mmtui.domain.states import RunState
 from mmtui.domain.text import done
 from mmtui.domain.views import RunRow, doubted, doubtful

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import UNSERVED, Interrupted, say
-from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
+from mmtui.domain.options import Argument, JsonOption, RunsArgument, option
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.domain.text import duration
 from mmtui.domain.views import RunDetail

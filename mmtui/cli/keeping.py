@@ -9,9 +9,9 @@ from typing import Annotated
 from engine.paths import expanded
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import Argument, DryRunOption, JsonOption, QuietOption, RunArgument, RunsArgument, option
 from mmtui.cli.outputs import ForceOption, agreed, output_path
 from mmtui.cli.progress import work_bar
+from mmtui.domain.options import Argument, DryRunOption, JsonOption, QuietOption, RunArgument, RunsArgument, option
 from mmtui.domain.text import duration, size
 from mmtui.errors import ExitCode, UsageError
 from mmtui.paths import Home
@@ -70,7 +70,7 @@ def purge(
     unused: Annotated[str, option("--unused", help="of these only what no run has used for 12h, 30d")] = "0",
 ) -> None:
     """Delete what is in the trash for good, and frozen code that no run needs; says what it frees."""
-    from mmtui.cli.lengths import seconds_ago
+    from mmtui.domain.lengths import seconds_ago
     from mmtui.services import leftovers, stages, trash
 
     home, seconds = Home.from_environment(), seconds_ago(unused, "--unused")

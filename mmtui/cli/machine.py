@@ -9,8 +9,8 @@ from typing import Annotated
 from engine.text import as_text
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import Argument, JsonOption, option
 from mmtui.domain.device_use import trainer_words
+from mmtui.domain.options import Argument, JsonOption, option
 from mmtui.domain.text import shorten, size
 from mmtui.domain.views import GpuView
 from mmtui.errors import ExitCode, UsageError

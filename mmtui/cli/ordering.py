@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.lengths import MOST_HOURS
-from mmtui.cli.options import Argument, JsonOption, QuietOption, RunArgument, RunsArgument, option
 from mmtui.domain import dates
+from mmtui.domain.lengths import MOST_HOURS
+from mmtui.domain.options import Argument, JsonOption, QuietOption, RunArgument, RunsArgument, option
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.errors import UsageError
 from mmtui.paths import Home

@@ -10,7 +10,7 @@ from typing import Annotated
 from engine.paths import expanded
 from mmtui.cli import render
 from mmtui.cli.diagnostics import ask
-from mmtui.cli.options import option
+from mmtui.domain.options import option
 from mmtui.errors import RefusedError, UsageError
 from mmtui.services.output_files import IsOurs, check_all
 

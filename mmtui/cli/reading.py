@@ -11,9 +11,9 @@ from typing import Annotated
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import JsonOption, RunArgument, option
 from mmtui.domain import dates
 from mmtui.domain.numbers import mean
+from mmtui.domain.options import JsonOption, RunArgument, option
 from mmtui.domain.text import duration
 from mmtui.domain.views import ClassTable, Point, RunDetail
 from mmtui.errors import ExitCode, NotFoundError, UnreachableError, UsageError
@@ -267,7 +267,7 @@ def news(
     as_json: JsonOption = False,
 ) -> None:
     """What has ended while you were away; from now on that counts as seen."""
-    from mmtui.cli.lengths import seconds_ago
+    from mmtui.domain.lengths import seconds_ago
     from mmtui.services import news as service
 
     home, now = Home.from_environment(), time.time()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from engine.marks import is_marked, marked_text
 from mmtui.cli import render
 from mmtui.cli.diagnostics import say
-from mmtui.cli.options import Argument, JsonOption, RunsArgument, option
 from mmtui.cli.outputs import ForceOption, allowed, announce, output_path, refuse_no_folder
+from mmtui.domain.options import Argument, JsonOption, RunsArgument, option
 from mmtui.domain.text import fixed, printable
 from mmtui.domain.views import doubted, doubtful
 from mmtui.errors import MmtuiError, UsageError

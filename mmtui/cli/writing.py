@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import ask, report, say
-from mmtui.cli.lengths import device_hours, seconds_of
-from mmtui.cli.options import Argument, DryRunOption, QuietOption, RunsArgument, TrustOption, option
 from mmtui.cli.progress import work_bar
+from mmtui.domain.lengths import device_hours, seconds_of
+from mmtui.domain.options import Argument, DryRunOption, QuietOption, RunsArgument, TrustOption, option
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration, printable
 from mmtui.errors import ExitCode, MmtuiError, UsageError

@@ -15,8 +15,8 @@ from typing import Any, get_args, get_origin
 import pytest
 
 from mmtui.cli import verbs
-from mmtui.cli.options import Argument, Option
 from mmtui.cli.quick_completion import harmless
+from mmtui.domain.options import Argument, Option
 from mmtui.paths import Home
 from mmtui.store.quick import put_setting
 from tests.fuzz.mutations import argument, each, seeds, text

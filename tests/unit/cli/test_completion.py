@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mmtui.cli import quick_completion, verbs
-from mmtui.cli.fast import _kind
-from mmtui.cli.options import Argument
+from mmtui.domain.command_words import kind_of
+from mmtui.domain.options import Argument
 from mmtui.paths import Home
 
 Invoke = Callable[..., Any]
@@ -30,7 +30,7 @@ def test_table_of_arguments_is_what_the_verbs_declare() -> None:
             about = parameter.annotation.__metadata__[0]
             if isinstance(about, Argument):
                 kind = "" if about.complete == "keys" else about.complete
-                declared.append((kind, _kind(parameter)[1]))
+                declared.append((kind, kind_of(parameter)[1]))
         assert quick_completion.POSITIONAL.get(name, ()) == quick_completion.kinds_of(declared), name
 
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from mmtui.cli import fast, verbs
 from mmtui.cli.app import command
-from mmtui.cli.options import FORMS, Option
+from mmtui.domain.command_words import kind_of
+from mmtui.domain.options import FORMS, Option
 from mmtui.paths import Home
 
 Invoke = Callable[..., Any]
@@ -51,6 +52,11 @@ COMMAND_LINES = [
     "recipes nothing",
     "run shapes_baseline segment.steps=7 --dry-run --seed 3",
     "run nothing --dry-run",
+    "run shapes_baseline --dry-run --priority -3 --name --hold",
+    "run shapes_baseline --dry-run -- segment.steps=9 --hold",
+    "run --dry-run shapes_baseline --seed",
+    "run shapes_baseline --seed -1",
+    "run shapes_baseline --hold=yes",
     "run shapes_baseline segment.stepz=7 --dry-run",
     "cancel 3 --dry-run",
     "kill 1",
@@ -99,7 +105,7 @@ def test_parse_all_that_a_verb_takes_gives_what_typer_gives(name: str) -> None:
         if parameter.name in FORMS and (asked := asked + 1) > 1:
             continue  # the answer has one form
         declared = parameter.annotation.__metadata__[0]
-        kind, many = fast._kind(parameter)
+        kind, many = kind_of(parameter)
         value = {bool: [], int: ["3"], float: ["2.5"], str: ["text"]}[kind]
         flags = declared.flags[: 2 if many else 1] if isinstance(declared, Option) else ()
         words += [word for flag in flags for word in (flag, *value)] if flags else value * (2 if many else 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmtui.cli.lengths import seconds_of
+from mmtui.domain.lengths import seconds_of
 from mmtui.domain.slurm import launcher
 from mmtui.errors import MmtuiError, UsageError
 from mmtui.paths import Home

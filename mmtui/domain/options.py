@@ -1,8 +1,9 @@
 """How verbs declare what they take, and the declarations that several share.
 
-A verb is a plain function whose annotated parameters carry an ``Argument`` or an ``Option``. Two readers use the same
-declarations: Typer (``mmtui.cli.app``: help, errors, completion) and the quick parser (``mmtui.cli.fast``), which does
-without Typer and pydantic and so starts in a third of the time.
+A verb is a plain function whose annotated parameters carry an ``Argument`` or an ``Option``. Three readers use the same
+declarations: Typer (``mmtui.cli.app``: help, errors, completion), the quick parser of the command line
+(``mmtui.cli.fast``), which does without Typer and pydantic and so starts in a third of the time, and the screen, for
+the options that are typed into its form (``mmtui.services.run_line``).
 """
 
 from __future__ import annotations
