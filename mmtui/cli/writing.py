@@ -3,190 +3,90 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from mmtui.cli import render
 from mmtui.cli.diagnostics import ask, report, say
 from mmtui.cli.progress import work_bar
-from mmtui.domain.lengths import device_hours, seconds_of
-from mmtui.domain.options import Argument, DryRunOption, QuietOption, RunsArgument, TrustOption, option
+from mmtui.domain.lengths import seconds_of
+from mmtui.domain.options import Argument, DryRunOption, QuietOption, RunsArgument, TrustOption, declared_by, option
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration, printable
 from mmtui.errors import ExitCode, MmtuiError, UsageError
 from mmtui.paths import Home
+from mmtui.services.run_line import RunLine
 
 if TYPE_CHECKING:
-    from mmtui.services.forks import Fork
-    from mmtui.services.queue import Answer, Terms
+    from mmtui.services.queue import Answer
+    from mmtui.services.submit import Plan, Submitted
 
 _FEW = 12
 """A sweep with more members is named by its group."""
 
 
-def run(
-    recipe: Annotated[
-        str, Argument("recipe name (see: mmtui recipes) or a YAML file; with --from not needed", complete="recipes")
-    ] = "",
-    overrides: Annotated[
-        list[str] | None,
-        Argument("key=value, for example segment.steps=200; key=a,b or seed=0..4 queues one run for each", "keys"),
-    ] = None,
-    from_run: Annotated[
-        str,
-        option(
-            "--from",
-            help="RUN or RUN@STEP: begin at its newest checkpoint (at or before that step), with its recipe;"
-            " RUN@best: at its best one",
-            complete="places",
-        ),
-    ] = "",
-    name: Annotated[str, option("--name", help="name of the run (default: the recipe's); sweeps add to it")] = "",
-    tag: Annotated[list[str] | None, option("--tag", help="tag (repeatable)")] = None,
-    seed: Annotated[int | None, option("--seed", help="seed of the run", minimum=0)] = None,
-    smoke: Annotated[bool, option("--smoke", help="two steps of each stage with a thin network")] = False,
-    zipped: Annotated[bool, option("--zip", help="sweep: the n-th values together, not every combination")] = False,
-    group: Annotated[str, option("--group", help="group of the runs (default: a sweep's own)")] = "",
-    priority: Annotated[int, option("--priority", help="higher starts earlier (default 0)")] = 0,
-    after: Annotated[list[str] | None, option("--after", help="run that must succeed first (repeatable)")] = None,
-    if_failed: Annotated[str, option("--if-failed", help="what to do if it does not: hold, cancel or run")] = "hold",
-    wait: Annotated[str, option("--delay", help="start no earlier than in 30m, 2h, 1d")] = "",
-    gpus: Annotated[float, option("--gpus", help="GPUs (CPU slots) for each run; 0.5: half of one suffices")] = 1.0,
-    time_limit: Annotated[str, option("--time-limit", help="stop it, with a checkpoint, after 90m, 12h, 2d")] = "",
-    budget: Annotated[str, option("--budget", help="sweep or group: start none after so many GPU-hours: 20h")] = "",
-    fail_fast: Annotated[bool, option("--fail-fast", help="hold the rest of the sweep when one run fails")] = False,
-    launcher: Annotated[str, option("--launcher", help="local, or slurm: submit it to the cluster")] = "local",
-    slurm: Annotated[
-        list[str] | None, option("--slurm", help="KEY=VALUE for it: partition=gpu, nodes=2, time=600 (repeatable)")
-    ] = None,
-    hold: Annotated[bool, option("--hold", help="queue it, but do not start it until released")] = False,
-    dry_run: Annotated[bool, option("--dry-run", help="print what would be queued and queue nothing")] = False,
-    follow: Annotated[bool, option("--follow", "-f", help="stay and print progress until it ends")] = False,
-    quiet: QuietOption = False,
-) -> int:
+@declared_by(RunLine)
+def run(line: RunLine) -> int:
     """Queue a run of a recipe, or one for each combination of several values, and print the ids.
 
     Example: mmtui run shapes_mixmatch segment.optim.lr=0.05,0.01 seed=0..2
     Example: mmtui run --from 12@300 segment.optim.lr=0.001
     """
-    from mmtui.services import labels, queue, recipes, runs, supervisors
+    from mmtui.services import submit
 
     home = Home.from_environment()
-    recipe, overrides, fork = _base(home, recipe, overrides or [], from_run)
-    texts = [*overrides, *([f"seed={seed}"] if seed is not None else [])]
-    found = recipes.members(recipe, texts, home, zipped=zipped, smoke=smoke)
-    members, resolved = [texts for texts, _ in found], [one for _, one in found]
-    if if_failed not in queue.IF_FAILED:
-        raise UsageError(f"--if-failed {if_failed}: write one of {', '.join(queue.IF_FAILED)}")
-    terms = queue.Terms(
-        name=name,
-        tags=tag or (),
-        hold=hold,
-        group=group,
-        priority=priority,
-        not_before=time.time() + seconds_of(wait, "--delay") if wait else 0.0,
-        after=[runs.resolve(home, selector) for selector in after or ()],
-        if_failed=if_failed,
-        wanted=gpus,
-        time_limit=seconds_of(time_limit, "--time-limit") if time_limit else 0.0,
-        budget=device_hours(budget, "--budget") if budget else 0.0,
-        fail_fast=fail_fast,
-        launcher=_launcher(launcher, slurm or (), gpus, home, recipe, members),
-    )
-    if budget and not terms.budget:
-        raise UsageError(f"--budget {budget} would start nothing", "leave it out for no limit")
-    queue.check_terms(terms, len(members))
-    if dry_run:
-        _preview(home, recipe, members, fork, terms)
+    planned = submit.plan(home, line.request())
+    if line.dry_run:
+        _preview(planned)
         return int(ExitCode.OK)
-    with work_bar("queueing", quiet=quiet or len(members) == 1) as tell:  # one takes no longer than loading a bar
-        ids = queue.enqueue_all(home, recipe, members, terms, fork, resolved=resolved, tell=tell)
-    for run_id in ids:
+    # One run takes no longer than loading a bar.
+    with work_bar("queueing", quiet=line.quiet or len(planned.members) == 1) as tell:
+        found = submit.enqueue(planned, tell)
+    for run_id in found.ids:
         render.line(run_id)
-    for text in labels.doubts():
+    for text in found.doubts:
         say(f"warning: doubtful: {text}")
-    note = "" if hold else supervisors.ensure(home).note
+    note = submit.serve(planned)
     if note:
         say(f"note: {note}")
-    if follow:
+    if line.follow:
         from mmtui.cli.follow import watch_run
 
-        return max(watch_run(home, run_id) for run_id in ids)
-    if not quiet:
-        say(_queued(home, ids[0], hold) if len(ids) == 1 else _queued_all(home, ids))
+        return max(watch_run(home, run_id) for run_id in found.ids)
+    if not line.quiet:
+        say(_queued(home, found.ids[0], line.hold) if len(found.ids) == 1 else _queued_all(found))
     return int(ExitCode.OK)
 
 
-def _launcher(
-    kind: str, options: Sequence[str], gpus: float, home: Home, recipe: str, members: Sequence[Sequence[str]]
-) -> dict[str, Any]:
-    """What starts the runs: {} for this machine."""
-    from mmtui.domain import slurm
-    from mmtui.services import recipes
-
-    if kind == "slurm":
-        on_gpus = recipes.resolve(recipe, list(members[0]), home).runtime.device != "cpu"
-        return slurm.launcher(options, gpus, on_gpus)
-    if kind != "local":
-        raise UsageError(f"--launcher {kind}: write local or slurm")
-    if options:
-        raise UsageError("--slurm is for runs with --launcher slurm")
-    return {}
-
-
-def _base(home: Home, recipe: str, overrides: list[str], from_run: str) -> tuple[str, list[str], Fork | None]:
-    """The recipe that the overrides are of, the overrides, and the run to fork."""
-    from mmtui.services import forks
-
-    if not recipe and not from_run:
-        raise UsageError("say what to run: a RECIPE", "list them with: mmtui recipes; or fork a run: --from RUN@STEP")
-    if not from_run:
-        return recipe, overrides, None
-    fork = forks.parse(home, from_run)
-    if recipe and "=" not in recipe:
-        return recipe, overrides, replace(fork, overrides=())
-    # No recipe was given: what stands in its place is the first override.
-    return fork.recipe(home), [*([recipe] if recipe else []), *overrides], fork
-
-
-def _preview(home: Home, recipe: str, members: Sequence[Sequence[str]], fork: Fork | None, terms: Terms) -> None:
+def _preview(planned: Plan) -> None:
     """The resolved recipe of one run; of several what differs, and how long each may take. What a fork takes over."""
-    from mmtui.services import forecast, forks, inputs, queue, recipes
+    from mmtui.services import forks, recipes
 
-    resolved = [recipes.resolve(recipe, list(texts), home) for texts in members]
-    plans = [forks.plan(home, fork, one) for one in resolved if fork]
-    taken = [forks.taken(plan) for plan in plans] or [()] * len(resolved)
-    pairs = () if terms.hold else zip(resolved, taken, strict=True)
-    missing = (
-        text
-        for one, kept in pairs
-        for text in (*queue.untrainable(one, terms, kept), *inputs.lacking(one, later=terms.comes_later, taken=kept))
-    )
-    for text in dict.fromkeys(f"it would not start here: {text}" for text in missing):
+    begun = dict.fromkeys(map(forks.told, planned.begun))
+    for text in (*(f"it would not start here: {text}" for text in planned.lacking), *begun):
         say(text)
-    for text in dict.fromkeys(map(forks.told, plans)):
-        say(text)
-    if len(members) == 1:
-        render.block(recipes.as_yaml(resolved[0]))
-        return
-    shared = set(members[0]).intersection(*map(set, members))
+    if len(planned.members) == 1:
+        render.block(recipes.as_yaml(planned.resolved[0]))
+    else:
+        _preview_sweep(planned)
+
+
+def _preview_sweep(planned: Plan) -> None:
+    from mmtui.services import forecast
+
+    shared = set(planned.members[0]).intersection(*map(set, planned.members))
     rows, total = [], 0.0
-    known = forecast.Costs(home)
-    for number, texts in enumerate(members, 1):
-        left = plans[number - 1].left if plans else None
-        seconds = known.seconds(resolved[number - 1], left)
+    known = forecast.Costs(planned.home)
+    for index, (texts, recipe) in enumerate(zip(planned.members, planned.resolved, strict=True)):
+        left = planned.begun[index].left if planned.begun else None
+        seconds = known.seconds(recipe, left)
         total += seconds or 0.0
-        rows.append((str(number), shlex.join(text for text in texts if text not in shared), duration(seconds)))
+        rows.append((str(index + 1), shlex.join(text for text in texts if text not in shared), duration(seconds)))
     render.table(("run", "differs in", "about"), rows, right=(0, 2))
-    say(f"{len(members)} runs" + (f", about {duration(total)} one after the other" if total else ""))
+    say(f"{len(rows)} runs" + (f", about {duration(total)} one after the other" if total else ""))
 
 
-def _queued_all(home: Home, ids: Sequence[str]) -> str:
-    from mmtui.services import runs
-
-    group = runs.get_run(home, ids[0]).row.group
+def _queued_all(found: Submitted) -> str:
+    ids, group = found.ids, found.group
     next_step = f"wait for them with: mmtui wait {' '.join(ids)}"
     if len(ids) > _FEW:
         next_step = f"see them with: mmtui ls --filter 'group = {group}'"

@@ -8,14 +8,18 @@ the options that are typed into its form (``mmtui.services.run_line``).
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from engine.text import as_text
 from mmtui.errors import UsageError
+
+Words = TypeVar("Words")
+"""A class whose fields are the parameters of a verb."""
 
 FILES = frozenset({"file", "html", "output", "overrides", "recipe", "run", "source"})
 """Parameters of verbs that may name files: those are found by their bytes, whatever these are."""
@@ -97,6 +101,20 @@ def _storable(value: Any) -> Any:
 def option(*flags: str, help: str, minimum: int | None = None, complete: str = "") -> Option:
     """An option that is called by any of ``flags``."""
     return Option(flags, help, minimum, complete)
+
+
+def declared_by(words: type[Words]) -> Callable[[Callable[[Words], int]], Callable[..., int]]:
+    """Makes a verb of a function that takes the words of a command line as one value, whose class declares them."""
+
+    def made(verb: Callable[[Words], int]) -> Callable[..., int]:
+        def taking(**values: Any) -> int:
+            return verb(words(**values))
+
+        functools.update_wrapper(taking, verb)
+        taking.__signature__ = inspect.signature(words, eval_str=True)  # type: ignore[attr-defined]
+        return taking
+
+    return made
 
 
 RunArgument = Annotated[str, Argument("run: an id, @ (the last), @~1 (before it)", "runs")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from engine.config import Recipe
     from mmtui.paths import Home
 
+Looking = Callable[["Recipe", Collection[str]], labels.Look]
+"""How masks are looked at: recipe and stages that are not trained to what the engine finds."""
 PATIENCE = 0.5
 """Seconds in which a file system has to say whether there is a file; a mount that hangs must not hold up a screen."""
-_silent: set[str] = set()
-"""Paths of which nothing was heard."""
+SILENCE = 30.0
+"""Seconds for which one that has not answered is not asked again: each run of a sweep reads the same files."""
+_silent: dict[str, float] = {}
+"""Paths of which nothing was heard, and when on the monotonic clock."""
 
 
 def lacking(recipe: Recipe, *, later: bool = False, taken: Collection[str] = ()) -> list[str]:
@@ -33,9 +37,11 @@ def lacking(recipe: Recipe, *, later: bool = False, taken: Collection[str] = ())
     return [text for text, _ in _problems(recipe, later, taken)]
 
 
-def refuse_lacking(recipe: Recipe, *, later: bool = False, taken: Collection[str] = ()) -> None:
+def refuse_lacking(
+    recipe: Recipe, *, later: bool = False, taken: Collection[str] = (), look: Looking = labels.look
+) -> None:
     """Raises UsageError naming the first thing that a run of the recipe would not find."""
-    for text, final in _problems(recipe, later, taken):
+    for text, final in _problems(recipe, later, taken, look):
         raise UsageError(text, "" if final else "queue it with --hold if it comes later")
 
 
@@ -72,7 +78,9 @@ def _over(home: Home, run_id: str) -> bool:
         return True
 
 
-def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[tuple[str, bool]]:
+def _problems(
+    recipe: Recipe, later: bool, taken: Collection[str], look: Looking = labels.look
+) -> Iterator[tuple[str, bool]]:
     """Sentences, each with whether it holds wherever and whenever the run starts."""
     from engine.config.backbones import TIMM_WEIGHTS, is_timm, timm_lacks
     from engine.config.needs import HOLDS, unnamed  # loads the schema, which whoever has a recipe has loaded
@@ -93,7 +101,7 @@ def _problems(recipe: Recipe, later: bool, taken: Collection[str]) -> Iterator[t
         return
     if data.kind != "shapes" and data.root and not _stands(data.root, folder=True):
         yield f"data.root {data.root} is no folder: write the one that holds {HOLDS[data.kind]}", False
-    elif problem := labels.look(recipe, taken).problem:
+    elif problem := look(recipe, taken).problem:
         yield problem, data.kind == "shapes"  # which nobody can give other classes
     if proxy is not None and proxy.images and not _stands(proxy.images, folder=True):
         yield f"proxy.images {proxy.images} is no folder: write one of images", False
@@ -109,7 +117,7 @@ def _stands(text: str, *, folder: bool) -> bool:
 
     One whose file system does not answer counts as there: the run will say.
     """
-    if text in _silent:
+    if time.monotonic() - _silent.get(text, -SILENCE) < SILENCE:
         return True
     path, answers = Path(text), list[bool]()
 
@@ -123,5 +131,5 @@ def _stands(text: str, *, folder: bool) -> bool:
     asking.start()
     asking.join(PATIENCE)
     if not answers:
-        _silent.add(text)
+        _silent[text] = time.monotonic()
     return answers[0] if answers else True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from engine.config import Recipe
     from mmtui.services.forks import Fork
+    from mmtui.services.labels import Looks
 
 VERBS: dict[str, RunEvent] = {
     "cancel": RunEvent.CANCEL,
@@ -102,6 +103,7 @@ def enqueue_all(
     *,
     resolved: Sequence[Recipe] = (),
     tell: Callable[[int, int], None] = lambda _done, _total: None,
+    looks: Looks | None = None,
 ) -> list[str]:
     """Queue one run for each list of overrides, all or none; returns their ids.
 
@@ -109,6 +111,7 @@ def enqueue_all(
         fork: the run whose checkpoint they begin with; it is theirs from now on.
         resolved: the recipe with each of them, if that was just found out.
         tell: called with (done, total) runs on the way.
+        looks: with which the masks are looked at; it then knows what is doubtful about them.
 
     Raises:
         UsageError: the recipe, an override or a term is wrong.
@@ -120,7 +123,7 @@ def enqueue_all(
         check_lengths(what, told)
     _refuse_impossible(terms)
     # SQLModel takes most of a second to import; verbs that only read must not pay for it.
-    from mmtui.services import code, forks, inputs, recipes, unfinished
+    from mmtui.services import code, forks, inputs, labels, recipes, unfinished
     from mmtui.services.together import Together
     from mmtui.store.db import Database
 
@@ -131,7 +134,8 @@ def enqueue_all(
         for problem in untrainable(one, terms, taken):
             raise UsageError(problem)
         if not terms.hold:
-            inputs.refuse_lacking(one, later=terms.comes_later, taken=taken)
+            look = looks.look if looks is not None else labels.look
+            inputs.refuse_lacking(one, later=terms.comes_later, taken=taken, look=look)
     frozen = code.freeze(home.create())
     database = Database(home)
     try:
