@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,28 @@ def files_of(root: Path) -> dict[str, str]:
 def installed() -> str:
     """SHA-256 of the engine that is installed, as its frozen copy has it."""
     return digest_of({f"engine/{path}": total for path, total in files_of(engine_folder()).items()})
+
+
+def refuse_loaded_before(opened_at: float) -> None:
+    """For a process that stays: recipes would be read with the former code and trained with that of now.
+
+    Args:
+        opened_at: Unix time from which on it has loaded its modules.
+
+    Raises:
+        RefusedError: a file of the engine that this process has loaded was changed or removed later.
+    """
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None) if name.partition(".")[0] == "engine" else None
+        if file is not None and not _is_as_loaded(Path(file), opened_at):
+            raise RefusedError(f"{file} was changed after this screen was opened", "leave it and open it again")
+
+
+def _is_as_loaded(file: Path, opened_at: float) -> bool:
+    try:
+        return file.stat().st_mtime <= opened_at
+    except OSError:
+        return False
 
 
 def freeze(home: Home) -> dict[str, Any]:

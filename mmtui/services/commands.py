@@ -1,4 +1,8 @@
-"""Command lines of mmtui in a child process, for whoever shows what they print."""
+"""Command lines that a person types on the screen, in a child process: what they print, and what completes them.
+
+They are for nothing else: what a key or a form does, a service does, which the command line calls too. A child, since a
+command line may do anything, print for minutes, or end its process.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +32,6 @@ def run(home: Home, command: str, width: int) -> list[str]:
     except subprocess.TimeoutExpired:
         return [f"it took longer than {PATIENCE_SECONDS} s and was stopped"]
     return [*done.stdout.splitlines(), *([f"exit code {done.returncode}"] if done.returncode else [])]
-
-
-def enqueue(home: Home, command: str) -> tuple[list[str], str]:
-    """Queue with a command line, as it would be typed: the ids of the runs, and what there is to say."""
-    printed = run(home, f"{command} --quiet", 200)
-    ids = [line for line in printed if line.isdecimal()]
-    if not ids:
-        return [], f"! {' '.join(printed)}"
-    return ids, f"queued run {ids[0]}" if len(ids) == 1 else f"queued {len(ids)} runs, {ids[0]} to {ids[-1]}"
 
 
 def completions(home: Home, text: str) -> list[str]:

@@ -7,6 +7,7 @@ others can write meanwhile; killed at any point, nothing of them is seen (``mmtu
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 LONGEST_SUFFIX = 60
 """Characters that tell a run of a sweep from the others, behind its name."""
+BREATH_SECONDS = 0.0001
 
 
 class Together:
@@ -90,7 +92,10 @@ class Together:
 
     def _named(self, members: Sequence[tuple[Recipe, Sequence[str]]]) -> list[NewRun]:
         apart = sweeps.differences([texts for _, texts in members])
-        new = [new_run(recipe, texts, self.frozen, self.terms, self.fork) for recipe, texts in members]
+        new = []
+        for recipe, texts in members:
+            new.append(new_run(recipe, texts, self.frozen, self.terms, self.fork))
+            _give_way()
         return [
             replace(one, name=f"{one.name} {shorten(suffix, LONGEST_SUFFIX)}") if suffix else one
             for one, suffix in zip(new, apart, strict=True)
@@ -160,6 +165,16 @@ class Together:
         with suppress(MmtuiError, OSError):
             for run_id in self.ids:
                 unfinished.remove(self.database, self.home, run_id)
+
+
+def _give_way() -> None:
+    """Let the thread that draws a screen have its turn.
+
+    What hashes gives Python's lock up and takes it back at once, so often that who waits for it is woken in vain every
+    time, and was seen to wait for half a second.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(BREATH_SECONDS)
 
 
 def _begin(session: Session, begun: tuple[int, Plan]) -> None:

@@ -81,6 +81,7 @@ class MmtuiApp(App[int]):
     ) -> None:
         super().__init__(driver_class=Driver)
         self.home, self.select, self.ascii_only = home, select, ascii_only
+        self.opened_at = time.time()
         self.theme_name = theme
         self.theme = themes.use(theme)
         self.animation_level = "none"

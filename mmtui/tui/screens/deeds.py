@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState, is_legal
-from mmtui.domain.text import printable
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
 from mmtui.services import runs
@@ -80,22 +79,21 @@ class RunDeeds(CommonScreen):
 
     @work(thread=True, group="deed", exit_on_error=False)
     def _enqueue(self, wanted: NewRun) -> None:
-        from mmtui.services import commands
+        # Loaded here: what queues takes most of a second to load, and the screen goes on meanwhile.
+        from mmtui.tui.screens import queueing
 
-        # The command line itself: what can be said there can be said here, and means the same.
+        program, tell = self.program, queueing.Progress(partial(self.app.call_from_thread, self.say))
         try:
-            ids, told = commands.enqueue(self.program.home, wanted.command())
+            found, told = queueing.queue(program.home, wanted, tell, program.opened_at)
         except Exception as error:
-            self.app.call_from_thread(self.program.tell_fault, "queueing", error)
+            self.app.call_from_thread(program.tell_fault, "queueing", error)
             return
-        if ids:
-            self.app.call_from_thread(self.launched, ids, told)
+        if found is None or found.trouble is not None:
+            program.leaving = False  # nobody would read it
+        if found is None:
+            self.app.call_from_thread(self.say, told)
         else:
-            self.app.call_from_thread(self._not_launched, printable(told))
-
-    def _not_launched(self, told: str) -> None:
-        self.program.leaving = False  # nobody would read why
-        self.say(told)
+            self.app.call_from_thread(self.launched, found.ids, told)
 
     def action_cancel_run(self) -> None:
         """Ask how the runs are to be stopped."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
-from mmtui.services import recipes
+from mmtui.services import recipes, run_line
 from mmtui.services.overrides import live
+from mmtui.services.run_line import RunLine
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,23 @@ class NewRun:
     name: str
     options: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What stands behind ``mmtui run``."""
+        name = ("--name", self.name) if self.name else ()
+        return (self.recipe, *self.overrides, *name, *self.options)
+
     def command(self) -> str:
         """The command line that queues it, without ``mmtui``."""
-        name = ("--name", self.name) if self.name else ()
-        return shlex.join(["run", self.recipe, *self.overrides, *name, *self.options])
+        return shlex.join(["run", *self.words])
+
+    def line(self) -> RunLine:
+        """What that command line says, so that the form means what it shows.
+
+        Raises:
+            UsageError: an option that there is not, or a value that is none.
+        """
+        return run_line.read(self.words)
 
 
 def like_run(home: Home, detail: RunDetail) -> NewRun:
