@@ -36,6 +36,15 @@ def test_screens_that_are_not_shown_first_are_not_loaded() -> None:
         assert name not in done.stdout, name
 
 
+def test_what_queues_runs_is_not_loaded_before_a_run_is_queued() -> None:
+    code = "import sys, mmtui.tui.app, mmtui.tui.screens.run, mmtui.tui.screens.queue; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "mmtui.tui.screens.deeds" in loaded
+    ours = ("mmtui.tui.screens.queueing", "mmtui.services.submit", "mmtui.services.run_line", "engine.config.schema")
+    assert not loaded & {*ours, "pydantic", "sqlmodel", "sqlalchemy", "yaml"}
+
+
 @pytest.mark.parametrize("size", [(80, 24), (110, 30), (160, 48), (250, 70)])
 async def test_first_read_is_the_one_the_screen_asks_for(home: Home, size: tuple[int, int]) -> None:
     seed_run(home, "one", until=450, seed=1, end=RunEvent.EXIT_OK, now=NOW)

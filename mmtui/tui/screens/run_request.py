@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
-from mmtui.services import recipes, run_line
+from mmtui.services import recipes
 from mmtui.services.overrides import live
-from mmtui.services.run_line import RunLine
+
+if TYPE_CHECKING:
+    from mmtui.services.run_line import RunLine
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class NewRun:
         Raises:
             UsageError: an option that there is not, or a value that is none.
         """
+        from mmtui.services import run_line
+
         return run_line.read(self.words)
 
 
