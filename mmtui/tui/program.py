@@ -21,6 +21,7 @@ class Program(Protocol):
 
     Attributes:
         home: the data directory.
+        opened_at: Unix time at which it began.
         select: id of the run on which the cursor is to stand first.
         ascii_only: the terminal's characters are those of ASCII.
         feed: where what is shown comes from.
@@ -34,6 +35,7 @@ class Program(Protocol):
     """
 
     home: Home
+    opened_at: float
     select: str | None
     ascii_only: bool
     feed: Feed

@@ -31,7 +31,10 @@ REASONS = {
 }
 """Files of services and screens that start another program, each with what for."""
 COMMANDS = "mmtui.services.commands"
-OF_COMMANDS = {"mmtui/tui/screens/commands.py": "the screen's command line and what it prints"}
+OF_COMMANDS = {
+    "mmtui/tui/screens/commands.py": "completion on the screen's command line",
+    "mmtui/tui/screens/output.py": "what is typed there, and what it prints",
+}
 """Files that run command lines of mmtui in a child process."""
 
 
