@@ -21,7 +21,7 @@ from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
 from mmtui.services.runs import get_run
 from mmtui.store import samples
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 FORMAT = 1
 HOST, DISK = "host", "disk"
@@ -54,7 +54,7 @@ def history(home: Home, run_id: str) -> RunDevices:
 
 def _recorded(home: Home, detail: RunDetail, attempt: AttemptView) -> dict[str, list[DeviceUse]]:
     """What the table holds of an attempt."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         ended = attempt.ended_at or detail.row.ended_at or time.time()
         found = samples.read(reader, attempt.started_at, ended, devices_of(detail.row.gpus))
     return {name: thinned(uses, MOST) for name, uses in found.items()}
@@ -67,7 +67,7 @@ def devices_of(places: Sequence[str]) -> list[str]:
 
 def recent(home: Home, seconds: float, shares: int) -> dict[str, dict[int, DeviceUse]]:
     """What the supervisor recorded of every device in the last so many seconds, in so many shares of the time."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return samples.recent(reader, time.time() - seconds, seconds / shares)
 
 
@@ -112,7 +112,7 @@ def keep_before(home: Home, moment: float) -> None:
     Raises:
         OSError: a file cannot be written.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         first = samples.oldest(reader)
         if first is None or first >= moment:
             return

@@ -10,14 +10,14 @@ from mmtui.domain.views import Bucket, StageView
 from mmtui.paths import Home
 from mmtui.store import cells
 from mmtui.store.filters import KEPT
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 _BUCKETS = 800
 
 
 def time_at(home: Home, run_id: str, step: int) -> float | None:
     """When the run had done a global step (the last time, if it did it twice); None before anything was logged."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         # By the primary key: one look for each metric, however many points it has.
         found = [
             row[0]
@@ -63,7 +63,7 @@ class Steps:
 
 def steps(home: Home, run_id: str) -> Steps:
     """Where each attempt was at which time, from the metric with the most points."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         resumed = reader.resumed_at(int(run_id))
         best: tuple[Bucket, ...] = ()
         most = 0

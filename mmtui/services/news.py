@@ -13,7 +13,7 @@ from mmtui.domain.views import doubted, doubtful
 from mmtui.paths import Home
 from mmtui.store import cells
 from mmtui.store.quick import put_setting
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 LOOKED_AT = "looked_at"
 _SHOWN = 8
@@ -68,7 +68,7 @@ class News:
 
 def since(home: Home, moment: float | None = None) -> News:
     """What has ended since a moment, by default since somebody last looked; nothing the first time."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         if moment is None:
             stored = reader.settings().get(LOOKED_AT, "")
             moment = float(stored) if stored else None

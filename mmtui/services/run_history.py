@@ -9,20 +9,20 @@ from mmtui.domain.views import Bucket, Change, EvaluationMark, GraphStats, Point
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store import run_history as store
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 MOST_BASELINES = 100
 
 
 def evaluations(home: Home, run_id: str) -> list[EvaluationMark]:
     """Where a run was evaluated, oldest first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return store.evaluations(reader, int(run_id))
 
 
 def changes(home: Home, run_id: str) -> list[Change]:
     """Every change of a run's state, oldest first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return store.changes(reader, int(run_id))
 
 
@@ -30,7 +30,7 @@ def all_series(
     home: Home, ids: Sequence[str], names: Sequence[str], most: int
 ) -> dict[tuple[str, str], tuple[Bucket, ...]]:
     """{(run, metric): about ``most`` buckets}, read at one go."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return {(run_id, name): reader.series(int(run_id), name, most)[0] for run_id in ids for name in names}
 
 
@@ -40,7 +40,7 @@ def values_at(home: Home, steps: Mapping[str, int], names: Sequence[str]) -> dic
     Args:
         steps: {run: global step}.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         found = {
             (run_id, name): store.value_at(reader, int(run_id), name, step)
             for run_id, step in steps.items()
@@ -51,19 +51,19 @@ def values_at(home: Home, steps: Mapping[str, int], names: Sequence[str]) -> dic
 
 def images(home: Home, run_id: str) -> dict[str, tuple[int, int]]:
     """{stage: (training images of a step, of an epoch)}, of stages whose trainer told."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return store.images(reader, int(run_id))
 
 
 def projection(home: Home, run_id: str, *, until: int | None = None) -> dict[str, Any] | None:
     """The newest embeddings and edges of a match graph, up to a global step; None before the first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return store.newest(reader, int(run_id), "projection", until)
 
 
 def graphs_over_time(home: Home, run_id: str, every: int, *, until: int | None = None) -> list[GraphStats]:
     """The last graph of each ``every`` steps (up to a global step), oldest first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return store.graphs_over_time(reader, int(run_id), every, until)
 
 
@@ -72,7 +72,7 @@ def baselines(home: Home, run_id: str, first: tuple[str, ...] = ()) -> list[RunR
 
     All but those named have been evaluated on the same classes.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         same = store.comparable(reader, int(run_id), MOST_BASELINES)
     pinned = [other for other in runs.pinned(home) if other in same]
     ids = dict.fromkeys([*(other for other in first if other != run_id), *pinned, *same])

@@ -20,6 +20,7 @@ from mmtui.services.unfinished import is_unfinished
 from mmtui.store import cells, lineage
 from mmtui.store.filters import keys_of
 from mmtui.store.reader import Reader
+from mmtui.store.session import inside, reading
 
 LOG_TAIL_BYTES = 256 * 1024
 _ID_DIGITS = 18
@@ -35,7 +36,7 @@ def list_runs(
     newest_first: bool = True,
 ) -> list[RunRow]:
     """Runs by id; none where there is no database yet."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return reader.runs(states=states, limit=limit, offset=offset, newest_first=newest_first)
 
 
@@ -60,7 +61,7 @@ def find(
         node = only if node is None else filters.Both("and", (node, only))
     ordered = [(filters.parse_operand(name.removeprefix("-")), name.startswith("-")) for name in sort]
     chosen = [filters.parse_operand(name) for name in columns]
-    with Reader(home) as reader:
+    with reading(home) as reader:
         if reader.connection() is None:
             return [], 0
         wanted = [*(keys_of(node) if node else []), *(operand for operand, _ in ordered), *chosen]
@@ -90,7 +91,7 @@ def values(home: Home, ids: Sequence[str], columns: Sequence[str]) -> dict[str, 
     """Values of chosen columns of some runs, by id."""
     only = filters.In(filters.Operand("id"), tuple(float(run_id) for run_id in ids), False)
     chosen = [filters.parse_operand(name) for name in columns]
-    with Reader(home) as reader:
+    with reading(home) as reader:
         _check_keys(reader, [operand for operand in chosen if operand.kind == "key"])
         return {row.id: found for row, found in reader.select(only, [], chosen)}
 
@@ -103,29 +104,29 @@ def sql(home: Home, text: str) -> Iterator[tuple[list[str], Iterator[tuple[Any, 
         UsageError: the query is wrong, would do more than read, or needs too much memory.
         NotFoundError: there is no database yet.
     """
-    from mmtui.store.read_only import reading
+    from mmtui.store.read_only import reading as answered
     from mmtui.store.views import add_views
 
-    with Reader(home) as reader:
+    with Reader(home) as reader:  # a connection of its own: it may do nothing else from here on
         connection = reader.connection()
         if connection is None:
             raise NotFoundError("there is no database yet", "queue a run first")
         # Changed later, this would drop the views. In memory, because a file would grow unbounded.
         connection.execute("PRAGMA temp_store=MEMORY")
         add_views(connection)
-        with reading(connection, text) as found:
+        with answered(connection, text) as found:
             yield found
 
 
 def queue_order(home: Home) -> list[str]:
     """Queued and held runs in the order in which they will start."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return [str(run_id) for run_id in reader.waiting_ids()]
 
 
 def queue_settings(home: Home) -> dict[str, str]:
     """What holds for the queue as a whole: ``closed`` (why nothing starts), ``limit:GROUP``."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return reader.settings()
 
 
@@ -136,20 +137,20 @@ def group_limits(settings: Mapping[str, str]) -> dict[str, int | None]:
 
 def by_ids(home: Home, ids: Sequence[str]) -> list[RunRow]:
     """Rows of these runs, in this order."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return reader.rows([int(run_id) for run_id in ids])
 
 
 def count_runs(home: Home) -> dict[str, int]:
     """Number of runs in each state that has some: what goes on first, then what waits, then what has ended."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         counts = reader.counts()
     return {state.value: counts[state.value] for state in TOLD_FIRST if state.value in counts}
 
 
 def pinned(home: Home) -> list[str]:
     """Ids of the runs that are kept on top of the list, newest first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         if reader.connection() is None:
             return []
         found = reader.query(
@@ -164,7 +165,7 @@ def resolve_all(home: Home, selectors: Iterable[str]) -> list[str]:
     Raises:
         NotFoundError: see ``resolve``.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         ids = reader.ids()
         return list(dict.fromkeys(_resolved(reader, ids, selector) for selector in selectors))
 
@@ -175,7 +176,7 @@ def resolve(home: Home, selector: str) -> str:
     Raises:
         NotFoundError: there is no such run.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return _resolved(reader, reader.ids(), selector)
 
 
@@ -211,7 +212,7 @@ def get_run(home: Home, run_id: str) -> RunDetail:
     Raises:
         NotFoundError: there is no such run.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         found = reader.run(int(run_id)) if re.fullmatch("[0-9]{1,18}", run_id) else None
         if found is None:
             raise _missing(reader, run_id)
@@ -220,25 +221,25 @@ def get_run(home: Home, run_id: str) -> RunDetail:
 
 def family(home: Home, run_id: str, most: int = 40) -> list[Relative]:
     """The runs that a run descends from, itself, and those that descend from it (at most so many), as a tree."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return lineage.family(reader, int(run_id), most)
 
 
 def class_table(home: Home, run_id: str, step: int | None = None, *, until: int | None = None) -> ClassTable | None:
     """Per-class IoU of the newest evaluation (up to a global step), or of the one at a step; None before the first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return reader.class_table(int(run_id), step, until)
 
 
 def metric_names(home: Home, run_id: str) -> list[str]:
     """Metrics a run has logged."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return reader.metric_names(int(run_id))
 
 
 def points(home: Home, run_id: str, metric: str, *, all_attempts: bool = False) -> list[Point]:
     """Every point of a metric; tails that a later attempt did again are left out unless asked for."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return list(reader.points(int(run_id), metric, all_attempts=all_attempts))
 
 
@@ -256,7 +257,7 @@ def series(
     Args:
         within: the first and the last global step of interest, None: all.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         found, count = reader.series(int(run_id), metric, max_buckets, stage, within)
     return Series(run_id, metric, found, count)
 
@@ -269,13 +270,13 @@ def graph_stats(home: Home, run_id: str) -> GraphStats | None:
 
 def graph_history(home: Home, run_id: str, limit: int = 100, *, until: int | None = None) -> list[GraphStats]:
     """The newest graph-sampling statistics (up to a global step), oldest first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return reader.graphs(int(run_id), limit, until)
 
 
 def events_tail(home: Home, run_id: str, after_id: int = 0, kind: str | None = None) -> list[dict[str, Any]]:
     """Events that are no metrics, oldest first, from behind one of them."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return reader.events(int(run_id), after_id, kind)
 
 
@@ -300,6 +301,7 @@ def log_tail(home: Home, run_id: str, lines: int = 200, attempt: int | None = No
 
 def log_follow(home: Home, run_id: str, poll: float = 0.25) -> Iterator[str]:
     """Lines as the trainer prints them, over all attempts to come, until the run is final."""
+    assert not inside(home), "in a snapshot no line would ever be new"
     attempt = max(get_run(home, run_id).row.attempt, 1)
     offset, rest = 0, b""
     while True:
@@ -345,6 +347,7 @@ def wait(
     Raises:
         TimedOutError: they are not within ``timeout`` seconds.
     """
+    assert not inside(home), "in a snapshot no run would ever end"
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         states = {run_id: get_run(home, run_id).row.state for run_id in run_ids}

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from mmtui.access import remedy
 from mmtui.domain.filters import Node, Operand
-from mmtui.domain.states import ACTIVE_STATES, RunState
-from mmtui.domain.text import duration, replay_words, stored_text
+from mmtui.domain.states import RunState
+from mmtui.domain.text import replay_words
 from mmtui.domain.views import (
     AttemptView,
     Bucket,
-    ClassRow,
     ClassTable,
     GraphStats,
     Point,
@@ -24,102 +20,22 @@ from mmtui.domain.views import (
     RunRow,
     StageView,
 )
-from mmtui.errors import UnreachableError
-from mmtui.paths import Home
 from mmtui.store import bests, buckets, cells, filters, lineage, proof
+from mmtui.store import rows as made
 from mmtui.store.confusion import class_shares, matrix_of
+from mmtui.store.connection import Connection, translated
 from mmtui.store.filters import KEPT
-from mmtui.store.interrupts import interruptible
-from mmtui.store.schema import HEAD, open_to_read, refuse_lost, schema_revision
 
-STALLED_SECONDS = 120.0
 _RUN_COLUMNS = (
     "id, name, recipe, run_group, state, reason, error, stage, global_step, total_steps, created_at, started_at,"
     " ended_at, seed, gpus, tags, loss, miou, attempt, last_event_at, not_before, doubts"
 )
 
 _LAST_STEP = 2**62
-_STATES = frozenset(state.value for state in RunState)
 
 
-class Reader:
-    """A read-only view of one data directory. A directory without a database has no runs.
-
-    Not safe to share between threads at the same moment.
-
-    Raises:
-        UnreachableError: the database is damaged or of another version.
-    """
-
-    def __init__(self, home: Home) -> None:
-        self.home = home
-        self._connection: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def connection(self) -> sqlite3.Connection | None:
-        """The connection, None while there is no database."""
-        if self._connection is None:
-            revision = schema_revision(self.home.database)
-            if revision is None:
-                refuse_lost(self.home)
-                return None
-            if revision != HEAD:
-                # SQLAlchemy is loaded for the one command after an upgrade of mmtui.
-                from mmtui.store.db import prepare
-
-                prepare(self.home)
-            with _translated(self.home):
-                self._connection = open_to_read(self.home.database, check_same_thread=False)
-            self._connection.row_factory = sqlite3.Row
-            filters.add_functions(self._connection)
-        return self._connection
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """All rows of a query; none while there is no database."""
-        connection = self.connection()
-        if connection is None:
-            return []
-        with _translated(self.home):
-            try:
-                return connection.execute(sql, parameters).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode to UTF-8" not in str(error) or connection.text_factory is stored_text:
-                    raise
-            # One such cell must not hide the others. Decoding every cell in Python would slow all queries down.
-            connection.text_factory = stored_text
-            return connection.execute(sql, parameters).fetchall()
-
-    def _search(self, sql: str, parameters: Sequence[Any]) -> list[sqlite3.Row]:
-        """All rows of a query with a user's patterns in it: one can keep Python busy for years, until ctrl-C."""
-        connection = self.connection()
-        if connection is None:
-            return []
-        with interruptible(connection):
-            return self.query(sql, parameters)
-
-    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
-        """The rows of a query one by one, all as of the moment of the first; none while there is no database."""
-        connection = self.connection()
-        if connection is not None:
-            connection.text_factory = stored_text  # a stream that has begun cannot be read anew, as ``query`` does
-            with _translated(self.home):
-                yield from connection.execute(sql, parameters)
-
-    def data_version(self) -> int:
-        """A number that changes whenever another connection has committed."""
-        rows = self.query("PRAGMA data_version")
-        return int(rows[0][0]) if rows else 0
+class Reader(Connection):
+    """A read-only view of one data directory: what is asked of its runs."""
 
     def ids(self) -> list[int]:
         """Ids of all runs, ascending."""
@@ -137,7 +53,7 @@ class Reader:
         sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE {where} ORDER BY id {order} LIMIT ? OFFSET ?"
         rows = self.query(sql, [*parameters, -1 if limit is None else limit, offset])
         now = time.time()
-        return [_run_row(row, now) for row in rows]
+        return [made.run_row(row, now) for row in rows]
 
     def select(
         self,
@@ -164,18 +80,16 @@ class Reader:
         values = [value for _, several in chosen for value in several] + parameters
         values += [value for _, several in ordered for value in (*several, *several)]
         sql = f"SELECT {_RUN_COLUMNS}{extra} FROM runs WHERE deleted_at IS NULL AND {condition}"
-        rows = self._search(
+        rows = self.search(
             f"{sql} ORDER BY {order}id DESC LIMIT ? OFFSET ?", [*values, -1 if limit is None else limit, offset]
         )
         now, first = time.time(), len(_RUN_COLUMNS.split(","))
-        return [(_run_row(row, now), tuple(row)[first:]) for row in rows]
+        return [(made.run_row(row, now), tuple(row)[first:]) for row in rows]
 
     def count_where(self, node: Node) -> int:
         """Number of runs that a filter lets pass."""
         condition, parameters = filters.where(node)
-        return int(
-            self._search(f"SELECT count(*) FROM runs WHERE deleted_at IS NULL AND {condition}", parameters)[0][0]
-        )
+        return int(self.search(f"SELECT count(*) FROM runs WHERE deleted_at IS NULL AND {condition}", parameters)[0][0])
 
     def config_keys(self) -> list[str]:
         """Every key that some run's recipe has, as dotted path."""
@@ -186,7 +100,7 @@ class Reader:
         """Runs with these ids, in this order; ids that do not exist are left out."""
         marks, now = ",".join("?" * len(ids)), time.time()
         found = {row["id"]: row for row in self.query(f"SELECT {_RUN_COLUMNS} FROM runs WHERE id IN ({marks})", ids)}
-        return [_run_row(found[run_id], now) for run_id in ids if run_id in found]
+        return [made.run_row(found[run_id], now) for run_id in ids if run_id in found]
 
     def settings(self) -> dict[str, str]:
         """What holds for the queue as a whole, by key."""
@@ -201,7 +115,7 @@ class Reader:
         """Number of runs in each state that has some; a damaged state counts as what its row is shown as."""
         counts: Counter[str] = Counter()
         for state, count in self.query("SELECT state, count(*) FROM runs WHERE deleted_at IS NULL GROUP BY state"):
-            counts[state if state in _STATES else RunState.FAILED.value] += count
+            counts[state if state in made.STATES else RunState.FAILED.value] += count
         return dict(counts)
 
     def has_events(self, run_id: int) -> bool:
@@ -221,7 +135,7 @@ class Reader:
         attempts = proof.with_verdicts(self, run_id, code, self.attempts(run_id))
         files, started = self.home.run(str(run_id)), self._last(run_id, "run_started")
         return RunDetail(
-            row=_run_row(row, time.time()),
+            row=made.run_row(row, time.time()),
             config=cells.mapped(row["config"]),
             overrides=cells.texts(row["overrides"]),
             stages=stages,
@@ -236,7 +150,7 @@ class Reader:
                 "predictions": str(files.predictions),
                 "log": str(files.log(max(cells.count(row["attempt"]), 1))),
             },
-            eta_seconds=_run_eta(stages),
+            eta_seconds=made.run_eta(stages),
             last_event_at=cells.moment(row["last_event_at"]),
             warnings=self._warnings(run_id),
             classes=tuple(str(name) for name in started.get("classes") or ()),
@@ -254,7 +168,7 @@ class Reader:
             parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
             children=lineage.children(self, run_id),
             global_step=cells.count(row["global_step"]),
-            progress_note=_note(self._last(run_id, "progress"), row["state"]),
+            progress_note=made.note(self._last(run_id, "progress"), row["state"]),
             best=bests.best(self.query, run_id),
         )
 
@@ -283,7 +197,7 @@ class Reader:
         rows = self.query("SELECT * FROM stages WHERE run_id = ? ORDER BY position", [run_id])
         sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_reused'"
         reused = {row[0]: str(cells.values("stage_reused", row[1]).get("run", "")) for row in self.query(sql, [run_id])}
-        views = tuple(_stage_view(row, reused.get(row["name"], "")) for row in rows)
+        views = tuple(made.stage_view(row, reused.get(row["name"], "")) for row in rows)
         return bests.with_early_stops(self.query, run_id, views)
 
     def attempts(self, run_id: int) -> tuple[AttemptView, ...]:
@@ -337,7 +251,7 @@ class Reader:
         connection = self.connection()
         if connection is None:
             return (), 0
-        with _translated(self.home):
+        with translated(self.home):
             return buckets.series(connection, run_id, metric, self.resumed_at(run_id), most, stage, within)
 
     def resumed_at(self, run_id: int) -> dict[int, int]:
@@ -380,115 +294,4 @@ class Reader:
             return None
         history = [class_shares(matrix_of(row["matrix"])) for row in rows]
         doubts = self.query("SELECT doubts FROM runs WHERE id = ?", [run_id])
-        return _class_table(str(run_id), rows[-1], history, cells.texts(doubts[0][0]) if doubts else ())
-
-
-@contextmanager
-def _translated(home: Home) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise UnreachableError(
-            f"the database {home.database} cannot be read: {error}",
-            remedy(home.database, writing=False) or "run mmtui doctor, or restore a backup",
-        ) from None
-
-
-def _run_row(row: sqlite3.Row, now: float) -> RunRow:
-    total, state = cells.count(row["total_steps"]), cells.text(row["state"])
-    progress = 1.0 if state == RunState.SUCCEEDED else min(cells.count(row["global_step"]) / total, 1.0) if total else 0
-    return RunRow(
-        id=str(row["id"]),
-        name=cells.text(row["name"]),
-        recipe=cells.text(row["recipe"]),
-        state=state if state in _STATES else RunState.FAILED.value,
-        reason=_reason(row, now) if state in _STATES else f"damaged row (state {state}): see mmtui doctor",
-        stage=cells.text(row["stage"]),
-        progress=progress,
-        created_at=cells.moment(row["created_at"]),
-        started_at=cells.moment(row["started_at"]),
-        ended_at=cells.moment(row["ended_at"]),
-        seed=cells.count(row["seed"]),
-        gpus=cells.texts(row["gpus"]),
-        tags=cells.texts(row["tags"]),
-        metrics={"miou": cells.number(row["miou"]), "loss": cells.number(row["loss"])},
-        attempt=cells.count(row["attempt"]),
-        group=cells.text(row["run_group"]),
-        doubts=cells.texts(row["doubts"]),
-    )
-
-
-def _reason(row: sqlite3.Row, now: float) -> str:
-    """Why the run is where it is: stored where an event made it so, derived where time does."""
-    if row["state"] == RunState.FAILED and row["error"]:
-        return cells.text(row["error"])
-    if row["state"] == RunState.QUEUED and (starts := cells.moment(row["not_before"]) or 0.0) > now:
-        return f"{cells.text(row['reason'])}; starts in {duration(starts - now)}".removeprefix("; ")
-    silent = now - (cells.moment(row["last_event_at"]) or now)
-    if row["state"] in ACTIVE_STATES and silent > STALLED_SECONDS:
-        return f"stalled: no event for {silent / 60:.0f} min"
-    return cells.text(row["reason"])
-
-
-def _note(values: dict[str, Any], state: str) -> str:
-    """What a trainer does besides steps, unless that is over."""
-    done, total = values.get("done") or 0, values.get("total") or 0
-    if state not in (RunState.STARTING, RunState.RUNNING) or done == total:
-        return ""
-    return f"{values.get('text') or 'working'} {done}/{total}"
-
-
-def _stage_view(row: sqlite3.Row, reused_from: str) -> StageView:
-    eta, step, total = None, cells.count(row["step"]), cells.count(row["total_steps"])
-    pace = cells.number(row["seconds_per_step"])
-    if row["status"] == "running" and pace is not None:
-        eta = max(total - step, 0) * pace
-    return StageView(
-        name=cells.text(row["name"]),
-        position=cells.count(row["position"]),
-        status=cells.text(row["status"]),
-        step=step,
-        total_steps=total,
-        offset=cells.count(row["step_offset"]),
-        started_at=cells.moment(row["started_at"]),
-        ended_at=cells.moment(row["ended_at"]),
-        seconds_per_step=pace,
-        eta_seconds=eta,
-        reused_from=reused_from,
-    )
-
-
-def _run_eta(stages: Sequence[StageView]) -> float | None:
-    """Seconds to the end of the stages that have begun; None before the first report."""
-    known = [stage.eta_seconds for stage in stages if stage.eta_seconds is not None]
-    return sum(known) if known else None
-
-
-def _class_table(run: str, row: sqlite3.Row, history: list[list[float | None]], doubts: tuple[str, ...]) -> ClassTable:
-    matrix, shares = matrix_of(row["matrix"]), history[-1]
-    names = cells.listed(row["classes"])[: len(matrix)]
-    names += [str(index) for index in range(len(names), len(matrix))]
-    classes = []
-    for index, counts in enumerate(matrix):
-        pixels = sum(counts)
-        classes.append(
-            ClassRow(
-                index=index,
-                name=str(names[index]),
-                iou=shares[index],
-                accuracy=counts[index] / pixels if pixels else None,
-                pixels=pixels,
-                history=tuple(past[index] for past in history if index < len(past)),
-            )
-        )
-    present = [share for share in shares if share is not None]
-    return ClassTable(
-        run=run,
-        step=cells.count(row["step"]),
-        stage=cells.text(row["stage"]),
-        num_present=len(present),
-        miou=sum(present) / len(present) if present else None,
-        classes=tuple(classes),
-        confusion=tuple(tuple(counts) for counts in matrix),
-        doubts=doubts,
-    )
+        return made.class_table(str(run_id), rows[-1], history, cells.texts(doubts[0][0]) if doubts else ())

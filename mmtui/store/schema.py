@@ -83,18 +83,52 @@ def schema_revision(database: Path) -> str | None:
     Raises:
         UnreachableError: it cannot be read, or is another program's.
     """
+    opened = open_at_revision(database)
+    if opened is None:
+        return None
+    connection, revision = opened
+    connection.close()
+    return revision
+
+
+def open_at_revision(
+    database: Path, *, begin: bool = False, check_same_thread: bool = True
+) -> tuple[sqlite3.Connection, str | None] | None:
+    """A connection that cannot write, and the migration the database is at (None: none yet); None without a database.
+
+    Args:
+        begin: begin a read transaction: all that the connection reads, the migration included, is of one moment.
+
+    Raises:
+        UnreachableError: it cannot be read, or is another program's.
+    """
     if not size_of(database):
         return None
     try:
-        with closing(open_to_read(database)) as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            row = connection.execute(_REVISION).fetchone() if "alembic_version" in tables else None
+        connection = open_to_read(database, check_same_thread=check_same_thread)
+        try:
+            if begin:
+                connection.execute("BEGIN")
+            return connection, _revision(connection, database)
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.OperationalError as error:
         closed = remedy(database, writing=False)
         raise UnreachableError(f"the database {database} cannot be read: {error}", closed) from None
     except sqlite3.DatabaseError as error:
         raise UnreachableError(f"{database} is damaged: {error}", "mmtui doctor --fix, or restore a backup") from None
-    if (tables and "alembic_version" not in tables) or (row and not re.fullmatch("[0-9]{4}", str(row[0]))):
+
+
+def _revision(connection: sqlite3.Connection, database: Path) -> str | None:
+    try:
+        row, tables = connection.execute(_REVISION).fetchone(), frozenset({_REVISIONS})
+    except sqlite3.OperationalError:
+        tables = frozenset(row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        if _REVISIONS in tables:
+            raise
+        row = None
+    if (tables and _REVISIONS not in tables) or (row and not re.fullmatch("[0-9]{4}", str(row[0]))):
         raise UnreachableError(
             f"{database} is a database of another program", "move it away, or set MMTUI_HOME to another directory"
         )
@@ -127,7 +161,8 @@ def refuse_lost(home: Home) -> None:
 FILE_ERRORS = (OSError, sqlite3.Error)
 """What copying or reading a file of a database may raise."""
 _INDEX_BYTES = 1 << 16
-_REVISION = "SELECT version_num FROM alembic_version"
+_REVISIONS = "alembic_version"
+_REVISION = f"SELECT version_num FROM {_REVISIONS}"
 
 
 def sqlite_version() -> tuple[str, tuple[int, int, int]]:

@@ -11,7 +11,7 @@ from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.views import ClassTable, DeviceSnapshot, GraphStats, RunDetail, Series, SupervisorStatus
 from mmtui.paths import Home
 from mmtui.services import devices, runs, supervisors
-from mmtui.services.live import Changes
+from mmtui.services.live import Changes, one_moment
 from mmtui.tui import faults
 from mmtui.tui.layout import PANELS, arrange
 from mmtui.tui.rows import Rows, TableRow
@@ -42,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything one screen needs, read at one moment.
+    """Everything one screen needs, read at one moment: all that the database holds, in one transaction.
 
     Attributes:
         run_id: the run that everything from ``detail`` to ``log`` is about.
@@ -163,6 +163,12 @@ class Feed:
         self._read_at = time.monotonic()
         if self._devices.latest is None:
             self._look_at_devices()  # beside the database
+        with one_moment(self.home):
+            stored = self._stored(wanted)
+        return replace(stored, devices=self._sample(stored.counts), device_trouble=self._devices.trouble)
+
+    def _stored(self, wanted: Wanted) -> Snapshot:
+        """What the database and the runs' files hold."""
         counts = runs.count_runs(self.home)
         pinned = runs.pinned(self.home)
         rows, total = self._rows.window(wanted, pinned)
@@ -175,8 +181,6 @@ class Feed:
             counts=counts,
             supervisor=supervisors.status(self.home),
             run_id=run_id,
-            devices=self._sample(counts),
-            device_trouble=self._devices.trouble,
         )
         return snapshot if run_id is None else self._with_run(snapshot, run_id, wanted)
 
@@ -198,7 +202,7 @@ class Feed:
             series=runs.series(self.home, run_id, metric, max_buckets=wanted.buckets),
             graph=runs.graph_stats(self.home, run_id),
             classes=runs.class_table(self.home, run_id),
-            log=tuple(runs.log_tail(self.home, run_id, 200)),
+            log=tuple(runs.log_tail(self.home, run_id, 200, max(detail.row.attempt, 1))),
         )
 
     def _sample(self, counts: dict[str, int]) -> DeviceSnapshot | None:

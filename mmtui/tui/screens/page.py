@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from mmtui.domain.text import printable
 from mmtui.errors import MmtuiError
-from mmtui.services.live import Changes
+from mmtui.services.live import Changes, one_moment
 from mmtui.tui import faults
 from mmtui.tui.actions import footer_text
 from mmtui.tui.screens.common import CommonScreen
@@ -104,7 +104,8 @@ class PageScreen(CommonScreen):
             live = self.LIVE_SECONDS and time.monotonic() - self.read_at >= self.LIVE_SECONDS
             if changed or live or self.dirty:
                 self.dirty, self.read_at = False, time.monotonic()
-                fresh = self.lines_of(self.TABS[self.tab], width, max(height - 3, 1))
+                with one_moment(self.program.home):
+                    fresh = self.lines_of(self.TABS[self.tab], width, max(height - 3, 1))
         except MmtuiError as error:
             fresh = [[(f"! {printable(error.message)}", "bad")], [(printable(error.hint), "dim")]]
         except Exception as error:

@@ -23,6 +23,7 @@ from mmtui.store.db import Database
 from mmtui.store.pyramid import fill
 from mmtui.store.runs import place, read_run, waiting_line
 from mmtui.store.schema import HEAD, schema_revision
+from mmtui.store.session import snapshot
 
 
 def three(home: Home) -> list[str]:
@@ -232,6 +233,18 @@ def test_reading_upgrades_too_and_charts_show_old_points(old: Home) -> None:
     made = runs.series(old, "1", "loss", max_buckets=10)
     assert made.total_points == 40 and max(bucket.high for bucket in made.buckets) == 6.0
     assert len(list(old.backups.iterdir())) == 1
+
+
+def test_snapshot_upgrades_first_and_then_is_of_one_moment(old: Home) -> None:
+    with snapshot(old):
+        assert runs.queue_order(old) == ["1"] and runs.series(old, "1", "loss", max_buckets=10).total_points == 40
+        change = sqlite3.connect(old.database)
+        change.execute("DELETE FROM metrics")
+        change.execute("UPDATE runs SET state = 'cancelled'")
+        change.commit()
+        change.close()
+        assert [row.state for row in runs.list_runs(old)] == ["held"] and len(runs.points(old, "1", "loss")) == 40
+    assert runs.queue_order(old) == [] and len(list(old.backups.iterdir())) == 1
 
 
 def test_database_is_not_upgraded_under_the_hands_of_an_older_supervisor(old: Home) -> None:

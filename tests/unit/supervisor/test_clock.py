@@ -203,7 +203,7 @@ def test_run_stalls_only_after_silence(
     put(jump)
     supervisor.tick()
     assert not workshop.row(run_id).reason
-    monkeypatch.setattr("mmtui.store.reader.STALLED_SECONDS", 1.0)
+    monkeypatch.setattr("mmtui.store.rows.STALLED_SECONDS", 1.0)
     until(lambda: workshop.row(run_id).reason.startswith("stalled: no event for 0 min"))
 
 
