@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from mmtui.domain.views import Bucket, StageView
 from mmtui.paths import Home
-from mmtui.store import cells
-from mmtui.store.filters import KEPT
+from mmtui.store.queries import metrics
 from mmtui.store.session import reading
 
 _BUCKETS = 800
@@ -18,22 +17,7 @@ _BUCKETS = 800
 def time_at(home: Home, run_id: str, step: int) -> float | None:
     """When the run had done a global step (the last time, if it did it twice); None before anything was logged."""
     with reading(home) as reader:
-        # By the primary key: one look for each metric, however many points it has.
-        found = [
-            row[0]
-            for name in reader.metric_names(int(run_id))
-            for row in reader.query(
-                f"SELECT t FROM metrics m WHERE run_id = ? AND name = ? AND global_step <= ? AND {KEPT.format(t='m')}"
-                " ORDER BY global_step DESC, attempt DESC LIMIT 1",
-                [int(run_id), name, step],
-            )
-        ]
-        rows = reader.query(
-            f"SELECT max(t) FROM events e WHERE run_id = ? AND global_step <= ? AND {KEPT.format(t='e')}",
-            [int(run_id), step],
-        )
-    times = [cells.moment(t) for t in (*found, *(row[0] for row in rows))]
-    return max((t for t in times if t is not None), default=None)
+        return metrics.time_at(reader, int(run_id), reader.metric_names(int(run_id)), step)
 
 
 @dataclass(frozen=True)
@@ -67,8 +51,8 @@ def steps(home: Home, run_id: str) -> Steps:
         resumed = reader.resumed_at(int(run_id))
         best: tuple[Bucket, ...] = ()
         most = 0
-        for name in reader.metric_names(int(run_id)):
-            found, count = reader.series(int(run_id), name, _BUCKETS)
+        names = [(int(run_id), name) for name in reader.metric_names(int(run_id))]
+        for found, count in reader.several_series(names, _BUCKETS).values():
             if count > most:
                 best, most = found, count
     points: dict[int, list[tuple[float, float]]] = {}

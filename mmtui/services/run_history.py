@@ -9,6 +9,7 @@ from mmtui.domain.views import Bucket, Change, EvaluationMark, GraphStats, Point
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store import run_history as store
+from mmtui.store.queries import metrics
 from mmtui.store.session import reading
 
 MOST_BASELINES = 100
@@ -31,7 +32,8 @@ def all_series(
 ) -> dict[tuple[str, str], tuple[Bucket, ...]]:
     """{(run, metric): about ``most`` buckets}, read at one go."""
     with reading(home) as reader:
-        return {(run_id, name): reader.series(int(run_id), name, most)[0] for run_id in ids for name in names}
+        found = reader.several_series([(int(run_id), name) for run_id in ids for name in names], most)
+    return {(str(run_id), name): buckets for (run_id, name), (buckets, _) in found.items()}
 
 
 def values_at(home: Home, steps: Mapping[str, int], names: Sequence[str]) -> dict[tuple[str, str], Point]:
@@ -41,12 +43,11 @@ def values_at(home: Home, steps: Mapping[str, int], names: Sequence[str]) -> dic
         steps: {run: global step}.
     """
     with reading(home) as reader:
-        found = {
-            (run_id, name): store.value_at(reader, int(run_id), name, step)
+        return {
+            (run_id, name): point
             for run_id, step in steps.items()
-            for name in names
+            for name, point in metrics.points_at(reader, int(run_id), names, step).items()
         }
-    return {key: point for key, point in found.items() if point is not None}
 
 
 def images(home: Home, run_id: str) -> dict[str, tuple[int, int]]:

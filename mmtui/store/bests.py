@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from mmtui.domain.views import BestView, StageView, metric_words
 from mmtui.store import cells
-from mmtui.store.filters import KEPT
-
-Query = Callable[[str, Sequence[Any]], list[sqlite3.Row]]
-"""Gives all rows of a query with these parameters."""
-_EVENTS = f'SELECT stage, step, "values" FROM events e WHERE run_id = ? AND kind = ? AND {KEPT.format(t="e")}'
+from mmtui.store.events import Reported
 
 
-def best(query: Query, run_id: int) -> BestView | None:
+def best(told: Reported) -> BestView | None:
     """The best evaluation so far, whose checkpoint is kept; None if there is none."""
-    rows = query(f"{_EVENTS} ORDER BY id DESC LIMIT 1", [run_id, "best"])
+    rows = told.of("best")
     if not rows:
         return None
     values = cells.values("best", rows[0]["values"])
@@ -31,10 +24,10 @@ def best(query: Query, run_id: int) -> BestView | None:
     )
 
 
-def with_early_stops(query: Query, run_id: int, stages: tuple[StageView, ...]) -> tuple[StageView, ...]:
+def with_early_stops(told: Reported, stages: tuple[StageView, ...]) -> tuple[StageView, ...]:
     """The same stages; those that ended before their last step say at which, and why."""
     found = {}
-    for row in query(f"{_EVENTS} ORDER BY id", [run_id, "early_stop"]):
+    for row in told.of("early_stop"):
         values, step = cells.values("early_stop", row["values"]), cells.count(row["step"])
         since = f"since step {values['step']}" if values.get("step") else "at all"
         metric, count = metric_words(str(values.get("metric") or "?")), values.get("patience") or 0

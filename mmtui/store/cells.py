@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.text import as_text
@@ -117,7 +117,7 @@ def event(row: sqlite3.Row) -> dict[str, Any]:
     return {**found, "values": values(found.get("kind", ""), row["values"])}
 
 
-def point(row: sqlite3.Row) -> Point | None:
+def point(row: Iterable[Any]) -> Point | None:
     """step, value, t, attempt, stage, global_step of a metric; None where the value is none."""
     step, value, t, attempt, stage, global_step = row
     found = finite(value)

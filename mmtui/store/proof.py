@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmtui.domain import proof
 from mmtui.domain.views import AttemptView
 from mmtui.store import cells
+from mmtui.store.events import Reported
 
 if TYPE_CHECKING:
     from mmtui.store.reader import Reader
@@ -22,15 +24,19 @@ def reports(reader: Reader, run_id: int) -> Reports:
     SLURM may start an attempt twice, which then has two.
     """
     sql = "SELECT attempt, \"values\" FROM events WHERE run_id = ? AND kind = 'run_started' ORDER BY id"
+    return _by_attempt(reader.query(sql, [run_id]))
+
+
+def _by_attempt(rows: Iterable[sqlite3.Row]) -> Reports:
     found: Reports = {}
-    for number, body in reader.query(sql, [run_id]):
-        found.setdefault(number, []).append(cells.values("run_started", body).get("code"))
+    for row in rows:
+        found.setdefault(row["attempt"], []).append(cells.values("run_started", row["values"]).get("code"))
     return found
 
 
 def with_verdicts(
-    reader: Reader, run_id: int, code: Mapping[str, Any], attempts: tuple[AttemptView, ...]
+    told: Reported, code: Mapping[str, Any], attempts: tuple[AttemptView, ...]
 ) -> tuple[AttemptView, ...]:
     """The attempts of a run, each with what is known of its code."""
-    told = reports(reader, run_id)
-    return tuple(replace(one, code=proof.verdict(code, told.get(one.number, ()))) for one in attempts)
+    found = _by_attempt(told.of("run_started"))
+    return tuple(replace(one, code=proof.verdict(code, found.get(one.number, ()))) for one in attempts)

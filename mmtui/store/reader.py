@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmtui.domain.filters import Node, Operand
 from mmtui.domain.states import RunState
-from mmtui.domain.text import replay_words
 from mmtui.domain.views import (
     AttemptView,
     Bucket,
@@ -23,7 +22,8 @@ from mmtui.domain.views import (
 from mmtui.store import bests, buckets, cells, filters, lineage, proof
 from mmtui.store import rows as made
 from mmtui.store.confusion import class_shares, matrix_of
-from mmtui.store.connection import Connection, translated
+from mmtui.store.connection import Connection
+from mmtui.store.events import Reported, reported
 from mmtui.store.filters import KEPT
 
 _RUN_COLUMNS = (
@@ -32,6 +32,13 @@ _RUN_COLUMNS = (
 )
 
 _LAST_STEP = 2**62
+# A skip scan over the primary key: one probe per name instead of one per point. Bytes, of a damaged row, come behind
+# every text.
+_NAMES = (
+    "WITH RECURSIVE names(name) AS (SELECT min(name) FROM metrics WHERE run_id = ?1 AND name > ''"
+    " UNION ALL SELECT (SELECT min(name) FROM metrics WHERE run_id = ?1 AND name > names.name) FROM names"
+    " WHERE typeof(names.name) = 'text') SELECT name FROM names WHERE typeof(name) = 'text'"
+)
 
 
 class Reader(Connection):
@@ -131,9 +138,9 @@ class Reader(Connection):
         if not rows:
             return None
         row = rows[0]
-        stages, code = self.stages(run_id), cells.words(row["code"])
-        attempts = proof.with_verdicts(self, run_id, code, self.attempts(run_id))
-        files, started = self.home.run(str(run_id)), self._last(run_id, "run_started")
+        told, code = reported(self.query, run_id), cells.words(row["code"])
+        stages, attempts = self.stages(run_id, told), proof.with_verdicts(told, code, self.attempts(run_id))
+        files, started = self.home.run(str(run_id)), told.last("run_started")
         return RunDetail(
             row=made.run_row(row, time.time()),
             config=cells.mapped(row["config"]),
@@ -152,11 +159,11 @@ class Reader(Connection):
             },
             eta_seconds=made.run_eta(stages),
             last_event_at=cells.moment(row["last_event_at"]),
-            warnings=self._warnings(run_id),
+            warnings=told.warnings(),
             classes=tuple(str(name) for name in started.get("classes") or ()),
             versions={str(k): str(v) for k, v in (started.get("versions") or {}).items()},
-            data_fingerprint=str(self._last(run_id, "data").get("fingerprint") or ""),
-            replay=self._replay(run_id),
+            data_fingerprint=str(told.last("data").get("fingerprint") or ""),
+            replay=told.replay(),
             terms={
                 "gpus": cells.number(row["wanted"]) or 1.0,
                 "time_limit_seconds": cells.number(row["time_limit"]) or None,
@@ -168,37 +175,16 @@ class Reader(Connection):
             parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
             children=lineage.children(self, run_id),
             global_step=cells.count(row["global_step"]),
-            progress_note=made.note(self._last(run_id, "progress"), row["state"]),
-            best=bests.best(self.query, run_id),
+            progress_note=made.note(told.last("progress"), row["state"]),
+            best=bests.best(told),
         )
 
-    def _last(self, run_id: int, kind: str) -> dict[str, Any]:
-        """Values of the newest event of a kind."""
-        sql = 'SELECT "values" FROM events WHERE run_id = ? AND kind = ? ORDER BY id DESC LIMIT 1'
-        rows = self.query(sql, [run_id, kind])
-        return cells.values(kind, rows[0][0]) if rows else {}
-
-    def _replay(self, run_id: int) -> str:
-        """Whether losses that were computed twice, before a resume and after it, are the same."""
-        sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'stage_finished'"
-        values = [cells.values("stage_finished", row[0]) for row in self.query(sql, [run_id])]
-        return replay_words(
-            sum(v.get("replayed") or 0 for v in values),
-            sum(v.get("replayed_equal") or 0 for v in values),
-            max((float(v.get("replayed_worst") or 0) for v in values), default=0.0),
-        )
-
-    def _warnings(self, run_id: int) -> tuple[str, ...]:
-        sql = "SELECT \"values\" FROM events WHERE run_id = ? AND kind = 'warning' ORDER BY id DESC LIMIT 20"
-        return tuple(cells.values("warning", row[0]).get("text") or "" for row in self.query(sql, [run_id]))
-
-    def stages(self, run_id: int) -> tuple[StageView, ...]:
+    def stages(self, run_id: int, told: Reported) -> tuple[StageView, ...]:
         """Stages of a run, in order."""
         rows = self.query("SELECT * FROM stages WHERE run_id = ? ORDER BY position", [run_id])
-        sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_reused'"
-        reused = {row[0]: str(cells.values("stage_reused", row[1]).get("run", "")) for row in self.query(sql, [run_id])}
+        reused = told.reused()
         views = tuple(made.stage_view(row, reused.get(row["name"], "")) for row in rows)
-        return bests.with_early_stops(self.query, run_id, views)
+        return bests.with_early_stops(told, views)
 
     def attempts(self, run_id: int) -> tuple[AttemptView, ...]:
         """Attempts of a run, oldest first."""
@@ -220,15 +206,7 @@ class Reader(Connection):
 
     def metric_names(self, run_id: int) -> list[str]:
         """Metrics a run has logged, by name."""
-        # A skip scan over the primary key: one probe per name instead of one per point.
-        names: list[str] = []
-        while True:
-            after = names[-1] if names else ""
-            rows = self.query("SELECT min(name) FROM metrics WHERE run_id = ? AND name > ?", [run_id, after])
-            # Bytes, of a damaged row, come behind every text.
-            if not rows or not isinstance(rows[0][0], str):
-                return names
-            names.append(rows[0][0])
+        return [row[0] for row in self.query(_NAMES, [run_id])]
 
     def points(self, run_id: int, metric: str, *, all_attempts: bool, stage: str | None = None) -> Iterator[Point]:
         """Points of a metric by step; tails that a later attempt did again are left out unless asked for."""
@@ -248,11 +226,18 @@ class Reader(Connection):
         self, run_id: int, metric: str, most: int, stage: str | None = None, within: tuple[int, int] | None = None
     ) -> tuple[tuple[Bucket, ...], int]:
         """A metric in about ``most`` buckets for a chart, and the number of its points, of all attempts."""
-        connection = self.connection()
-        if connection is None:
-            return (), 0
-        with translated(self.home):
-            return buckets.series(connection, run_id, metric, self.resumed_at(run_id), most, stage, within)
+        return self.several_series([(run_id, metric)], most, stage, {(run_id, metric): within})[run_id, metric]
+
+    def several_series(
+        self,
+        names: Sequence[tuple[int, str]],
+        most: int,
+        stage: str | None = None,
+        within: Mapping[tuple[int, str], tuple[int, int] | None] = {},
+    ) -> dict[tuple[int, str], tuple[tuple[Bucket, ...], int]]:
+        """The same for (run, metric) of several, in three statements and one for each run."""
+        resumed = {run_id: self.resumed_at(run_id) for run_id in dict.fromkeys(run_id for run_id, _ in names)}
+        return buckets.several(self.query, names, resumed, most, stage, within)
 
     def resumed_at(self, run_id: int) -> dict[int, int]:
         """{attempt: global step it went on from}."""
@@ -282,8 +267,8 @@ class Reader(Connection):
     def class_table(self, run_id: int, step: int | None = None, until: int | None = None) -> ClassTable | None:
         """Per-class IoU of the newest evaluation, of the one at step ``step`` of its stage, or up to a global step."""
         rows = self.query(
-            f"SELECT * FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
-            " ORDER BY global_step, stage = 'evaluate', attempt",
+            "SELECT *, (SELECT r.doubts FROM runs r WHERE r.id = v.run_id) AS doubts FROM evaluations v"
+            f" WHERE run_id = ? AND {KEPT.format(t='v')} ORDER BY global_step, stage = 'evaluate', attempt",
             [run_id],
         )
         if step is not None:
@@ -293,5 +278,4 @@ class Reader(Connection):
         if not rows:
             return None
         history = [class_shares(matrix_of(row["matrix"])) for row in rows]
-        doubts = self.query("SELECT doubts FROM runs WHERE id = ?", [run_id])
-        return made.class_table(str(run_id), rows[-1], history, cells.texts(doubts[0][0]) if doubts else ())
+        return made.class_table(str(run_id), rows[-1], history, cells.texts(rows[-1]["doubts"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmtui.domain.views import Change, EvaluationMark, GraphStats, Point
+from mmtui.domain.views import Change, EvaluationMark, GraphStats
 from mmtui.store import cells
 from mmtui.store.filters import KEPT
 from mmtui.store.reader import Reader
@@ -17,17 +17,6 @@ def evaluations(reader: Reader, run_id: int) -> list[EvaluationMark]:
     sql = f"SELECT global_step, t, stage FROM evaluations v WHERE run_id = ? AND {KEPT.format(t='v')}"
     rows = reader.query(f"{sql} ORDER BY global_step, attempt", [run_id])
     return [EvaluationMark(cells.count(row[0]), cells.moment(row[1]) or 0.0, cells.text(row[2])) for row in rows]
-
-
-def value_at(reader: Reader, run_id: int, metric: str, step: int) -> Point | None:
-    """The last point of a metric up to a global step."""
-    sql = (
-        "SELECT step, value, t, attempt, stage, global_step FROM metrics m WHERE run_id = ? AND name = ?"
-        f" AND global_step <= ? AND value IS NOT NULL AND {KEPT.format(t='m')}"
-        " ORDER BY global_step DESC, attempt DESC LIMIT 1"
-    )
-    rows = reader.query(sql, [run_id, metric, min(step, _LAST_STEP)])
-    return cells.point(rows[0]) if rows else None
 
 
 def images(reader: Reader, run_id: int) -> dict[str, tuple[int, int]]:

@@ -22,7 +22,7 @@ from tests.tui.seed_store import seed_store, waiting
 from tests.unit.store.test_session import truncated
 from tests.waiting import until, until_async
 
-MOST_CONNECTIONS, MOST_STATEMENTS, MOST_OF_PAGE = 2, 50, 160
+MOST_CONNECTIONS, MOST_STATEMENTS, MOST_OF_PAGE = 2, 25, 30
 TRAINING, NOW = "4", 1_790_000_000.0
 
 

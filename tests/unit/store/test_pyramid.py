@@ -65,6 +65,17 @@ def store(connection: sqlite3.Connection, points: Sequence[Point], name: str = "
         pyramid.update(connection, 1, attempt, rows)
 
 
+def series(
+    connection: sqlite3.Connection, resumed: dict[int, int], most: int, stage: str | None = None
+) -> tuple[tuple[Bucket, ...], int]:
+    """The loss as a chart has it."""
+
+    def query(text: str, parameters: Sequence[Any]) -> list[Any]:
+        return connection.execute(text, parameters).fetchall()
+
+    return buckets.several(query, [(1, "loss")], {1: resumed}, most, stage)[1, "loss"]
+
+
 steps = st.integers(0, 3000) | st.integers(0, 300_000)
 values = st.floats(-10, 10, allow_nan=False) | st.none()
 attempts = st.integers(1, 3)
@@ -90,7 +101,7 @@ def test_series_in_any_order_and_any_batches_is_that_of_its_points(
         store(connection, points)
         kept |= {point[:2]: point for point in points}
     wanted = [p for p in kept.values() if p[3] is not None and stage in (None, p[2])]
-    found, total = buckets.series(connection, 1, "loss", resumed, most, stage)
+    found, total = series(connection, resumed, most, stage)
     assert total == len(wanted)
     assert list(found) == naive(wanted, resumed, most)
     before = connection.execute("SELECT * FROM metric_buckets ORDER BY 1, 2, 3, 4, 5").fetchall()
@@ -106,9 +117,9 @@ def test_growing_series_keeps_its_borders(connection: sqlite3.Connection, length
     connection.execute("DELETE FROM metric_buckets")
     connection.execute("DELETE FROM metrics")
     store(connection, [(step, 1, "a", math.sin(step)) for step in range(length)])
-    before, _ = buckets.series(connection, 1, "loss", {}, most)
+    before, _ = series(connection, {}, most)
     store(connection, [(length, 1, "a", 7.0)])
-    after, _ = buckets.series(connection, 1, "loss", {}, most)
+    after, _ = series(connection, {}, most)
     assert len(after) <= most + 1  # a border may cut the first bucket
     assert {b.x for b in after[:-1]} <= {b.x for b in before}
     assert after[-1].high == 7.0
@@ -123,7 +134,7 @@ def test_chart_of_a_long_series_reads_few_rows(connection: sqlite3.Connection) -
         read += 1
 
     connection.set_trace_callback(count)
-    found, total = buckets.series(connection, 1, "loss", {}, 400)
+    found, total = series(connection, {}, 400)
     assert total == 200_000 and 190 <= len(found) <= 401
     assert max(bucket.high for bucket in found) == 96.0 and read < 40, "statements, not points"
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mmtui.paths import Home
-from mmtui.services import run_history, runs
+from mmtui.services import moments, run_history, runs
+from mmtui.store.session import snapshot
+from tests.sql_trace import traced
 
 
 def test_evaluations_and_graphs_of_tails_done_again_are_left_out(
@@ -77,3 +79,35 @@ def test_baselines_are_runs_of_the_same_classes(
     marked = run_history.baselines(home, str(ids[0]), (str(ids[3]), str(ids[0])))
     assert [row.id for row in marked] == [str(ids[3]), str(ids[1])], "what was marked comes first, never itself"
     assert [row.id for row in run_history.baselines(home, str(ids[3]))] == [str(ids[1]), str(ids[0])], "pinned first"
+
+
+def test_several_series_at_once_are_what_each_is_alone(seeded_once: Home) -> None:
+    """Runs that trained once and twice, a series that is not there, whole and between two steps, and of a stage."""
+    names = [(run, name) for run in (1, 4, 99) for name in (*runs.metric_names(seeded_once, str(run)), "none")]
+    assert len(names) == 15
+    for stage, within in ((None, None), (None, (40, 260)), ("segment", None)):
+        with traced() as trace, snapshot(seeded_once) as reader:
+            found = reader.several_series(names, 60, stage, dict.fromkeys(names, within))
+        assert len(trace.statements()) < 15
+        for run, name in names:
+            alone = runs.series(seeded_once, str(run), name, max_buckets=60, stage=stage, within=within)
+            assert found[run, name] == (alone.buckets, alone.total_points)
+            points = runs.points(seeded_once, str(run), name, all_attempts=True)
+            low, high = within or (0, 10**9)
+            inside = [p for p in points if low <= p.global_step <= high and stage in (None, p.stage)]
+            assert alone.total_points == len(inside)
+
+
+def test_points_at_a_step_are_the_last_ones_that_count(seeded_once: Home) -> None:
+    names = runs.metric_names(seeded_once, "4")
+    for step in (0, 1, 149, 255, 288, 10**6):
+        found = run_history.values_at(seeded_once, {"4": step, "1": step}, [*names, "none"])
+        wanted = {
+            (run, name): [p for p in runs.points(seeded_once, run, name) if p.global_step <= step][-1:]
+            for run in ("4", "1")
+            for name in names
+        }
+        assert found == {key: points[0] for key, points in wanted.items() if points}
+        times = [p.time for name in names for p in runs.points(seeded_once, "4", name) if p.global_step <= step]
+        events = [e["t"] for e in runs.events_tail(seeded_once, "4") if e["global_step"] <= step]
+        assert moments.time_at(seeded_once, "4", step) == max([*times, *events])
