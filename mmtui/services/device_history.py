@@ -21,6 +21,7 @@ from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
 from mmtui.services.runs import get_run
 from mmtui.store import samples
+from mmtui.store.queries.devices import sampled_before
 from mmtui.store.session import reading
 
 FORMAT = 1
@@ -113,13 +114,8 @@ def keep_before(home: Home, moment: float) -> None:
         OSError: a file cannot be written.
     """
     with reading(home) as reader:
-        first = samples.oldest(reader)
-        if first is None or first >= moment:
-            return
-        rows = reader.query(
-            "SELECT run_id, number FROM attempts WHERE spawned_at < ? AND ended_at >= ?", [moment, first]
-        )
-    for run_id, number in rows:
+        attempts = sampled_before(reader, moment)
+    for run_id, number in attempts:
         if not home.run(str(run_id)).devices(number).exists():
             keep(home, str(run_id), number)
 

@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mmtui.domain.states import FINAL_STATES, RunState
+from mmtui.domain.states import RunState
 from mmtui.domain.text import duration, fixed, printable, shorten
 from mmtui.domain.views import doubted, doubtful
 from mmtui.paths import Home
-from mmtui.store import cells
+from mmtui.store.queries import runs as queries
 from mmtui.store.quick import put_setting
 from mmtui.store.session import reading
 
@@ -74,26 +74,8 @@ def since(home: Home, moment: float | None = None) -> News:
             moment = float(stored) if stored else None
         if moment is None:
             return News(None, (), 0)
-        marks = ",".join(f"'{state.value}'" for state in FINAL_STATES)
-        rows = reader.query(
-            "SELECT r.id, r.name, r.state, CASE WHEN r.error != '' THEN r.error ELSE r.reason END, r.miou,"
-            " r.doubts FROM runs r"
-            f" WHERE r.deleted_at IS NULL AND r.state IN ({marks}) AND r.ended_at > ?"
-            # What a person has cancelled is no news.
-            " AND NOT (r.state = 'cancelled' AND EXISTS (SELECT 1 FROM transitions t WHERE t.run_id = r.id"
-            " AND t.event = 'cancel' AND t.actor = 'user')) ORDER BY r.ended_at",
-            [moment],
-        )
-        again = reader.query(
-            "SELECT count(DISTINCT run_id) FROM transitions WHERE event = 'requeue' AND t > ?", [moment]
-        )
-    ended = tuple(
-        Ended(
-            str(run_id), cells.text(name), cells.text(state), cells.text(why), cells.number(miou), cells.texts(doubts)
-        )
-        for run_id, name, state, why, miou, doubts in rows
-    )
-    return News(moment, ended, again[0][0] if again else 0)
+        ended = tuple(Ended(str(one.run_id), *one[1:]) for one in queries.ended_since(reader, moment))
+        return News(moment, ended, queries.requeued_since(reader, moment))
 
 
 def mark_seen(home: Home, now: float | None = None) -> None:

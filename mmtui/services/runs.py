@@ -19,6 +19,7 @@ from mmtui.services.plain_files import open_file
 from mmtui.services.unfinished import is_unfinished
 from mmtui.store import cells, lineage
 from mmtui.store.filters import keys_of
+from mmtui.store.queries import runs as asked
 from mmtui.store.reader import Reader
 from mmtui.store.session import inside, reading
 
@@ -111,8 +112,6 @@ def sql(home: Home, text: str) -> Iterator[tuple[list[str], Iterator[tuple[Any, 
         connection = reader.connection()
         if connection is None:
             raise NotFoundError("there is no database yet", "queue a run first")
-        # Changed later, this would drop the views. In memory, because a file would grow unbounded.
-        connection.execute("PRAGMA temp_store=MEMORY")
         add_views(connection)
         with answered(connection, text) as found:
             yield found
@@ -151,12 +150,7 @@ def count_runs(home: Home) -> dict[str, int]:
 def pinned(home: Home) -> list[str]:
     """Ids of the runs that are kept on top of the list, newest first."""
     with reading(home) as reader:
-        if reader.connection() is None:
-            return []
-        found = reader.query(
-            "SELECT id FROM runs WHERE deleted_at IS NULL AND tags LIKE ? ORDER BY id DESC", ['%"pinned"%']
-        )
-    return [str(row[0]) for row in found]
+        return [str(run_id) for run_id in asked.pinned(reader)]
 
 
 def resolve_all(home: Home, selectors: Iterable[str]) -> list[str]:
@@ -198,12 +192,12 @@ def _resolved(reader: Reader, ids: Sequence[int], selector: str) -> str:
 
 def _missing(reader: Reader, run_id: str) -> NotFoundError:
     """That there is no such run, and where it is if it was removed."""
-    sql = "SELECT reason FROM runs WHERE id = ? AND deleted_at IS NOT NULL"
-    removed = reader.query(sql, [int(run_id)]) if re.fullmatch(f"[0-9]{{1,{_ID_DIGITS}}}", run_id) else []
-    if removed and not is_unfinished(str(removed[0][0])):
+    possible = re.fullmatch(f"[0-9]{{1,{_ID_DIGITS}}}", run_id) is not None
+    removed = asked.reason_of_removed(reader, int(run_id)) if possible else None
+    if removed is not None and not is_unfinished(removed):
         return NotFoundError(f"run {run_id} is in the trash", f"bring it back with: mmtui restore {run_id}")
-    there = reader.query("SELECT 1 FROM runs WHERE deleted_at IS NULL LIMIT 1")
-    return NotFoundError(f"no run {run_id}", "list them with: mmtui ls" if there else "there are no runs yet")
+    hint = "list them with: mmtui ls" if asked.any_there(reader) else "there are no runs yet"
+    return NotFoundError(f"no run {run_id}", hint)
 
 
 def get_run(home: Home, run_id: str) -> RunDetail:

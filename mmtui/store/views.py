@@ -33,6 +33,8 @@ CREATE TEMP VIEW class_iou AS
 def add_views(connection: sqlite3.Connection) -> None:
     """Make the views on a connection; that of a read-only database may have temporary ones."""
     connection.create_function("mm_class_iou", 1, _class_iou, deterministic=True)
+    # Changed later, this would drop the views. In memory, because a file would grow unbounded.
+    connection.execute("PRAGMA temp_store=MEMORY")
     connection.executescript(_VIEWS)
 
 
