@@ -36,6 +36,16 @@ def all_series(
     return {(str(run_id), name): buckets for (run_id, name), (buckets, _) in found.items()}
 
 
+def parts_of_series(
+    home: Home, within: Mapping[tuple[str, str], tuple[int, int]], most: int
+) -> dict[tuple[str, str], tuple[Bucket, ...]]:
+    """{(run, metric): about ``most`` buckets} between two global steps, those included, read at one go."""
+    wanted = {(int(run_id), name): ends for (run_id, name), ends in within.items()}
+    with reading(home) as reader:
+        found = reader.several_series(list(wanted), most, None, wanted)
+    return {(str(run_id), name): buckets for (run_id, name), (buckets, _) in found.items()}
+
+
 def values_at(home: Home, steps: Mapping[str, int], names: Sequence[str]) -> dict[tuple[str, str], Point]:
     """{(run, metric): the last point up to a step}, where there is one.
 

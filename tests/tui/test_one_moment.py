@@ -11,10 +11,11 @@ import pytest
 
 from mmtui.paths import Home
 from mmtui.services import runs
-from mmtui.services.live import Changes
+from mmtui.services.live import Changes, one_moment
 from mmtui.store.db import Database
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.feed import Feed, Snapshot, Wanted
+from mmtui.tui.pages import charts
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.run import CompareScreen, RunScreen
 from tests.sql_trace import traced
@@ -183,3 +184,11 @@ async def test_refresh_of_a_page_takes_one_transaction(seeded: Home, name: str) 
         assert trace.connections(of_page) == trace.moments(of_page) > 0, trace.statements(of_page)
         asked = trace.statements(of_page)
         assert len(asked) <= trace.moments(of_page) * MOST_OF_PAGE, "\n".join(asked)
+
+
+def test_charts_that_are_zoomed_into_take_no_statement_of_their_own_for_each(seeded: Home) -> None:
+    view = charts.View(window=(50, 200), moment=100)
+    with traced() as trace, one_moment(seeded):
+        laid = charts.charts(seeded, [TRAINING, "1"], 120, 40, False, view)
+    assert sum("loss" in text for line in laid.lines for text, _ in line) == 1, "six charts, of two runs"
+    assert trace.connections() == 1 and len(trace.statements()) <= MOST_OF_PAGE, "\n".join(trace.statements())

@@ -15,7 +15,7 @@ from mmtui.paths import Home
 from mmtui.services import run_history, runs
 from mmtui.tui.pages.axes import WORDS, Axis, axis_of
 from mmtui.tui.pages.compose import column_width, wrapped
-from mmtui.tui.pages.panes import FIRST_PANE, MARKS, Focus, Laid, Pane, lay
+from mmtui.tui.pages.panes import FIRST_PANE, MARKS, Focus, Laid, Pane, focused, lay
 from mmtui.tui.widgets.panels import Line, fit
 from mmtui.tui.widgets.plot import AXIS_WIDTH, Curve, Frame, Sample, draw, roomy, smooth
 from mmtui.tui.widgets.ticks import moment_text
@@ -211,7 +211,10 @@ def _laid(picture: _Picture, names: Sequence[str], width: int, height: int, focu
             mark = MARKS[1 if picture.ascii_only else 0] if name == focus.name else ""
             spans.append((f"{mark}{printable(name)} {text}", "title" if mark else "dim"))
         words = wrapped(spans, width)
-    panes = [Pane(name, _drawer(picture, name, focus.alone)) for name in names if name not in told]
+    drawn = [name for name in names if name not in told]
+    fine = _zoomed(picture, [focused(names, focus)] if focus.alone else drawn)
+    picture = replace(picture, series={**picture.series, **fine})
+    panes = [Pane(name, _drawer(picture, name, focus.alone)) for name in drawn]
     room = height - (len(words) + 1 if words else 0)
     laid = lay(panes, (width, room), LEAST_WIDTH, focus, picture.ascii_only, picture.home)
     if not words:
@@ -250,7 +253,7 @@ def _drawer(picture: _Picture, metric: str, alone: bool) -> Callable[[int, int],
 
 
 def _chart(picture: _Picture, metric: str, width: int, height: int) -> list[Line]:
-    found = [_buckets(picture, run, metric) for run in picture.runs]
+    found = [picture.series[run.detail.row.id, metric] for run in picture.runs]
     if not any(found):
         return [[(printable(metric), "title"), (" has no points", "dim")]]
     several = len(picture.runs) > 1
@@ -283,19 +286,27 @@ def _order(count: int, top: int) -> list[int]:
     return [*(number for number in reversed(range(count)) if number != top), top]
 
 
-def _buckets(picture: _Picture, run: _Run, metric: str) -> list[Bucket]:
-    """A metric of a run; as fine as the chart can show where it is zoomed into."""
-    run_id = run.detail.row.id
-    found = picture.series[run_id, metric]
+def _zoomed(picture: _Picture, names: Sequence[str]) -> dict[tuple[str, str], tuple[Bucket, ...]]:
+    """These metrics, as fine as a chart can show them where it is zoomed into; all runs at one go."""
     low, high = picture.x_range
-    inside = [i for i, bucket in enumerate(found) if low <= run.axis.place(bucket.x, bucket.time) <= high]
-    if not picture.zoomed or not inside:
-        return list(found)
-    before = found[inside[0] - 1].x if inside[0] else -1.0
-    behind = found[min(inside[-1] + 1, len(found) - 1)].x
-    within = (floored(before) + 1, floored(behind))
-    fine = runs.series(picture.home, run_id, metric, max_buckets=picture.most, within=within).buckets
-    return [*(b for b in found if b.x <= before), *fine, *(b for b in found if b.x > behind)]
+    ends: dict[tuple[str, str], tuple[float, float]] = {}
+    for run in picture.runs if picture.zoomed else ():
+        for name in names:
+            found = picture.series[run.detail.row.id, name]
+            inside = [i for i, bucket in enumerate(found) if low <= run.axis.place(bucket.x, bucket.time) <= high]
+            if inside:
+                before = found[inside[0] - 1].x if inside[0] else -1.0
+                ends[run.detail.row.id, name] = before, found[min(inside[-1] + 1, len(found) - 1)].x
+    within = {key: (floored(before) + 1, floored(behind)) for key, (before, behind) in ends.items()}
+    fine = run_history.parts_of_series(picture.home, within, picture.most)
+    return {
+        key: (
+            *(bucket for bucket in picture.series[key] if bucket.x <= before),
+            *fine[key],
+            *(bucket for bucket in picture.series[key] if bucket.x > behind),
+        )
+        for key, (before, behind) in ends.items()
+    }
 
 
 def _curves(run: _Run, buckets: Sequence[Bucket], weight: float, several: bool) -> list[Curve]:
