@@ -19,9 +19,6 @@ ALLOWED = {
 }
 """{(file, library that it imports): why}. What stands under ``TYPE_CHECKING`` is an annotation and needs no entry."""
 
-_STILL = frozenset(f"mmtui/services/{name}.py" for name in ("device_history", "moments", "news", "runs"))
-"""Modules whose statements have not moved yet."""
-
 _NAME = r"[\w\"'`§.]+"
 _STATEMENT = re.compile(
     rf"""\s*(?:
@@ -96,10 +93,10 @@ def _is_for_types(node: ast.AST) -> bool:
 
 
 def sources(repository: Path) -> dict[str, str]:
-    """{path: text} of every module that is not the store's, nor one of those that have still to move."""
+    """{path: text} of every module that is not the store's."""
     files = [file for package in ("mmtui", "engine") for file in sorted((repository / package).rglob("*.py"))]
     texts = {file.relative_to(repository).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    return {name: text for name, text in texts.items() if not name.startswith(STORE) and name not in _STILL}
+    return {name: text for name, text in texts.items() if not name.startswith(STORE)}
 
 
 def test_no_statement_stands_outside_the_store(repository: Path) -> None:
@@ -107,12 +104,6 @@ def test_no_statement_stands_outside_the_store(repository: Path) -> None:
     assert len(modules) > 200
     found = [f"{name}:{line}: {text!r}" for name, source in modules.items() for line, text in statements(source)]
     assert not found, "SQL outside mmtui/store:\n" + "\n".join(found)
-
-
-@pytest.mark.parametrize("name", sorted(_STILL))
-def test_module_that_has_still_to_move_holds_a_statement(repository: Path, name: str) -> None:
-    source = (repository / name).read_text(encoding="utf-8")
-    assert statements(source) or questions(source), "moved: take it out of _STILL"
 
 
 def test_no_statement_is_carried_out_outside_the_store(repository: Path) -> None:
