@@ -16,7 +16,7 @@ from mmtui.domain.views import DeviceSnapshot, GpuView, TrainerView
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.store.queries import active
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 SAMPLE_SECONDS = 2.0
 HISTORY = 150
@@ -54,7 +54,7 @@ def snapshot(home: Home, owners: Mapping[int, str] | None = None) -> DeviceSnaps
 def run_pids(home: Home) -> dict[int, str]:
     """{pid of a live trainer: id of its run} of all active runs; none where the database cannot be read."""
     try:
-        with Reader(home) as reader:
+        with reading(home) as reader:
             known = active.trainers(reader)
     except MmtuiError:
         return {}

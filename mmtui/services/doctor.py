@@ -22,8 +22,8 @@ from mmtui.paths import Home
 from mmtui.services import devices, leftovers, pending_edits, recipes, replacement, supervisors, unfinished
 from mmtui.settings import SettingsError, load
 from mmtui.store.queries import damaged, known
-from mmtui.store.reader import Reader
 from mmtui.store.schema import damage, lost, schema_revision, sqlite_version
+from mmtui.store.session import reading
 
 LOW_DISK = 2 * 2**30
 _RESTORE = "mmtui doctor --fix (the newest sound backup, and what came after it from the run folders)"
@@ -142,7 +142,7 @@ def _database(home: Home) -> Check:
         if schema_revision(home.database) is None:
             sentence = lost(home)
             return Check("database", False if sentence else None, sentence or "none yet", _REBUILD)
-        with Reader(home) as reader:
+        with reading(home) as reader:
             problem = damaged.quick_check(reader)
             missing = _missing(home)
             if problem == "ok" and missing:
@@ -172,7 +172,7 @@ def _run_folders(home: Home) -> list[Check]:
         if schema_revision(home.database) is None:
             rows, shown = set[int](), set[int]()
         else:
-            with Reader(home) as reader:
+            with reading(home) as reader:
                 reasons = known.reasons(reader)
                 rows = {run_id for run_id, text in reasons.items() if not unfinished.is_abandoned(text)}
                 shown = set(reader.ids())
@@ -229,7 +229,7 @@ def _never_whole(home: Home) -> list[int]:
 def _rows(home: Home) -> list[Check]:
     """Rows of runs with cells that are not what they should be."""
     try:
-        with Reader(home) as reader:
+        with reading(home) as reader:
             found = damaged.runs(reader)
     except MmtuiError:
         return []  # the database itself is the fault, and told already

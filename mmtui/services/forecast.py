@@ -13,6 +13,7 @@ from mmtui.services.queue_state import Queue
 from mmtui.store import cells
 from mmtui.store.queries import active, damaged, durations
 from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 if TYPE_CHECKING:
     from engine.config import Recipe
@@ -30,7 +31,7 @@ class Costs:
     """Seconds per step of the stages of past runs, and of the measurements before first starts."""
 
     def __init__(self, home: Home) -> None:
-        with Reader(home) as reader:
+        with reading(home) as reader:
             paces = durations.stage_paces(reader, RECENT)
             self._measured = durations.measured_stages(reader)
             around = sorted(took for took in durations.seconds_besides_stages(reader, RECENT // 10) if took > 0)
@@ -98,7 +99,7 @@ def queue_forecast(home: Home, now: float | None = None) -> dict[str, Forecast]:
     Memory of shared GPUs is not played; held runs are left out, and those whose rows are damaged.
     """
     now = time.time() if now is None else now
-    with Reader(home) as reader:
+    with reading(home) as reader:
         queue, costs = Queue(home, reader), Costs(home)
         broken = damaged.in_queue(reader)
         waiting = [run for run in queue.waiting().values() if run.run_id not in broken]

@@ -18,7 +18,7 @@ from mmtui.errors import MmtuiError
 from mmtui.paths import Home
 from mmtui.services import replacement, writers
 from mmtui.store.queries import known
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 IDLE_SECONDS = 3600.0
 """What nothing has been written to for so long is not being written any more."""
@@ -80,7 +80,7 @@ def _of_purge(home: Home) -> Iterator[Leftover]:
 def _ids(home: Home) -> set[int] | None:
     """Ids of all runs, removed ones too; None while the database cannot tell."""
     try:
-        with Reader(home) as reader:
+        with reading(home) as reader:
             if reader.connection() is None:
                 return None
             return known.ids(reader)

@@ -17,8 +17,8 @@ from mmtui.services.replacement import Replacement
 from mmtui.store import cells, wholeness
 from mmtui.store.db import Database, backup, unused
 from mmtui.store.queries import damaged
-from mmtui.store.reader import Reader
 from mmtui.store.schema import FILE_ERRORS, damage, lost, schema_revision
+from mmtui.store.session import reading
 from mmtui.store.write import repair
 
 _MENDS = ("home", "database", "folders", "files", "rows", "edits", "supervisor")
@@ -177,7 +177,7 @@ def _take_in(home: Home, *, trash: bool = False) -> Iterator[str]:
 
 def _mend_rows(home: Home) -> Iterator[str]:
     """Damaged cells from the run's folder; what it does not tell is emptied."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         found = damaged.runs(reader)
     for run_id, columns in found:
         try:
@@ -195,7 +195,7 @@ def _mend_rows(home: Home) -> Iterator[str]:
 
 def _return_files(home: Home) -> Iterator[str]:
     """Runs that are listed, and whose files are in the trash: a copy of the database from before they were removed."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         ids = reader.ids()
     for run_id in map(str, ids):
         if (home.trash / run_id).exists() and not home.run(run_id).root.exists():

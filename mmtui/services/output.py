@@ -16,7 +16,7 @@ from mmtui.errors import NotFoundError
 from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
 from mmtui.services.runs import get_run
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 WINDOW_BYTES = 512 * 1024
 """So much of the end is read; what stands before it is counted and named."""
@@ -62,7 +62,7 @@ def read_output(home: Home, run_id: str, until: int | None = None, window: int =
     """
     detail = get_run(home, run_id)
     last, note = max((a.number for a in detail.attempts), default=0), ""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         resumed = reader.resumed_at(int(run_id))
     if until is not None:
         last = max((n for n, step in resumed.items() if step < until), default=min(resumed, default=last))

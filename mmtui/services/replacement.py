@@ -16,8 +16,8 @@ from mmtui.services.run_folders import write_file
 from mmtui.store import cells
 from mmtui.store.db import backup
 from mmtui.store.queries import known
-from mmtui.store.reader import Reader
 from mmtui.store.schema import FILE_ERRORS
+from mmtui.store.session import reading
 from mmtui.store.write import log
 
 MARK = ".replacing"
@@ -98,7 +98,7 @@ def made_since(home: Home, found: Replacement) -> set[str] | None:
     """Runs that the new database did not have at first; None = whichever there are."""
     if found.known is None:
         return None
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return {str(run_id) for run_id in known.ids(reader) - found.known}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmtui.paths import Home
 from mmtui.services import recipes
 from mmtui.store.queries import scores
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _measured(home: Home) -> dict[str, list[tuple[float, tuple[str, ...]]]]:
 
     Of full length, as trials say nothing, and no forks, which were trained by two recipes."""
     found: dict[str, list[tuple[float, tuple[str, ...]]]] = {}
-    with Reader(home) as reader:
+    with reading(home) as reader:
         for one in scores.final(reader):
             if ".steps=" not in one.overrides:
                 found.setdefault(one.recipe, []).append((one.miou, one.doubts))

@@ -19,7 +19,7 @@ from mmtui.store import cells, damaged_file
 from mmtui.store.damaged_file import DamagedFile, UnreadableError
 from mmtui.store.db import Database
 from mmtui.store.queries import known
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 _FEW = 10
 _IF_FAILED = ("hold", "cancel", "run")
@@ -50,7 +50,7 @@ def take_over(home: Home, kept: str, made: Collection[str] | None = None) -> Ite
         kept: name of the file in the data directory.
         made: only these runs, and no settings: the database as it is now was chosen by a person. None: all of them.
     """
-    with Reader(home) as reader:
+    with reading(home) as reader:
         names = known.names(reader)
     if made is not None:
         names = {run_id: name for run_id, name in names.items() if str(run_id) in made}

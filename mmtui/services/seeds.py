@@ -14,7 +14,7 @@ from mmtui.services.comparing import FREE, flat
 from mmtui.services.overrides import as_typed
 from mmtui.store.queries import folds
 from mmtui.store.queries.folds import SeedRun, Trained
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 FoldKey = tuple[Any, ...]
 """Recipe, then (key, value as JSON) of everything in its configuration that counts."""
@@ -62,7 +62,7 @@ class Fold:
 
 def fold(home: Home, ids: Sequence[str]) -> list[Fold]:
     """Folds of these runs, the best mean first; those without a value last."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         runs = folds.seed_runs(reader, [int(run_id) for run_id in ids])
     groups: dict[FoldKey, list[SeedRun]] = {}
     for run in runs:
@@ -102,7 +102,7 @@ def changed_in(keys: Sequence[FoldKey]) -> dict[FoldKey, tuple[str, ...]]:
 
 def keys_of(home: Home, ids: Sequence[str]) -> dict[str, FoldKey]:
     """What each of these runs has in common with those that differ in their seeds alone."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         found = folds.trained(reader, [int(run_id) for run_id in ids])
     return {str(run_id): _same(trained) for run_id, trained in found.items()}
 

@@ -21,6 +21,7 @@ from mmtui.services.queue import changing, writing
 from mmtui.store.queries import codes, known
 from mmtui.store.queries import trash as hidden_runs
 from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -45,7 +46,7 @@ def remove_all(home: Home, run_ids: Iterable[str]) -> Iterator[str]:
     from mmtui.store.runs import read_run, state_of
 
     ids = list(run_ids)
-    with Reader(home) as reader:
+    with reading(home) as reader:
         _refuse_unfinished(reader, ids)
 
     def hide(session: Session, run_id: str) -> None:
@@ -133,7 +134,7 @@ def purge(
     """
     if really:
         unfinished.sweep(home)
-    with Reader(home) as reader:
+    with reading(home) as reader:
         rows = hidden_runs.hidden(reader)
         removed = [str(run_id) for run_id, reason in rows if not unfinished.is_unfinished(reason)]
     # Leftovers first: on a full disk the rows of the rest can only be changed once there is some room.
@@ -172,7 +173,7 @@ def _unused_code(home: Home, *, really: bool) -> list[Path]:
 
 
 def _code_without_runs(home: Home) -> list[Path]:
-    with Reader(home) as reader:
+    with reading(home) as reader:
         frozen = codes.in_use(reader)
     needed = {str(code.get(name, "")) for code in frozen for name in ("digest", "sha256")}
     folders = [*sorted(home.code.glob("*")), *sorted(home.imported_code.glob("*"))]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmtui.paths import Home
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -96,7 +96,7 @@ def abandoned(home: Home) -> list[int]:
     """Runs that are not whole, and never will be."""
     from mmtui.store.queries import trash  # verbs that only ask load this module, and not that one
 
-    with Reader(home) as reader:
+    with reading(home) as reader:
         found = trash.being_made(reader)
     return [run_id for run_id, text in found if is_abandoned(text)]
 

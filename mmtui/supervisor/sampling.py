@@ -17,8 +17,8 @@ from mmtui.services.devices import run_pids, snapshot, with_runs
 from mmtui.store import samples as stored
 from mmtui.store.db import Database
 from mmtui.store.queries import active
-from mmtui.store.reader import Reader
 from mmtui.store.runs import add_warning
+from mmtui.store.session import reading
 from mmtui.store.tables import DeviceSample
 from mmtui.supervisor.placement import misplaced
 
@@ -73,7 +73,7 @@ class DeviceRecorder:
     def _check_places(self, home: Home, database: Database, gpus: Iterable[GpuView]) -> None:
         """Warn, once for a run, if it sits on a GPU that it was not given."""
         owners = run_pids(home)
-        with Reader(home) as reader:
+        with reading(home) as reader:
             holders = active.holders(reader)
         given = {str(one.run_id): one.names for one in holders}
         attempts = {str(one.run_id): one.attempt for one in holders}
@@ -87,7 +87,7 @@ class DeviceRecorder:
 
 def tidy(home: Home, database: Database, now: float) -> None:
     """Thin old samples and drop those that are too old; attempts without their own part get it first."""
-    with Reader(home) as reader:
+    with reading(home) as reader:
         limit = stored.keep_from(reader, now)
     try:
         keep_before(home, now - stored.FULL_SECONDS)

@@ -31,7 +31,7 @@ from mmtui.services.run_folders import highest_folder
 from mmtui.services.written import remember, unchanged
 from mmtui.store.db import Database
 from mmtui.store.queries import known
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 FORMAT = 1
 LARGEST_HEADER = 16 * 2**20
@@ -272,7 +272,7 @@ def _place(home: Home, folder: Path, header: dict[str, Any], stamp: str) -> str:
 def _has_row(home: Home, run_id: str) -> bool:
     """Whether a run is in the database, hidden or not; if that cannot be told, yes: then nothing is deleted."""
     try:
-        with Reader(home) as reader:
+        with reading(home) as reader:
             return known.is_known(reader, int(run_id))
     except MmtuiError:
         return True
@@ -289,7 +289,7 @@ def _refuse_other_code(folder: Path, digest: str) -> None:
 
 
 def _last_id(home: Home) -> int:
-    with Reader(home) as reader:
+    with reading(home) as reader:
         return known.last_id(reader)
 
 

@@ -25,8 +25,8 @@ from mmtui.services.ingest import BATCH_BYTES, ingest_file
 from mmtui.services.run_folders import LOGGED, highest_folder, write_manifest
 from mmtui.services.text_limits import check_lengths, fitting
 from mmtui.store.db import Database
-from mmtui.store.reader import Reader
 from mmtui.store.runs import NewRun, add_attempt, insert_run, read_attempt, transition
+from mmtui.store.session import reading
 
 LINES_AT_ONCE = 10_000
 _FAILED = ("failed", "crashed")
@@ -204,7 +204,7 @@ class _Import:
 
     def _holds_something(self, run_id: int) -> bool:
         """Whether a single event of the source could be read."""
-        with Reader(self.home) as reader:
+        with reading(self.home) as reader:
             return reader.has_events(run_id)
 
     def _warnings(self, run_id: int) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mmtui.paths import Home
 from mmtui.services.exchange.counting import counted
 from mmtui.store.exported import LeftOut, MetricPoint, course
-from mmtui.store.reader import Reader
+from mmtui.store.session import reading
 
 DONE_AGAIN = "of attempts that went on from an earlier step, where the next attempt did or does them again"
 REPEATED = "of a step that two attempts told, of which the later one counts"
@@ -41,7 +41,7 @@ def _counted(what: str, counts: Mapping[str, int]) -> list[str]:
 def points(home: Home, run_id: str, account: Account) -> Iterator[MetricPoint]:
     """The points of a run by metric and step; those written and those left out are counted as they pass."""
     left_out = LeftOut()
-    with Reader(home) as reader:
+    with reading(home) as reader:
         for point in course(reader, int(run_id), left_out):
             account.points += 1
             yield point
