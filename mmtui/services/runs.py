@@ -17,8 +17,9 @@ from mmtui.errors import NotFoundError, TimedOutError, UsageError
 from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
 from mmtui.services.unfinished import is_unfinished
-from mmtui.store import cells, lineage
+from mmtui.store import cells
 from mmtui.store.filters import keys_of
+from mmtui.store.queries import families
 from mmtui.store.queries import runs as asked
 from mmtui.store.reader import Reader
 from mmtui.store.session import inside, reading
@@ -216,7 +217,7 @@ def get_run(home: Home, run_id: str) -> RunDetail:
 def family(home: Home, run_id: str, most: int = 40) -> list[Relative]:
     """The runs that a run descends from, itself, and those that descend from it (at most so many), as a tree."""
     with reading(home) as reader:
-        return lineage.family(reader, int(run_id), most)
+        return families.family(reader, int(run_id), most)
 
 
 def class_table(home: Home, run_id: str, step: int | None = None, *, until: int | None = None) -> ClassTable | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mmtui.domain.terms import Terms
 from mmtui.errors import MmtuiError, UsageError
 from mmtui.paths import Home
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from engine.config import Recipe
     from engine.config.forking import Plan as ForkPlan
     from mmtui.services.forks import Fork
-    from mmtui.services.queue import Terms
 
 Tell = Callable[[int, int], None]
 """Is called with (done, total) runs on the way."""
@@ -185,7 +185,7 @@ def _terms(home: Home, request: Request, *, on_gpus: bool) -> Terms:
 
     if request.if_failed not in queue.IF_FAILED:
         raise UsageError(f"--if-failed {request.if_failed}: write one of {', '.join(queue.IF_FAILED)}")
-    return queue.Terms(
+    return Terms(
         name=request.name,
         tags=request.tags,
         hold=request.hold,

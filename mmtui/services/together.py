@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmtui.access import remedy
 from mmtui.domain import sweeps
+from mmtui.domain.terms import Terms
 from mmtui.domain.text import shorten
 from mmtui.errors import MmtuiError, UnreachableError
 from mmtui.paths import Home, RunPaths
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from engine.config import Recipe
     from engine.config.forking import Plan
     from mmtui.services.forks import Fork
-    from mmtui.services.queue import Terms
     from mmtui.store.db import Database
     from mmtui.store.runs import NewRun
 

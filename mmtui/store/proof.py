@@ -5,29 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmtui.domain import proof
 from mmtui.domain.views import AttemptView
 from mmtui.store import cells
 from mmtui.store.events import Reported
 
-if TYPE_CHECKING:
-    from mmtui.store.reader import Reader
-
 Reports = dict[int, list[Mapping[str, Any] | None]]
 
 
-def reports(reader: Reader, run_id: int) -> Reports:
-    """``code`` of every ``run_started``, by attempt; None where one tells nothing of it.
-
-    SLURM may start an attempt twice, which then has two.
-    """
-    sql = "SELECT attempt, \"values\" FROM events WHERE run_id = ? AND kind = 'run_started' ORDER BY id"
-    return _by_attempt(reader.query(sql, [run_id]))
-
-
-def _by_attempt(rows: Iterable[sqlite3.Row]) -> Reports:
+def by_attempt(rows: Iterable[sqlite3.Row]) -> Reports:
+    """``code`` of each of these ``run_started``, by attempt; None where one tells nothing of it."""
     found: Reports = {}
     for row in rows:
         found.setdefault(row["attempt"], []).append(cells.values("run_started", row["values"]).get("code"))
@@ -38,5 +27,5 @@ def with_verdicts(
     told: Reported, code: Mapping[str, Any], attempts: tuple[AttemptView, ...]
 ) -> tuple[AttemptView, ...]:
     """The attempts of a run, each with what is known of its code."""
-    found = _by_attempt(told.of("run_started"))
+    found = by_attempt(told.of("run_started"))
     return tuple(replace(one, code=proof.verdict(code, found.get(one.number, ()))) for one in attempts)

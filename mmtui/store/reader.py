@@ -173,7 +173,7 @@ class Reader(Connection):
             },
             note=cells.text(row["note"]),
             parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
-            children=lineage.children(self, run_id),
+            children=lineage.children(self.query, run_id),
             global_step=cells.count(row["global_step"]),
             progress_note=made.note(told.last("progress"), row["state"]),
             best=bests.best(told),

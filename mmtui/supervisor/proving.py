@@ -15,8 +15,8 @@ from mmtui.domain import proof
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import stages
-from mmtui.store.proof import reports
 from mmtui.store.queries import attempts, codes
+from mmtui.store.queries.reports import reports
 from mmtui.store.reader import Reader
 from mmtui.store.tables import Attempt, Run
 from mmtui.supervisor import process

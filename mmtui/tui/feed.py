@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from mmtui.domain.states import ACTIVE_STATES
-from mmtui.domain.views import ClassTable, DeviceSnapshot, GraphStats, RunDetail, Series, SupervisorStatus
+from mmtui.domain.views import DeviceSnapshot
 from mmtui.paths import Home
 from mmtui.services import devices, runs, supervisors
 from mmtui.services.live import Changes, one_moment
 from mmtui.tui import faults
 from mmtui.tui.layout import PANELS, arrange
-from mmtui.tui.rows import Rows, TableRow
+from mmtui.tui.model import Snapshot, Wanted
+from mmtui.tui.rows import Rows
 from mmtui.tui.widgets.plot import chart_buckets
 
 POLL_SECONDS = 0.5
@@ -25,49 +26,7 @@ DEVICE_PATIENCE = 0.3
 """So long a picture waits for the devices: a driver that starts, or a sick GPU, takes seconds."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What the screen looks at."""
-
-    run_id: str | None = None
-    metric: str = "loss"
-    offset: int = 0
-    buckets: int = 200
-    filter: str = ""
-    sort: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    group: str = ""
-    opened: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything one screen needs, read at one moment: all that the database holds, in one transaction.
-
-    Attributes:
-        run_id: the run that everything from ``detail`` to ``log`` is about.
-        problem: why there are no rows, "" if they were read.
-        trouble: why there is nothing about the run.
-        device_trouble: why nothing is known of the devices.
-    """
-
-    wanted: Wanted = Wanted()
-    rows: tuple[TableRow, ...] = ()
-    pinned: tuple[str, ...] = ()
-    total: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    supervisor: SupervisorStatus | None = None
-    run_id: str | None = None
-    detail: RunDetail | None = None
-    series: Series | None = None
-    metrics: tuple[str, ...] = ()
-    graph: GraphStats | None = None
-    classes: ClassTable | None = None
-    log: tuple[str, ...] = ()
-    devices: DeviceSnapshot | None = None
-    problem: str = ""
-    trouble: str = ""
-    device_trouble: str = ""
+_FIRST = Wanted()
 
 
 def first_wanted(columns: int, rows: int, select: str | None) -> Wanted:
@@ -86,7 +45,7 @@ class Feed:
         wanted: what to read first.
     """
 
-    def __init__(self, home: Home, wanted: Wanted = Wanted()) -> None:
+    def __init__(self, home: Home, wanted: Wanted = _FIRST) -> None:
         self.home = home
         self.latest = Snapshot()
         self._wanted = wanted

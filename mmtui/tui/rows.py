@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmtui.domain.filters import is_score
 from mmtui.domain.text import printable
@@ -13,9 +12,7 @@ from mmtui.domain.views import RunRow, doubted
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.grouping import Folds, Group, grouped
-
-if TYPE_CHECKING:
-    from mmtui.tui.feed import Wanted
+from mmtui.tui.model import TableRow, Wanted
 
 WINDOW = 200
 """Lines held at a time; the table is a window over all of them."""
@@ -37,25 +34,6 @@ SORTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def sort_words(sort: tuple[str, ...]) -> str:
     """An order in words."""
     return {keys: text for text, keys in SORTS}.get(sort, f"by {', '.join(sort)}")
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One line.
-
-    Attributes:
-        key: stands for the line: the run's id, or the group's.
-        run: the run that the panels show when the cursor is here; of a group the newest.
-        group: what is folded here, None for a run.
-        depth: 1 for a member of a group that is open.
-        cells: chosen columns, as text.
-    """
-
-    key: str
-    run: RunRow
-    group: Group | None = None
-    depth: int = 0
-    cells: tuple[str, ...] = ()
 
 
 class Rows:

@@ -23,7 +23,8 @@ from mmtui.settings import Settings
 from mmtui.tui import app as program
 from mmtui.tui import faults
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.feed import Feed, Wanted
+from mmtui.tui.feed import Feed
+from mmtui.tui.model import Wanted
 from mmtui.tui.pages import charts, facts
 from mmtui.tui.screens import run_checker
 from mmtui.tui.screens.commands import FilterDialog

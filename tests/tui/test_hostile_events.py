@@ -17,7 +17,8 @@ from mmtui.paths import Home
 from mmtui.services import comparing, device_history, foreign, moments, run_history, runs
 from mmtui.services.exchange.importing import take_in
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.feed import Feed, Wanted
+from mmtui.tui.feed import Feed
+from mmtui.tui.model import Wanted
 from mmtui.tui.pages import charts, classes, compare, facts, graph, log, predictions, queue, run_devices
 from mmtui.tui.pages.panes import Focus, Laid
 from mmtui.tui.pages.raster import Look

@@ -14,7 +14,8 @@ from mmtui.services import runs
 from mmtui.services.live import Changes, one_moment
 from mmtui.store.db import Database
 from mmtui.tui.app import MmtuiApp
-from mmtui.tui.feed import Feed, Snapshot, Wanted
+from mmtui.tui.feed import Feed
+from mmtui.tui.model import Snapshot, Wanted
 from mmtui.tui.pages import charts
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.run import CompareScreen, RunScreen

@@ -22,8 +22,8 @@ from mmtui.services import keeping, supervisors
 from mmtui.services.saved_views import SavedView
 from mmtui.tui import faults
 from mmtui.tui.actions import bindings, footer_text
-from mmtui.tui.feed import Snapshot, Wanted
 from mmtui.tui.layout import PANELS, arrange, is_tiny, is_wide
+from mmtui.tui.model import Snapshot, Wanted
 from mmtui.tui.rows import sort_words
 from mmtui.tui.screens.deeds import RunDeeds
 from mmtui.tui.widgets import panels

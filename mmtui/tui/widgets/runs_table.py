@@ -10,7 +10,7 @@ from textual.events import Click
 from textual.message import Message
 
 from mmtui.domain.look import run_colors
-from mmtui.tui.rows import TableRow
+from mmtui.tui.model import TableRow
 from mmtui.tui.widgets import panels
 from mmtui.tui.widgets.lines import LinesPanel, in_its_place
 from mmtui.tui.widgets.plot import Span

@@ -21,7 +21,7 @@ from mmtui.paths import Home
 from mmtui.services import demo, news, runs
 from mmtui.services.grouping import Folds, Group, grouped
 from mmtui.tui import notify
-from mmtui.tui.feed import Wanted
+from mmtui.tui.model import Wanted
 from mmtui.tui.pages import compare
 from mmtui.tui.rows import Rows
 from mmtui.tui.widgets import panels
