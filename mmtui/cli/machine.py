@@ -80,18 +80,18 @@ def gpu(
     as_json: JsonOption = False,
 ) -> None:
     """The devices now: GPUs with their processes, CPU, memory, disk; or those of a run while it was active."""
-    from mmtui.devices.trees import TreeMeter
     from mmtui.services import devices
 
     if run is not None:
         _run_devices(run, as_json)
         return
-    home, meter = Home.from_environment(), TreeMeter()
-    if devices.trainers(home, meter):
+    home = Home.from_environment()
+    trainers = devices.Trainers(home)
+    if trainers.look():
         time.sleep(LOOK_SECONDS)  # CPU use is what was used between two looks
-    trainers, found = devices.trainers(home, meter), devices.snapshot(home)
+    working, found = trainers.look(), devices.snapshot(home)
     if as_json:
-        render.document(jsonform.devices(found, trainers))
+        render.document(jsonform.devices(found, working))
         return
     if found.simulated:
         render.line("SIMULATED: a recording plays the NVIDIA driver")
@@ -102,7 +102,7 @@ def gpu(
     render.line(f"CPU     {found.cpu_percent:.0f}% of {found.cpu_count} cores, load {found.load1:.2f}")
     render.line(f"memory  {size(found.memory_used)} of {size(found.memory_total)}")
     render.line(f"disk    {size(found.disk_free)} free of {size(found.disk_total)}")
-    for one in trainers:
+    for one in working:
         render.line(trainer_words(one).strip())
 
 

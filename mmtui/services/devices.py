@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from mmtui.devices import host_snapshot
+from mmtui.devices import gpu_snapshot, host_snapshot
 from mmtui.devices.driver import driver
 from mmtui.devices.host import parent_of, process_identity, session_of
 from mmtui.devices.trees import TreeMeter
@@ -18,10 +16,6 @@ from mmtui.paths import Home
 from mmtui.store.queries import active
 from mmtui.store.session import reading
 
-SAMPLE_SECONDS = 2.0
-HISTORY = 150
-MAX_SHARE = 0.05
-"""A sampler spends at most this share of its time in the driver: with a sick GPU one look can take seconds."""
 _MAX_GENERATIONS = 8
 
 
@@ -62,15 +56,26 @@ def run_pids(home: Home) -> dict[int, str]:
     return {one.pid: str(one.run_id) for one in known if process_identity(one.pid) == one.identity}
 
 
-def trainers(home: Home, meter: TreeMeter) -> tuple[TrainerView, ...]:
-    """The trainers that work on this machine, by run."""
-    owners = run_pids(home)
-    loads = meter.look(owners)
-    found = (
-        TrainerView(owners[pid], pid, load.cpu_percent, load.memory, load.processes, load.threads)
-        for pid, load in loads.items()
-    )
-    return tuple(sorted(found, key=lambda trainer: int(trainer.run)))
+class Trainers:
+    """The trainers that work on this machine; each look tells what they used since the one before."""
+
+    def __init__(self, home: Home) -> None:
+        self.home, self._meter = home, TreeMeter()
+
+    def look(self) -> tuple[TrainerView, ...]:
+        """All of them, by run; the first look knows nothing of their use of the processor."""
+        owners = run_pids(self.home)
+        loads = self._meter.look(owners)
+        found = (
+            TrainerView(owners[pid], pid, load.cpu_percent, load.memory, load.processes, load.threads)
+            for pid, load in loads.items()
+        )
+        return tuple(sorted(found, key=lambda trainer: int(trainer.run)))
+
+
+def gpu_numbers() -> dict[str, int]:
+    """{UUID: number} of the GPUs that the driver knows now."""
+    return {gpu.uuid: gpu.index for gpu in gpu_snapshot()[0]}
 
 
 def run_of(pid: int, owners: Mapping[int, str]) -> str:
@@ -93,54 +98,3 @@ def run_of(pid: int, owners: Mapping[int, str]) -> str:
 def with_runs(gpu: GpuView, owners: Mapping[int, str]) -> GpuView:
     """The GPU with the run's id on each process of ours."""
     return replace(gpu, processes=tuple(replace(p, run=run_of(p.pid, owners)) for p in gpu.processes))
-
-
-class Sampler:
-    """Snapshots taken in a thread of their own, so that a slow driver never holds up a screen.
-
-    Args:
-        home: the data directory.
-        interval: seconds between snapshots; longer by itself while the driver is slow.
-        notify: called from the thread after each snapshot.
-    """
-
-    def __init__(self, home: Home, interval: float = SAMPLE_SECONDS, notify: Callable[[], None] | None = None) -> None:
-        self._home, self._interval, self._notify = home, interval, notify
-        self._history: deque[DeviceSnapshot] = deque(maxlen=HISTORY)
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin; again after ``stop`` is fine."""
-        if self._thread is None:
-            self._stop = threading.Event()  # a thread that a hanging driver kept past stop() has its own, and ends
-            self._thread = threading.Thread(target=self._run, name="devices", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End; returns once the thread is done or, if the driver hangs, after a second."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=1)
-            self._thread = None
-
-    def latest(self) -> DeviceSnapshot | None:
-        """The newest snapshot, None before the first."""
-        with self._lock:
-            return self._history[-1] if self._history else None
-
-    def history(self) -> tuple[DeviceSnapshot, ...]:
-        """The newest snapshots, oldest first."""
-        with self._lock:
-            return tuple(self._history)
-
-    def _run(self) -> None:
-        stop = self._stop
-        while not stop.is_set():
-            taken = snapshot(self._home)
-            with self._lock:
-                self._history.append(taken)
-            if self._notify is not None:
-                self._notify()
-            stop.wait(max(self._interval, driver().cost_seconds / MAX_SHARE))

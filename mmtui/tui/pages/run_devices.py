@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mmtui.devices import gpu_snapshot
 from mmtui.domain.device_use import gap_seconds, summary
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import printable, size
@@ -14,6 +13,7 @@ from mmtui.domain.views import DeviceRecord, DeviceUse, RunDetail, RunDevices
 from mmtui.paths import Home
 from mmtui.services import moments, runs
 from mmtui.services.device_history import HOST, history
+from mmtui.services.devices import gpu_numbers
 from mmtui.tui.pages.charts import View
 from mmtui.tui.pages.compose import column_width, columns, padded, table
 from mmtui.tui.widgets.panels import Line, fit
@@ -93,11 +93,11 @@ def run_devices(home: Home, run_id: str, width: int, height: int, ascii_only: bo
 def _names(found: RunDevices) -> dict[str, str]:
     """What the devices are called, GPUs by their number where the driver still knows them."""
     devices = list(dict.fromkeys(record.device for record in found.records))
-    known = {gpu.uuid: gpu for gpu in gpu_snapshot()[0]} if any(device != HOST for device in devices) else {}
+    known = gpu_numbers() if any(device != HOST for device in devices) else {}
     names = {}
     for device in sorted(devices, key=lambda device: (device == HOST, device)):
-        gpu = known.get(device)
-        names[device] = "host" if device == HOST else f"GPU {gpu.index}" if gpu else printable(device)[:12]
+        number = known.get(device)
+        names[device] = "host" if device == HOST else f"GPU {number}" if number is not None else printable(device)[:12]
     return names
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from mmtui.devices.trees import TreeMeter
 from mmtui.domain.text import printable, shorten
 from mmtui.domain.views import DeviceSnapshot
 from mmtui.errors import MmtuiError
@@ -292,12 +291,12 @@ class DevicesScreen(PageScreen):
 
     NAME, TABS = "devices", ("devices",)
     BINDINGS: ClassVar = bindings("devices")
-    LIVE_SECONDS = service.SAMPLE_SECONDS
+    LIVE_SECONDS = 2.0
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: deque[DeviceSnapshot] = deque(maxlen=SEEN)
-        self.meter = TreeMeter()
+        self.trainers: service.Trainers | None = None
 
     def title_of(self) -> str:
         """The screen's name."""
@@ -306,7 +305,7 @@ class DevicesScreen(PageScreen):
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """Now, and before."""
         now = service.snapshot(self.program.home)
-        trainers = service.trainers(self.program.home, self.meter)
-        lines = devices.devices(self.program.home, now, width, self.program.ascii_only, self.seen, trainers)
+        self.trainers = self.trainers or service.Trainers(self.program.home)
+        lines = devices.devices(self.program.home, now, width, self.program.ascii_only, self.seen, self.trainers.look())
         self.seen.append(now)
         return lines

@@ -1,4 +1,4 @@
-"""Snapshots for front ends: whose processes they are, and the sampler's thread."""
+"""Snapshots for front ends: whose processes they are."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from mmtui.paths import Home
 from mmtui.services import devices
 from mmtui.store.db import Database
 from mmtui.store.tables import Attempt, Run
-from tests.waiting import PATIENCE, until
 
 WORKERS = """
 import os, subprocess, sys, time
@@ -102,35 +99,3 @@ def test_snapshot_passed_owners_are_used_instead_of_the_database(
 ) -> None:
     monkeypatch.setenv("MMTUI_NVML_RECORDING", str(record_processes(tmp_path / "r.json", [trainer.worker])))
     assert devices.snapshot(home, {trainer.pid: "7"}).gpus[0].processes[0].run == "7"
-
-
-def test_sampler_takes_snapshots_until_it_is_stopped(
-    home: Home, recording: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MMTUI_NVML_RECORDING", str(recording("healthy4")))
-    told = threading.Event()
-    sampler = devices.Sampler(home, interval=0.05, notify=told.set)
-    assert sampler.latest() is None
-    sampler.start()
-    assert told.wait(PATIENCE)
-    until(lambda: len(sampler.history()) >= 3)
-    sampler.stop()
-    history = sampler.history()
-    assert len(history) >= 3 and sampler.latest() == history[-1]
-    assert [taken.time for taken in history] == sorted(taken.time for taken in history)
-    assert len(history[-1].gpus) == 4
-    time.sleep(0.2)  # four intervals: one that has stopped takes none however long that is
-    assert len(sampler.history()) == len(history), "no more after stop"
-
-
-def test_sampler_slow_driver_is_asked_less_often(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = {"nvmlDeviceGetUUID": "GPU-x", "nvmlDeviceGetPowerUsage": {"seconds": 0.1}}
-    path = tmp_path / "slow.json"
-    path.write_text(json.dumps({"format": 1, "about": "slow", "frames": [{"devices": [device]}]}))
-    monkeypatch.setenv("MMTUI_NVML_RECORDING", str(path))
-    sampler = devices.Sampler(home, interval=0.01)
-    sampler.start()
-    until(lambda: len(sampler.history()) == 2, "two samples")
-    sampler.stop()
-    first, second = sampler.history()
-    assert second.time - first.time > 1.5, "0.1 s in the driver are 5 % of 2 s"
