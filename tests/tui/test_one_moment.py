@@ -18,7 +18,8 @@ from mmtui.tui.feed import Feed
 from mmtui.tui.model import Snapshot, Wanted
 from mmtui.tui.pages import charts
 from mmtui.tui.screens.page import PageScreen
-from mmtui.tui.screens.run import CompareScreen, RunScreen
+from mmtui.tui.screens.queue import QueueScreen
+from mmtui.tui.screens.run import CompareScreen, DevicesScreen, RunScreen
 from tests.sql_trace import traced
 from tests.tui.seed_store import seed_store, waiting
 from tests.unit.store.test_session import truncated
@@ -59,8 +60,9 @@ def consistent(shown: Snapshot) -> bool:
         Wanted(),
         Wanted(run_id=TRAINING),
         Wanted(run_id="1", sort=("-miou",), filter="state != held", columns=("seed",)),
+        Wanted(run_id=TRAINING, group="seed"),
     ],
-    ids=["first", "training", "filtered"],
+    ids=["first", "training", "filtered", "grouped"],
 )
 def test_refresh_of_the_runs_takes_one_transaction(seeded: Home, wanted: Wanted) -> None:
     feed = Feed(seeded)
@@ -160,8 +162,10 @@ def test_feed_leaves_no_transaction_open_between_refreshes(seeded: Home) -> None
 
 
 PAGES: dict[str, Callable[[], PageScreen]] = {
-    **{name: partial(RunScreen, TRAINING, ["1"], tab) for tab, name in enumerate(RunScreen.TABS) if name != "log"},
+    **{name: partial(RunScreen, TRAINING, ["1"], tab) for tab, name in enumerate(RunScreen.TABS)},
     "compare": partial(CompareScreen, ["1", TRAINING]),
+    "queue": QueueScreen,
+    "devices-page": DevicesScreen,
 }
 
 
