@@ -1,4 +1,4 @@
-"""Recording, ingest, charts and questions, each against a floor measured in the same run.
+"""Recording, ingest, charts, the screen and questions, each against a floor measured in the same run.
 
 python benchmarks/bench_store.py [POINTS]      POINTS a series of 10,000 runs with 20 series each; default 20
 """
@@ -26,6 +26,7 @@ from mmtui.services.ingest import ingest_file
 from mmtui.store import pyramid
 from mmtui.store.db import Database
 from mmtui.store.runs import NewRun, begin_attempt, insert_run
+from mmtui.tui.feed import Feed, Wanted
 
 NAMES = [f"scalar_{index:02}" for index in range(20)]
 RECORDED = 25_000
@@ -240,6 +241,25 @@ def charting() -> None:
     say("chart of 1,000,000 points", f"{1000 * taken:.1f} ms, {taken / base:.4f}x reading them ({1000 * base:.0f} ms)")
 
 
+def refreshing() -> None:
+    """One refresh of the screen among 1,000 runs with 20 series each, and the floor: one connection, one count."""
+    with fresh() as (home, database):
+        for seed in range(1000):
+            run_id, number = add_run(database, seed)
+            fill(database, run_id, number, NAMES, 20)
+        feed, wanted = Feed(home), Wanted(run_id="500", metric=NAMES[3])
+        assert feed._read(wanted).total == 1000
+        taken = timed(lambda: feed._read(wanted), 50)[25]
+
+        def floor() -> None:
+            bare = sqlite3.connect(home.database)
+            bare.execute("SELECT state, count(*) FROM runs GROUP BY state").fetchall()
+            bare.close()
+
+        base = timed(floor, 50)[25]
+    say("refresh of the screen, 1,000 runs", f"{1000 * taken:.1f} ms, {taken / base:.1f}x connecting and counting")
+
+
 def asking(points: int) -> None:
     """Questions from the shell to 10,000 runs with 20 series each, and the floor: a bare Python with sqlite3."""
     with fresh() as (home, database):
@@ -276,6 +296,7 @@ def main() -> None:
     ingesting()
     rivals()
     charting()
+    refreshing()
     asking(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
 
 
