@@ -35,7 +35,7 @@ class Connection:
     def __init__(self, home: Home, *, one_moment: bool = False) -> None:
         self.home = home
         self._connection: sqlite3.Connection | None = None
-        self._one_moment, self._absent = one_moment, False
+        self._one_moment, self._absent, self._over = one_moment, False, False
         self._answers: dict[Key, list[sqlite3.Row]] = {}
 
     def __enter__(self) -> Self:
@@ -52,9 +52,11 @@ class Connection:
             self._connection.close()
             self._connection = None
         self._answers.clear()
+        self._over = self._one_moment
 
     def connection(self) -> sqlite3.Connection | None:
         """The connection, None while there is no database."""
+        assert not self._over, "the moment is over: what reads on behind it would leave a transaction open"
         if self._connection is None and not self._absent:
             self._connection = self._opened()
             self._absent = self._one_moment and self._connection is None

@@ -114,6 +114,15 @@ def test_no_transaction_is_left_open(home: Home, add_run: Add, error: type[Excep
     assert truncated(home) and runs.count_runs(home) == {"queued": 2}
 
 
+def test_reader_that_outlives_its_snapshot_opens_nothing(home: Home, add_run: Add) -> None:
+    add_run()
+    with snapshot(home), reading(home) as kept:
+        assert kept.ids() == [1]
+    with traced() as trace, pytest.raises(AssertionError, match="the moment is over"):
+        kept.ids()
+    assert trace.connections() == 0 and truncated(home)
+
+
 def test_snapshot_that_reads_nothing_opens_nothing(home: Home, add_run: Add) -> None:
     add_run()
     with traced() as trace, snapshot(home):
