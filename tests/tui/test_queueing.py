@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.run_request import NewRun
 from tests.e2e.test_disk import fill
 from tests.family import trained_parent
-from tests.waiting import until_async
+from tests.tui.test_terminal import Terminal
+from tests.waiting import until, until_async
 
 OWN = {"created_at", "not_before"}
 """Columns that tell when a run was queued, or count from then."""
@@ -306,3 +308,34 @@ def test_engine_that_was_changed_while_the_screen_was_open_is_told(home: Home) -
     with pytest.raises(RefusedError, match="was changed after this screen was opened"):
         queueing.queue(home, HELD, submit.untold, Path(engine.config.__file__).stat().st_mtime - 1)
     assert not home.root.exists()
+
+
+@pytest.mark.parametrize("end", ["keys", "SIGTERM", "SIGKILL"])
+def test_screen_that_ends_while_a_sweep_is_queued_leaves_all_of_it_or_nothing(home: Home, end: str) -> None:
+    own = home.create().root / "recipes" / "zzz.yaml"
+    own.parent.mkdir()
+    own.write_text("base: shapes_smoke\n")
+    terminal = Terminal(home, 120, 36)
+    try:
+        terminal.wait_for("no runs yet")
+        terminal.child.send(b"nzzz")
+        terminal.until(lambda: "> " in terminal.text() and "zzz" in terminal.text(), "the recipe")
+        terminal.child.send(b"\t\t\tseed=0..299")
+        terminal.wait_for("ok: 300 runs")
+        terminal.child.send(b"\t\t--hold\r")
+        terminal.until(lambda: any(home.runs.glob(".draft-*")), "folders of runs")
+        if end == "keys":
+            terminal.child.send(b"qq")
+        else:
+            os.kill(terminal.child.pid, getattr(signal, end))
+        terminal.until(lambda: terminal.ended, "the end of the program")
+        status = terminal.child.until_ended()
+    finally:
+        terminal.child.close(force=True)
+    assert status == {"keys": 0, "SIGTERM": 128 + signal.SIGTERM, "SIGKILL": None}[end]
+    there = len(runs.list_runs(home))
+    assert there == 300 or (there == 0 and end == "SIGKILL"), "who leaves waits until the runs are queued"
+    if not there:
+        assert typed(home, ("zzz", "--hold", "--quiet")).returncode == 0
+    until(lambda: not any(home.runs.glob(".*")), "nothing that is half there")
+    assert len(runs.list_runs(home)) == (there or 1)
