@@ -169,16 +169,6 @@ def checkpoint_at(home: Home, run_id: str, step: int | None) -> Plan:
     return plan(home, fork, recipes.resolve(fork.recipe(home), (), home))
 
 
-def named_in(options: Sequence[str]) -> str:
-    """What ``--from`` says among the options of ``mmtui run``, "" without it."""
-    for number, word in enumerate(options):
-        if word.startswith("--from="):
-            return word.removeprefix("--from=")
-        if word == "--from" and number + 1 < len(options):
-            return options[number + 1]
-    return ""
-
-
 def describe(home: Home, text: str, recipe: Recipe) -> str:
     """What a child of this recipe takes over from ``RUN@STEP``, and what it trains, in a sentence.
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from mmtui.domain.text import duration, printable
 from mmtui.domain.views import doubtful
-from mmtui.errors import MmtuiError
+from mmtui.errors import MmtuiError, UsageError
 from mmtui.paths import Home
-from mmtui.services import forecast, forks, inputs, labels, recipe_form, recipes
+from mmtui.services import forecast, forks, inputs, labels, recipe_form, recipes, run_line
 from mmtui.services.recipe_form import Form
 from mmtui.services.recipes import Sample
+from mmtui.services.run_line import RunLine
 
 if TYPE_CHECKING:
     from engine.config import Recipe
@@ -55,30 +56,33 @@ def check_run(
         form = recipe_form.build(recipe, overrides, home)
         for problem in form.problems.values():
             return RunCheck(form, None, printable(problem), False)
-        sample = _sample(home, recipe, overrides, options, most)
-        _refuse_lacking(home, sample, options)
-        return RunCheck(form, sample, _summary(home, sample, forks.named_in(options), costs), True)
+        line = _line(options)
+        sample = _sample(home, recipe, overrides, line, most)
+        _refuse_lacking(home, sample, line)
+        return RunCheck(form, sample, _summary(home, sample, line.from_run, costs), True)
     except MmtuiError as error:
         return RunCheck(form, sample, printable(error.message), False)
 
 
-def _sample(home: Home, recipe: str, overrides: Sequence[str], options: Sequence[str], most: int) -> Sample:
+def _line(options: Sequence[str]) -> RunLine:
+    """The options as they are meant; as if there were none while one of them is still being typed."""
+    try:
+        return run_line.read(["", *options])
+    except UsageError:
+        return RunLine()
+
+
+def _sample(home: Home, recipe: str, overrides: Sequence[str], line: RunLine, most: int) -> Sample:
     """Some of the runs that the command line means."""
-    overrides = list(overrides)
-    for number, word in enumerate(options):
-        if word.startswith("--seed"):
-            seed = word.partition("=")[2] or next(iter(options[number + 1 :]), "")
-            overrides.append(f"seed={seed}")
-    zipped, smoke = "--zip" in options, "--smoke" in options
-    return recipes.sample(recipe, overrides, home, most=most, zipped=zipped, smoke=smoke)
+    texts = [*overrides, *(line.overrides or ()), *([f"seed={line.seed}"] if line.seed is not None else [])]
+    return recipes.sample(recipe, texts, home, most=most, zipped=line.zipped, smoke=line.smoke)
 
 
-def _refuse_lacking(home: Home, sample: Sample, options: Sequence[str]) -> None:
+def _refuse_lacking(home: Home, sample: Sample, line: RunLine) -> None:
     """Raises UsageError if what the runs read is not there, as queueing them does."""
-    words = " ".join(options).replace("=", " ").split()
-    later = bool({"--after", "--delay", "slurm"} & set(words))
-    origin = forks.named_in(options)
-    for one in sample.recipes if "--hold" not in words else ():
+    later = bool(line.after or line.wait or line.launcher == "slurm")
+    origin = line.from_run
+    for one in sample.recipes if not line.hold else ():
         taken = forks.taken(forks.plan(home, forks.parse(home, origin), one)) if origin else ()
         inputs.refuse_lacking(one, later=later, taken=taken)
 

@@ -10,7 +10,7 @@ import pytest
 
 from mmtui.errors import UsageError
 from mmtui.paths import Home
-from mmtui.services import inputs, labels, run_line, runs, submit
+from mmtui.services import inputs, labels, run_check, run_line, runs, submit
 from mmtui.services.submit import Request
 from tests.unit.cli.test_labels import data_set
 
@@ -133,3 +133,15 @@ def test_plan_writes_nothing(home: Home) -> None:
     assert [one.seed for one in planned.resolved] == [0, 1, 2] and planned.begun == ()
     assert len(planned.lacking) == 1 and "/no.pth is no file" in planned.lacking[0]
     assert not home.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "seeds"),
+    [("seed=0..2", {0, 1, 2}), ("--tag --smoke seed=0,1", {0, 1}), ("--seed", {0}), ("--seed=4 -- priority=1", set())],
+)
+def test_check_reads_options_as_queueing_does(home: Home, options: str, seeds: set[int]) -> None:
+    """An override among them is one; a word behind an option is its value; what is half typed is not there yet."""
+    checked = run_check.check_run(home, "shapes_mixmatch", [], options.split())
+    assert checked.good == bool(seeds), checked.verdict
+    assert {one.seed for one in (checked.sample.recipes if checked.sample else ())} == seeds
+    assert not seeds or "match 200 steps" in checked.verdict
