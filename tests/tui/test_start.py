@@ -41,7 +41,7 @@ def test_what_queues_runs_is_not_loaded_before_a_run_is_queued() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "mmtui.tui.screens.deeds" in loaded
-    ours = ("mmtui.tui.screens.queueing", "mmtui.services.submit", "mmtui.services.run_line", "engine.config.schema")
+    ours = ("mmtui.tui.screens.queueing", "mmtui.services.submit", "engine.config.schema")
     assert not loaded & {*ours, "pydantic", "sqlmodel", "sqlalchemy", "yaml"}
 
 
