@@ -19,6 +19,7 @@ if __name__ != "__main__":
     sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
     del sys.modules[__name__]
     importlib.import_module(__name__)
+    sys.path.append(str(FOLDER))  # its neighbours are found all the same
 
 
 def main() -> None:
