@@ -73,6 +73,11 @@ class Engine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
+    def wait(self) -> None:
+        """Until it has ended."""
+        self._process.join(PATIENCE)
+        assert self.poll() is not None, "a process that was killed is still there"
+
     def said(self) -> str:
         """What it has written to stderr."""
         return _text(self._err)
@@ -148,7 +153,7 @@ class Ranks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.send_signal(signal.SIGKILL)
+        self.kill()
 
     @property
     def running(self) -> bool:
@@ -159,6 +164,12 @@ class Ranks:
         """To each of them, as torchrun passes on what it is sent."""
         for one in self._all:
             one.send_signal(number)
+
+    def kill(self) -> None:
+        """End all that run, and wait until they have let go of what they held: the next ones need the run's lock."""
+        self.send_signal(signal.SIGKILL)
+        for one in self._all:
+            one.wait()
 
     def finish(self, timeout: float = PATIENCE) -> tuple[int, str]:
         """Wait for the end of all: the first exit status that is not 0, and what all have written to stderr.
@@ -172,5 +183,5 @@ class Ranks:
             ranks = (f"rank {number}: {one.poll()} {one.said()}" for number, one in enumerate(self._all))
             raise TimeoutError("\n".join([str(error), *ranks])) from None
         finally:
-            self.send_signal(signal.SIGKILL)
+            self.kill()
         return next((one.code for one in self._all if one.code), 0), told
