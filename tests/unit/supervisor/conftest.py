@@ -19,7 +19,7 @@ from mmtui.domain.views import RunRow
 from mmtui.paths import Home
 from mmtui.services import code, queue, runs, supervisors
 from mmtui.store.db import Database
-from mmtui.store.runs import NewRun, insert_run
+from mmtui.store.runs import NewRun, begin_attempt, insert_run
 from tests.waiting import until
 
 # An "engine" that counts: it writes real event files, checkpoints its step, and misbehaves as its recipe says.
@@ -153,6 +153,14 @@ class Workshop:
 
     def row(self, run_id: str) -> RunRow:
         return runs.get_run(self.home, run_id).row
+
+    def claim(self, run_id: str) -> int:
+        """What a supervisor does before it spawns, and no more: it was killed right then. The attempt's number."""
+        database = Database(self.home)
+        with database.write() as session:
+            number = begin_attempt(session, int(run_id), ["cpu:0"], "here")
+        database.close()
+        return number
 
     def until_state(self, run_id: str, *states: str) -> RunRow:
         """Wait until the run is in one of the states."""

@@ -21,8 +21,6 @@ import pytest
 
 from mmtui.errors import ExitCode, RefusedError, UnreachableError
 from mmtui.services import queue, runs, supervisors
-from mmtui.store.db import Database
-from mmtui.store.runs import begin_attempt
 from mmtui.supervisor import process
 from mmtui.supervisor.loop import Supervisor
 from mmtui.supervisor.outcome import BACK_OFF_SECONDS
@@ -34,15 +32,6 @@ if TYPE_CHECKING:
     Workshop = Any
 
 pytestmark = pytest.mark.e2e
-
-
-def claim(workshop: Workshop, run_id: str) -> int:
-    """What a supervisor does before it spawns, and no more: it was killed right then."""
-    database = Database(workshop.home)
-    with database.write() as session:
-        number = begin_attempt(session, int(run_id), ["cpu:0"], "here")
-    database.close()
-    return number
 
 
 def test_queue_runs_in_order_one_at_a_time_and_audits_each_step(workshop: Workshop) -> None:
@@ -183,7 +172,7 @@ def test_supervisor_killed_at_random_moments_loses_and_doubles_nothing(workshop:
 
 def test_killed_between_spawn_and_commit_the_trainer_is_adopted_not_doubled(workshop: Workshop) -> None:
     run_id = workshop.add(steps=200, seconds_per_step=0.01)
-    number = claim(workshop, run_id)
+    number = workshop.claim(run_id)
     paths = workshop.home.run(run_id)
     command = [sys.executable, "-m", "engine", "train", "--recipe", str(paths.recipe), "--run-dir", str(paths.root)]
     environment = {**os.environ, "PYTHONPATH": str(workshop.home.code / workshop.code)}
@@ -198,41 +187,11 @@ def test_killed_between_spawn_and_commit_the_trainer_is_adopted_not_doubled(work
 
 def test_killed_before_spawn_the_run_starts_again(workshop: Workshop) -> None:
     run_id = workshop.add()
-    claim(workshop, run_id)
+    workshop.claim(run_id)
     workshop.start()
     workshop.until_state(run_id, "succeeded")
     assert workshop.row(run_id).attempt == 2
     assert [a.outcome for a in runs.get_run(workshop.home, run_id).attempts] == ["vanished", "succeeded"]
-
-
-def test_launcher_that_comes_too_late_does_not_train(workshop: Workshop, cancel: Callable[..., None]) -> None:
-    run_id = workshop.add(steps=1000)
-    number = claim(workshop, run_id)
-    paths = workshop.home.run(run_id)
-    late = process.spawn(paths.root, number, [sys.executable, "-c", "import time; time.sleep(600)"], os.environ)
-    late.send_signal(signal.SIGSTOP)
-    cancel(run_id)  # a wish: the run is starting as far as anybody knows
-    assert workshop.row(run_id).state == "starting"
-    workshop.start()
-    workshop.until_state(run_id, "cancelled")
-    late.send_signal(signal.SIGCONT)
-    assert late.wait(PATIENCE) == 75
-    assert workshop.trainers() == []
-
-
-def test_two_launchers_of_one_run_only_one_trains(workshop: Workshop) -> None:
-    run_id = workshop.add(steps=1000)
-    paths = workshop.home.run(run_id)
-    command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    first = process.spawn(paths.root, 1, command, os.environ)
-    workshop.until((paths.attempt(1) / "pid").exists, "the first one has the lock")
-    second = process.spawn(paths.root, 1, command, os.environ)
-    assert second.wait(PATIENCE) == 75
-    assert first.poll() is None
-    assert not process.fence(paths.root)
-    first.kill()
-    first.wait()
-    assert process.fence(paths.root)
 
 
 def test_pid_used_again_by_another_process_is_neither_adopted_nor_signalled(
@@ -241,9 +200,9 @@ def test_pid_used_again_by_another_process_is_neither_adopted_nor_signalled(
     innocent = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
         stored, filed = workshop.add(steps=2000), workshop.add(steps=2000)
-        claim(workshop, stored)
+        workshop.claim(stored)
         workshop.sql_write("UPDATE attempts SET pid = ?, pid_identity = '12345678:1'", innocent.pid)
-        number = claim(workshop, filed)
+        number = workshop.claim(filed)
         folder = workshop.home.run(filed).attempt(number)
         folder.mkdir(parents=True)
         (folder / "pid").write_text(f"{innocent.pid} 12345678:1\n")
