@@ -104,7 +104,7 @@ def keys_of(home: Home, ids: Sequence[str]) -> dict[str, FoldKey]:
     """What each of these runs has in common with those that differ in their seeds alone."""
     with reading(home) as reader:
         found = folds.trained(reader, [int(run_id) for run_id in ids])
-    return {str(run_id): _same(trained) for run_id, trained in found.items()}
+        return {str(run_id): _same(trained) for run_id, trained in found}
 
 
 def _measured(runs: Sequence[SeedRun]) -> list[SeedRun]:

@@ -17,6 +17,9 @@ from mmtui.store.schema import HEAD, open_at_revision, refuse_lost
 
 Key = tuple[str, tuple[tuple[type, Any], ...]]
 
+_MOST_KEPT = 200
+"""Rows of an answer that a moment remembers: what is longer is read in portions, which nobody asks for twice."""
+
 
 class Connection:
     """A read-only connection to the database of one data directory. A directory without one has no rows.
@@ -26,7 +29,8 @@ class Connection:
     Args:
         home: the data directory.
         one_moment: all is read in one transaction, which begins with the first query and ends with ``close``. What was
-            asked once is not asked again. A database that appears meanwhile is of a later moment: there is none.
+            asked once is not asked again, unless its answer was long. A database that appears meanwhile is of a later
+            moment: there is none.
 
     Raises:
         UnreachableError: the database is damaged or of another version.
@@ -88,9 +92,12 @@ class Connection:
         if not self._one_moment:
             return self._rows(sql, parameters)
         key = (sql, tuple((type(one), one) for one in parameters))
-        if key not in self._answers:
-            self._answers[key] = self._rows(sql, parameters)
-        return list(self._answers[key])
+        if key in self._answers:
+            return list(self._answers[key])
+        rows = self._rows(sql, parameters)
+        if len(rows) <= _MOST_KEPT:
+            self._answers[key] = rows
+        return list(rows)
 
     def _rows(self, sql: str, parameters: Sequence[Any]) -> list[sqlite3.Row]:
         connection = self.connection()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmtui.store import cells
@@ -53,14 +53,13 @@ def seed_runs(reader: Reader, ids: Sequence[int]) -> list[SeedRun]:
     ]
 
 
-def trained(reader: Reader, ids: Sequence[int]) -> dict[int, Trained]:
-    """{run: what it was trained with} of any number of runs."""
-    found: dict[int, Trained] = {}
+def trained(reader: Reader, ids: Sequence[int]) -> Iterator[tuple[int, Trained]]:
+    """(run, what it was trained with) of any number of runs, whose recipes are read some at a time."""
     for first in range(0, len(ids), PORTION):
         some = ids[first : first + PORTION]
         rows = reader.query(f"SELECT id, recipe, config, origin FROM runs WHERE id IN ({marks(some)})", some)
-        found.update({run_id: _trained(*told) for run_id, *told in rows})
-    return found
+        for run_id, *told in rows:
+            yield run_id, _trained(*told)
 
 
 def _trained(recipe: object, config: object, origin: object) -> Trained:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.live import Changes, one_moment
 from mmtui.store.db import Database
+from mmtui.store.queries import folds
 from mmtui.store.runs import NewRun, insert_run
 from mmtui.store.session import reading, snapshot
 from tests.sql_trace import traced
@@ -285,3 +288,26 @@ def test_commit_between_the_look_and_the_reading_is_not_lost(
     assert changes.seen() and runs.count_runs(home) == {"starting": 1, "queued": 1}
     assert not changes.seen()
     changes.close()
+
+
+@pytest.mark.parametrize("within", [reading, snapshot])
+def test_folding_thousands_of_runs_holds_the_recipes_of_a_few_at_a_time(
+    home: Home, database: Database, add_run: Add, within: Callable[[Home], Any]
+) -> None:
+    add_run()
+    config = json.dumps({"padding": "x" * 20_000})
+    with sqlite3.connect(home.database) as connection:
+        connection.execute("UPDATE runs SET config = ?", [config])
+        names = ", ".join(row[1] for row in connection.execute("PRAGMA table_info(runs)") if row[1] != "id")
+        copies = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
+        connection.execute(f"{copies} INSERT INTO runs (id, {names}) SELECT n.i, {names} FROM runs, n WHERE id = 1")
+    connection.close()
+    with within(home) as reader:
+        tracemalloc.start()
+        try:
+            seen = sum("padding" in one.config for _, one in folds.trained(reader, range(1, 3001)))
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert seen == 3000
+    assert most < 3000 * len(config) / 2
