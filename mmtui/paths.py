@@ -23,6 +23,15 @@ def in_home(path: str, variable: str) -> Path:
         raise UsageError(told, f"set {variable} to a folder that can be written") from None
 
 
+def identity_of(file: Path) -> tuple[int, int] | None:
+    """Device and number of the file that lies at a path, which tell it from one that took its place; None if none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, 0 if it is gone: others may remove it between a look at whether it is there and one at its size.
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from mmtui.errors import UnreachableError
-from mmtui.paths import Home
+from mmtui.paths import Home, identity_of
 from mmtui.store import session
 from mmtui.store.reader import Reader
 from mmtui.store.schema import HEAD, schema_revision
@@ -23,7 +22,7 @@ class Changes:
 
     def seen(self) -> bool:
         """True the first time, and whenever there is something new."""
-        file = _identity(self.home.database)
+        file = identity_of(self.home.database)
         if file != self._file:  # brought back from a backup, or made anew: the kept connection is to what lay there
             self._reader.close()
             self._file = file
@@ -35,15 +34,6 @@ class Changes:
     def close(self) -> None:
         """Close the connection."""
         self._reader.close()
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    """Which file lies there, None if none does."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def one_moment(home: Home) -> AbstractContextManager[object]:

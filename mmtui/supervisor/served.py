@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from mmtui.paths import Home
+from mmtui.paths import Home, identity_of
 
 
 class Served:
@@ -41,12 +41,12 @@ class Served:
 
     def problem(self) -> str:
         """What was done to the files, in words; "" if nothing was."""
-        lock = _identity(self.home.lock)
+        lock = identity_of(self.home.lock)
         if self.lock_inode is not None and (lock is None or lock[1] != self.lock_inode):
             self.gone = True
             return f"the data directory {self.home.root} was removed, moved or replaced"
         for file, held in self._held.items():
-            now = _identity(file)
+            now = identity_of(file)
             if now is None:
                 return f"{_named(file)} was deleted or moved"
             kept = os.fstat(held)
@@ -63,12 +63,3 @@ class Served:
 
 def _named(file: Path) -> str:
     return f"{'the log of the database,' if file.name.endswith('-wal') else 'the database'} {file}"
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    """Device and number of the file at a path, None if there is none."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
