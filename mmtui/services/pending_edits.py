@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from engine.json_types import Json
 from mmtui.paths import Home, RunPaths
 from mmtui.services.plain_files import read_table
 from mmtui.services.run_folders import write_file
@@ -20,7 +20,7 @@ from mmtui.services.run_folders import write_file
 _PREFIX = ".edited-"
 
 
-def write_drafts(paths: RunPaths, recipe: str, manifest: Mapping[str, Any]) -> None:
+def write_drafts(paths: RunPaths, recipe: str, manifest: Mapping[str, Json]) -> None:
     """Write what an edited run will have: its recipe (YAML) and its manifest."""
     try:
         write_file(_draft(paths.recipe), recipe)
