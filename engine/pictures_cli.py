@@ -13,12 +13,14 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import DataError, EngineError
-from engine.events import attempt_folder, attempt_numbers, read_events
+from engine.events import attempt_folder, attempt_numbers, read_events, records
+from engine.events.records import Projection, RunStarted
 from engine.marks import is_marked, marked_png
 from engine.outputs import OutputExistsError, error_text, write_all
 from engine.streams import complain
@@ -33,7 +35,14 @@ ADVICE = "evaluate the run again"
 """What to do about a picture that cannot be read."""
 FEW_NODES, SMALL_GRAPH, LARGE_GRAPH = 150, 1200, 2000
 """A graph of up to so many nodes is drawn small; sides of both drawings, pixels."""
-KINDS = ("image", "truth", "prediction")
+
+
+class Triple(NamedTuple):
+    """Pictures of a validation image: files below the run's folder."""
+
+    image: str
+    truth: str
+    prediction: str
 
 
 def add_parser(commands: Any) -> None:
@@ -105,32 +114,39 @@ def _pictures(run_dirs: Sequence[Path]) -> Iterator[tuple[str, Image.Image]]:
         graph = run_dir / "images" / "match_graph.json"
         if graph.is_file():
             yield f"graph{suffix}.png", draw_graph(graph)
-        if events["projection"]:
-            yield f"embeddings{suffix}.png", draw_embeddings(events["projection"], _classes(events))
-        shown.append({str(e["values"].get("name")): e["values"] for e in events["image"] if _is_triple(e["values"])})
+        if events.projections:
+            yield f"embeddings{suffix}.png", draw_embeddings(events.projections, events.classes)
+        shown.append(events.images)
     common = [name for name in shown[0] if all(name in others for others in shown)]
     if common:
         yield "predictions.png", draw_predictions(run_dirs, shown, common)
 
 
-def _events(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
-    """Events of the kinds that are drawn, of all attempts in order."""
-    found: dict[str, list[dict[str, Any]]] = {"run_started": [], "projection": [], "image": []}
+@dataclass
+class _Events:
+    """What is drawn, of all attempts in order."""
+
+    classes: Sequence[str] = ()
+    projections: list[tuple[int, Projection]] = field(default_factory=list)
+    """(step of the stage, projection) of each."""
+    images: dict[str, Triple] = field(default_factory=dict)
+    """{name of an image: its pictures, as they were kept last}."""
+
+
+def _events(run_dir: Path) -> _Events:
+    found = _Events()
     for number in attempt_numbers(run_dir):
         path = attempt_folder(run_dir, number) / "events.jsonl"
         for _, event in read_events(path) if path.is_file() else ():
-            if event is not None and event["kind"] in found and isinstance(event.get("values"), dict):
-                found[event["kind"]].append(event)
+            match event.record if event is not None else None:
+                case RunStarted() as told:
+                    found.classes = told.classes or ()
+                case Projection() as told if event is not None:
+                    found.projections.append((event.step, told))
+                case records.Image(image=str(image), truth=str(truth), prediction=str(prediction)) as told:
+                    if image and truth and prediction:
+                        found.images[str(told.name)] = Triple(image, truth, prediction)
     return found
-
-
-def _classes(events: dict[str, list[dict[str, Any]]]) -> list[str]:
-    told = events["run_started"][-1]["values"].get("classes") if events["run_started"] else None
-    return [str(name) for name in told] if isinstance(told, list) else []
-
-
-def _is_triple(values: dict[str, Any]) -> bool:
-    return all(isinstance(values.get(kind), str) and values[kind] for kind in KINDS)
 
 
 def draw_graph(path: Path) -> Image.Image:
@@ -179,8 +195,12 @@ def _thumbnails(path: Path, count: int, side: int) -> list[Image.Image] | None:
     return [sheet.crop((left, top, left + side, top + side)) for left, top in corners]
 
 
-def draw_embeddings(events: Sequence[dict[str, Any]], classes: Sequence[str]) -> Image.Image:
+def draw_embeddings(projections: Sequence[tuple[int, Projection]], classes: Sequence[str]) -> Image.Image:
     """The first and the last projection; of a step that several attempts did, the last one's.
+
+    Args:
+        projections: (step, projection) of each, one or more.
+        classes: names.
 
     Raises:
         DataError: an event is damaged.
@@ -190,25 +210,24 @@ def draw_embeddings(events: Sequence[dict[str, Any]], classes: Sequence[str]) ->
     from engine.stages.palette import palette_of
     from engine.stages.pictures import scatter_panels
 
-    by_step = {event["step"] if type(event.get("step")) is int else 0: event["values"] for event in events}
+    by_step = dict(projections)
     steps = sorted({min(by_step), max(by_step)})
     panels = []
     for step in steps:
-        values = by_step[step]
-        try:
-            xs, ys = ([float("nan") if v is None else float(v) for v in values[axis]] for axis in ("x", "y"))
-            points = torch.tensor([xs, ys], dtype=torch.float64).T
-            labels = torch.tensor(values["label"], dtype=torch.int64).view(len(points))
-            if not _are_classes(labels.tolist()):
-                raise ValueError("a label is no class")
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise DataError(f"the projection event of step {step} cannot be drawn ({error!r})") from None
+        nodes = by_step[step]
+        if nodes.x is None or nodes.y is None or nodes.label is None:
+            raise DataError(f"the projection event of step {step} cannot be drawn: its x, y or label is damaged")
+        if not _are_classes(nodes.label):
+            raise DataError(f"the projection event of step {step} cannot be drawn: a label is no class")
+        coordinates = [[float("nan") if v is None else v for v in axis] for axis in (nodes.x, nodes.y)]
+        points = torch.tensor(coordinates, dtype=torch.float64).T
+        labels = torch.tensor(nodes.label, dtype=torch.int64)
         panels.append((f"step {step}", points, labels))
     return scatter_panels(panels, classes, palette_of(classes))
 
 
 def draw_predictions(
-    run_dirs: Sequence[Path], shown: Sequence[dict[str, dict[str, Any]]], names: Sequence[str]
+    run_dirs: Sequence[Path], shown: Sequence[Mapping[str, Triple]], names: Sequence[str]
 ) -> Image.Image:
     """A row for each image: image and truth as the first run shows them, and the prediction of every run.
 
@@ -219,8 +238,8 @@ def draw_predictions(
 
     rows = []
     for name in names:
-        row = [read_picture(_inside(run_dirs[0], shown[0][name][kind])) for kind in ("image", "truth")]
-        row += [read_picture(_inside(run, own[name]["prediction"])) for run, own in zip(run_dirs, shown, strict=True)]
+        row = [read_picture(_inside(run_dirs[0], kept)) for kept in (shown[0][name].image, shown[0][name].truth)]
+        row += [read_picture(_inside(run, own[name].prediction)) for run, own in zip(run_dirs, shown, strict=True)]
         rows.append(row)
     titles = ["image", "truth"]
     titles += ["prediction"] if len(run_dirs) == 1 else [run.absolute().name for run in run_dirs]

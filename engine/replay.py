@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.events import attempt_folder, attempt_numbers, read_events
+from engine.events.records import Metrics
 
 
 class Replay:
@@ -32,9 +33,9 @@ class Replay:
     def _read(self, path: Path, stage: str) -> None:
         earlier = dict(self._before)
         for _, event in read_events(path):
-            if event is None or event["kind"] != "metrics" or event.get("stage") != stage:
+            if event is None or not isinstance(event.record, Metrics) or event.stage != stage:
                 continue
-            step, loss = event["step"], event["values"].get("loss")
+            step, loss = event.step, event.record.numbers.get("loss")
             if loss is None:
                 continue
             if self._before.setdefault(step, loss) == loss:

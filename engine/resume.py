@@ -18,6 +18,7 @@ from engine.config.determining import determining
 from engine.config.schema import Recipe, stored_recipe
 from engine.errors import CheckpointError
 from engine.events import attempt_folder, attempt_numbers, read_events
+from engine.events.records import Data, StageStarted
 from engine.mixmatch.window_cutters import opencv_version
 
 
@@ -85,10 +86,10 @@ def data_told(run_dir: Path, attempt: int) -> Iterator[str]:
     for number in attempt_numbers(run_dir):
         path = attempt_folder(run_dir, number) / "events.jsonl"
         if number < attempt and path.is_file():
-            events = (event for _, event in read_events(path) if event is not None)
-            told = next((event for event in events if event["kind"] in ("data", "stage_started")), None)
-            if told is not None and told["kind"] == "data":
-                yield str(told["values"].get("fingerprint", ""))
+            told = (event.record for _, event in read_events(path) if event is not None)
+            first = next((record for record in told if isinstance(record, Data | StageStarted)), None)
+            if isinstance(first, Data):
+                yield first.fingerprint or ""
 
 
 def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int, device: str) -> Position:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine import dist
 from engine.config.best import BEST
 from engine.config.evaluation import EvaluateConfig
-from engine.events import finite
+from engine.events import finite_values
 from engine.metrics import ConfusionMatrix
 from engine.stages.base import Context
 from engine.stages.ema import TRAINED
@@ -210,4 +210,4 @@ class EvaluateStage:
         return None
 
     def summary(self) -> dict[str, Any]:
-        return dict(finite(self.result))
+        return finite_values(self.result)

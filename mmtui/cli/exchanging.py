@@ -88,7 +88,7 @@ def import_(
 ) -> None:
     """Take in a run from elsewhere, or one for each folder of TensorBoard's; a capsule that is here already changes
     nothing."""
-    from mmtui.services import runs as runs_service
+    from mmtui.services import run_history
     from mmtui.services.exchange import capsule
 
     home, path = Home.from_environment(), expanded(source).absolute()
@@ -99,9 +99,8 @@ def import_(
         say(_holds(capsule.look(path)))
     run_id, new = capsule.take_in(home, path)
     render.line(run_id)
-    for event in runs_service.events_tail(home, run_id, kind="warning") if new else ():
-        if not event["seq"]:  # of ours, about lines that its trainer wrote
-            say(f"warning: {event['values'].get('text', '')}")
+    for text in run_history.line_warnings(home, run_id) if new else ():
+        say(f"warning: {text}")
     if not quiet:
         say(f"{'taken in as' if new else 'it is here already:'} run {run_id}; see: mmtui show {run_id}")
 

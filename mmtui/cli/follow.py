@@ -148,11 +148,12 @@ def watch_run(home: Home, run_id: str) -> int:
 
 def watch_path(path: Path) -> int:
     """Follow the event file of any trainer that writes docs/events.md's format."""
+    from engine.events.records import RunFinished
     from mmtui.services import foreign
 
     for event in foreign.follow(path, WATCH_SECONDS):
-        if event["kind"] == "run_finished":
-            status = str(event["values"].get("status"))
+        if isinstance(event.record, RunFinished):
+            status = event.record.status
             render.line(f"finished: {status}")
             return int(ExitCode.OK if status == "succeeded" else ExitCode.FAILED)
         text = foreign.describe(event)

@@ -8,20 +8,11 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
-from typing import Any
 
-_DAY = 86_400.0
-EARLIEST = -62_135_596_800.0 + 2 * _DAY
-LATEST = 253_402_300_799.0 - 2 * _DAY
-"""Seconds of the first and the last moment that have a date; no time zone is further than a day from UTC."""
+from engine.events.numbers import is_moment
+
 NONE = "-"
 """Stands where there is no date."""
-
-
-def is_moment(t: Any) -> bool:
-    """Whether something is a Unix time in seconds that has a date, the years 1 to 9999."""
-    # NaN is neither larger nor smaller; whole numbers of any length can be compared.
-    return isinstance(t, int | float) and EARLIEST <= t <= LATEST
 
 
 def local(t: float | None) -> datetime | None:

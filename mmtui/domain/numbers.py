@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 LARGEST = 1e307
 """Numbers no larger than this have finite differences, and finite multiples of these up to eight."""
-LARGEST_INDEX = 2**63 - 1
-"""Largest integer that SQLite stores."""
 
 
 def bounded(value: float, largest: float = LARGEST) -> float:

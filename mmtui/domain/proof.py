@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from mmtui.domain.eventvalues import SHA256
+from engine.events.checks import SHA256, LoadedCode
 
 PROVEN, UNPROVEN, DIFFERS = "proven", "unproven", "differs"
 
 
-def frozen(code: Mapping[str, Any]) -> str:
+def frozen(code: Mapping[str, object]) -> str:
     """SHA-256 of the code that a run is to load, as its row says; "" where an earlier version froze it, which knew it
     by 16 characters alone.
 
@@ -20,7 +19,7 @@ def frozen(code: Mapping[str, Any]) -> str:
     return told if isinstance(told, str) and SHA256.fullmatch(told) else ""
 
 
-def verdict(code: Mapping[str, Any], reports: Iterable[Mapping[str, Any] | None]) -> str:
+def verdict(code: Mapping[str, object], reports: Iterable[LoadedCode | None]) -> str:
     """What is known of an attempt's code.
 
     Args:
@@ -39,7 +38,7 @@ def verdict(code: Mapping[str, Any], reports: Iterable[Mapping[str, Any] | None]
     return PROVEN if wanted and all(one is not None and one["held"] for one in found) else UNPROVEN
 
 
-def other(code: Mapping[str, Any], reports: Iterable[Mapping[str, Any] | None]) -> str:
+def other(code: Mapping[str, object], reports: Iterable[LoadedCode | None]) -> str:
     """SHA-256 of the code that an attempt has loaded, if it is not the frozen one; else ""."""
     wanted = frozen(code)
-    return next((str(one["sha256"]) for one in reports if one is not None and wanted not in ("", one["sha256"])), "")
+    return next((one["sha256"] for one in reports if one is not None and wanted not in ("", one["sha256"])), "")

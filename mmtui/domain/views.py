@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.events.records import Graph, Projection
+
 
 def doubtful(doubts: Sequence[str]) -> str:
     """What makes a score doubtful, in one sentence; "" if nothing does."""
@@ -240,7 +242,15 @@ class GraphStats:
     run: str
     step: int
     time: float
-    values: dict[str, Any]
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Embeddings and edges of a match graph's nodes (see the ``projection`` event) at a step of the stage."""
+
+    step: int
+    nodes: Projection
 
 
 @dataclass(frozen=True, slots=True)

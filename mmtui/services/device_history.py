@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.events.numbers import LARGEST_INTEGER, finite
 from mmtui.devices.driver import driver
 from mmtui.domain.device_use import thinned
-from mmtui.domain.eventvalues import LARGEST, finite
 from mmtui.domain.views import AttemptView, DeviceRecord, DeviceSnapshot, DeviceUse, RunDetail, RunDevices
 from mmtui.paths import Home
 from mmtui.services.plain_files import open_file
@@ -144,4 +144,4 @@ def _uses(columns: Mapping[str, Any]) -> list[DeviceUse]:
 def _number(value: Any) -> Any:
     """A number as the driver could have given it, whole where it was whole; None if it is none."""
     known = finite(value)
-    return value if known is not None and abs(known) < LARGEST else None
+    return value if known is not None and abs(known) < LARGEST_INTEGER else None

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.events import attempt_numbers
+from engine.events.numbers import whole
 from engine.marks import is_marked, marked_png, marked_text
-from mmtui.domain.eventvalues import whole
 from mmtui.domain.states import RunState
 from mmtui.domain.views import RunDetail
 from mmtui.errors import NotFoundError

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from engine.events import attempt_folder, attempt_numbers, read_events
-from mmtui.domain.eventline import accept
+from engine.events import Event, attempt_folder, attempt_numbers, read_events, records
 from mmtui.domain.text import number
 from mmtui.errors import NotFoundError
 
 
-def follow(path: Path, poll: float = 1.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[dict[str, Any]]:
+def follow(path: Path, poll: float = 1.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[Event]:
     """Events of a file, or of the newest attempt of a run directory, as they are written; it never ends by itself.
 
     Args:
@@ -32,9 +30,8 @@ def follow(path: Path, poll: float = 1.0, sleep: Callable[[float], None] = time.
         if current != file or current.stat().st_size < offset:
             # A new attempt, or the file was begun again.
             file, offset = current, 0
-        for reached, line in read_events(file, offset):
+        for reached, event in read_events(file, offset):
             offset = reached
-            event = accept(line) if line is not None else None
             if event is not None:
                 yield event
         sleep(poll)
@@ -47,27 +44,30 @@ def _event_file(path: Path) -> Path:
     return next((file for file in files if file.is_file()), path / "events.jsonl")
 
 
-def describe(event: dict[str, Any]) -> str:
+def describe(event: Event) -> str:
     """One line for a person; "" for an event that is not worth one."""
-    kind, values = event["kind"], event["values"]
-    where = f"{event['stage']} {event['step']}".strip() if event["stage"] else ""
-    if kind == "metrics":
-        text = "  ".join(
-            f"{name} {number(value)}"
-            for name, value in values.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        )
-    elif kind in ("error", "warning"):
-        text = f"{kind}: {values.get('text', '')}"
-    elif kind == "stage_started":
-        text = f"begins, {values.get('total_steps', '?')} steps"
-    elif kind == "data_cache":
-        done = "read from" if values.get("found") else "decoded into"
-        text = f"{values.get('label', '')} images, {values.get('bytes', '?')} bytes, {done} {values.get('folder', '?')}"
-    elif kind == "weights":
-        text = f"weights of {values.get('file', '?')}: {values.get('loaded', '?')} keys loaded"
-    elif kind == "progress":
-        text = f"{values.get('text', '')} {values.get('done', '')}/{values.get('total', '')}"
-    else:
-        return ""
-    return f"{where}  {text}".strip()
+    text = _described(event.record)
+    where = f"{event.stage} {event.step}" if event.stage else ""
+    return f"{where}  {text}".strip() if text else ""
+
+
+def _described(told: records.Record) -> str:
+    match told:
+        case records.Metrics():
+            return "  ".join(f"{name} {number(value)}" for name, value in told.numbers.items() if value is not None)
+        case records.Error() | records.Warning():
+            return f"{told.KIND}: {told.text or ''}"
+        case records.StageStarted():
+            return f"begins, {_or(told.total_steps)} steps"
+        case records.DataCache():
+            done = "read from" if told.found else "decoded into"
+            return f"{told.label or ''} images, {_or(told.bytes)} bytes, {done} {_or(told.folder)}"
+        case records.Weights():
+            return f"weights of {_or(told.file)}: {_or(told.loaded)} keys loaded"
+        case records.Progress():
+            return f"{told.text or ''} {_or(told.done, '')}/{_or(told.total, '')}"
+    return ""
+
+
+def _or(value: object, unknown: str = "?") -> str:
+    return unknown if value is None else str(value)

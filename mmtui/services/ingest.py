@@ -6,15 +6,14 @@ import logging
 import os
 from pathlib import Path
 
-from engine.events import LONGEST_LINE, parse_line
-from mmtui.domain.eventline import checked
+from engine.events.lines import LONGEST_LINE
+from engine.events.reader import NO_EVENT, Event, parse_line
 from mmtui.errors import UnreachableError
 from mmtui.services.plain_files import open_file
 from mmtui.store.db import Database
 from mmtui.store.ingest import Batch, ingest
 
 BATCH_BYTES = 4 * 1024 * 1024
-NO_EVENT = "it is no event: no JSON object with seq, kind and a number t"
 NOT_STORED = "it cannot be stored"
 TOO_LONG = f"it is longer than {LONGEST_LINE // 2**20} MiB"
 
@@ -126,14 +125,13 @@ def _rest_of_a_line(descriptor: int, offset: int, file: str) -> Batch | None:
 def _parse(lines: list[bytes], offset: int, file: str) -> Batch:
     events, corrupt, left_out = [], [], []
     for line in lines:
-        parsed = parse_line(line) if len(line) <= LONGEST_LINE else None
-        event, words = checked(parsed) if parsed is not None else (None, NO_EVENT)
-        if event is None:
-            corrupt.append((offset, words))
-        else:
+        event = parse_line(line) if len(line) <= LONGEST_LINE else NO_EVENT
+        if isinstance(event, Event):
             events.append(event)
-            if words:
+            if words := event.left_out():
                 left_out.append((offset, words))
+        else:
+            corrupt.append((offset, event))
         offset += len(line)
     return Batch(events, offset, corrupt, file, left_out)
 

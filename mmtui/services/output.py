@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from engine.events import parse_line, whole_lines
-from mmtui.domain.eventvalues import finite, whole
+from engine.events import Event, parse_line, whole_lines
 from mmtui.domain.text import printable, size
 from mmtui.errors import NotFoundError
 from mmtui.paths import Home
@@ -110,21 +109,19 @@ def _place(log: Path, step: int, offsets: Mapping[str, int]) -> tuple[int, str]:
     """Where in the output of an attempt a global step was done, and how that is known if not exactly."""
     whole_file = log.stat().st_size
     event = last_event(log.with_name("events.jsonl"), step)
-    printed = whole(event.get("printed")) if event is not None else None
-    if printed is not None:
-        return min(printed, whole_file), ""
+    if event is not None and event.printed is not None:
+        return min(event.printed, whole_file), ""
     if whole_file <= SCANNED_BYTES:
         end = _by_progress(log, step, offsets)
         if end is not None:
             return end, "found by its progress lines"
-        time = finite(event.get("t")) if event is not None else None
-        end = _by_time(log, time) if time is not None else None
+        end = _by_time(log, event.t) if event is not None else None
         if end is not None:
             return end, "found by the times in its lines"
     return whole_file, f"where step {step} stands in it is not known: all of it is shown"
 
 
-def last_event(path: Path, step: int) -> dict[str, Any] | None:
+def last_event(path: Path, step: int) -> Event | None:
     """The last event of a file up to a global step, found by halving: steps never go back within an attempt."""
     try:
         file = open_file(path)
@@ -138,28 +135,25 @@ def last_event(path: Path, step: int) -> dict[str, Any] | None:
             start = middle + next((length for length, _ in whole_lines(file)), 0)  # behind the rest of a line
             file.seek(start)
             reached, event = next(((at, e) for at, e in _events(file, start) if e is not None), (high, None))
-            if event is None or reached >= high or _step(event) > step:
+            if event is None or reached >= high or event.global_step > step:
                 high = middle
             else:
                 low = reached
         file.seek(low)
         found = None
         for _, event in _events(file, low):
-            if event is not None and _step(event) > step:
+            if event is not None and event.global_step > step:
                 break
             found = event or found
     return found
 
 
-def _events(file: Any, offset: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def _events(file: BinaryIO, offset: int) -> Iterator[tuple[int, Event | None]]:
     """(where it begins, event or None) of each complete line."""
     for length, line in whole_lines(file):
-        yield offset, parse_line(line) if line is not None else None
+        event = parse_line(line) if line is not None else None
+        yield offset, event if isinstance(event, Event) else None
         offset += length
-
-
-def _step(event: Mapping[str, Any]) -> int:
-    return whole(event.get("global_step")) or 0
 
 
 def _by_progress(log: Path, step: int, offsets: Mapping[str, int]) -> int | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from mmtui.domain.views import Bucket, Change, EvaluationMark, GraphStats, Point, RunRow
+from engine.events import records
+from mmtui.domain.views import Bucket, Change, Embeddings, EvaluationMark, GraphStats, Point, RunRow
 from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.store import run_history as store
@@ -66,10 +66,17 @@ def images(home: Home, run_id: str) -> dict[str, tuple[int, int]]:
         return store.images(reader, int(run_id))
 
 
-def projection(home: Home, run_id: str, *, until: int | None = None) -> dict[str, Any] | None:
+def projection(home: Home, run_id: str, *, until: int | None = None) -> Embeddings | None:
     """The newest embeddings and edges of a match graph, up to a global step; None before the first."""
     with reading(home) as reader:
-        return store.newest(reader, int(run_id), "projection", until)
+        return store.projection(reader, int(run_id), until)
+
+
+def line_warnings(home: Home, run_id: str) -> list[str]:
+    """What was said here of lines of a trainer's event file that were skipped or changed, oldest first."""
+    with reading(home) as reader:
+        told = [event.record for event in reader.events(int(run_id), records.Warning.KIND) if not event.seq]
+    return [record.text or "" for record in told if isinstance(record, records.Warning)]
 
 
 def graphs_over_time(home: Home, run_id: str, every: int, *, until: int | None = None) -> list[GraphStats]:

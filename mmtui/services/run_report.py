@@ -11,7 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmtui.domain.eventvalues import finite
+from engine.events.numbers import finite
+from engine.events.records import Image
 from mmtui.domain.text import duration, fixed, printable
 from mmtui.domain.views import ClassTable, RunDetail, doubted
 from mmtui.errors import NotFoundError
@@ -137,16 +138,17 @@ def _charts(home: Home, details: Sequence[RunDetail], names: Sequence[str]) -> I
 
 def _pictures(home: Home, detail: RunDetail) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Image, truth and prediction of the first validation images, of the newest evaluation."""
-    root, newest = home.run(detail.row.id).root, dict[int, dict[str, Any]]()
-    for event in runs.events_tail(home, detail.row.id, kind="image"):
-        if event["values"].get("kind") == "validation" and isinstance(event["values"].get("index"), int):
-            newest[event["values"]["index"]] = event["values"]
+    root, newest = home.run(detail.row.id).root, dict[int, Image]()
+    for event in runs.events(home, detail.row.id, Image.KIND):
+        image = event.record
+        if isinstance(image, Image) and image.kind == "validation" and image.index is not None:
+            newest[image.index] = image
     for index in sorted(newest)[:PICTURES]:
-        values = newest[index]
-        files = [named_file(root, values.get(part)) for part in ("image", "truth", "prediction")]
+        image = newest[index]
+        files = [named_file(root, part) for part in (image.image, image.truth, image.prediction)]
         small = [file for file in files if file is not None and file.stat().st_size < LARGEST_PICTURE]
         if len(small) == len(files):
-            yield printable(str(values.get("name", index))), tuple(small)
+            yield printable(str(index) if image.name is None else image.name), tuple(small)
 
 
 def _number(value: float | None, digits: int = 2) -> str:

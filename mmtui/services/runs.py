@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.events.reader import Event
 from mmtui.domain import filters
 from mmtui.domain.states import FINAL_STATES, TOLD_FIRST, RunState
 from mmtui.domain.text import printable
@@ -269,10 +270,10 @@ def graph_history(home: Home, run_id: str, limit: int = 100, *, until: int | Non
         return reader.graphs(int(run_id), limit, until)
 
 
-def events_tail(home: Home, run_id: str, after_id: int = 0, kind: str | None = None) -> list[dict[str, Any]]:
-    """Events that are no metrics, oldest first, from behind one of them."""
+def events(home: Home, run_id: str, kind: str | None = None) -> list[Event]:
+    """Events that are no metrics, oldest first."""
     with reading(home) as reader:
-        return reader.events(int(run_id), after_id, kind)
+        return reader.events(int(run_id), kind)
 
 
 def log_path(home: Home, run_id: str, attempt: int | None = None) -> Path:

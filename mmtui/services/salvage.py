@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmtui.domain.eventvalues import LARGEST
+from engine.events.numbers import LARGEST_INTEGER
 from mmtui.paths import Home
 from mmtui.services.text_limits import fitting
 from mmtui.store import cells, damaged_file
@@ -170,7 +170,7 @@ def _list(cell: Any) -> list[Any]:
 
 
 def _number(cell: Any) -> float | int:
-    if not isinstance(cell, int | float) or cells.number(cell) is None or abs(cell) > LARGEST:
+    if not isinstance(cell, int | float) or cells.number(cell) is None or abs(cell) > LARGEST_INTEGER:
         raise ValueError("it is no number")
     return cell
 

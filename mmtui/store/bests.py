@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from engine.events.records import Best, EarlyStop
 from mmtui.domain.views import BestView, StageView, metric_words
 from mmtui.store import cells
 from mmtui.store.events import Reported
@@ -14,13 +15,13 @@ def best(told: Reported) -> BestView | None:
     rows = told.of("best")
     if not rows:
         return None
-    values = cells.values("best", rows[0]["values"])
+    found = cells.record(Best, rows[0]["values"])
     return BestView(
-        metric=str(values.get("metric") or ""),
-        value=cells.number(values.get("value")),
+        metric=found.metric or "",
+        value=found.value,
         stage=cells.text(rows[0]["stage"]),
-        step=cells.count(values.get("step", rows[0]["step"])),
-        weights=str(values.get("weights") or ""),
+        step=cells.count(rows[0]["step"]) if found.step is None else found.step,
+        weights=found.weights or "",
     )
 
 
@@ -28,9 +29,9 @@ def with_early_stops(told: Reported, stages: tuple[StageView, ...]) -> tuple[Sta
     """The same stages; those that ended before their last step say at which, and why."""
     found = {}
     for row in told.of("early_stop"):
-        values, step = cells.values("early_stop", row["values"]), cells.count(row["step"])
-        since = f"since step {values['step']}" if values.get("step") else "at all"
-        metric, count = metric_words(str(values.get("metric") or "?")), values.get("patience") or 0
+        stop, step = cells.record(EarlyStop, row["values"]), cells.count(row["step"])
+        since = f"since step {stop.step}" if stop.step else "at all"
+        metric, count = metric_words(stop.metric or "?"), stop.patience or 0
         several = f"{count} evaluation{'' if count == 1 else 's'} in a row"
         found[cells.text(row["stage"])] = step, f"no better {metric} {since} ({several}, segment.patience)"
     return tuple(

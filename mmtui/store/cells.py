@@ -6,34 +6,35 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
+from engine.events.checks import Word
+from engine.events.numbers import LARGEST_INTEGER, finite, is_moment
+from engine.events.reader import Event
+from engine.events.records import Graph, Record, record_of
 from engine.text import as_text
-from mmtui.domain.dates import is_moment
-from mmtui.domain.eventvalues import LARGEST, finite, sound
 from mmtui.domain.views import GraphStats, Point
 
 
-def mapped(cell: Any) -> dict[str, Any]:
+def mapped(cell: object) -> dict[str, Any]:
     """A JSON object; {} where the cell is none."""
     found = _parsed(cell)
     return found if isinstance(found, dict) else {}
 
 
-def listed(cell: Any) -> list[Any]:
+def listed(cell: object) -> list[object]:
     """A JSON list; [] where the cell is none."""
     found = _parsed(cell)
     return found if isinstance(found, list) else []
 
 
-def texts(cell: Any) -> tuple[str, ...]:
+def texts(cell: object) -> tuple[str, ...]:
     """A JSON list of texts."""
     return tuple(as_text(str(item)) for item in listed(cell))
 
 
-def places(cell: Any) -> tuple[str, ...] | None:
+def places(cell: object) -> tuple[str, ...] | None:
     """Names of the places that a run holds; None where the cell does not tell them."""
     found = _parsed(cell)
     return texts(cell) if isinstance(found, list) and all(isinstance(item, str) for item in found) else None
@@ -50,10 +51,10 @@ def _limit(cell: str) -> float | None:
         found = float(cell)
     except ValueError:
         return None
-    return found if 0 < found <= LARGEST else None
+    return found if 0 < found <= LARGEST_INTEGER else None
 
 
-def words(cell: Any) -> dict[str, Any]:
+def words(cell: object) -> dict[str, Word]:
     """A JSON object of texts, truths and numbers; anything else in it is left out."""
     return {name: value for name, value in mapped(cell).items() if value is None or isinstance(value, _WORD)}
 
@@ -63,61 +64,64 @@ DEEPEST = 100
 """Lists and objects that lie within each other; what lies deeper counts as damaged, whoever walks through it."""
 
 
-def _parsed(cell: Any) -> Any:
+def _parsed(cell: object) -> object:
+    if not isinstance(cell, str | bytes):
+        return None
     try:
-        found = json.loads(cell)
-    except (TypeError, ValueError, RecursionError):
+        found: object = json.loads(cell)
+    except (ValueError, RecursionError):
         return None
     return None if _too_deep(found) else found
 
 
-def _too_deep(value: Any) -> bool:
-    level = [value] if _holds(value) else []
+def _too_deep(value: object) -> bool:
+    level = [value]
     for _ in range(DEEPEST):
-        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one) if _holds(part)]
+        within = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [part for several in within for part in several if isinstance(part, dict | list)]
         if not level:
             return False
     return True
 
 
-def _holds(value: Any) -> bool:
-    return isinstance(value, dict | list)
-
-
-def text(cell: Any) -> str:
+def text(cell: object) -> str:
     """A text; bytes that are none are shown with replacement characters."""
     return cell.decode("utf-8", "replace") if isinstance(cell, bytes) else "" if cell is None else str(cell)
 
 
-def number(cell: Any) -> float | None:
+def number(cell: object) -> float | None:
     """A finite number, None where the cell is none."""
     return finite(cell)
 
 
-def moment(cell: Any) -> float | None:
+def moment(cell: object) -> float | None:
     """A time in Unix seconds that has a date, None where the cell is none."""
     found = finite(cell)
     return found if found is not None and is_moment(found) else None
 
 
-def count(cell: Any) -> int:
+def count(cell: object) -> int:
     """A whole number, 0 where the cell is none."""
     found = finite(cell)
-    return 0 if found is None or abs(found) > LARGEST else cell if isinstance(cell, int) else int(found)
+    return 0 if found is None or abs(found) > LARGEST_INTEGER else cell if isinstance(cell, int) else int(found)
 
 
-def values(kind: str, cell: Any) -> dict[str, Any]:
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+def record(kind: type[RecordType], cell: object) -> RecordType:
     """The values of an event, those that are what docs/events.md says of their kind; others are left out."""
-    return sound(kind, mapped(cell))[0]
+    return kind(mapped(cell))
 
 
-def event(row: sqlite3.Row) -> dict[str, Any]:
-    """A row of the table of events, each cell what it should be."""
-    found = {name: read(row[name]) for name, read in _EVENT.items() if name in row.keys()}  # noqa: SIM118
-    return {**found, "values": values(found.get("kind", ""), row["values"])}
+def event(row: Iterable[object]) -> Event:
+    """kind, seq, t, stage, step, global_step and values of an event, each cell what it should be."""
+    kind, seq, t, stage, step, global_step, body = row
+    steps = (count(step), count(global_step))
+    return Event(text(kind), count(seq), moment(t) or 0.0, text(stage), *steps, record_of(text(kind), mapped(body)))
 
 
-def point(row: Iterable[Any]) -> Point | None:
+def point(row: Iterable[object]) -> Point | None:
     """step, value, t, attempt, stage, global_step of a metric; None where the value is none."""
     step, value, t, attempt, stage, global_step = row
     found = finite(value)
@@ -126,18 +130,7 @@ def point(row: Iterable[Any]) -> Point | None:
     return Point(count(step), found, moment(t) or 0.0, count(attempt), text(stage), count(global_step))
 
 
-def graph(run_id: int, row: sqlite3.Row) -> GraphStats:
+def graph(run_id: int, row: Iterable[object]) -> GraphStats:
     """step, t and values of a ``graph`` event."""
     step, t, body = row
-    return GraphStats(str(run_id), count(step), moment(t) or 0.0, values("graph", body))
-
-
-_EVENT: dict[str, Callable[[Any], Any]] = {
-    "id": count,
-    "attempt": count,
-    "seq": count,
-    "kind": text,
-    "stage": text,
-    "step": count,
-}
-_EVENT |= {"global_step": count, "t": lambda cell: moment(cell) or 0.0}
+    return GraphStats(str(run_id), count(step), moment(t) or 0.0, record(Graph, body))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
+from engine.events import records
 from mmtui.domain.text import replay_words
 from mmtui.store import cells
 from mmtui.store.filters import KEPT
 
-Query = Callable[[str, Sequence[Any]], list[sqlite3.Row]]
+RecordType = TypeVar("RecordType", bound=records.Record)
+Query = Callable[[str, Sequence[object]], list[sqlite3.Row]]
 """Gives all rows of a query with these parameters."""
 _SELECT = 'SELECT id, kind, attempt, stage, step, "values" FROM events e WHERE run_id = ?1'
 _NEWEST = f"SELECT * FROM ({_SELECT} AND kind = '{{}}'{{}} ORDER BY id DESC LIMIT {{}})"
@@ -39,27 +41,27 @@ class Reported:
         """Those of a kind: all of them, of warnings the newest twenty, of best, data and progress the newest."""
         return [row for row in self.rows if row["kind"] == kind]
 
-    def last(self, kind: str) -> dict[str, Any]:
-        """Values of the newest of a kind, {} if there is none."""
-        found = self.of(kind)
-        return cells.values(kind, found[-1]["values"]) if found else {}
+    def last(self, kind: type[RecordType]) -> RecordType:
+        """The newest of a kind; one in which nothing is told if there is none."""
+        found = self.of(kind.KIND)
+        return cells.record(kind, found[-1]["values"]) if found else kind()
 
     def warnings(self) -> tuple[str, ...]:
         """The newest first."""
-        return tuple(cells.values("warning", row["values"]).get("text") or "" for row in reversed(self.of("warning")))
+        return tuple(cells.record(records.Warning, row["values"]).text or "" for row in reversed(self.of("warning")))
 
     def reused(self) -> dict[str, str]:
         """{stage: the run that it was taken over from}."""
         found = self.of("stage_reused")
-        return {row["stage"]: str(cells.values("stage_reused", row["values"]).get("run", "")) for row in found}
+        return {row["stage"]: str(cells.record(records.StageReused, row["values"]).run or "") for row in found}
 
     def replay(self) -> str:
         """Whether losses that were computed twice, before a resume and after it, are the same."""
-        values = [cells.values("stage_finished", row["values"]) for row in self.of("stage_finished")]
+        told = [cells.record(records.StageFinished, row["values"]) for row in self.of("stage_finished")]
         return replay_words(
-            sum(v.get("replayed") or 0 for v in values),
-            sum(v.get("replayed_equal") or 0 for v in values),
-            max((float(v.get("replayed_worst") or 0) for v in values), default=0.0),
+            sum(one.replayed or 0 for one in told),
+            sum(one.replayed_equal or 0 for one in told),
+            max((float(one.replayed_worst or 0) for one in told), default=0.0),
         )
 
 

@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 import sqlite3
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlmodel import Session
 
-from engine.events import SUPERVISION
-from mmtui.domain.eventvalues import MOST_METRICS, MOST_STAGES, finite, whole
+from engine.events import records
+from engine.events.checks import MOST_STAGES
+from engine.events.reader import Event
+from engine.events.records import (
+    MOST_METRICS,
+    SUPERVISION,
+    Alive,
+    Confusion,
+    Error,
+    Metrics,
+    Probe,
+    Progress,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+    Supervision,
+)
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.store import cells, pyramid
 from mmtui.store.confusion import class_shares
@@ -23,13 +39,11 @@ from mmtui.store.tables import Attempt, Need, Run, Stage
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-EventLine = Mapping[str, Any]
-_Row = tuple[Any, ...]
+_Row = tuple[object, ...]
 
 MOST_TOLD = 20
 MOST_DOUBTS = 20
 """So many faults of one attempt's file are warnings of their own; the rest is counted."""
-_NOT_STORED = frozenset({"heartbeat"})
 _NAMES_SQL = (
     "WITH RECURSIVE n(name) AS (SELECT min(name) FROM metrics WHERE run_id = ? UNION ALL"
     " SELECT (SELECT min(m.name) FROM metrics m WHERE m.run_id = ? AND m.name > n.name) FROM n"
@@ -55,7 +69,7 @@ _EVALUATION_SQL = (
 class Batch:
     """Complete lines read from one attempt's file, and where reading ended."""
 
-    events: Sequence[EventLine]
+    events: Sequence[Event]
     offset: int
     corrupt: Sequence[tuple[int, str]] = ()
     """(byte where it begins, why in words) of each line that is no event."""
@@ -64,21 +78,35 @@ class Batch:
     """(byte, what in words) of each event of which something is no value of its kind."""
 
 
+@dataclass
+class _Target:
+    """What the events of one attempt change."""
+
+    session: Session
+    run: Run
+    attempt: Attempt
+    stages: dict[str, Stage]
+
+    @property
+    def run_id(self) -> int:
+        return self.run.id or 0
+
+
 def ingest(session: Session, run_id: int, number: int, batch: Batch) -> None:
     """Store a batch and everything that is derived from it, in the caller's transaction."""
     run, attempt = read_run(session, run_id), read_attempt(session, run_id, number)
-    stages = {stage.name: stage for stage in _stages(session, run_id)}
+    target = _Target(session, run, attempt, {stage.name: stage for stage in _stages(session, run_id)})
     for event, after in zip_longest(batch.events, batch.events[1:]):
-        _HANDLERS.get(str(event["kind"]), _ignore)(session, run, attempt, stages, event)
+        _apply(target, event)
         # Where the next one says the same of the same, only the last matters: attributes of rows are slow to set.
-        if after is None or not event["kind"] == after["kind"] == "metrics" or event.get("stage") != after.get("stage"):
-            _follow(run, attempt, stages, event)
+        if after is None or not event.kind == after.kind == Metrics.KIND or event.stage != after.stage:
+            _follow(target, event)
     _insert_rows(session, run_id, number, batch)
     attempt.ingested = batch.offset
     attempt.corrupt_lines += len(batch.corrupt)
-    session.add_all([run, attempt, *stages.values()])
+    session.add_all([run, attempt, *target.stages.values()])
     session.flush()
-    if run.state == RunState.STARTING and any(event["kind"] != "heartbeat" for event in batch.events):
+    if run.state == RunState.STARTING and any(not isinstance(event.record, Alive) for event in batch.events):
         # A heartbeat alone says that it lives: torch may take long to import.
         transition(session, run_id, RunEvent.STARTED)
 
@@ -89,148 +117,109 @@ def _stages(session: Session, run_id: int) -> Sequence[Stage]:
     return session.exec(select(Stage).where(Stage.run_id == run_id).order_by(col(Stage.position))).all()
 
 
-def _values(event: EventLine) -> Mapping[str, Any]:
-    values = event.get("values")
-    return values if isinstance(values, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    return finite(value)
-
-
-def _integer(value: Any) -> int:
-    return whole(value) or 0
-
-
-def _follow(run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+def _follow(target: _Target, event: Event) -> None:
     """The run's own position: where the newest event stands."""
-    run.last_event_at = float(event["t"])
-    name = str(event.get("stage") or "")
-    if not (name or attempt.device or event["kind"] == "run_started"):
+    run = target.run
+    run.last_event_at = event.t
+    if not (event.stage or target.attempt.device or isinstance(event.record, RunStarted)):
         return  # before run_started it does not know yet where it goes on: what it tells stands at 0
-    run.global_step = _integer(event.get("global_step"))
-    if name:
-        run.stage, run.step = name, _integer(event.get("step"))
-        if name in stages:
-            stages[name].step = run.step
+    run.global_step = event.global_step
+    if event.stage:
+        run.stage, run.step = event.stage, event.step
+        if event.stage in target.stages:
+            target.stages[event.stage].step = event.step
 
 
-def _ignore(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    """Kinds that change nothing but the position; unknown ones are kept as they are."""
+def _apply(target: _Target, event: Event) -> None:
+    """What an event changes besides the position; kinds that change nothing, and unknown ones, are kept as they are."""
+    match event.record:
+        case Metrics() as told:
+            _metrics(target, event, told)
+        case RunStarted() as told:
+            _run_started(target, event, told)
+        case StageStarted() as told:
+            _stage_started(target, event, told)
+        case StageFinished():
+            _stage_finished(target, event)
+        case Confusion() as told if told.matrix:
+            target.run.miou = mean_iou_percent(told.matrix)
+        case Error() as told:
+            target.run.error = told.text or ""
+        case records.Warning() as told:
+            _warning(target.run, told)
+        case Supervision():
+            target.run.doubts = "[]"  # it looks at its labels again, and says anew what it doubts
+        case RunFinished() as told:
+            target.attempt.outcome = told.status or ""
+        case Probe() as told:
+            _probe(target, event, told)
 
 
-def _run_started(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    values = _values(event)
-    attempt.host, attempt.device = str(values.get("host", "")), str(values.get("device", ""))
-    attempt.resumed_stage = str(values.get("resumed_stage") or "")
-    attempt.resumed_step = _integer(values.get("resumed_step"))
-    attempt.resumed_global_step = _integer(values.get("resumed_global_step"))
+def _run_started(target: _Target, event: Event, told: RunStarted) -> None:
+    run, attempt, stages = target.run, target.attempt, target.stages
+    attempt.host, attempt.device = told.host or "", told.device or ""
+    attempt.resumed_stage = told.resumed_stage or ""
+    attempt.resumed_step = told.resumed_step or 0
+    attempt.resumed_global_step = told.resumed_global_step or 0
     if not attempt.resumed_global_step:
         run.doubts = "[]"  # it begins anew, and says anew what it doubts
     total, offset = 0, 0
-    for position, (name, steps) in enumerate(_plan(values.get("stages"))):
+    for position, (name, steps) in enumerate(told.stages or ()):
         if name not in stages and len(stages) >= MOST_STAGES:
             break
-        stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name))
+        stage = stages.setdefault(name, Stage(run_id=target.run_id, name=name))
         stage.position, stage.total_steps, stage.step_offset = position, steps, offset
         if offset + steps <= attempt.resumed_global_step and stage.status != "finished":
             # The one before was killed between the stage's last checkpoint and its word of it.
-            stage.status, stage.step, stage.ended_at = "finished", steps, float(event["t"])
+            stage.status, stage.step, stage.ended_at = "finished", steps, event.t
         offset += steps
         total += steps
     run.total_steps = total or run.total_steps
 
 
-def _plan(stages: Any) -> list[tuple[str, int]]:
-    """Stages and their steps as ``run_started`` tells them; what is no [name, steps] is left out."""
-    items = stages if isinstance(stages, list) else []
-    return [(str(item[0]), _integer(item[1])) for item in items if isinstance(item, list) and len(item) == 2]
-
-
-def _stage_started(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    name, values = str(event.get("stage") or ""), _values(event)
+def _stage_started(target: _Target, event: Event, told: StageStarted) -> None:
+    name, stages = event.stage, target.stages
     if not name or (name not in stages and len(stages) >= MOST_STAGES):
         return
-    stage = stages.setdefault(name, Stage(run_id=run.id or 0, name=name, position=len(stages)))
+    stage = stages.setdefault(name, Stage(run_id=target.run_id, name=name, position=len(stages)))
     stage.status, stage.ended_at = "running", None
-    stage.started_at = stage.started_at or float(event["t"])
-    stage.total_steps = _integer(values.get("total_steps")) or stage.total_steps
-    stage.step_offset = _integer(values.get("offset"))
+    stage.started_at = stage.started_at or event.t
+    stage.total_steps = told.total_steps or stage.total_steps
+    stage.step_offset = told.offset or 0
 
 
-def _stage_finished(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    stage = stages.get(str(event.get("stage") or ""))
+def _stage_finished(target: _Target, event: Event) -> None:
+    stage = target.stages.get(event.stage)
     if stage is not None:
-        stage.status, stage.ended_at, stage.step = "finished", float(event["t"]), stage.total_steps
+        stage.status, stage.ended_at, stage.step = "finished", event.t, stage.total_steps
 
 
-def _metrics(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    values = _values(event)
-    if "loss" in values:
-        run.loss = _number(values["loss"])
-    stage = stages.get(str(event.get("stage") or ""))
-    seconds = _number(values.get("seconds_per_step"))
+def _metrics(target: _Target, event: Event, told: Metrics) -> None:
+    numbers, stage = told.numbers, target.stages.get(event.stage)
+    if "loss" in numbers:
+        target.run.loss = numbers["loss"]
+    seconds = numbers.get("seconds_per_step")
     if stage is not None and seconds is not None:
         # Recent steps count most, one slow one little: the estimate follows a change within some ten reports.
         old = stage.seconds_per_step
         stage.seconds_per_step = seconds if old is None else 0.8 * old + 0.2 * seconds
 
 
-def _confusion(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    matrix: Any = _values(event).get("matrix")
-    if _square(matrix):
-        run.miou = mean_iou_percent(matrix)
-
-
-def _supervision(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    """A run that goes on looks at its labels again, and says anew what it doubts."""
-    run.doubts = "[]"
-
-
-def _warning(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+def _warning(run: Run, told: records.Warning) -> None:
     """A warning about supervision stands beside the score; each attempt says it again."""
-    values, known = _values(event), cells.texts(run.doubts)
-    text = str(values.get("text") or "")
-    if values.get("about") == SUPERVISION and text and text not in known and len(known) < MOST_DOUBTS:
+    text, known = told.text or "", cells.texts(run.doubts)
+    if told.about == SUPERVISION and text and text not in known and len(known) < MOST_DOUBTS:
         run.doubts = json.dumps([*known, text])
 
 
-def _error(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    run.error = str(_values(event).get("text", ""))
-
-
-def _run_finished(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
-    attempt.outcome = str(_values(event).get("status", ""))
-
-
-def _probe(session: Session, run: Run, attempt: Attempt, stages: dict[str, Stage], event: EventLine) -> None:
+def _probe(target: _Target, event: Event, told: Probe) -> None:
     """What the run's work needs on its device: later runs of the same work are placed and forecast by it."""
-    values = _values(event)
-    peak, device = whole(values.get("peak_bytes")), values.get("device")
-    if not run.work or not peak or not isinstance(device, str):
+    run, peak, device = target.run, told.peak_bytes, told.device
+    if not run.work or not peak or device is None:
         return
-    body = json.dumps(values.get("stages") if isinstance(values.get("stages"), dict) else {})
-    measured: dict[str, Any] = {"bytes": peak, "body": body, "measured_at": float(event["t"]), "run_id": run.id or 0}
-    session.merge(Need(work=run.work, device=device, **measured))
-
-
-_HANDLERS = {
-    "probe": _probe,
-    "run_started": _run_started,
-    "stage_started": _stage_started,
-    "stage_finished": _stage_finished,
-    "metrics": _metrics,
-    "confusion": _confusion,
-    "error": _error,
-    "warning": _warning,
-    "supervision": _supervision,
-    "run_finished": _run_finished,
-}
-
-
-def _square(matrix: Any) -> bool:
-    """Whether there is a matrix; what it holds has been checked where the line was read."""
-    return isinstance(matrix, list) and bool(matrix) and all(len(row) == len(matrix) for row in matrix)
+    body = json.dumps(told.stages or {})
+    need = Need(work=run.work, device=device, bytes=peak, body=body, measured_at=event.t, run_id=target.run_id)
+    target.session.merge(need)
 
 
 def mean_iou_percent(matrix: Sequence[Sequence[int]]) -> float | None:
@@ -245,24 +234,19 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
     evaluations: list[_Row] = []
     progress: _Row | None = None
     for event in batch.events:
-        kind, values = str(event["kind"]), _values(event)
-        step, global_step = _integer(event.get("step")), _integer(event.get("global_step"))
-        stage, t = str(event.get("stage") or ""), float(event["t"])
-        if kind == "metrics":
+        kind, seq, t, stage, step, global_step, told, _ = event
+        if isinstance(told, Metrics):
             metrics += [
-                (run_id, name, global_step, number, stage, step, t, kept)
-                for name, value in values.items()
-                if (kept := value if type(value) is float else _number(value)) is not None or value is None
+                (run_id, name, global_step, number, stage, step, t, value) for name, value in told.numbers.items()
             ]
-        elif kind == "confusion" and _square(values.get("matrix")):
-            blob = b"".join(array("q", row).tobytes() for row in values["matrix"])
-            names = values.get("classes")
-            classes = json.dumps([str(name) for name in names] if isinstance(names, list) else [])
-            tail = (str(values.get("split", "val")), _integer(values.get("images")), str(values.get("predictions", "")))
+        elif isinstance(told, Confusion) and told.matrix:
+            blob = b"".join(array("q", row).tobytes() for row in told.matrix)
+            tail = (told.split or "val", told.images or 0, told.predictions or "")
+            classes = json.dumps(told.classes or [])
             evaluations.append((run_id, global_step, number, stage, step, t, classes, blob, *tail))
-        elif kind not in _NOT_STORED:
-            row = (run_id, number, int(event["seq"]), kind, stage, step, global_step, t, json.dumps(values))
-            if kind == "progress":
+        elif not isinstance(told, Alive):
+            row = (run_id, number, seq, kind, stage, step, global_step, t, json.dumps(told.values))
+            if isinstance(told, Progress):
                 progress = row
             else:
                 events.append(row)

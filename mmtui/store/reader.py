@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from engine.events import records
+from engine.events.reader import Event
 from mmtui.domain.filters import Node, Operand
 from mmtui.domain.states import RunState
 from mmtui.domain.views import (
@@ -52,7 +54,7 @@ class Reader(Connection):
         self, *, states: Sequence[str] | None, limit: int | None, offset: int = 0, newest_first: bool = True
     ) -> list[RunRow]:
         """Runs by id."""
-        where, parameters = "deleted_at IS NULL", list[Any]()
+        where, parameters = "deleted_at IS NULL", list[object]()
         if states is not None:
             where += f" AND state IN ({','.join('?' * len(states))})"
             parameters += states
@@ -140,7 +142,7 @@ class Reader(Connection):
         row = rows[0]
         told, code = reported(self.query, run_id), cells.words(row["code"])
         stages, attempts = self.stages(run_id, told), proof.with_verdicts(told, code, self.attempts(run_id))
-        files, started = self.home.run(str(run_id)), told.last("run_started")
+        files, started = self.home.run(str(run_id)), told.last(records.RunStarted)
         return RunDetail(
             row=made.run_row(row, time.time()),
             config=cells.mapped(row["config"]),
@@ -160,9 +162,9 @@ class Reader(Connection):
             eta_seconds=made.run_eta(stages),
             last_event_at=cells.moment(row["last_event_at"]),
             warnings=told.warnings(),
-            classes=tuple(str(name) for name in started.get("classes") or ()),
-            versions={str(k): str(v) for k, v in (started.get("versions") or {}).items()},
-            data_fingerprint=str(told.last("data").get("fingerprint") or ""),
+            classes=tuple(started.classes or ()),
+            versions={str(k): str(v) for k, v in (started.versions or {}).items()},
+            data_fingerprint=told.last(records.Data).fingerprint or "",
             replay=told.replay(),
             terms={
                 "gpus": cells.number(row["wanted"]) or 1.0,
@@ -175,7 +177,7 @@ class Reader(Connection):
             parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
             children=lineage.children(self.query, run_id),
             global_step=cells.count(row["global_step"]),
-            progress_note=made.note(told.last("progress"), row["state"]),
+            progress_note=made.note(told.last(records.Progress), row["state"]),
             best=bests.best(told),
         )
 
@@ -212,7 +214,7 @@ class Reader(Connection):
         """Points of a metric by step; tails that a later attempt did again are left out unless asked for."""
         sql = "SELECT step, value, t, attempt, stage, global_step FROM metrics m WHERE run_id = ? AND name = ?"
         sql += " AND value IS NOT NULL"
-        parameters: list[Any] = [run_id, metric]
+        parameters: list[object] = [run_id, metric]
         if not all_attempts:
             sql += f" AND {KEPT.format(t='m')}"
         if stage is not None:
@@ -253,11 +255,10 @@ class Reader(Connection):
         rows = self.query(sql, [run_id, _LAST_STEP if until is None else until, limit])
         return [cells.graph(run_id, row) for row in reversed(rows)]
 
-    def events(self, run_id: int, after_id: int, kind: str | None = None) -> list[dict[str, Any]]:
+    def events(self, run_id: int, kind: str | None = None) -> list[Event]:
         """Events that are no metrics, oldest first."""
-        sql = 'SELECT id, attempt, seq, kind, stage, step, global_step, t, "values" FROM events'
-        sql += " WHERE run_id = ? AND id > ?"
-        parameters: list[Any] = [run_id, after_id]
+        sql = 'SELECT kind, seq, t, stage, step, global_step, "values" FROM events WHERE run_id = ?'
+        parameters: list[object] = [run_id]
         if kind is not None:
             sql += " AND kind = ?"
             parameters.append(kind)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
+from engine.events.records import Progress
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.text import duration
 from mmtui.domain.views import ClassRow, ClassTable, RunRow, StageView
@@ -53,12 +53,12 @@ def _reason(row: sqlite3.Row, now: float) -> str:
     return cells.text(row["reason"])
 
 
-def note(values: dict[str, Any], state: str) -> str:
+def note(told: Progress, state: str) -> str:
     """What a trainer does besides steps, unless that is over."""
-    done, total = values.get("done") or 0, values.get("total") or 0
+    done, total = told.done or 0, told.total or 0
     if state not in (RunState.STARTING, RunState.RUNNING) or done == total:
         return ""
-    return f"{values.get('text') or 'working'} {done}/{total}"
+    return f"{told.text or 'working'} {done}/{total}"
 
 
 def stage_view(row: sqlite3.Row, reused_from: str) -> StageView:

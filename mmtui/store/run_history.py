@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from mmtui.domain.views import Change, EvaluationMark, GraphStats
+from engine.events.records import Projection, StageData
+from mmtui.domain.views import Change, Embeddings, EvaluationMark, GraphStats
 from mmtui.store import cells
 from mmtui.store.filters import KEPT
 from mmtui.store.reader import Reader
@@ -24,21 +23,20 @@ def images(reader: Reader, run_id: int) -> dict[str, tuple[int, int]]:
     sql = "SELECT stage, \"values\" FROM events WHERE run_id = ? AND kind = 'stage_data' ORDER BY id"
     found: dict[str, tuple[int, int]] = {}
     for stage, body in reader.query(sql, [run_id]):
-        values = cells.values("stage_data", body)
-        step, epoch = cells.count(values.get("images_per_step")), cells.count(values.get("images_per_epoch"))
-        if step > 0 and epoch > 0:
-            found[cells.text(stage)] = (step, epoch)
+        told = cells.record(StageData, body)
+        if told.images_per_step and told.images_per_epoch:
+            found[cells.text(stage)] = (told.images_per_step, told.images_per_epoch)
     return found
 
 
-def newest(reader: Reader, run_id: int, kind: str, until: int | None = None) -> dict[str, Any] | None:
-    """The newest event of a kind, up to a global step: kind, step, global_step, stage, t, values."""
+def projection(reader: Reader, run_id: int, until: int | None = None) -> Embeddings | None:
+    """The newest embeddings and edges of a match graph, up to a global step."""
     sql = (
-        'SELECT kind, step, global_step, stage, t, "values" FROM events e WHERE run_id = ? AND kind = ?'
+        "SELECT step, \"values\" FROM events e WHERE run_id = ? AND kind = 'projection'"
         f" AND {KEPT.format(t='e')} AND global_step <= ? ORDER BY id DESC LIMIT 1"
     )
-    rows = reader.query(sql, [run_id, kind, _LAST_STEP if until is None else until])
-    return cells.event(rows[0]) if rows else None
+    rows = reader.query(sql, [run_id, _LAST_STEP if until is None else until])
+    return Embeddings(cells.count(rows[0]["step"]), cells.record(Projection, rows[0]["values"])) if rows else None
 
 
 def graphs_over_time(reader: Reader, run_id: int, every: int, until: int | None = None) -> list[GraphStats]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.events import read_events
 from mmtui.paths import Home
 from tests.e2e.support import kill_everything, mmtui
 from tests.e2e.terminals import progress
+from tests.event_lines import event_lines
 from tests.waiting import until
 
 MEBIBYTES = 48
@@ -73,7 +73,7 @@ def test_full_disk_stops_the_run_with_the_cause_and_nothing_is_lost(small_home: 
     assert again.returncode == 0, again.stderr
     until(lambda: shown(small_home)["state"] == "running", "the run going on")
     until(lambda: progress(small_home) > before, "steps beyond those before")
-    events = [event for _, event in read_events(small_home.run("1").events(2)) if event is not None]
+    events = event_lines(small_home.run("1").events(2))
     (started,) = [event["values"] for event in events if event["kind"] == "run_started"]
     assert started["resumed_step"] > 0, "it went on from its checkpoint"
 

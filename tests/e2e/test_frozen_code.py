@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from engine.events import read_events
 from mmtui.paths import Home
 from mmtui.services import runs, supervisors
 from tests.e2e.support import TINY, kill_everything, wait_for_end
+from tests.event_lines import event_lines
 from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -54,7 +54,7 @@ def installed(site: Path, home: Home, *words: str) -> str:
 
 def started(home: Home, run_id: str, number: int = 1) -> dict[str, Any]:
     """What an attempt has said when it began."""
-    events = [event for _, event in read_events(home.run(run_id).events(number)) if event is not None]
+    events = event_lines(home.run(run_id).events(number))
     return next(dict(event["values"]) for event in events if event["kind"] == "run_started")
 
 

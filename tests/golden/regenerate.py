@@ -59,8 +59,9 @@ def _pictures(root: Path) -> Path:
 def _losses(changes: tuple[str, ...]) -> dict[str, dict[int, float]]:
     """Losses of recipes/shapes_smoke.yaml by stage and step."""
     from engine.config import load_recipe
-    from engine.events import EventWriter, read_events
+    from engine.events import EventWriter
     from engine.loop import train
+    from tests.event_lines import event_lines
 
     options = ["runtime.device=cpu", "runtime.threads=1", "runtime.log_every=1", "segment.eval_every=0"]
     found: dict[str, dict[int, float]] = {stage: {} for stage in STAGES}
@@ -72,8 +73,8 @@ def _losses(changes: tuple[str, ...]) -> dict[str, dict[int, float]]:
         writer = EventWriter.open_for_attempt(Path(folder), 1)
         train(recipe, Path(folder), writer, 1, lambda: False, lambda _line: None)
         writer.close()
-        for _, event in read_events(writer.path):
-            if event is not None and event["kind"] == "metrics":
+        for event in event_lines(writer.path):
+            if event["kind"] == "metrics":
                 found[event["stage"]][event["step"]] = event["values"]["loss"]
     return found
 

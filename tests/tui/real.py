@@ -7,7 +7,6 @@ import signal
 import time
 from typing import Any
 
-from engine.events import read_events
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import queue
@@ -17,6 +16,7 @@ from mmtui.services.trust import startable
 from mmtui.store.db import Database
 from mmtui.store.runs import begin_attempt, transition
 from mmtui.supervisor.launchers import local
+from tests.event_lines import event_lines
 from tests.waiting import until
 
 KILLED_AT, CRASHED_AT = 28, 45
@@ -59,7 +59,7 @@ def attempt(home: Home, run_id: str, step: int, number: signal.Signals, end: Run
 
 def events_of(home: Home, run_id: str, tries: int) -> list[dict[str, Any]]:
     """All events of an attempt."""
-    return [event for _, event in read_events(home.run(run_id).events(tries)) if event is not None]
+    return event_lines(home.run(run_id).events(tries))
 
 
 def reached(home: Home, run_id: str, tries: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.events.records import Graph
 from mmtui.domain.states import RunEvent
 from mmtui.domain.views import GraphStats
 from mmtui.paths import Home
@@ -16,6 +17,7 @@ from mmtui.tui.app import MmtuiApp
 from mmtui.tui.pages import graph
 from mmtui.tui.pages.panes import Focus
 from mmtui.tui.widgets.panels import graph as panel
+from mmtui.tui.widgets.panels import histogram_reach
 from tests.tui.seed import CLASSES, NOW, components, seed_run, seed_three
 from tests.tui.test_pages import plain, ready, shown
 from tests.waiting import until_async
@@ -52,7 +54,7 @@ def test_components_are_an_alarm_where_one_is_promised_and_news_under_random(see
 
 
 def test_nothing_is_said_of_what_a_trainer_has_not_told() -> None:
-    text = plain(panel(GraphStats("1", 7, 0.0, {}), CLASSES, 120, 30, False))
+    text = plain(panel(GraphStats("1", 7, 0.0, Graph()), CLASSES, 120, 30, False))
     assert "None" not in text
     assert "one component per class" not in text and "no class is starved" not in text
     for words in ("components per class: not told", "starved classes: not told", "nodes per class: not told"):
@@ -62,15 +64,15 @@ def test_nothing_is_said_of_what_a_trainer_has_not_told() -> None:
 def test_one_class_is_drawn_as_it_was_at_the_moment(seeded: Home) -> None:
     for run_id in ("1", "3"):
         for moment in (30, 90, None):
-            event = run_history.projection(seeded, run_id, until=moment)
-            assert event is not None
-            values = event["values"]
+            found = run_history.projection(seeded, run_id, until=moment)
+            assert found is not None
+            values = dict(found.nodes.values)
             for label in (0, 4, 7):
                 focus = Focus("one class", True)
                 lines = graph.graph(seeded, run_id, (120, 40), False, moment, label, focus).lines
                 text, count = plain(lines), components(values)[str(label)]
                 nodes = values["label"].count(label)
-                assert f"{CLASSES[label]}  step {event['step']}, {nodes} nodes" in text
+                assert f"{CLASSES[label]}  step {found.step}, {nodes} nodes" in text
                 drawn = "\n".join(text.splitlines()[1:-2])
                 assert (drawn.count("◉"), drawn.count("•")) == (count, nodes - count)
                 words = f"{count} components (random triplets)" if count > 1 else "one component"
@@ -144,7 +146,7 @@ def test_distances_stay_where_they_are_while_the_stage_goes_on(home: Home) -> No
 def test_distance_map_is_darkest_where_most_pairs_are(home: Home) -> None:
     seed_run(home, "one", until=150, seed=1, end=None, now=NOW)
     stats = runs.graph_history(home, "1", 1)[-1]
-    counts = stats.values["d_pos_hist"]
+    counts = stats.graph.values["d_pos_hist"]
     shares = [(counts[2 * row] + counts[2 * row + 1]) / sum(counts) for row in range(8)]
     lines = plain(graph.graph(home, "1", (120, 30), False, None, None, Focus("distances", True)).lines).splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("d+"))
@@ -155,7 +157,7 @@ def test_distance_map_is_darkest_where_most_pairs_are(home: Home) -> None:
 
 def told(reach: float | None, counts: list[int], step: int, **more: Any) -> GraphStats:
     values = {"d_pos_hist": counts, "d_neg_hist": counts, **more}
-    return GraphStats("1", step, 0.0, values if reach is None else {**values, "d_hist_max": reach})
+    return GraphStats("1", step, 0.0, Graph(values if reach is None else {**values, "d_hist_max": reach}))
 
 
 @pytest.mark.parametrize(("reach", "words"), [(None, "0-4"), (2.0, "0-2"), (4.0, "0-4")])
@@ -173,6 +175,10 @@ def test_panel_says_of_how_many_graphs_the_nodes_are() -> None:
     assert "nodes 32  classes" in one and one == old
 
 
+def shares(stats: GraphStats, bins: int, reach: float) -> list[float]:
+    return graph.rebinned(stats.graph.d_pos_hist, bins, reach, histogram_reach(stats.graph))
+
+
 def test_distance_map_reads_how_far_each_histogram_reaches() -> None:
     """A run that an older engine began and a newer one went on with: the same distances stand in the same row."""
     near = [0] * 16
@@ -180,10 +186,14 @@ def test_distance_map_reads_how_far_each_histogram_reaches() -> None:
     old, new = told(None, near, 1), told(2.0, near, 2)
     far = [0] * 16
     far[7] = 1  # of [0, 4]: 1.75 to 2; of [0, 2]: 7/8 to 1
-    assert graph._binned(old, "d_pos_hist", 8, 4.0) == graph._binned(new, "d_pos_hist", 8, 4.0) == [1.0, *[0.0] * 7]
-    assert graph._binned(told(None, far, 1), "d_pos_hist", 8, 4.0).index(1.0) == 3
-    assert graph._binned(told(2.0, far, 1), "d_pos_hist", 8, 4.0).index(1.0) == 1
-    assert graph._binned(told(2.0, far, 1), "d_pos_hist", 16, 2.0).index(1.0) == 7
-    assert graph._reach([new, None]) == 2.0 and graph._reach([old, new]) == 4.0 and graph._reach([None]) == 4.0
+    assert shares(old, 8, 4.0) == shares(new, 8, 4.0) == [1.0, *[0.0] * 7]
+    assert shares(told(None, far, 1), 8, 4.0).index(1.0) == 3
+    assert shares(told(2.0, far, 1), 8, 4.0).index(1.0) == 1
+    assert shares(told(2.0, far, 1), 16, 2.0).index(1.0) == 7
+    assert (
+        graph.farthest_reach([new, None]) == 2.0
+        and graph.farthest_reach([old, new]) == 4.0
+        and graph.farthest_reach([None]) == 4.0
+    )
     labels = [line[0][0][3:].strip() for line in graph._map("d+", [[0.0] * 8], 2.0, "good", False)]
     assert labels == ["2", "", "", "1", "", "", "", "0"]

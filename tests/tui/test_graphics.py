@@ -154,9 +154,9 @@ def sampled(array: np.ndarray, pixels: np.ndarray) -> bool:
 
 def expected(home: Home) -> dict[str, np.ndarray]:
     """The colours of what is to be seen of the first image of run 4, from the files alone."""
-    event = [e for e in runs.events_tail(home, "4", kind="image") if e["values"]["index"] == 0][-1]
+    event = [e.record.values for e in runs.events(home, "4", "image") if e.record.values["index"] == 0][-1]
     root = home.run("4").root
-    opened = {kind: Image.open(root / event["values"][kind]) for kind in ("image", "truth", "prediction")}
+    opened = {kind: Image.open(root / event[kind]) for kind in ("image", "truth", "prediction")}
     truth, prediction = np.asarray(opened["truth"]), np.asarray(opened["prediction"])
     found = {kind: np.asarray(picture.convert("RGB")) for kind, picture in opened.items()}
     wrong = found["prediction"].copy()

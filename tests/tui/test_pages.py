@@ -148,8 +148,8 @@ async def test_slider_takes_every_tab_back_to_the_same_step(seeded: Home) -> Non
         newest = shown(app)
         await pilot.press(*["comma"] * 40)
         await until_async(lambda: "as of step 90 of 450" in shown(app) and "match" in shown(app).splitlines()[0])
-        graphs = [event for event in runs.events_tail(seeded, "1", kind="graph") if event["global_step"] <= 90]
-        await until_async(lambda: f"step {graphs[-1]['step']}  nodes {graphs[-1]['values']['nodes']} " in shown(app))
+        graphs = [event for event in runs.events(seeded, "1", "graph") if event.global_step <= 90]
+        await until_async(lambda: f"step {graphs[-1].step}  nodes {graphs[-1].record.values['nodes']} " in shown(app))
         await pilot.press("tab")
         await until_async(lambda: "no evaluation yet" in shown(app))
         await pilot.press(*["full_stop"] * 20)

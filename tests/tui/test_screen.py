@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
+from engine.events.records import Graph
 from mmtui.domain.states import RunEvent
 from mmtui.domain.views import GraphStats
 from mmtui.paths import Home
@@ -97,8 +98,8 @@ async def test_empty_store_says_how_to_begin(home: Home) -> None:
 @pytest.mark.parametrize("width", [100, 48])
 def test_graph_panel_tells_purity_where_the_trainer_does(width: int) -> None:
     values = {"patch_size_min": 48, "patch_size_max": 160, "padding_share": 0.2}
-    old = GraphStats("1", 20, NOW, {**values, "overlap_rejections": 1200, "topped_up": 3})
-    new = GraphStats("1", 20, NOW, {**old.values, "purity_mean": 0.517})
+    old = GraphStats("1", 20, NOW, Graph({**values, "overlap_rejections": 1200, "topped_up": 3}))
+    new = GraphStats("1", 20, NOW, Graph({**old.graph.values, "purity_mean": 0.517}))
     for stats, told in ((old, False), (new, True)):
         lines = ["".join(part for part, _ in line) for line in panels.graph(stats, ["a"], width, 20, False)]
         assert any("purity 52%  overlap dropped 1200, back 3" in line for line in lines) is told

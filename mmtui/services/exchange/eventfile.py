@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from engine.events import LONGEST_LINE, parse_line, whole_lines
-from mmtui.domain.eventvalues import whole
+from engine.events import LONGEST_LINE, whole_lines
+from engine.events.numbers import whole
+from engine.events.reader import raw_line
+from engine.json_types import Json, JsonObject
 from mmtui.errors import NotFoundError, UsageError
 from mmtui.services.exchange.counting import counted
 from mmtui.services.plain_files import open_file
@@ -45,12 +46,12 @@ class StepFiller:
         self._last = 0
         self._seen: dict[str, set[int]] = {}
 
-    def fill(self, event: dict[str, Any]) -> bool:
+    def fill(self, event: JsonObject) -> bool:
         """Complete an event in place; whether anything had to be added."""
         stage = str(event.get("stage") or "")
         values = event.get("values")
         told = values if isinstance(values, dict) else {}
-        self._learn(event["kind"], stage, told)
+        self._learn(str(event["kind"]), stage, told)
         added = self._add_steps(event, stage)
         step = whole(event.get("global_step"))
         if step is not None:
@@ -59,11 +60,12 @@ class StepFiller:
                 self._count(step, told)
         return added
 
-    def _learn(self, kind: str, stage: str, values: dict[str, Any]) -> None:
+    def _learn(self, kind: str, stage: str, values: Mapping[str, Json]) -> None:
         """Where stages begin, as events tell it."""
-        if kind == "run_started" and isinstance(values.get("stages"), list):
+        stages = values.get("stages")
+        if kind == "run_started" and isinstance(stages, list):
             offset = 0
-            for item in values["stages"]:
+            for item in stages:
                 steps = whole(item[1]) if isinstance(item, list) and len(item) == 2 else None
                 if steps is None:
                     return
@@ -72,7 +74,7 @@ class StepFiller:
         elif kind == "stage_started" and (offset_told := whole(values.get("offset"))) is not None:
             self._offsets[stage] = offset_told
 
-    def _add_steps(self, event: dict[str, Any], stage: str) -> bool:
+    def _add_steps(self, event: JsonObject, stage: str) -> bool:
         step, global_step = event.get("step"), event.get("global_step")
         if step is not None and global_step is not None:
             return False
@@ -81,7 +83,7 @@ class StepFiller:
         if step is None and global_step is None:
             self.numbered += counts
             event["global_step"] = self._last + counts
-            event["step"] = max(event["global_step"] - offset, 0)
+            event["step"] = max(self._last + counts - offset, 0)
         elif global_step is None:
             number = whole(step)
             if number is None:
@@ -93,7 +95,7 @@ class StepFiller:
         self.completed += counts and not (step is None and global_step is None)
         return True
 
-    def _count(self, step: int, values: dict[str, Any]) -> None:
+    def _count(self, step: int, values: Mapping[str, Json]) -> None:
         for name, value in values.items():
             if value is None or isinstance(value, int | float):
                 steps = self._seen.setdefault(name, set())
@@ -129,10 +131,10 @@ def check(source: Path) -> None:
         raise NotFoundError(f"{source} does not exist")
     try:
         with open_file(source) as file:
-            if any(line is not None and parse_line(line) is not None for _, line in whole_lines(file)):
+            if any(line is not None and raw_line(line) is not None for _, line in whole_lines(file)):
                 return
             file.seek(0)
-            if parse_line(file.read(LONGEST_LINE)) is not None:  # one line without a newline
+            if raw_line(file.read(LONGEST_LINE)) is not None:  # one line without a newline
                 return
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror or error}") from None
@@ -163,7 +165,7 @@ def lines(source: Path, filler: StepFiller, progress: Progress) -> Iterator[byte
 
 
 def _completed(line: bytes, filler: StepFiller) -> bytes:
-    event = parse_line(line)
+    event = raw_line(line)
     if event is None or not filler.fill(event):
         return line
     return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace") + b"\n"

@@ -17,7 +17,7 @@ from typing import Any
 from mmtui.domain.states import RunEvent
 from mmtui.errors import MmtuiError, UnreachableError, UsageError
 from mmtui.paths import Home
-from mmtui.services import runs, unfinished
+from mmtui.services import run_history, unfinished
 from mmtui.services.exchange import eventfile, tensorboard_reader
 from mmtui.services.exchange.counting import counted
 from mmtui.services.exchange.tensorboard_reader import LoggedRun, Scalars
@@ -195,22 +195,17 @@ class _Import:
         _write(file, first, lines)
         self._store(run_id, file, source.size)
         if not self._holds_something(run_id):
-            notes += self._warnings(run_id)
+            notes += run_history.line_warnings(self.home, str(run_id))
             unfinished.remove(self.database, self.home, run_id)
             self.begun.remove(run_id)
             return None
-        notes += self._warnings(run_id)
+        notes += run_history.line_warnings(self.home, str(run_id))
         return Imported(str(run_id), source.name, notes)
 
     def _holds_something(self, run_id: int) -> bool:
         """Whether a single event of the source could be read."""
         with reading(self.home) as reader:
             return reader.has_events(run_id)
-
-    def _warnings(self, run_id: int) -> list[str]:
-        """What is said of lines that were skipped or changed."""
-        warnings = runs.events_tail(self.home, str(run_id), kind="warning")
-        return [str(event["values"].get("text", "")) for event in warnings if not event["seq"]]
 
     def _new(self, name: str) -> NewRun:
         return NewRun(name, LOGGED, 0, {}, (), {}, [(LOGGED, 0)], ("imported",), self.group, held=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from engine.events.records import Probe
 from mmtui.store import cells
 from mmtui.store.sql import ACTIVE
 
@@ -65,11 +65,10 @@ def seconds_besides_stages(reader: Reader, most: int) -> list[float]:
     return [cells.number(row[0]) or 0.0 for row in reader.query(sql, [most])]
 
 
-def measured_stages(reader: Reader) -> dict[str, dict[str, Any]]:
+def measured_stages(reader: Reader) -> dict[str, dict[str, dict[str, float]]]:
     """{work: {stage: what the measurement before its first start says}}."""
     rows = reader.query("SELECT work, body FROM needs")
-    told = {row[0]: cells.values("probe", json.dumps({"stages": cells.mapped(row[1])})) for row in rows}
-    return {work: values.get("stages", {}) for work, values in told.items()}
+    return {row[0]: Probe({"stages": cells.mapped(row[1])}).stages or {} for row in rows}
 
 
 def stages_left(reader: Reader) -> list[StageLeft]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mmtui.domain.eventvalues import finite
+from engine.events.numbers import finite
 from mmtui.domain.look import run_colors
 from mmtui.domain.numbers import floored
 from mmtui.domain.states import ACTIVE_STATES, RunState

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mmtui.domain.eventvalues import finite
+from engine.events.numbers import finite
 from mmtui.domain.text import fixed, printable, signed
 from mmtui.domain.views import ClassRow, ClassTable, doubted, doubtful
 from mmtui.paths import Home

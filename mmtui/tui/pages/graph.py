@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from mmtui.domain.views import GraphStats, RunDetail
+from engine.events.records import Graph
+from mmtui.domain.views import Embeddings, GraphStats, RunDetail
 from mmtui.paths import Home
 from mmtui.services import run_history, runs
 from mmtui.tui.pages.compose import joined, wrapped
@@ -49,7 +48,7 @@ def graph(
     history = runs.graph_history(home, run_id, 1, until=until)
     if not history:
         return Laid(panel(None, names, *size, ascii_only))
-    stats, event = history[-1], run_history.projection(home, run_id, until=until)
+    stats, found = history[-1], run_history.projection(home, run_id, until=until)
 
     def numbers(width: int, height: int) -> list[Line]:
         room = height if focus.alone else max(min(height, MOST), 10 + -(-max(len(names), 1) // 2))
@@ -57,9 +56,9 @@ def graph(
 
     drawers: tuple[Drawer, ...] = (
         numbers,
-        partial(_one_class, event, names, strategy, chosen, ascii_only, focus.alone),
-        partial(_scatter, event, names, ascii_only, focus.alone),
-        partial(_pairs, stats.values, names, ascii_only),
+        partial(_one_class, found, names, strategy, chosen, ascii_only, focus.alone),
+        partial(_scatter, found, names, ascii_only, focus.alone),
+        partial(_pairs, stats.graph, names, ascii_only),
         partial(_distances, home, detail, until, ascii_only),
     )
     panes = [Pane(name, drawer) for name, drawer in zip(PANES, drawers, strict=True)]
@@ -76,8 +75,8 @@ def _rows(height: int, alone: bool) -> int:
 
 def classes_of(home: Home, run_id: str, until: int | None = None) -> dict[int, int]:
     """{class: nodes} of the graph whose edges are known; {} where none are."""
-    event = run_history.projection(home, run_id, until=until)
-    return _counts(event["values"]) if event is not None and event["values"].get("positive") else {}
+    found = run_history.projection(home, run_id, until=until)
+    return dict(Counter(found.nodes.label)) if found is not None and found.nodes.positive else {}
 
 
 def chosen_class(found: Mapping[int, int], chosen: int | None) -> int:
@@ -85,12 +84,8 @@ def chosen_class(found: Mapping[int, int], chosen: int | None) -> int:
     return chosen if chosen is not None and chosen in found else max(found, key=lambda index: (found[index], -index))
 
 
-def _counts(values: Mapping[str, Any]) -> dict[int, int]:
-    return dict(Counter(label for label in values.get("label") or () if isinstance(label, int)))
-
-
 def _one_class(
-    event: Mapping[str, Any] | None,
+    projection: Embeddings | None,
     names: Sequence[str],
     strategy: str,
     chosen: int | None,
@@ -101,26 +96,25 @@ def _one_class(
 ) -> list[Line]:
     """The attractive edges of one class, as trees."""
     title: Line = [("one class", "title")]
-    values = event["values"] if event is not None else {}
-    found = _counts(values)
-    if not found:
+    if projection is None or not projection.nodes.label:
         return [[*title, ("  none yet", "dim")]]
-    if not values.get("positive") or event is None:
+    found, labels = projection.nodes, projection.nodes.label
+    if not found.positive:
         return [[*title, ("  its edges were not told (old trainer)", "dim")]]
-    index = chosen_class(found, chosen)
-    nodes = [node for node, label in enumerate(values["label"]) if label == index]
-    trees = forest(nodes, dict(enumerate(values["positive"])), values.get("order") or range(len(values["label"])))
+    index = chosen_class(Counter(labels), chosen)
+    nodes = [node for node, label in enumerate(labels) if label == index]
+    trees = forest(nodes, dict(enumerate(found.positive)), found.order or range(len(labels)))
     deep = max(tree.height for tree in trees)
     name = fit(_name(names, index), 16, ascii_only).strip()
     title += [(f"  {glyph_of(index)} ", style_of(index)), (name, "title")]
-    told = f"  step {event['step']}, {len(nodes)} nodes"
+    told = f"  step {projection.step}, {len(nodes)} nodes"
     title.append((f"{told}, depth {deep}" if width >= 28 + cell_len(name + told) else told, "dim"))
     drawn = draw_forest(trees, width, max(_rows(height, alone) - 4, 6), style_of(index) or "title", ascii_only)
     first: Line = [
         (f"{ROOT[1 if ascii_only else 0]} placed first  ", "title"),
         *_state(len(trees), strategy, ascii_only),
     ]
-    return [title, *drawn, first, _pushed(values, nodes, names, width, ascii_only)]
+    return [title, *drawn, first, _pushed(labels, found.negative or (), nodes, names, width, ascii_only)]
 
 
 def _state(count: int, strategy: str, ascii_only: bool) -> Line:
@@ -133,12 +127,16 @@ def _state(count: int, strategy: str, ascii_only: bool) -> Line:
 
 
 def _pushed(
-    values: Mapping[str, Any], nodes: Sequence[int], names: Sequence[str], width: int, ascii_only: bool
+    labels: Sequence[int],
+    negative: Sequence[int],
+    nodes: Sequence[int],
+    names: Sequence[str],
+    width: int,
+    ascii_only: bool,
 ) -> Line:
     """The classes that the nodes' rejective edges lead to."""
-    labels, negative = values["label"], values.get("negative") or ()
     ends = [negative[node] for node in nodes if node < len(negative)]
-    found = Counter(labels[end] for end in ends if isinstance(end, int) and 0 <= end < len(labels))
+    found = Counter(labels[end] for end in ends if 0 <= end < len(labels))
     words = ", ".join(
         f"{glyph_of(index)} {fit(_name(names, index), 10, ascii_only).strip()} {count}"
         for index, count in sorted(found.items(), key=lambda item: (-item[1], item[0]))
@@ -154,18 +152,18 @@ def _name(names: Sequence[str], index: int) -> str:
 
 
 def _scatter(
-    event: Mapping[str, Any] | None, names: Sequence[str], ascii_only: bool, alone: bool, width: int, height: int
+    found: Embeddings | None, names: Sequence[str], ascii_only: bool, alone: bool, width: int, height: int
 ) -> list[Line]:
     """Embeddings in two dimensions, a letter for each class."""
-    if event is None:
+    if found is None:
         return [[("embeddings", "title"), ("  none yet", "dim")]]
-    values, width = event["values"], max(width - 2, 1)
+    nodes, width = found.nodes, max(width - 2, 1)
     points = [
-        (float(x), float(y), int(label))
-        for x, y, label in zip(values.get("x") or (), values.get("y") or (), values.get("label") or (), strict=False)
-        if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)
+        (float(x), float(y), label)
+        for x, y, label in zip(nodes.x or (), nodes.y or (), nodes.label or (), strict=False)
+        if x is not None and y is not None
     ]
-    title: Line = [("embeddings", "title"), (f"  step {event['step']}, {len(points)} nodes, by PCA", "dim")]
+    title: Line = [("embeddings", "title"), (f"  step {found.step}, {len(points)} nodes, by PCA", "dim")]
     if not points:
         return [title]
     legend = _legend(sorted({label for _, _, label in points}), names, width, ascii_only)
@@ -222,9 +220,9 @@ def heat_map(
     return lines, count
 
 
-def _pairs(values: Mapping[str, Any], names: Sequence[str], ascii_only: bool, width: int, height: int) -> list[Line]:
+def _pairs(graph: Graph, names: Sequence[str], ascii_only: bool, width: int, height: int) -> list[Line]:
     """How many rejective edges run between each two classes."""
-    pairs = {(int(a), int(b)): int(n) for a, b, n in values.get("class_pairs") or ()}
+    pairs = {(first, second): edges for first, second, edges in graph.class_pairs or ()}
     title: Line = [("rejective edges between classes", "title")]
     if not pairs:
         return [title, [("none", "dim")]]
@@ -265,11 +263,14 @@ def _distances(
     columns = [by_column.get(cell * count // room) for cell in range(room)]
     bins = 16 if height >= 40 else 8
     lines: list[Line] = [[("distances over time", "title"), ("  ", "dim"), *_key(ascii_only)]]
-    reach = _reach(columns)
-    for name, key, style in (("d+", "d_pos_hist", "good"), ("d-", "d_neg_hist", "red")):
-        lines += _map(name, [_binned(stats, key, bins, reach) for stats in columns], reach, style, ascii_only)
-    shares = [_active(stats) for stats in columns]
-    lines.append([("activ ", "dim"), (spark(shares, ascii_only, top=1.0).rstrip(), "cyan")])
+    reach = farthest_reach(columns)
+    graphs = [stats.graph if stats is not None else Graph() for stats in columns]
+    hists = (("d+", [g.d_pos_hist for g in graphs], "good"), ("d-", [g.d_neg_hist for g in graphs], "red"))
+    for name, counts, style in hists:
+        shares = [rebinned(own, bins, reach, histogram_reach(g)) for own, g in zip(counts, graphs, strict=True)]
+        lines += _map(name, shares, reach, style, ascii_only)
+    active = [_active(stats) for stats in columns]
+    lines.append([("activ ", "dim"), (spark(active, ascii_only, top=1.0).rstrip(), "cyan")])
     return [*lines, [(f"step  0{'share of active triplets':^{room - 7}}{total:>6}", "dim")]]
 
 
@@ -280,22 +281,24 @@ def _key(ascii_only: bool) -> Line:
 
 
 def _active(stats: GraphStats | None) -> float | None:
-    value = stats.values.get("active_triplets") if stats is not None else None
-    return float(value) if isinstance(value, int | float) else None
+    return stats.graph.active_triplets if stats is not None else None
 
 
-def _reach(columns: Sequence[GraphStats | None]) -> float:
+def farthest_reach(columns: Sequence[GraphStats | None]) -> float:
     """How far the map goes: as far as the widest of its histograms."""
-    return max((histogram_reach(stats.values) for stats in columns if stats is not None), default=FARTHEST)
+    return max((histogram_reach(stats.graph) for stats in columns if stats is not None), default=FARTHEST)
 
 
-def _binned(stats: GraphStats | None, key: str, bins: int, reach: float) -> list[float]:
-    """A histogram as shares, in ``bins`` bins of [0, reach], no narrower than its own; [] where there is none."""
-    counts = [n for n in (stats.values.get(key) or ()) if isinstance(n, int | float)] if stats is not None else []
-    total = sum(counts)
-    if stats is None or not total:
+def rebinned(counts: Sequence[int] | None, bins: int, reach: float, own_reach: float) -> list[float]:
+    """A histogram as shares, in ``bins`` bins of [0, reach], no narrower than its own; [] where there is none.
+
+    Args:
+        own_reach: where the last bin of ``counts`` ends.
+    """
+    total = sum(counts or ())
+    if not counts or not total:
         return []
-    sums, width = [0.0] * bins, histogram_reach(stats.values) / len(counts)
+    sums, width = [0.0] * bins, own_reach / len(counts)
     for number, count in enumerate(counts):
         sums[min(int((number + 0.5) * width / reach * bins), bins - 1)] += count
     return [share / total for share in sums]

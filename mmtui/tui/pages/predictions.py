@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
 
+from engine.events import records
 from mmtui.domain.text import in_ascii, printable, shorten
 from mmtui.paths import Home
 from mmtui.services import runs
@@ -43,40 +44,47 @@ class Choice:
     until: int | None = None
 
 
-def evaluations(home: Home, run_id: str) -> list[dict[str, Any]]:
-    """The event of every validation image that a run shows, oldest first."""
+class Shown(NamedTuple):
+    """A validation image, as an evaluation predicted it."""
+
+    stage: str
+    step: int
+    global_step: int
+    number: int
+    pictures: records.Image
+
+
+def evaluations(home: Home, run_id: str) -> list[Shown]:
+    """Every validation image that a run shows, oldest first."""
     found = []
-    for event in runs.events_tail(home, run_id, kind="image"):
-        values = event["values"]
-        if values.get("kind") == "validation" and isinstance(values.get("index"), int):
-            found.append(event)
+    for event in runs.events(home, run_id, records.Image.KIND):
+        image = event.record
+        if isinstance(image, records.Image) and image.kind == "validation" and image.index is not None:
+            found.append(Shown(event.stage, event.step, event.global_step, image.index, image))
     return found
 
 
 def moments(home: Home, run_id: str) -> list[int]:
     """Global steps of the evaluations whose predictions are kept."""
-    return sorted({event["global_step"] for event in evaluations(home, run_id)})
+    return sorted({one.global_step for one in evaluations(home, run_id)})
 
 
 def predictions(
     home: Home, run_id: str, width: int, height: int, look: Look, choice: Choice = Choice(), note: str = ""
 ) -> Body:
     """One validation image as of the newest evaluation, or the newest up to a global step; a note below it."""
-    events = evaluations(home, run_id)
-    steps = sorted({event["global_step"] for event in events})
-    newest: dict[int, dict[str, Any]] = {}
-    for event in events:
-        if choice.until is None or event["global_step"] <= choice.until:
-            newest[event["values"]["index"]] = event
+    kept = evaluations(home, run_id)
+    steps = sorted({one.global_step for one in kept})
+    newest = {one.number: one for one in kept if choice.until is None or one.global_step <= choice.until}
     if not newest:
         words = "no predictions yet: they come with the first evaluation"
         return Body([[(words if not steps else f"none up to here: the first came at step {steps[0]}", "dim")]])
-    event = newest[sorted(newest)[choice.number % len(newest)]]
-    values, root = event["values"], home.run(run_id).root.resolve()
-    triple = label_maps.read_triple(root, [str(values.get(kind) or "") for kind in FILES])
+    shown = newest[sorted(newest)[choice.number % len(newest)]]
+    pictures, root = shown.pictures, home.run(run_id).root.resolve()
+    triple = label_maps.read_triple(root, [pictures.image or "", pictures.truth or "", pictures.prediction or ""])
     place = f"image {choice.number % len(newest) + 1}/{len(newest)}"
-    when = f"{event['stage']} step {event['step']}, evaluation {steps.index(event['global_step']) + 1}/{len(steps)}"
-    name = shorten(printable(str(values.get("name", ""))), max(width - len(place) - len(when) - 6, 8))
+    when = f"{shown.stage} step {shown.step}, evaluation {steps.index(shown.global_step) + 1}/{len(steps)}"
+    name = shorten(printable(pictures.name or ""), max(width - len(place) - len(when) - 6, 8))
     lines = Body([[(f"{place}  ", "title"), (f"{name}  ", "title"), (printable(when), "dim")], _told(triple, width)])
     legend = _legend(triple, runs.get_run(home, run_id).classes, width, 2 if height < ROOMY else 4, look)
     kinds = [choice.alone] if choice.alone in ALONE else PANELS

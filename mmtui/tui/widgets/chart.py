@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmtui.domain.eventvalues import finite
+from engine.events.numbers import finite
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import Bucket, RunDetail, Series
 from mmtui.tui.widgets.lines import LinesPanel, in_its_place

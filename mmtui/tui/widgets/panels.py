@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from engine.events.records import Graph
 from mmtui.domain.look import COLORS, glyph
 from mmtui.domain.states import ACTIVE_STATES
 from mmtui.domain.text import duration, fixed, in_ascii, number, printable, size
-from mmtui.domain.views import ClassTable, DeviceSnapshot, GpuView, GraphStats, RunDetail, RunRow, doubted, doubtful
+from mmtui.domain.views import (
+    ClassTable,
+    DeviceSnapshot,
+    GpuView,
+    GraphStats,
+    RunDetail,
+    RunRow,
+    StageView,
+    doubted,
+    doubtful,
+)
 from mmtui.services.grouping import Group
 from mmtui.tui.widgets.plot import Span, bar, spark
 
@@ -167,7 +177,7 @@ def standing(detail: RunDetail, width: int, ascii_only: bool, most: int = 3) -> 
     return [[(word, COLORS.get(row.state, "")), (lines[0][len(word) :], "")], *([(p, "")] for p in lines[1:most])]
 
 
-def _stage_time(stage: Any, alive: bool) -> str:
+def _stage_time(stage: StageView, alive: bool) -> str:
     if alive and stage.status == "running" and stage.eta_seconds is not None:
         return f"{duration(stage.eta_seconds)} left"
     if stage.started_at and stage.ended_at:
@@ -206,55 +216,53 @@ def graph(
     """
     if stats is None:
         return [[("no match graph yet: only the match stage samples one", "dim")]]
-    v = stats.values
+    v = stats.graph
     reach = f"  0-{histogram_reach(v):g}"
     lines: list[Line] = [
-        [(f"step {stats.step}  {_nodes(v)}  classes {_told(v, 'classes_present')}/{len(names) or '?'}", "")],
+        [(f"step {stats.step}  {_nodes(v)}  classes {_told(v.classes_present)}/{len(names) or '?'}", "")],
         [
             ("attractive ", "dim"),
-            (f"{_told(v, 'attractive_edges')}  ", "good"),
+            (f"{_told(v.attractive_edges)}  ", "good"),
             ("rejective ", "dim"),
-            (f"{_told(v, 'rejective_edges')}  ", "red"),
-            (f"degree {number(v.get('degree_mean'), 3)} max {_told(v, 'degree_max')}", "dim"),
+            (f"{_told(v.rejective_edges)}  ", "red"),
+            (f"degree {number(v.degree_mean, 3)} max {_told(v.degree_max)}", "dim"),
         ],
         components(v, names, ascii_only, strategy),
         [
-            (f"active triplets {_share(v.get('active_triplets'))}  ", ""),
-            (f"d+ {number(v.get('d_pos_mean'), 3)}  d- {number(v.get('d_neg_mean'), 3)}", ""),
+            (f"active triplets {_share(v.active_triplets)}  ", ""),
+            (f"d+ {number(v.d_pos_mean, 3)}  d- {number(v.d_neg_mean, 3)}", ""),
         ],
-        [("d+ ", "good"), (spark(v.get("d_pos_hist") or [], ascii_only), "good"), (reach, "dim")],
-        [("d- ", "red"), (spark(v.get("d_neg_hist") or [], ascii_only), "red"), (reach, "dim")],
+        [("d+ ", "good"), (spark(v.d_pos_hist or [], ascii_only), "good"), (reach, "dim")],
+        [("d- ", "red"), (spark(v.d_neg_hist or [], ascii_only), "red"), (reach, "dim")],
         *_patches(v, width),
         _starved(v, names),
     ]
     return lines + _nodes_per_class(v, names, width, max(height - len(lines), 0), ascii_only, letters)
 
 
-def histogram_reach(v: dict[str, Any]) -> float:
+def histogram_reach(v: Graph) -> float:
     """The distance at which the last bin ends; trainers that did not tell it counted up to 4."""
-    told = v.get("d_hist_max")
-    return float(told) if isinstance(told, int | float) and 0 < told <= FARTHEST else FARTHEST
+    told = v.d_hist_max
+    return float(told) if told is not None and 0 < told <= FARTHEST else FARTHEST
 
 
-def _told(v: dict[str, Any], key: str) -> str:
+def _told(value: float | None) -> str:
     """A count or a size, ``-`` where the trainer told none, or one that was no number and is left out."""
-    value = v.get(key)
     return "-" if value is None else str(value)
 
 
-def _nodes(v: dict[str, Any]) -> str:
-    graphs = v.get("graphs")
-    of_several = f" in {graphs} graphs" if isinstance(graphs, int) and graphs > 1 else ""
-    return f"nodes {_told(v, 'nodes')}{of_several}"
+def _nodes(v: Graph) -> str:
+    of_several = f" in {v.graphs} graphs" if v.graphs is not None and v.graphs > 1 else ""
+    return f"nodes {_told(v.nodes)}{of_several}"
 
 
-def _patches(v: dict[str, Any], width: int) -> list[Line]:
+def _patches(v: Graph, width: int) -> list[Line]:
     """Sizes, purity and overlap of patches; in two lines where one is too short."""
-    least, most = _told(v, "patch_size_min"), _told(v, "patch_size_max")
-    sizes = f"patches {least}-{most} px  padding {_share(v.get('padding_share'))}"
-    overlaps = f"overlap dropped {_told(v, 'overlap_rejections')}, back {_told(v, 'topped_up')}"
-    if "purity_mean" in v:  # trainers before it existed do not tell it
-        overlaps = f"purity {_share(v['purity_mean'])}  {overlaps}"
+    least, most = _told(v.patch_size_min), _told(v.patch_size_max)
+    sizes = f"patches {least}-{most} px  padding {_share(v.padding_share)}"
+    overlaps = f"overlap dropped {_told(v.overlap_rejections)}, back {_told(v.topped_up)}"
+    if v.purity_mean is not None:  # trainers before it existed do not tell it
+        overlaps = f"purity {_share(v.purity_mean)}  {overlaps}"
     if len(sizes) + len(overlaps) + 2 <= width:
         return [[(f"{sizes}  {overlaps}", "dim")]]
     return [[(sizes, "dim")], [(overlaps, "dim")]]
@@ -273,9 +281,9 @@ def strategy_of(detail: RunDetail) -> str:
     return str(detail.section("match").get("strategy", "graph"))
 
 
-def components(v: dict[str, Any], names: Sequence[str], ascii_only: bool, strategy: str = "graph") -> Line:
+def components(v: Graph, names: Sequence[str], ascii_only: bool, strategy: str = "graph") -> Line:
     """Whether every class is one connected component: an alarm where the strategy promises it, else information."""
-    told = v.get("components_per_class")
+    told = v.components_per_class
     if told is None:
         return [("components per class: not told", "dim")]
     several = {c: n for c, n in told.items() if n != 1}
@@ -288,8 +296,8 @@ def components(v: dict[str, Any], names: Sequence[str], ascii_only: bool, strate
     return [("! ALARM ", "bad"), (f"{count} not connected: {worst}", "warn")]
 
 
-def _starved(v: dict[str, Any], names: Sequence[str]) -> Line:
-    starved = v.get("starved")
+def _starved(v: Graph, names: Sequence[str]) -> Line:
+    starved = v.starved
     if starved is None:
         return [("starved classes: not told", "dim")]
     if not starved:
@@ -300,10 +308,10 @@ def _starved(v: dict[str, Any], names: Sequence[str]) -> Line:
 
 
 def _nodes_per_class(
-    v: dict[str, Any], names: Sequence[str], width: int, height: int, ascii_only: bool, letters: bool
+    v: Graph, names: Sequence[str], width: int, height: int, ascii_only: bool, letters: bool
 ) -> list[Line]:
     """A bar for each class; in two columns where one is too short for all."""
-    told = v.get("nodes_per_class")
+    told = v.nodes_per_class
     if told is None:
         return [[("nodes per class: not told", "dim")]][:height]
     counts = {int(c): n for c, n in told.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from engine.events.numbers import EARLIEST, LATEST
 from mmtui.domain import dates
 from mmtui.domain.text import number
 
@@ -121,7 +122,7 @@ def since(seconds: float, step: float = 1.0) -> str:
 
 def _clock(low: float, high: float, count: int) -> list[Tick]:
     """Ticks at full units of local time; the date where a day begins. Where there are no dates there are no ticks."""
-    low, high = max(low, dates.EARLIEST), min(high, dates.LATEST)
+    low, high = max(low, EARLIEST), min(high, LATEST)
     if high <= low:
         return []
     step = _time_step(low, high, count)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from engine.events.numbers import EARLIEST, LATEST, is_moment
 from mmtui.cli import jsonform, ordering
 from mmtui.domain import dates
 
@@ -32,17 +33,17 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 @example(float("nan"))
 @example(float("inf"))
 @example(-(10**400))
-@example(dates.EARLIEST)
-@example(dates.LATEST)
+@example(EARLIEST)
+@example(LATEST)
 def test_any_number_is_a_date_or_none(t: Any) -> None:
     found, told = dates.local(t), dates.text(t, "%Y-%m-%d %H:%M:%S")
-    assert (found is not None) == (dates.iso(t) is not None) == (told != "-") == dates.is_moment(t)
+    assert (found is not None) == (dates.iso(t) is not None) == (told != "-") == is_moment(t)
     assert jsonform.when(t) == dates.iso(t)
-    assert ordering._clock(t) == "?" or dates.is_moment(t)
+    assert ordering._clock(t) == "?" or is_moment(t)
     assert abs(dates.offset(t)) < 86_400
 
 
-@pytest.mark.parametrize("t", [dates.EARLIEST, dates.LATEST, -1.0, 0.0, 1.7e9])
+@pytest.mark.parametrize("t", [EARLIEST, LATEST, -1.0, 0.0, 1.7e9])
 def test_ends_are_dates_in_every_zone(zone: str, t: float) -> None:
     assert dates.local(t) == datetime.fromtimestamp(t)
     assert dates.offset(t) == time.localtime(t).tm_gmtoff
@@ -59,7 +60,7 @@ def test_ordinary_times_are_what_the_library_says(t: float) -> None:
 
 @pytest.mark.parametrize("t", [None, "1700000000", b"1", [], 1.7e12, -1e12, float("nan")])
 def test_what_is_no_time_is_shown_as_missing(t: Any) -> None:
-    assert not dates.is_moment(t)
+    assert not is_moment(t)
     assert (dates.local(t), dates.iso(t), dates.text(t, "%Y"), dates.text(t, "%Y", "?")) == (None, None, "-", "?")
 
 

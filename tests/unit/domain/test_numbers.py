@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mmtui.domain.numbers import LARGEST, LARGEST_INDEX, between, bounded, floored, mean
+from engine.events.numbers import LARGEST_INTEGER
+from mmtui.domain.numbers import LARGEST, between, bounded, floored, mean
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 MOST = 1.7976931348623157e308
@@ -45,7 +46,7 @@ def test_between_is_the_plain_formula_where_that_is_finite() -> None:
 @given(st.floats())
 def test_floored_can_be_asked_of_a_database(value: float) -> None:
     found = floored(value)
-    assert -LARGEST_INDEX <= found < LARGEST_INDEX
+    assert -LARGEST_INTEGER <= found < LARGEST_INTEGER
     if abs(value) < 2**62:
         assert found == math.floor(value)
 

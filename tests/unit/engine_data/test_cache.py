@@ -25,7 +25,8 @@ from engine.data.pipeline import epoch_indices, sample_crops
 from engine.data.registry import build_data
 from engine.data.source import Source
 from engine.errors import DataError
-from engine.events import EventWriter, read_events
+from engine.events import EventWriter
+from tests.event_lines import event_lines
 
 SHAPES = ShapesData(height=40, width=56, train=7, val=3, unlabelled=4)
 
@@ -291,7 +292,7 @@ def losses(recipe: Recipe, run_dir: Path) -> tuple[list[float], list[object], li
     writer = EventWriter.open_for_attempt(run_dir, 1)
     train(recipe, run_dir, writer, 1, lambda: False, lambda _line: None)
     writer.close()
-    events = [event for _, event in read_events(writer.path) if event is not None]
+    events = event_lines(writer.path)
     found = [event["values"]["loss"] for event in events if event["kind"] == "metrics" and "loss" in event["values"]]
     matrices = [event["values"]["matrix"] for event in events if event["kind"] == "confusion"]
     return found, matrices, [event["values"] for event in events if event["kind"] == "progress"]

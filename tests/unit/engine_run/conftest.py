@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from engine.config import Recipe, dump_recipe
-from engine.events import EventWriter, attempt_folder, attempt_numbers, read_events
+from engine.events import EventWriter, attempt_folder, attempt_numbers
+from tests.event_lines import event_lines
 from tests.unit.engine_run.processes import Engine
 from tests.waiting import until
 
@@ -102,9 +103,8 @@ class Runner:
         found = []
         for number in attempt_numbers(self.run_dir) if attempt is None else [attempt]:
             path = attempt_folder(self.run_dir, number) / "events.jsonl"
-            found += [event for _, event in read_events(path)] if path.is_file() else []
-        assert all(event is not None for event in found)
-        return [event for event in found if event is not None]
+            found += event_lines(path) if path.is_file() else []
+        return found
 
     def kind(self, kind: str, stage: str | None = None) -> list[dict[str, Any]]:
         """Events of one kind, of one stage if named."""

@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from engine.config import Recipe, dump_recipe
-from engine.events import attempt_folder, read_events
+from engine.events import attempt_folder
+from tests.event_lines import event_lines
 from tests.unit.engine_run.conftest import ROOT, TINY, Runner, tiny_recipe
 from tests.unit.engine_run.processes import Ranks
 from tests.waiting import PATIENCE, until
@@ -51,7 +52,7 @@ def train_by_torchrun(recipe: Recipe, run_dir: Path, processes: int, program: Se
 
 def events(run_dir: Path, kind: str, attempt: int = 1) -> list[dict[str, Any]]:
     path = attempt_folder(run_dir, attempt) / "events.jsonl"
-    return [event for _, event in read_events(path) if event is not None and event["kind"] == kind]
+    return [event for event in event_lines(path) if event["kind"] == kind]
 
 
 def metrics(run_dir: Path, attempt: int = 1) -> list[dict[str, Any]]:

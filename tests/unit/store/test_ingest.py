@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmtui.domain.eventvalues import MOST_METRICS, MOST_STAGES
+from engine.events.checks import MOST_STAGES
+from engine.events.records import MOST_METRICS
 from mmtui.domain.states import RunEvent
 from mmtui.paths import Home
 from mmtui.services import runs
@@ -59,7 +60,7 @@ def test_ingest_events_fill_run_stages_attempt_and_series(
     assert (table.miou, table.num_present, table.confusion) == (0.375, 2, ((3, 1), (0, 0)))
     stats = runs.graph_stats(home, str(run_id))
     assert stats is not None
-    assert stats.values == {"nodes": 7}
+    assert stats.graph.values == {"nodes": 7}
 
 
 @pytest.mark.parametrize("kind", ["heartbeat", "warning", "error"])
@@ -131,15 +132,15 @@ def test_ingest_line_longer_than_a_batch_is_stored(
         file.emit("metrics", step, {"loss": 1.0})
     assert file.read() == file.path.stat().st_size
     assert len(runs.points(home, "1", "loss")) == 58
-    assert [len(event["values"]["text"]) for event in runs.events_tail(home, "1")] == [5000]
+    assert [len(str(event.record.values["text"])) for event in runs.events(home, "1")] == [5000]
 
 
 def test_ingest_unknown_kind_is_kept(add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home) -> None:
     file = new_attempt(add_run())
     file.emit("from_the_future", 5, {"a": [1, {"b": None}]})
     file.read()
-    (event,) = runs.events_tail(home, "1")
-    assert (event["kind"], event["values"]) == ("from_the_future", {"a": [1, {"b": None}]})
+    (event,) = runs.events(home, "1")
+    assert (event.kind, event.record.values) == ("from_the_future", {"a": [1, {"b": None}]})
 
 
 HOSTILE = [
@@ -169,7 +170,7 @@ def test_ingest_hostile_line_holds_up_nothing(
     file.emit("metrics", 2, {"loss": 0.5})
     assert file.read() == file.path.stat().st_size
     assert [p.value for p in runs.points(home, "1", "loss")][:2] == [1.0, 0.5]
-    json.dumps([event["values"] for event in runs.events_tail(home, "1")], allow_nan=False)
+    json.dumps([event.record.values for event in runs.events(home, "1")], allow_nan=False)
     runs.get_run(home, "1")
     runs.class_table(home, "1")
 
@@ -264,7 +265,7 @@ def test_ingest_line_as_long_as_may_be_is_taken(
         line = '{"v":1,"seq":1,"t":1,"kind":"note","values":{"text":"%s"}}\n'
         file.write(line % ("x" * (10_000 + surplus - len(line % ""))))
     assert file.read() == file.path.stat().st_size
-    assert [event["kind"] for event in runs.events_tail(home, "1")] == ["note", "warning"]
+    assert [event.kind for event in runs.events(home, "1")] == ["note", "warning"]
 
 
 def test_ingest_reads_a_part_when_it_is_told_to(add_run: Callable[..., int], new_attempt: Callable[..., Any]) -> None:
@@ -290,7 +291,7 @@ def test_ingest_what_is_left_out_of_an_event_is_told(
     assert "left out of its 'stage_finished': 'replayed'" in warning
     assert warning.endswith(f"(first at byte {at})")
     assert sql("SELECT corrupt_lines FROM attempts") == [(0,)]
-    assert runs.events_tail(home, "1", kind="stage_finished")[0]["values"] == {"seconds": 1}
+    assert runs.events(home, "1", "stage_finished")[0].record.values == {"seconds": 1}
 
 
 def test_ingest_what_is_left_out_again_and_again_is_told_once(
@@ -371,10 +372,10 @@ def test_ingest_handler_that_breaks_costs_one_line_only(
     def broken(*_: object) -> None:
         raise TypeError("a mistake of ours")
 
-    monkeypatch.setitem(__import__("mmtui.store.ingest", fromlist=["_HANDLERS"])._HANDLERS, "error", broken)
+    monkeypatch.setattr("mmtui.store.ingest.mean_iou_percent", broken)
     file = new_attempt(add_run())
     file.emit("metrics", 1, {"loss": 1.0})
-    file.emit("error", 1, {"text": "x"})
+    file.emit("confusion", 1, {"matrix": [[1]]})
     file.emit("metrics", 2, {"loss": 0.5})
     assert file.read() == file.path.stat().st_size
     assert [p.value for p in runs.points(home, "1", "loss")] == [1.0, 0.5]

@@ -65,7 +65,7 @@ def test_class_table_history_and_graphs_leave_superseded_ones_out(home: Home, re
     assert [round(share or 0, 4) for share in table.classes[0].history] == [
         round(step / (step + number), 4) for step, number in [(2, 1), (4, 3), (6, 3), (8, 3), (10, 3)]
     ]
-    assert [stats.values["attempt"] for stats in runs.graph_history(home, resumed_run, 100)] == [1, 3, 3, 3, 3]
+    assert [stats.graph.values["attempt"] for stats in runs.graph_history(home, resumed_run, 100)] == [1, 3, 3, 3, 3]
 
 
 def test_views_for_queries_say_what_the_verbs_say(home: Home, resumed_run: str) -> None:

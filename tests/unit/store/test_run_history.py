@@ -31,10 +31,10 @@ def test_evaluations_and_graphs_of_tails_done_again_are_left_out(
     name = str(run_id)
     assert [mark.global_step for mark in run_history.evaluations(home, name)] == [2, 4, 6, 8, 10, 12]
     found = run_history.graphs_over_time(home, name, 5)
-    assert [(stats.step, stats.values["attempt"]) for stats in found] == [(4, 1), (9, 2), (12, 2)]
+    assert [(stats.step, stats.graph.values["attempt"]) for stats in found] == [(4, 1), (9, 2), (12, 2)]
     assert [stats.step for stats in run_history.graphs_over_time(home, name, 5, until=7)] == [4, 7]
     newest = run_history.projection(home, name, until=7)
-    assert newest is not None and (newest["step"], newest["values"]["label"]) == (6, [2])
+    assert newest is not None and (newest.step, newest.nodes.label) == (6, [2])
     assert run_history.projection(home, name, until=1) is None
     assert run_history.images(home, name) == {"segment": (20, 40)}, "the newest word counts"
 
@@ -109,5 +109,5 @@ def test_points_at_a_step_are_the_last_ones_that_count(seeded_once: Home) -> Non
         }
         assert found == {key: points[0] for key, points in wanted.items() if points}
         times = [p.time for name in names for p in runs.points(seeded_once, "4", name) if p.global_step <= step]
-        events = [e["t"] for e in runs.events_tail(seeded_once, "4") if e["global_step"] <= step]
+        events = [e.t for e in runs.events(seeded_once, "4") if e.global_step <= step]
         assert moments.time_at(seeded_once, "4", step) == max([*times, *events])

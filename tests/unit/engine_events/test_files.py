@@ -19,7 +19,6 @@ from engine.events import (
     KINDS,
     EventWriter,
     Heartbeat,
-    _lines_from_the_end,
     attempt_folder,
     attempt_numbers,
     cut_torn_line,
@@ -27,6 +26,8 @@ from engine.events import (
     read_events,
     whole_lines,
 )
+from engine.events.lines import lines_from_the_end
+from engine.events.reader import Event, parse_line
 from tests.process_state import file_size_limit
 from tests.waiting import until
 
@@ -165,7 +166,7 @@ def test_read_events_resumes_at_an_offset_and_leaves_the_torn_line(tmp_path: Pat
     with path.open("ab") as file:
         file.write(b"no json\n{torn")
     rest = list(read_events(path, first[0]))
-    assert [None if event is None else event["values"]["n"] for _, event in rest] == [2, None]
+    assert [None if event is None else event.record.values["n"] for _, event in rest] == [2, None]
     assert rest[-1][0] == path.stat().st_size - len(b"{torn")
 
 
@@ -215,17 +216,17 @@ def test_events_tell_how_much_was_printed_where_the_output_lies_beside_them(tmp_
         assert told == ([2, 13, 114] if beside else [None] * 3)
 
 
-LONG = "engine.events.LONGEST_LINE"
+LONG = "engine.events.lines.LONGEST_LINE"
 
 
 def test_read_events_passes_over_a_line_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LONG, 1000)
-    event, path = b'{"seq":1,"t":1,"kind":"a","pad":"%s"}\n', tmp_path / "e.jsonl"
+    event, path = b'{"seq":1,"t":1,"kind":"a","values":{"pad":"%s"}}\n', tmp_path / "e.jsonl"
     fits = event % (b"x" * (1000 - len(event % b"")))
     assert len(fits) == 1000
     path.write_bytes(fits + event % (b"x" * 1000) + b"y" * 5_000_000 + b"\n" + event % b"" + b"z" * 3000)
     found = list(read_events(path))
-    assert [item["pad"][:1] if item else None for _, item in found] == ["x", None, None, ""]
+    assert [str(item.record.values["pad"])[:1] if item else None for _, item in found] == ["x", None, None, ""]
     assert found[-1][0] == path.stat().st_size - 3000
     assert list(read_events(path, found[1][0]))[-1] == found[-1]
 
@@ -247,13 +248,13 @@ def test_last_seq_passes_over_lines_that_are_too_long(
 def test_lines_from_the_end_are_those_from_the_beginning_turned_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[tuple[int, bool]], block: int
 ) -> None:
-    monkeypatch.setattr("engine.events._BLOCK_BYTES", block)
+    monkeypatch.setattr("engine.events.lines.BLOCK_BYTES", block)
     monkeypatch.setattr(LONG, 20)
     content = b"".join(bytes([65 + n]) * length + (b"\n" if ends else b"") for n, (length, ends) in enumerate(parts))
     (tmp_path / "f").write_bytes(content)
     expected = [line for line in content.split(b"\n")[:-1] if len(line) < 20]
     with (tmp_path / "f").open("rb") as file:
-        assert list(_lines_from_the_end(file)) == expected[::-1]
+        assert list(lines_from_the_end(file)) == expected[::-1]
     with (tmp_path / "f").open("rb") as file:
         assert [line.rstrip(b"\n") for _, line in whole_lines(file) if line is not None] == expected
     assert cut_torn_line(tmp_path / "f") == len(content.split(b"\n")[-1])
@@ -267,8 +268,8 @@ def test_emit_event_longer_than_readers_take_becomes_a_warning(tmp_path: Path, m
     writer.close()
     first, second = (event for _, event in read_events(writer.path))
     assert first is not None and second is not None
-    assert (first["kind"], first["seq"], second["seq"]) == ("warning", 1, 2)
-    assert "'projection'" in first["values"]["text"]
+    assert (first.kind, first.seq, second.seq) == ("warning", 1, 2)
+    assert "'projection'" in str(first.record.values["text"])
 
 
 def test_emit_writes_names_of_files_that_are_no_utf8(tmp_path: Path) -> None:
@@ -276,5 +277,7 @@ def test_emit_writes_names_of_files_that_are_no_utf8(tmp_path: Path) -> None:
     writer = EventWriter.open_for_attempt(tmp_path, 1)
     writer.emit("error", {"text": name, "type": "x"})
     writer.close()
-    ((_, event),) = read_events(writer.path)
-    assert event is not None and event["values"]["text"] == name
+    (event,) = events_of(writer.path)
+    assert event["values"]["text"] == name
+    read = parse_line(writer.path.read_bytes())
+    assert isinstance(read, Event) and read.record.values["text"] == "h\\xff é", "read, it can be stored"

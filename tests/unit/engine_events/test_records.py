@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmtui.domain.eventvalues import LONGEST_NAME, MOST_CLASSES, MOST_METRICS, sound
+from engine.events.checks import LONGEST_NAME, MOST_CLASSES
+from engine.events.records import MOST_METRICS, RECORDS, Field, Progress, Record, record_of
 from tests.hostile import EVENTS, VALUES, mutated
+
+
+def sound(kind: str, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What of the values is kept, as JSON, and the names of what is left out."""
+    record = record_of(kind, values)
+    return json.loads(json.dumps(record.values, allow_nan=False)), list(record.refused)
 
 
 @pytest.mark.parametrize("kind", EVENTS)
@@ -91,3 +99,23 @@ def test_hostile_values_reach_every_check() -> None:
     for kind, values in EVENTS.items():
         for name in values:
             assert any(name in sound(kind, {**values, name: value})[1] for value in VALUES), (kind, name)
+
+
+def test_record_gives_its_values_by_name_and_none_for_what_is_not_told() -> None:
+    told = Progress({"text": "reading", "done": 3.0, "total": "x", "more": [1]})
+    assert (told.text, told.done, told.total, told.eta_seconds) == ("reading", 3, None, None)
+    assert (told.values, told.refused) == ({"text": "reading", "done": 3, "more": [1]}, ["total"])
+    assert told == Progress(told.values) != Record(told.values)
+
+
+def test_records_are_those_of_the_documented_schema(repository: Path) -> None:
+    document = (repository / "docs" / "events.md").read_text().split("| kind | `values` |")[1]
+    rows = {line.split("`")[1]: line for line in document.split("\n\n")[0].splitlines() if line.startswith("| `")}
+    assert set(rows) == set(RECORDS)
+    rows["graph"] = document  # it has a table of its own
+    missing = [(kind, name) for kind, one in RECORDS.items() for name in fields(one) if f"`{name}`" not in rows[kind]]
+    assert missing == []
+
+
+def fields(record: type[Record]) -> list[str]:
+    return [name for name, value in vars(record).items() if isinstance(value, Field)]
