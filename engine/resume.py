@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -105,7 +104,7 @@ def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int, device:
     return Position(name, found.step, offset + found.step, found, (*warnings, *others))
 
 
-def _other_circumstances(meta: Mapping[str, Any], recipe: Recipe, device: str) -> Iterator[str]:
+def _other_circumstances(meta: Mapping[str, object], recipe: Recipe, device: str) -> Iterator[str]:
     """Sentences on what has changed since a checkpoint was made, none of which is in the recipe."""
     threads = meta.get("threads", torch.get_num_threads())
     if threads != torch.get_num_threads():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,12 +76,12 @@ def tally_graph(labels: Tensor, graph: MatchGraph, embeddings: Tensor, margin: f
 
 def graph_statistics(
     labels: Tensor, graph: MatchGraph, embeddings: Tensor, margin: float, patches: Patches, num_classes: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """``told`` of one graph, whose nodes are ``patches``; the other arguments are those of ``tally_graph``."""
     return told(tally_graph(labels, graph, embeddings, margin, num_classes) | tally_windows(patches))
 
 
-def told(tally: Tally) -> dict[str, Any]:
+def told(tally: Tally) -> dict[str, object]:
     """Values of a ``graph`` event (docs/events.md) but ``starved`` and ``empty_graphs``, ready for JSON.
 
     Args:
@@ -130,7 +129,7 @@ def _class_pairs(labels: Tensor, graph: MatchGraph, num_classes: int) -> Tensor:
     return torch.bincount(key, minlength=num_classes * num_classes).view(num_classes, num_classes)
 
 
-def _told_structure(values: Tally) -> dict[str, Any]:
+def _told_structure(values: Tally) -> dict[str, object]:
     sums, largest = values.sums, values.largest
     counted = ("graphs", "nodes", "attractive_edges", "rejective_edges", "singletons", "no_negative")
     per_class = sums["nodes_per_class"].long().tolist()
@@ -170,10 +169,10 @@ def _histogram(distances: Tensor) -> Tensor:
     return torch.bincount(bins, minlength=_FINE)
 
 
-def _told_distances(values: Tally) -> dict[str, Any]:
+def _told_distances(values: Tally) -> dict[str, object]:
     sums, nodes = values.sums, int(values.sums["nodes"])
     positive_only = not bool(values.largest["below_zero"] > 0)
-    hists: dict[str, Any] = {"d_hist_max": FARTHEST_POSITIVE if positive_only else FARTHEST}
+    hists: dict[str, object] = {"d_hist_max": FARTHEST_POSITIVE if positive_only else FARTHEST}
     hists |= {name: _told_histogram(sums[name].long(), positive_only) for name in ("d_pos_hist", "d_neg_hist")}
     if not nodes:
         return {**dict.fromkeys(("active_triplets", "d_pos_mean", "d_neg_mean")), **hists}
@@ -211,7 +210,7 @@ def tally_windows(patches: Patches) -> Tally:
     return _tally(sums, {"size": torch.cat([size, none]).max(), "smallness": torch.cat([-size, none]).max()})
 
 
-def _told_windows(values: Tally) -> dict[str, Any]:
+def _told_windows(values: Tally) -> dict[str, object]:
     sums, count = values.sums, int(values.sums["patches"])
     counts = {name: int(sums[name]) for name in ("overlap_rejections", "topped_up")}
     if not count:

@@ -71,7 +71,7 @@ def detail(found: RunDetail) -> dict[str, Any]:
         "versions": found.versions,
         "data_fingerprint": found.data_fingerprint or None,
         "replay": found.replay,
-        "terms": {**found.terms, "not_before": when(found.terms.get("not_before"))},
+        "terms": {**dataclasses.asdict(found.terms), "not_before": when(found.terms.not_before)},
         "note": found.note,
         "parent": None if found.parent is None else dataclasses.asdict(found.parent),
         "children": [fork(child) for child in found.children],

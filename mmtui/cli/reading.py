@@ -130,8 +130,8 @@ def _children(found: RunDetail) -> str:
 
 def _terms(found: RunDetail) -> str:
     """What is out of the ordinary: places, time limit, what it begins after."""
-    gpus, limit = found.terms.get("gpus", 1.0), found.terms.get("time_limit_seconds")
-    after, begin = found.terms.get("after"), found.terms.get("not_before")
+    gpus, limit = found.terms.gpus, found.terms.time_limit_seconds
+    after, begin = found.terms.after, found.terms.not_before
     parts = [f"{gpus:g} GPUs or CPU slots"] if gpus != 1 else []
     parts += [f"time limit {duration(limit)}"] if limit else []
     parts += [f"after run {', '.join(after)}"] if after else []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from engine.events.checks import Word
 from engine.events.records import Graph, Projection
+from engine.json_types import Json, JsonObject
 
 
 def doubtful(doubts: Sequence[str]) -> str:
@@ -136,18 +137,29 @@ class Relative:
     changed: tuple[str, ...] = ()  # overrides that its parent did not have
 
 
+@dataclass(frozen=True, slots=True)
+class RunTerms:
+    """Under which terms a run was queued."""
+
+    gpus: float = 1.0  # GPUs or CPU slots; below 1 the share of one
+    time_limit_seconds: float | None = None
+    launcher: JsonObject | None = None  # what SLURM is told; None = this machine
+    after: tuple[str, ...] = ()  # ids of the runs that it begins after
+    not_before: float | None = None  # Unix seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDetail:
     """Everything ``mmtui show`` prints."""
 
     row: RunRow
-    config: dict[str, Any]
+    config: JsonObject
     overrides: tuple[str, ...]
     stages: tuple[StageView, ...]
     attempts: tuple[AttemptView, ...]
     error: str
-    code: dict[str, Any]  # digest, git commit, dirty
-    host: dict[str, Any]
+    code: Mapping[str, Word]  # digest, git commit, dirty
+    host: dict[str, str]
     paths: dict[str, str]
     eta_seconds: float | None
     last_event_at: float | None
@@ -156,9 +168,7 @@ class RunDetail:
     versions: dict[str, str] = field(default_factory=dict)  # of Python, torch, CUDA, driver, engine
     data_fingerprint: str = ""  # SHA-256 of the data set, "" before it was computed
     replay: str = ""  # whether losses after a resume repeated those before it, in words
-    terms: dict[str, Any] = field(
-        default_factory=dict
-    )  # GPUs, time limit in seconds, launcher, runs and time it waits for
+    terms: RunTerms = RunTerms()
     note: str = ""  # what the user wrote
     parent: ForkView | None = None  # the run it was forked from
     children: tuple[ForkView, ...] = ()  # runs that were forked from it, oldest first
@@ -166,7 +176,7 @@ class RunDetail:
     global_step: int = 0  # of its newest event
     best: BestView | None = None  # its best evaluation so far, if it keeps the best checkpoint
 
-    def section(self, name: str) -> Mapping[str, Any]:
+    def section(self, name: str) -> Mapping[str, Json]:
         """A part of the recipe, such as ``match``; {} where it has none, or something else in its place."""
         found = self.config.get(name)
         return found if isinstance(found, Mapping) else {}
@@ -389,6 +399,6 @@ class SupervisorStatus:
     active_runs: int
     queued_runs: int
     home: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: JsonObject = field(default_factory=dict)
     note: str = ""  # why the last one has left, and what to run, in words; "" where nothing is to be done
     trouble: str = ""  # why the runs cannot be counted, in words

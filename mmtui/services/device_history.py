@@ -40,7 +40,7 @@ def history(home: Home, run_id: str) -> RunDevices:
         NotFoundError: there is no such run.
     """
     detail = get_run(home, run_id)
-    if detail.terms.get("launcher"):
+    if detail.terms.launcher:
         return RunDevices(run_id, (), "its jobs run on a cluster: their devices are not sampled")
     records: list[DeviceRecord] = []
     simulated = False
@@ -94,7 +94,7 @@ def keep(home: Home, run_id: str, number: int) -> bool:
     detail = get_run(home, run_id)
     attempt = next((a for a in detail.attempts if a.number == number), None)
     target = home.run(run_id).devices(number)
-    if attempt is None or detail.terms.get("launcher") or not target.parent.is_dir():
+    if attempt is None or detail.terms.launcher or not target.parent.is_dir():
         return False
     found = _recorded(home, detail, attempt)
     if not found:
@@ -134,7 +134,7 @@ def _read(path: Path) -> tuple[dict[str, list[DeviceUse]], bool] | None:
         return None
 
 
-def _uses(columns: Mapping[str, Any]) -> list[DeviceUse]:
+def _uses(columns: Mapping[str, object]) -> list[DeviceUse]:
     """Samples of one device; the file may come from elsewhere: values that are no numbers are not told."""
     rows = zip(*(columns[field] for field in _FIELDS), strict=True)
     uses = [DeviceUse(*(_number(value) for value in row)) for row in rows if _number(row[0]) is not None]

@@ -140,7 +140,7 @@ def _left(reader: Reader, costs: Costs) -> dict[int, list[_Part]]:
         if rates is None:
             rates = (0.0, 0.0, 0.0) if one.stage == "evaluate" else (FOREVER, FOREVER, FOREVER)
         steps = max(one.total_steps - one.step, 0)
-        name = cells.mapped(one.shared).get(one.stage, "") if one.shared != "{}" else ""
+        name = cells.texts_by_name(one.shared).get(one.stage, "") if one.shared != "{}" else ""
         parts.append((name, (rates[0] * steps, rates[1] * steps, rates[2] * steps)))
     return found
 

@@ -62,8 +62,8 @@ def refuse_release(home: Home, run_id: str) -> None:
         recipe = stored_recipe(found.config)
     except ValueError:
         return  # damaged or of another version: the run will say
-    later = bool(found.terms.get("launcher")) or (found.terms.get("not_before") or 0.0) > time.time()
-    later = later or any(not _over(home, other) for other in found.terms.get("after") or ())
+    later = bool(found.terms.launcher) or (found.terms.not_before or 0.0) > time.time()
+    later = later or any(not _over(home, other) for other in found.terms.after)
     taken = [stage.name for stage in found.stages if stage.status == "finished"]
     for text, _ in _problems(recipe, later, taken):
         raise UsageError(text, "" if found.row.attempt else f"or change what it reads: mmtui edit {run_id} KEY=VALUE")

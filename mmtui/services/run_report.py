@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from engine.events.numbers import finite
 from engine.events.records import Image
@@ -122,7 +121,7 @@ def _differences(home: Home, ids: Sequence[str], names: Sequence[str]) -> Table:
     return Table("Settings that differ", ("key", *names), tuple(rows), text=True)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return "-" if value is None else printable(value if isinstance(value, str) else json.dumps(value))
 
 

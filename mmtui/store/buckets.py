@@ -35,7 +35,7 @@ _NUMBER = (int, float)
 _KINDS: tuple[Any, ...] = (int, int, int, _NUMBER, _NUMBER, _NUMBER, _NUMBER, int, (str, type(None)), _NUMBER)
 
 
-Query = Callable[[str, Sequence[Any]], Sequence[Any]]
+Query = Callable[[str, Sequence[object]], Sequence[Any]]
 """Gives all rows of a query with these parameters."""
 Series = tuple[int, str]
 """Run and metric."""
@@ -152,7 +152,7 @@ def _read(query: Query, lines: Sequence[Line], parts: Sequence[Part], stage: str
     return {number: sorted(rows, key=itemgetter(1)) for number, rows in sorted(found.items())}
 
 
-def _asked(query: Query, table: str, sql: str, rows: Sequence[Sequence[Any]]) -> Iterator[Any]:
+def _asked(query: Query, table: str, sql: str, rows: Sequence[Sequence[object]]) -> Iterator[Any]:
     """Rows of a query over a table that is given with it."""
     for first in range(0, len(rows), _AT_ONCE):
         some = rows[first : first + _AT_ONCE]

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from engine.events.checks import Word
 from engine.events.numbers import LARGEST_INTEGER, finite, is_moment
 from engine.events.reader import Event
 from engine.events.records import Graph, Record, record_of
+from engine.json_types import JsonObject
 from engine.text import as_text
 from mmtui.domain.views import GraphStats, Point
 
 
-def mapped(cell: object) -> dict[str, Any]:
+def mapped(cell: object) -> JsonObject:
     """A JSON object; {} where the cell is none."""
     found = _parsed(cell)
     return found if isinstance(found, dict) else {}
@@ -32,6 +33,11 @@ def listed(cell: object) -> list[object]:
 def texts(cell: object) -> tuple[str, ...]:
     """A JSON list of texts."""
     return tuple(as_text(str(item)) for item in listed(cell))
+
+
+def texts_by_name(cell: object) -> dict[str, str]:
+    """A JSON object of texts; anything else in it is left out."""
+    return {name: value for name, value in mapped(cell).items() if isinstance(value, str)}
 
 
 def places(cell: object) -> tuple[str, ...] | None:

@@ -6,10 +6,9 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any
 
 
-def matrix_of(blob: Any) -> list[list[int]]:
+def matrix_of(blob: object) -> list[list[int]]:
     """The rows of a stored matrix; of a damaged cell those of the largest matrix that it holds."""
     flat = array("q")
     if isinstance(blob, bytes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Self
 
 from mmtui.access import remedy
 from mmtui.domain.text import stored_text
@@ -15,7 +15,7 @@ from mmtui.store import filters
 from mmtui.store.interrupts import interruptible
 from mmtui.store.schema import HEAD, open_at_revision, refuse_lost
 
-Key = tuple[str, tuple[tuple[type, Any], ...]]
+Key = tuple[str, tuple[tuple[type, object], ...]]
 
 _MOST_KEPT = 200
 """Rows of an answer that a moment remembers: what is longer is read in portions, which nobody asks for twice."""
@@ -87,7 +87,7 @@ class Connection:
     def _open(self) -> tuple[sqlite3.Connection, str | None] | None:
         return open_at_revision(self.home.database, begin=self._one_moment, check_same_thread=False)
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
         """All rows of a query; none while there is no database."""
         if not self._one_moment:
             return self._rows(sql, parameters)
@@ -99,7 +99,7 @@ class Connection:
             self._answers[key] = rows
         return list(rows)
 
-    def _rows(self, sql: str, parameters: Sequence[Any]) -> list[sqlite3.Row]:
+    def _rows(self, sql: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
         connection = self.connection()
         if connection is None:
             return []
@@ -123,7 +123,7 @@ class Connection:
                 "look again; if it stays so, run mmtui doctor",
             )
 
-    def search(self, sql: str, parameters: Sequence[Any]) -> list[sqlite3.Row]:
+    def search(self, sql: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
         """All rows of a query with a user's patterns in it: one can keep Python busy for years, until ctrl-C."""
         connection = self.connection()
         if connection is None:
@@ -131,7 +131,7 @@ class Connection:
         with interruptible(connection):
             return self.query(sql, parameters)
 
-    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
+    def stream(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[sqlite3.Row]:
         """The rows of a query one by one, all as of the moment of the first; none while there is no database."""
         connection = self.connection()
         if connection is not None:

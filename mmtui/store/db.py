@@ -57,7 +57,7 @@ class Database:
         event.listen(self.engine, "connect", self._on_connect)
         event.listen(self.engine, "begin", _begin_immediate)
 
-    def _on_connect(self, connection: sqlite3.Connection, _record: Any) -> None:
+    def _on_connect(self, connection: sqlite3.Connection, _record: object) -> None:
         # pysqlite would open transactions by itself, deferred; BEGIN is ours (see _begin_immediate).
         connection.isolation_level = None
         apply_pragmas(connection, self._checkpoints)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from typing import Any
 
 from mmtui.domain.filters import PINNED, Both, Compare, In, IsNull, Node, Not, Operand, Value
 
-Sql = tuple[str, list[Any]]
+Sql = tuple[str, list[object]]
 _EXPRESSIONS = {
     "group": "runs.run_group",
     "progress": "CASE WHEN runs.total_steps THEN 1.0 * runs.global_step / runs.total_steps ELSE 0 END",
@@ -68,11 +67,11 @@ def add_functions(connection: sqlite3.Connection) -> None:
     connection.create_function("mm_contains", 2, _contains, deterministic=True)
 
 
-def _regex(pattern: str, value: Any) -> bool:
+def _regex(pattern: str, value: object) -> bool:
     return value is not None and re.search(pattern, str(value)) is not None
 
 
-def _contains(part: str, value: Any) -> bool:
+def _contains(part: str, value: object) -> bool:
     return value is not None and part.lower() in str(value).lower()
 
 

@@ -33,6 +33,7 @@ from engine.events.records import (
 from mmtui.domain.states import RunEvent, RunState
 from mmtui.store import cells, pyramid
 from mmtui.store.confusion import class_shares
+from mmtui.store.pyramid import MetricRow
 from mmtui.store.runs import read_attempt, read_run, transition
 from mmtui.store.tables import Attempt, Need, Run, Stage
 
@@ -229,7 +230,7 @@ def mean_iou_percent(matrix: Sequence[Sequence[int]]) -> float | None:
 
 
 def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> None:
-    metrics: list[_Row] = []
+    metrics: list[MetricRow] = []
     events: list[_Row] = []
     evaluations: list[_Row] = []
     progress: _Row | None = None
@@ -265,7 +266,7 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
     pyramid.update(driver, run_id, number, metrics)
 
 
-def _with_room(connection: Connection, run_id: int, metrics: list[_Row]) -> tuple[list[_Row], str]:
+def _with_room(connection: Connection, run_id: int, metrics: list[MetricRow]) -> tuple[list[MetricRow], str]:
     """The points of metrics that a run has room for, and what is said of the others."""
     known = {row[0] for row in connection.exec_driver_sql(_NAMES_SQL, (run_id, run_id))}
     fresh = list(dict.fromkeys(row[1] for row in metrics if row[1] not in known))

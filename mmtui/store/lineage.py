@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from mmtui.domain.views import ForkView
 from mmtui.store import cells
@@ -17,7 +16,7 @@ def children(query: Query, run_id: int) -> tuple[ForkView, ...]:
     return tuple(replace(tie, run=str(child)) for child, tie in ties if tie is not None)
 
 
-def fork(cell: Any, here: bool) -> ForkView | None:
+def fork(cell: object, here: bool) -> ForkView | None:
     """The checkpoint that a run was forked from."""
     found = cells.mapped(cell)
     if not found:

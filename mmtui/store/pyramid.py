@@ -7,10 +7,10 @@ level n holds the points of one attempt with the same ``global_step >> 4 * n``. 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import TypeAlias
 
 BITS = 4
 LEVELS = 4
@@ -32,11 +32,15 @@ POINTS = (
 )
 
 
-def update(connection: sqlite3.Connection, run_id: int, attempt: int, stored: Iterable[Sequence[Any]]) -> None:
+MetricRow: TypeAlias = tuple[int, str, int, int, str, int, float, "float | None"]
+"""run, name, global step, attempt, stage, step, time, value or None: as in the table ``metrics``."""
+
+
+def update(connection: sqlite3.Connection, run_id: int, attempt: int, stored: Iterable[MetricRow]) -> None:
     """Bring the pyramid up to points that were just stored, in the same transaction.
 
     Args:
-        stored: (run, name, global step, attempt, stage, step, time, value or None), as in the table ``metrics``.
+        stored: rows of the table ``metrics``.
     """
     series: dict[str, dict[int, Row | None]] = {}
     for _, name, step, _, stage, _, t, value in stored:

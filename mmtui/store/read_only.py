@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from mmtui.domain.text import stored_text
 from mmtui.errors import UnreachableError, UsageError
@@ -50,7 +49,7 @@ _REFUSED = {
     sqlite3.SQLITE_REINDEX: "write an index",
 }
 
-Rows = Iterator[tuple[Any, ...]]
+Rows = Iterator[tuple[object, ...]]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from engine.events import records
 from engine.events.reader import Event
@@ -19,6 +18,7 @@ from mmtui.domain.views import (
     Point,
     RunDetail,
     RunRow,
+    RunTerms,
     StageView,
 )
 from mmtui.store import bests, buckets, cells, filters, lineage, proof
@@ -71,7 +71,7 @@ class Reader(Connection):
         columns: Sequence[Operand] = (),
         limit: int | None = None,
         offset: int = 0,
-    ) -> list[tuple[RunRow, tuple[Any, ...]]]:
+    ) -> list[tuple[RunRow, tuple[object, ...]]]:
         """Runs that a filter lets pass, with the values of chosen columns.
 
         Args:
@@ -166,13 +166,13 @@ class Reader(Connection):
             versions={str(k): str(v) for k, v in (started.versions or {}).items()},
             data_fingerprint=told.last(records.Data).fingerprint or "",
             replay=told.replay(),
-            terms={
-                "gpus": cells.number(row["wanted"]) or 1.0,
-                "time_limit_seconds": cells.number(row["time_limit"]) or None,
-                "launcher": cells.mapped(row["launcher"]) or None,
-                "after": list(cells.texts(row["after"])),
-                "not_before": cells.moment(row["not_before"]) or None,
-            },
+            terms=RunTerms(
+                gpus=cells.number(row["wanted"]) or 1.0,
+                time_limit_seconds=cells.number(row["time_limit"]) or None,
+                launcher=cells.mapped(row["launcher"]) or None,
+                after=cells.texts(row["after"]),
+                not_before=cells.moment(row["not_before"]) or None,
+            ),
             note=cells.text(row["note"]),
             parent=lineage.fork(row["origin"], row["parent"] is not None and bool(self.rows([row["parent"]]))),
             children=lineage.children(self.query, run_id),

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TypeAlias
 
 from sqlalchemy import CursorResult, text, update
 from sqlmodel import Session, col, delete, select
 
+from engine.events.numbers import whole
 from engine.text import as_text
 from mmtui.domain import dates
 from mmtui.domain.scheduling import crowded, place_between
@@ -20,6 +22,8 @@ from mmtui.domain.states import RunEvent, RunState, next_state
 from mmtui.errors import NotFoundError, RefusedError
 from mmtui.store.tables import Attempt, Evaluation, Event, Metric, MetricBucket, Run, Setting, Stage, Transition, Wish
 
+Cell: TypeAlias = "str | float | None"
+"""What a column of a row takes."""
 _ID = re.compile("[0-9]{1,18}")
 
 
@@ -30,9 +34,9 @@ class NewRun:
     name: str
     recipe: str
     seed: int
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     overrides: Sequence[str]
-    code: Mapping[str, Any]
+    code: Mapping[str, object]
     stages: Sequence[tuple[str, int]]
     tags: Sequence[str] = ()
     group: str = ""
@@ -45,7 +49,7 @@ class NewRun:
     work: str = ""
     shared_stages: Mapping[str, str] = field(default_factory=dict)
     time_limit: float = 0.0
-    launcher: Mapping[str, Any] = field(default_factory=dict)
+    launcher: Mapping[str, object] = field(default_factory=dict)
 
 
 def insert_run(
@@ -159,7 +163,7 @@ def state_of(run: Run) -> RunState:
 
 
 def transition(
-    session: Session, run_id: int, event: RunEvent, *, reason: str = "", actor: str = "supervisor", **fields: Any
+    session: Session, run_id: int, event: RunEvent, *, reason: str = "", actor: str = "supervisor", **fields: Cell
 ) -> RunState:
     """Move a run by an event of the table: compare-and-set and audit row in the caller's transaction.
 
@@ -199,17 +203,17 @@ def apply_verb(session: Session, run_id: int, verb: str) -> RunState:
     Raises:
         IllegalTransitionError: not possible in the run's state.
     """
-    fields: dict[str, Any] = {}
+    change = partial(transition, session, run_id, RunEvent(verb), actor="user")
     if verb == "cancel":
-        fields = {"ended_at": time.time()}
-    elif verb == "resume":
-        fields = {"ended_at": None}
-    elif verb == "retry":
-        fields = {"ended_at": None, "not_before": 0.0, "vanished": 0, "error": ""}
-    return transition(session, run_id, RunEvent(verb), actor="user", **fields)
+        return change(ended_at=time.time())
+    if verb == "resume":
+        return change(ended_at=None)
+    if verb == "retry":
+        return change(ended_at=None, not_before=0.0, vanished=0, error="")
+    return change()
 
 
-def set_reasons(session: Session, reasons: Sequence[Mapping[str, Any]]) -> None:
+def set_reasons(session: Session, reasons: Sequence[Mapping[str, object]]) -> None:
     """Why queued runs wait: ``key`` the run, ``why`` the words. One that has left the queue meanwhile keeps its own."""
     statement = "UPDATE runs SET reason = :why WHERE id = :key AND state = 'queued'"
     session.connection().execute(text(statement), list(reasons))
@@ -221,7 +225,7 @@ def end_attempts(session: Session, run_id: int, now: float, but: int = 0) -> Non
     session.execute(update(Attempt).where(still).values(ended_at=now))
 
 
-def add_wish(session: Session, run_id: int, verb: str, arguments: Mapping[str, Any]) -> None:
+def add_wish(session: Session, run_id: int, verb: str, arguments: Mapping[str, object]) -> None:
     """Ask the supervisor for something."""
     session.add(Wish(run_id=run_id, t=time.time(), verb=verb, arguments=json.dumps(arguments)))
 
@@ -370,7 +374,7 @@ def set_group(session: Session, run_id: int, group: str) -> None:
 def change_recipe(
     session: Session,
     run: Run,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     overrides: Sequence[str],
     seed: int,
     stages: Sequence[tuple[str, int]],
@@ -390,7 +394,7 @@ def change_recipe(
 def set_origin(
     session: Session,
     run_id: int,
-    origin: Mapping[str, Any],
+    origin: Mapping[str, object],
     done: Mapping[str, int] | None = None,
     *,
     here: bool = True,
@@ -404,8 +408,9 @@ def set_origin(
     """
     run = read_run(session, run_id)
     run.origin = json.dumps(dict(origin))
-    run.parent_step = origin.get("global_step")
-    run.parent = int(origin["run"]) if here and _ID.fullmatch(str(origin.get("run", ""))) else None
+    parent = str(origin.get("run", ""))
+    run.parent_step = whole(origin.get("global_step"))
+    run.parent = int(parent) if here and _ID.fullmatch(parent) else None
     session.add(run)
     if done is None:
         return

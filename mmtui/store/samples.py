@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmtui.domain.views import DeviceUse
 from mmtui.store import cells
@@ -52,7 +52,7 @@ def recent(reader: Reader, first: float, each: float) -> dict[str, dict[int, Dev
     return found
 
 
-def _whole(cell: Any) -> int | None:
+def _whole(cell: object) -> int | None:
     return int(cell) if isinstance(cell, int | float) else None
 
 

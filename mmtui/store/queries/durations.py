@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.events.records import Probe
+from engine.json_types import JsonObject
 from mmtui.store import cells
 from mmtui.store.sql import ACTIVE
 
@@ -18,7 +19,7 @@ class StagePace(NamedTuple):
 
     stage: str
     seconds_per_step: float
-    config: dict[str, Any]
+    config: JsonObject
 
 
 class StageLeft(NamedTuple):

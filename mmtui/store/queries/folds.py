@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from engine.json_types import JsonObject
 from mmtui.store import cells
 from mmtui.store.sql import PORTION, marks
 
@@ -21,8 +22,8 @@ class Trained(NamedTuple):
     """
 
     recipe: str
-    config: dict[str, Any]
-    origin: dict[str, Any]
+    config: JsonObject
+    origin: JsonObject
 
 
 class SeedRun(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmtui.store import cells
 from mmtui.store.sql import ACTIVE, PORTION, marks
@@ -47,7 +47,7 @@ class SharedStages(NamedTuple):
     """
 
     run_id: int
-    names: dict[str, Any]
+    names: dict[str, str]
     finished: tuple[str, ...]
 
 
@@ -94,7 +94,7 @@ def shared_stages(reader: Reader) -> list[SharedStages]:
         f" AND s.status = 'finished' WHERE r.state IN ({ACTIVE}) AND r.shared_stages != '{{}}' GROUP BY r.id"
     )
     return [
-        SharedStages(run_id, cells.mapped(names), tuple((finished or "").split(",")))
+        SharedStages(run_id, cells.texts_by_name(names), tuple((finished or "").split(",")))
         for run_id, names, finished in reader.query(sql)
     ]
 

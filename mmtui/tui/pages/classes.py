@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from engine.events.numbers import finite
 from mmtui.domain.text import fixed, printable, signed
@@ -121,7 +120,7 @@ def _read(home: Home, run_id: str, view: View) -> _Tables | None:
     )
 
 
-def _published(reference: Mapping[str, Any]) -> dict[str, float]:
+def _published(reference: Mapping[str, object]) -> dict[str, float]:
     """The IoUs of classes that a recipe names as published, as shares."""
     told = reference.get("per_class")
     numbers = {str(name): finite(value) for name, value in told.items()} if isinstance(told, Mapping) else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from mmtui.domain.look import run_colors
 from mmtui.domain.text import duration, fixed, number, printable
@@ -144,7 +143,7 @@ def _differing(home: Home, ids: Sequence[str], ascii_only: bool, width: int, hei
     return [*lines, *(line for text in told for line in wrapped(text, width - 2, "warn"))]
 
 
-def _cells(name: str, values: Sequence[Any], doubts: Sequence[Sequence[str]]) -> list[str]:
+def _cells(name: str, values: Sequence[object], doubts: Sequence[Sequence[str]]) -> list[str]:
     """The values of all runs as text; scores that are doubtful are marked."""
     texts = [_shown(value, name) for value in values]
     return [doubted(text, some) for text, some in zip(texts, doubts, strict=True)] if name == "miou" else texts
@@ -237,7 +236,7 @@ def _class_row(name: str, values: Sequence[float | None]) -> tuple[str, Sequence
     return name, [*("-" if value is None else f"{100 * value:.1f}" for value in values), difference], ""
 
 
-def _shown(value: Any, name: str = "") -> str:
+def _shown(value: object, name: str = "") -> str:
     if value is None:
         return "-"
     if not isinstance(value, int | float):

@@ -76,7 +76,11 @@ def history(home: Home, run_id: str, width: int, ascii_only: bool, until: int | 
         lines.append([(f"later changes come behind step {until}", "dim")])
     lines += lineage(home, detail, width, ascii_only)
     lines += [[], [("ran with", "title")]]
-    facts = {**detail.versions, "host": detail.host.get("name", ""), "data": detail.data_fingerprint[:16]}
+    facts: dict[str, object] = {
+        **detail.versions,
+        "host": detail.host.get("name", ""),
+        "data": detail.data_fingerprint[:16],
+    }
     facts |= {
         "code": detail.code.get("digest", ""),
         "commit": detail.code.get("commit") or "",
