@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,16 +11,18 @@ from mmtui.domain.text import printable, shorten
 from mmtui.domain.views import DeviceSnapshot
 from mmtui.errors import MmtuiError
 from mmtui.services import devices as service
-from mmtui.services import forks, run_history, runs
+from mmtui.services import forks, runs
 from mmtui.tui.actions import bindings
-from mmtui.tui.pages import charts, classes, compare, devices, facts, graph, log, predictions, run_devices
-from mmtui.tui.screens.baseline import BaselineDialog
+from mmtui.tui.pages import compare, devices
 from mmtui.tui.screens.charted import ChartedScreen
-from mmtui.tui.screens.commands import SearchDialog
 from mmtui.tui.screens.deeds import RunDeeds
+from mmtui.tui.screens.dialogs import Dialog
 from mmtui.tui.screens.new_run import NewRunDialog
 from mmtui.tui.screens.page import PageScreen
 from mmtui.tui.screens.run_request import like_run
+from mmtui.tui.tabs import RUN_TABS
+from mmtui.tui.tabs.base import RunTab
+from mmtui.tui.tabs.log import LogTab
 from mmtui.tui.widgets.panels import Line
 
 SLIDER = 24
@@ -30,25 +31,22 @@ SEEN = 1800
 
 
 class RunScreen(ChartedScreen, RunDeeds):
-    """Everything about one run; runs that are marked lie over its charts."""
+    """Everything about one run in tabs; runs that are marked lie over its charts."""
 
-    TABS = ("charts", "graph", "classes", "predictions", "log", "devices", "config", "history")
-    FOLLOWED = frozenset({"log"})
+    TABS = tuple(kind.NAME for kind in RUN_TABS)
+    FOLLOWED = frozenset(kind.NAME for kind in RUN_TABS if kind.FOLLOWED)
     NAME = "run"
     BINDINGS: ClassVar = bindings("run")
 
     def __init__(self, run_id: str, marked: Sequence[str] = (), tab: int = 0) -> None:
         super().__init__(tab)
         self.run_id, self.others = run_id, [other for other in marked if other != run_id]
-        self.number, self.sort = 0, 0
-        self.shown_class: int | None = None
-        self.against: str | None = None
-        """The baseline that was chosen, "" = none; None: not chosen yet."""
-        self.wanted, self.seeking = "", False
-        self.found: tuple[str, list[int]] = ("", [])
-        """What was looked for in the lines that are shown, and where it stands."""
-        self.place = -1
-        self.alone = ""
+        self.tabs = [kind(self) for kind in RUN_TABS]
+
+    @property
+    def open_tab(self) -> RunTab:
+        """The tab that is open."""
+        return self.tabs[self.tab]
 
     def run_ids(self) -> list[str]:
         """The run, and those over its charts."""
@@ -56,9 +54,7 @@ class RunScreen(ChartedScreen, RunDeeds):
 
     def pane_names(self, tab: str) -> list[str]:
         """Panels of a tab."""
-        if tab == "charts":
-            return charts.metrics(self.program.home, self.run_id)
-        return list({"graph": graph.PANES, "classes": classes.PANES}.get(tab, ()))
+        return list(self.tabs[self.TABS.index(tab)].pane_names())
 
     def title_of(self) -> str:
         """The run's id and name, and the slider when it is not at the newest."""
@@ -82,58 +78,20 @@ class RunScreen(ChartedScreen, RunDeeds):
 
     def lines_of(self, tab: str, width: int, height: int) -> list[Line]:
         """The lines of a tab."""
-        home, ascii_only = self.program.home, self.program.ascii_only
-        size, focus = (width, height), self.focus_on(tab)
-        if tab == "charts":
-            return self.taken(charts.charts(home, self.run_ids(), width, height, ascii_only, self.view, focus))
-        if tab == "graph":
-            chosen = self.shown_class
-            return self.taken(graph.graph(home, self.run_id, size, ascii_only, self.view.moment, chosen, focus))
-        if tab == "classes":
-            view = classes.View(self.sort, self.baseline(), self.view.moment)
-            return self.taken(classes.classes(home, self.run_id, size, ascii_only, view, focus))
-        if tab == "predictions":
-            choice = predictions.Choice(self.number, self.alone, self.view.moment)
-            return predictions.predictions(
-                home, self.run_id, width, height, self.program.look, choice, self.program.no_pictures
-            )
-        if tab == "log":
-            wanted = self.wanted
-            lines, places = log.log(home, self.run_id, width, ascii_only, self.view.moment, wanted)
-            self.found = (wanted, places)
-            return lines
-        if tab == "devices":
-            return run_devices.run_devices(home, self.run_id, width, height, ascii_only, self.view)
-        if tab == "config":
-            return facts.config(home, self.run_id, width, ascii_only)
-        return facts.history(home, self.run_id, width, ascii_only, self.view.moment)
+        return self.tabs[self.TABS.index(tab)].lines(width, height)
 
-    def action_aside(self, steps: int) -> None:
-        """Another image; on the other tabs another moment."""
-        if self.TABS[self.tab] == "predictions":
-            self.number += steps
-            self.redraw()
-        else:
-            self.action_slide(steps)
+    def rows_of_body(self) -> int:
+        """Lines between the title and the footer."""
+        return self.app.size.height - 3
 
-    def action_next_one(self, steps: int) -> None:
-        """The next place of the words that are looked for, or another class in the drawing of a graph."""
-        if self.TABS[self.tab] == "graph":
-            self._next_class(steps)
-        else:
-            self._next_place(steps)
+    def ask(self, dialog: Dialog, answered: Callable[[object], None]) -> None:
+        """Open a dialog."""
+        self.app.push_screen(dialog, answered)
 
-    def _next_class(self, steps: int) -> None:
-        found = graph.classes_of(self.program.home, self.run_id, self.view.moment)
-        if found:
-            here = graph.chosen_class(found, self.shown_class)
-            order = sorted(found)
-            self.shown_class = order[(order.index(here) + steps) % len(order)]
-            self.redraw()
-
-    def baseline(self) -> str:
-        """The run whose classes are compared with: the one chosen, else the first that is marked."""
-        return (self.others[0] if self.others else "") if self.against is None else self.against
+    def show(self) -> None:
+        """Put the part that fits on the screen."""
+        self.open_tab.before_showing()
+        super().show()
 
     def action_fork_here(self) -> None:
         """Launch a run that begins at this run's newest checkpoint at or before the slider."""
@@ -149,106 +107,52 @@ class RunScreen(ChartedScreen, RunDeeds):
         like = replace(like_run(home, detail), options=("--from", place))
         self.app.push_screen(NewRunDialog(home, like, title), self._launch)
 
-    def action_baseline(self) -> None:
-        """Choose the run whose classes are compared with."""
-        if self.TABS[self.tab] == "classes":
-            rows = run_history.baselines(self.program.home, self.run_id, tuple(self.others))
-            self.app.push_screen(BaselineDialog(rows, self.baseline()), self._have_baseline)
-
-    def _have_baseline(self, answer: object) -> None:
-        if isinstance(answer, str):
-            self.against = answer
-            self.redraw()
-
     def action_show_log(self) -> None:
         """The tab with the trainer's output."""
-        self.action_turn(self.TABS.index("log") - self.tab)
+        self.action_turn(self.TABS.index(LogTab.NAME) - self.tab)
+
+    # ---- keys that mean something of their own on some tabs
+
+    def action_aside(self, steps: int) -> None:
+        """Another image; on the other tabs another moment."""
+        if not self.open_tab.aside(steps):
+            self.action_slide(steps)
 
     def action_slide(self, steps: int) -> None:
         """Move the slider: every tab shows the run as it was at that step; on predictions
         from evaluation to evaluation."""
-        if self.TABS[self.tab] == "predictions" and (known := predictions.moments(self.program.home, self.run_id)):
-            self._to_evaluation(known, steps)
-        else:
+        if not self.open_tab.slide(steps):
             super().action_slide(steps)
-
-    def _to_evaluation(self, known: Sequence[int], steps: int) -> None:
-        """The evaluation before or behind the one that is shown; behind the last one is the newest of everything."""
-        here = len(known) - 1 if self.view.moment is None else bisect_right(known, self.view.moment) - 1
-        there = max(here + steps, 0)
-        self.view = replace(self.view, moment=known[there] if there < len(known) - 1 else None)
-        self.redraw()
 
     def action_alone(self) -> None:
         """The marked panel, or one picture, over the whole screen, and back."""
-        if self.TABS[self.tab] == "predictions":
-            self._show_alone("" if self.alone else "prediction")
-        else:
+        if not self.open_tab.show_alone():
             super().action_alone()
 
     def action_next_pane(self, steps: int) -> None:
         """Mark another panel; of predictions the next picture alone."""
-        if self.TABS[self.tab] == "predictions":
-            here = predictions.ALONE.index(self.alone) if self.alone else -1
-            self._show_alone(predictions.ALONE[(here + steps) % len(predictions.ALONE)])
-        else:
+        if not self.open_tab.next_pane(steps):
             super().action_next_pane(steps)
 
-    def _show_alone(self, kind: str) -> None:
-        self.alone, self.offset_lines = kind, 0
-        self.redraw()
+    def action_next_one(self, steps: int) -> None:
+        """The next place of the words that are looked for, or another class in the drawing of a graph."""
+        self.open_tab.next_one(steps)
 
     def action_next_way(self) -> None:
         """Pictures as blocks, by kitty's protocol, as sixel."""
-        if self.TABS[self.tab] == "predictions":
-            self.say(self.program.next_way())
-            self.redraw()
+        self.open_tab.next_way()
 
     def action_search(self) -> None:
         """Ask for words to look for in the output."""
-        if self.TABS[self.tab] == "log":
-            self.app.push_screen(SearchDialog(self.wanted), self._search)
-
-    def _search(self, words: object) -> None:
-        if isinstance(words, str):
-            self.wanted, self.seeking = words, bool(words)
-            self.redraw()
-
-    def show(self) -> None:
-        """Put the part that fits on the screen; after a search that is where the words stand."""
-        if self.seeking and self.found[0] == self.wanted and self.TABS[self.tab] == "log":
-            self.seeking = False
-            places = self.found[1]
-            here = next((i for i, place in enumerate(places) if place >= self.offset_lines), len(places) - 1)
-            self._go_to(here)
-        super().show()
-
-    def _next_place(self, steps: int) -> None:
-        places = self.found[1]
-        if self.TABS[self.tab] != "log" or not self.wanted:
-            return
-        if steps > 0:
-            here = next((i for i, place in enumerate(places) if place > self.place), 0)
-        else:
-            here = next((i for i in reversed(range(len(places))) if places[i] < self.place), len(places) - 1)
-        self._go_to(here)
-        super().show()
-
-    def _go_to(self, index: int) -> None:
-        """Show one of the places that were found."""
-        places = self.found[1]
-        if not places:
-            self.said = f"'{printable(self.wanted)}' does not occur in what is shown"
-            return
-        self.place, self.following = places[index], False
-        self.offset_lines = self.place - (self.app.size.height - 3) // 2
-        self.said = f"{index + 1} of {len(places)}  '{shorten(printable(self.wanted), 40)}'  n next  N before"
+        self.open_tab.search()
 
     def action_sort(self) -> None:
         """The next order of the classes."""
-        self.sort = (self.sort + 1) % len(classes.SORTS)
-        self.redraw()
-        self.say(f"classes: {classes.SORTS[self.sort]}")
+        self.open_tab.sort()
+
+    def action_baseline(self) -> None:
+        """Choose the run whose classes are compared with."""
+        self.open_tab.choose_baseline()
 
 
 class CompareScreen(ChartedScreen, RunDeeds):
