@@ -121,10 +121,10 @@ def _graph_triplets(labels: Tensor, generator: torch.Generator | None, _: Tensor
     if host.on_host(labels):
         positive, negative, has_negative, order = connected_triplets(labels, generator)
         return MatchGraph(torch.arange(len(labels)), positive, negative, has_negative, order)
-    return _graph_on_device(labels, generator)
+    return graph_on_device(labels, generator)
 
 
-def _graph_on_device(labels: Tensor, generator: torch.Generator | None) -> MatchGraph:
+def graph_on_device(labels: Tensor, generator: torch.Generator | None) -> MatchGraph:
     """The same without waiting for the device: as many operations for any labels, and none whose size depends on
     them."""
     placed = _place(labels, generator)

@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 from engine.mixmatch import host_graph
-from engine.mixmatch.graph import STRATEGIES, MatchGraph, _graph_on_device, build_match_graph
+from engine.mixmatch.graph import STRATEGIES, MatchGraph, build_match_graph, graph_on_device
 
 LABELS = st.lists(st.integers(0, 6), max_size=120)
 HOW = st.one_of(
@@ -39,7 +39,7 @@ def drawn(way: str) -> Iterator[None]:
         if way == "draw again":
             patch.setattr(host_graph, "SMALL", 0)
         if way == "tensors":
-            patch.setitem(STRATEGIES, "graph", lambda labels, source, _: _graph_on_device(labels, source))
+            patch.setitem(STRATEGIES, "graph", lambda labels, source, _: graph_on_device(labels, source))
         yield
 
 

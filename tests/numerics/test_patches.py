@@ -16,16 +16,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from engine.mixmatch.patches import (
-    Patches,
-    _Candidates,
-    _choose,
-    _choose_on_device,
-    _most_covered,
-    _row_counts,
-    _window,
-    sample_patches,
-)
+from engine.mixmatch.candidates import Candidates, row_counts, window_edges
+from engine.mixmatch.overlap import choose, choose_on_device, most_covered
+from engine.mixmatch.patches import sample_patches
+from engine.mixmatch.windows import Patches
 
 VOID = 255
 
@@ -189,26 +183,26 @@ def naive_choice(
 
 
 def by_tensors(
-    candidates: _Candidates, wanted: int, bounds: tuple[int, int], overlap: float, compat: bool
+    candidates: Candidates, wanted: int, bounds: tuple[int, int], overlap: float, compat: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The way of GPUs, on the CPU."""
-    y0, y1, x0, x1 = edges = _window(candidates, bounds)
+    y0, y1, x0, x1 = edges = window_edges(candidates, bounds)
     area = candidates.size[:, :1].square().expand_as(y0) if compat else (y1 - y0) * (x1 - x0)
-    return _choose_on_device(edges, area, wanted, overlap)
+    return choose_on_device(edges, area, wanted, overlap)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 1 / 3, 0.35, 0.6, 0.7, 1 - 2**-53, 1.0])
 def test_most_that_may_be_covered_is_where_the_share_passes_the_limit(overlap: float) -> None:
     areas = [*range(1, 700), *(side * side for side in range(600, 700)), 512 * 512, 10_000_019]
-    for area, most in zip(areas, _most_covered(torch.tensor(areas).double(), overlap).tolist(), strict=True):
+    for area, most in zip(areas, most_covered(torch.tensor(areas).double(), overlap).tolist(), strict=True):
         assert most / area <= overlap < (most + 1) / area, area
 
 
-@pytest.mark.parametrize("choose", [_choose, by_tensors])
+@pytest.mark.parametrize("way", [choose, by_tensors])
 @pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.6, 0.7])
 def test_choose_random_windows_agree_with_a_mask_of_pixels(
-    overlap: float, compat: bool, choose: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    overlap: float, compat: bool, way: Callable[..., tuple[Tensor, Tensor, Tensor]]
 ) -> None:
     source = np.random.default_rng(7)
     wanted, bounds = 6, (48, 64)
@@ -216,7 +210,7 @@ def test_choose_random_windows_agree_with_a_mask_of_pixels(
     # Half of the images have few places, so that windows repeat and overlap by round shares.
     boxes[30:] = boxes[30:] // 8 * 8 + [0, 0, 4]
     cy, cx, side = torch.from_numpy(boxes).unbind(2)
-    chosen, rejected, topped = choose(_Candidates(cy, cx, side, cy), wanted, bounds, overlap, compat)
+    chosen, rejected, topped = way(Candidates(cy, cx, side, cy), wanted, bounds, overlap, compat)
     expected = [naive_choice(rows, wanted, bounds, overlap, compat) for rows in boxes]
     assert chosen.tolist() == [picks for picks, _ in expected]
     assert rejected.tolist() == [count for _, count in expected]
@@ -229,7 +223,7 @@ def test_choose_share_equal_to_the_limit_is_kept(shift: int, kept: bool) -> None
     """20 x 20 windows shifted by 8: 60 % of the second is covered, which is not beyond 60 %."""
     cx = torch.tensor([[10, 10 + shift, 60]])
     fixed = torch.full_like(cx, 10)
-    chosen, rejected, _ = _choose(_Candidates(fixed, cx, fixed * 2, fixed), 2, (100, 100), 0.6, False)
+    chosen, rejected, _ = choose(Candidates(fixed, cx, fixed * 2, fixed), 2, (100, 100), 0.6, False)
     assert chosen.tolist() == [[0, 1] if kept else [0, 2]]
     assert rejected.tolist() == [0 if kept else 1]
 
@@ -238,9 +232,9 @@ def test_choose_reference_compat_measures_against_the_first_candidate() -> None:
     """A 40 x 40 window wholly covered by two others of 80: 1600 of the first one's 6400 pixels pass the release."""
     size = torch.tensor([[80, 40, 40]])
     center = torch.tensor([[60, 60, 120]])
-    candidates = _Candidates(center, center, size, size)
-    assert _choose(candidates, 2, (200, 200), 0.6, False)[0].tolist() == [[0, 2]]
-    assert _choose(candidates, 2, (200, 200), 0.6, True)[0].tolist() == [[0, 1]]
+    candidates = Candidates(center, center, size, size)
+    assert choose(candidates, 2, (200, 200), 0.6, False)[0].tolist() == [[0, 2]]
+    assert choose(candidates, 2, (200, 200), 0.6, True)[0].tolist() == [[0, 1]]
 
 
 def copies(image: Tensor, count: int) -> Tensor:
@@ -412,8 +406,8 @@ def test_sample_patches_does_not_touch_the_global_random_state() -> None:
 def test_row_counts_any_width_equals_a_plain_sum(width: int, share: float, seed: int) -> None:
     flags = torch.rand((2, 3, width), generator=generator(seed)) < share
     expected = [[sum(row) for row in image] for image in flags.tolist()]
-    assert _row_counts(flags).tolist() == expected
-    assert _row_counts(flags.mT.contiguous().mT).tolist() == expected
+    assert row_counts(flags).tolist() == expected
+    assert row_counts(flags.mT.contiguous().mT).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from torch import Tensor
 import engine.mixmatch.patches as module
 from engine.config.schema import ShapesData
 from engine.data.shapes import draw
-from engine.mixmatch.patches import CANDIDATES_PER_PATCH, _Candidates, _draw, _pools, sample_patches
+from engine.mixmatch.candidates import Candidates, draw_candidates, pools
+from engine.mixmatch.patches import CANDIDATES_PER_PATCH, sample_patches
 from engine.mixmatch.purity import GRID, class_share
 from engine.mixmatch.windows import Patches
 
@@ -131,9 +132,9 @@ def test_pure_candidates_are_chosen_as_by_a_loop_over_pixels(
     found = _draw_with(labels, per_image, sides, overlap, compat, centres, on_device, monkeypatch)
     # The draws again, in their order: first the candidates in front, then those behind.
     source = generator(3)
-    everything, behind, before = _pools(labels, background, VOID)
-    front = _draw(labels, before, everything, 4 * CANDIDATES_PER_PATCH, sides, source, centres)
-    back = _draw(labels, behind, everything, CANDIDATES_PER_PATCH, sides, source)
+    everything, behind, before = pools(labels, background, VOID)
+    front = draw_candidates(labels, before, everything, 4 * CANDIDATES_PER_PATCH, sides, source, centres)
+    back = draw_candidates(labels, behind, everything, CANDIDATES_PER_PATCH, sides, source)
     drops = 0
     for i, image in enumerate(labels.numpy()):
         boxes = _boxes(front, i)
@@ -169,7 +170,7 @@ def _draw_with(
         )  # fmt: skip
 
 
-def _boxes(candidates: _Candidates, image: int) -> list[tuple[int, int, int, int]]:
+def _boxes(candidates: Candidates, image: int) -> list[tuple[int, int, int, int]]:
     rows = zip(*(part[image].tolist() for part in candidates.all()), strict=True)
     return [(cy, cx, side, label) for cy, cx, side, label in rows]
 

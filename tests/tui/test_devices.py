@@ -235,17 +235,17 @@ def test_line_is_broken_where_nothing_was_recorded_and_dim_where_it_was_done_aga
     times = [NOW + 5 * n for n in range(10)] + [NOW + 5000 + 5 * n for n in range(10)]
     uses = tuple(DeviceUse(t, 50.0, None, None, None, None) for t in times)
     steps = moments.Steps({1: [(NOW, 0.0), (NOW + 5100, 100.0)]}, {1: 0, 2: 99})
-    axis = run_devices._Axis(steps, NOW, True, None)
+    axis = run_devices.TimeAxis(steps, NOW, True, None)
     use = run_devices.MEASURES[0]
-    curves = run_devices._curves(DeviceRecord("x", 1, uses), use, axis)
+    curves = run_devices.curves_of(DeviceRecord("x", 1, uses), use, axis)
     assert [len(curve.samples) for curve in curves] == [10, 10] and not any(curve.dim for curve in curves)
-    by_step = run_devices._Axis(steps, NOW, False, None)
-    curves = run_devices._curves(DeviceRecord("x", 1, uses), use, by_step)
+    by_step = run_devices.TimeAxis(steps, NOW, False, None)
+    curves = run_devices.curves_of(DeviceRecord("x", 1, uses), use, by_step)
     done_again = [sample.x for curve in curves if curve.dim for sample in curve.samples]
     assert done_again == []
     steps = moments.Steps(steps.points, {1: 0, 2: 50})
-    by_step = run_devices._Axis(steps, NOW, False, None)
-    curves = run_devices._curves(DeviceRecord("x", 1, uses), use, by_step)
+    by_step = run_devices.TimeAxis(steps, NOW, False, None)
+    curves = run_devices.curves_of(DeviceRecord("x", 1, uses), use, by_step)
     assert [len(curve.samples) for curve in curves if curve.dim] == [10]
 
 

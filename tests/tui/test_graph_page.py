@@ -195,5 +195,5 @@ def test_distance_map_reads_how_far_each_histogram_reaches() -> None:
         and graph.farthest_reach([old, new]) == 4.0
         and graph.farthest_reach([None]) == 4.0
     )
-    labels = [line[0][0][3:].strip() for line in graph._map("d+", [[0.0] * 8], 2.0, "good", False)]
+    labels = [line[0][0][3:].strip() for line in graph.distance_map("d+", [[0.0] * 8], 2.0, "good", False)]
     assert labels == ["2", "", "", "1", "", "", "", "0"]

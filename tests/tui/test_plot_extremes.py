@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engine.events.records import Graph, Projection
 from mmtui.domain.states import RunEvent
+from mmtui.domain.views import Embeddings
 from mmtui.paths import Home
 from mmtui.store import pyramid
 from mmtui.tui.pages import charts, graph
@@ -289,14 +291,14 @@ def test_run_with_the_largest_numbers_and_odd_times_has_its_charts(home: Home) -
 @given(st.lists(st.tuples(FINITE, FINITE, st.integers(0, 4095)), min_size=1, max_size=6), st.integers(0, 80))
 def test_embeddings_anywhere_are_drawn(points: list[tuple[float, float, int]], width: int) -> None:
     x, y, label = map(list, zip(*points, strict=True))
-    event = {"step": 1, "values": {"x": x, "y": y, "label": label}}
-    lines = graph._scatter(event, (), False, False, width, 20)
+    found = Embeddings(1, Projection({"x": x, "y": y, "label": label}))
+    lines = graph.scatter(found, (), False, False, width, 20)
     assert any(graph.glyph_of(label[-1]) in text for line in lines[1:] for text, _ in line)
 
 
 def test_class_pairs_are_drawn_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     reckoned, heat_map = [], graph.heat_map
     monkeypatch.setattr(graph, "heat_map", lambda cells, *more: reckoned.append(len(cells)) or heat_map(cells, *more))
-    lines = graph._pairs({"class_pairs": [[0, 4095, 7], [4094, 1, 0]]}, (), False, 60, 20)
+    lines = graph.class_pairs(Graph({"class_pairs": [[0, 4095, 7], [4094, 1, 0]]}), (), False, 60, 20)
     assert len(lines) < 60 and "(4045 classes have no room)" in lines[-1][0][0]
     assert reckoned == [60], "no more classes than cells"

@@ -57,8 +57,8 @@ def graph(
     drawers: tuple[Drawer, ...] = (
         numbers,
         partial(_one_class, found, names, strategy, chosen, ascii_only, focus.alone),
-        partial(_scatter, found, names, ascii_only, focus.alone),
-        partial(_pairs, stats.graph, names, ascii_only),
+        partial(scatter, found, names, ascii_only, focus.alone),
+        partial(class_pairs, stats.graph, names, ascii_only),
         partial(_distances, home, detail, until, ascii_only),
     )
     panes = [Pane(name, drawer) for name, drawer in zip(PANES, drawers, strict=True)]
@@ -151,7 +151,7 @@ def _name(names: Sequence[str], index: int) -> str:
 # ---- embeddings ----------------------------------------------------------------------------------------------------
 
 
-def _scatter(
+def scatter(
     found: Embeddings | None, names: Sequence[str], ascii_only: bool, alone: bool, width: int, height: int
 ) -> list[Line]:
     """Embeddings in two dimensions, a letter for each class."""
@@ -220,7 +220,7 @@ def heat_map(
     return lines, count
 
 
-def _pairs(graph: Graph, names: Sequence[str], ascii_only: bool, width: int, height: int) -> list[Line]:
+def class_pairs(graph: Graph, names: Sequence[str], ascii_only: bool, width: int, height: int) -> list[Line]:
     """How many rejective edges run between each two classes."""
     pairs = {(first, second): edges for first, second, edges in graph.class_pairs or ()}
     title: Line = [("rejective edges between classes", "title")]
@@ -268,7 +268,7 @@ def _distances(
     hists = (("d+", [g.d_pos_hist for g in graphs], "good"), ("d-", [g.d_neg_hist for g in graphs], "red"))
     for name, counts, style in hists:
         shares = [rebinned(own, bins, reach, histogram_reach(g)) for own, g in zip(counts, graphs, strict=True)]
-        lines += _map(name, shares, reach, style, ascii_only)
+        lines += distance_map(name, shares, reach, style, ascii_only)
     active = [_active(stats) for stats in columns]
     lines.append([("activ ", "dim"), (spark(active, ascii_only, top=1.0).rstrip(), "cyan")])
     return [*lines, [(f"step  0{'share of active triplets':^{room - 7}}{total:>6}", "dim")]]
@@ -304,7 +304,9 @@ def rebinned(counts: Sequence[int] | None, bins: int, reach: float, own_reach: f
     return [share / total for share in sums]
 
 
-def _map(name: str, columns: Sequence[Sequence[float]], reach: float, style: str, ascii_only: bool) -> list[Line]:
+def distance_map(
+    name: str, columns: Sequence[Sequence[float]], reach: float, style: str, ascii_only: bool
+) -> list[Line]:
     shades, bins = SHADES[1 if ascii_only else 0], max(map(len, columns), default=0)
     lines: list[Line] = []
     for row in reversed(range(bins)):

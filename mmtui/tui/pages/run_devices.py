@@ -52,7 +52,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class _Axis:
+class TimeAxis:
     """How time is laid out (``kind`` as in ``axes.AXES``; epochs are shown as steps), and where the slider is."""
 
     steps: moments.Steps
@@ -77,7 +77,7 @@ def run_devices(home: Home, run_id: str, width: int, height: int, ascii_only: bo
     if not found.records:
         return [[(printable(found.note), "dim")]]
     until = None if view.moment is None else moments.time_at(home, run_id, view.moment)
-    axis = _Axis(moments.steps(home, run_id), detail.row.started_at or 0.0, view.axis, until)
+    axis = TimeAxis(moments.steps(home, run_id), detail.row.started_at or 0.0, view.axis, until)
     axis = replace(axis, ends=_window(found.records, axis, view.window))
     names = _names(found)
     lines: list[Line] = [[(SIMULATED, "warn")]] if found.simulated else []
@@ -132,7 +132,7 @@ def _table(found: RunDevices, names: dict[str, str], until: float | None) -> lis
 
 
 def _window(
-    records: Sequence[DeviceRecord], axis: _Axis, window: tuple[float, float] | None
+    records: Sequence[DeviceRecord], axis: TimeAxis, window: tuple[float, float] | None
 ) -> tuple[float, float] | None:
     """Ends of the axis that is drawn, the same for every chart; ``window`` in steps, None: all."""
     if window is not None and not axis.by_time:
@@ -153,7 +153,7 @@ def _chart(
     device: str,
     name: str,
     measure: Measure,
-    axis: _Axis,
+    axis: TimeAxis,
     width: int,
     height: int,
     ascii_only: bool,
@@ -162,7 +162,7 @@ def _chart(
     at: float | None = None
     now: float | None = None
     for record in _of(found, device):
-        curves += _curves(record, measure, axis)
+        curves += curves_of(record, measure, axis)
         for use in record.samples:
             if measure.value(use) is not None and (axis.until is None or use.time <= axis.until):
                 now, at = measure.value(use), axis.x(record.attempt, use.time)
@@ -185,7 +185,7 @@ def _chart(
     return [[(f"{title} ", "title"), (f"{measure.text(now)}{where}", "warn" if where else "")], *draw(curves, frame)]
 
 
-def _curves(record: DeviceRecord, measure: Measure, axis: _Axis) -> list[Curve]:
+def curves_of(record: DeviceRecord, measure: Measure, axis: TimeAxis) -> list[Curve]:
     """Lines of one attempt: broken where nothing was recorded, dim where a later attempt did the steps again."""
     longest, before = gap_seconds(record.samples), None
     parts: list[tuple[bool, list[Sample]]] = []
