@@ -200,10 +200,14 @@ def test_axis_ticks_are_few_short_and_inside(low: float, high: float, count: int
 
 
 @given(FINITE, FINITE, st.integers(-1, 40))
+@example(1.0, 1.0000000000000002, 5)
+@example(-1e300, -1e300 + math.ulp(1e300), 40)
+@example(1e16, 1e16 + 4, 40)
 def test_nice_ticks_are_few(low: float, high: float, count: int) -> None:
     low, high = (min(max(end, -1e307), 1e307) for end in (low, high))
     found = nice_ticks(low, high, count)
     assert len(found) <= max(count, 1) + 2 and all(map(math.isfinite, found))
+    assert len(set(found)) == len(found), "no place is marked twice"
     if high > low:
         step = nice_step(low, high, count)
         assert step > 0 and multiples(low, high, step) == found

@@ -26,8 +26,8 @@ _LONGEST = 16
 
 
 def nice_step(low: float, high: float, count: int) -> float:
-    """1, 2 or 5 times a power of ten, of which about ``count`` fit between."""
-    rough = max((high - low) / max(count, 1), _SHORTEST)
+    """1, 2 or 5 times a power of ten, of which about ``count`` fit between; no less than what tells numbers apart."""
+    rough = max((high - low) / max(count, 1), math.ulp(max(abs(low), abs(high))), _SHORTEST)
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
 
