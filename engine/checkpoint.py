@@ -21,7 +21,6 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +29,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from engine.config.best import BEST, best_step
+from engine.config.checkpoint_meta import CheckpointMeta
 from engine.errors import CheckpointError, disk_full_text
 from engine.files import is_plain_name, link, sync_folder, utf8_name, write_file
 from engine.finite import refuse_infinite
@@ -49,7 +49,7 @@ class Checkpoint:
     path: Path
     step: int
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> CheckpointMeta:
         """What was written beside the weights."""
         return read_meta(self.path)
 
@@ -84,7 +84,7 @@ def save_step(
     step: int,
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
-    meta: Mapping[str, Any],
+    meta: Mapping[str, object],
     keep: int = 2,
     keep_every: int = 0,
 ) -> Path:
@@ -120,7 +120,7 @@ def _remove(several: Iterable[Checkpoint], best: Collection[int] = ()) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def change_meta(path: Path, changes: Mapping[str, Any]) -> None:
+def change_meta(path: Path, changes: Mapping[str, object]) -> None:
     """Say something else of the state that a checkpoint holds; all of the changes are there or none.
 
     Raises:
@@ -159,7 +159,7 @@ def _put_best_beside(folder: Path, step: int) -> None:
         raise CheckpointError(disk_full_text(error, target, "the best checkpoint")) from error
 
 
-def save_final(run_dir: Path, stage: str, module: nn.Module | None, meta: Mapping[str, Any]) -> Path:
+def save_final(run_dir: Path, stage: str, module: nn.Module | None, meta: Mapping[str, object]) -> Path:
     """Write what a finished stage hands on; its step checkpoints are then removed, but for those kept for good.
 
     The one that ``meta`` calls the best gets its lasting name before: whenever the process dies, it has one of both.
@@ -227,7 +227,7 @@ def damage(path: Path) -> str:
     return ""
 
 
-def read_meta(path: Path) -> dict[str, Any]:
+def read_meta(path: Path) -> CheckpointMeta:
     """The meta file of a checkpoint folder.
 
     Raises:
@@ -235,12 +235,16 @@ def read_meta(path: Path) -> dict[str, Any]:
     """
     file = path / "meta.json"
     try:
-        meta = json.loads(file.read_text())
+        meta: CheckpointMeta = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read ({_first_line(error)}); remove {path}") from None
-    if not isinstance(meta, dict):
+    if not _is_object(meta):
         raise CheckpointError(f"{file} is no checkpoint's meta file; remove {path}")
     return meta
+
+
+def _is_object(read: object) -> bool:
+    return isinstance(read, dict)
 
 
 def clean(run_dir: Path) -> None:
@@ -304,7 +308,7 @@ def _weights(module: nn.Module) -> bytes:
     return to_safetensors(tensors)
 
 
-def _write(target: Path, files: Mapping[str, bytes | memoryview], meta: Mapping[str, Any]) -> Path:
+def _write(target: Path, files: Mapping[str, bytes | memoryview], meta: Mapping[str, object]) -> Path:
     temporary = target.with_name(f"{target.name}{_TEMPORARY}")
     sums = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}
     text = json.dumps({"format": FORMAT, **meta, "files": sums}, indent=1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -28,7 +29,13 @@ class FlopCount(TorchDispatchMode):
         self.total = 0
 
 
-def _dispatch(self: FlopCount, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+def _dispatch(
+    self: FlopCount,
+    func: OpOverload,
+    types: object,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+) -> object:
     kwargs = kwargs or {}
     packet = func._overloadpacket
     formula = flop_registry.get(ON_CPU.get(packet, packet))

@@ -262,7 +262,7 @@ def run_stage(context: Context, name: str, total: int, offset: int, position: Po
             context.writer.emit("stage_data", sizes)
         if found is not None and stage.optimiser is not None:
             stage.splits = int(found.meta().get("splits", 1))
-            stage.recall(dict(found.meta().get("remembered", {})))
+            stage.recall(found.meta().get("remembered", {}))
         if found is not None and not found.meta().get("observed", True):
             log(context, start, total, stage.observe(start), echo)
             if is_best(stage, start):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -86,14 +86,23 @@ def build_optimiser(module: nn.Module, config: OptimConfig) -> Optimiser:
         module: on the device where it is trained.
     """
     groups = _groups(module, config)
-    parameters = [parameter for group in groups for parameter in group["params"]]
+    parameters = [parameter for group in groups for parameter in group.params]
+    several = [group._asdict() for group in groups]
     fused = True if all(parameter.is_cuda for parameter in parameters) else None
     if config.optimiser == "adamw":
-        return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0, fused=fused)
-    return Sgd(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+        return AdamW(several, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=0.0, fused=fused)
+    return Sgd(several, lr=config.lr, momentum=config.momentum, fused=fused)
 
 
-def _groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+class ParameterGroup(NamedTuple):
+    """Parameters that learn at ``lr_factor`` times the rate of the schedule, and decay alike."""
+
+    params: list[nn.Parameter]
+    lr_factor: float
+    weight_decay: float
+
+
+def _groups(module: nn.Module, config: OptimConfig) -> list[ParameterGroup]:
     """Parameters that learn at one rate and decay alike; those with the most layers above them come last."""
     above = layers_above(module) if config.layer_decay < 1 else {}
     of_backbone = config.backbone_lr_factor if isinstance(config, HeadedOptimConfig) else 1.0
@@ -108,14 +117,14 @@ def _groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
             if parameter.requires_grad:
                 found.setdefault((above.get(parameter, 0), parameter in apart, kind), []).append(parameter)
     factors = {"weights": 1.0, "biases": 1.0 if config.optimiser == "adamw" else config.bias_lr_factor, "norms": 1.0}
-    groups = []
+    groups: list[ParameterGroup] = []
     for depth, inside in sorted({(depth, inside) for depth, inside, _ in found}):
         share = config.layer_decay**depth * (of_backbone if inside else 1.0)
         for kind, factor in factors.items():
             decay = config.weight_decay if kind == "weights" else 0.0
             if (depth, inside, kind) in found:
                 rate = factor * share
-                groups.append({"params": found[depth, inside, kind], "lr_factor": rate, "weight_decay": decay})
+                groups.append(ParameterGroup(found[depth, inside, kind], rate, decay))
     return groups
 
 

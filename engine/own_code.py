@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
 PACKAGE = "engine"
 CHANGES = re.compile(r"changes-[0-9a-f]{1,40}\.diff")
@@ -127,7 +127,7 @@ def _belongs(module: ModuleType, held: HeldCode) -> bool:
     return spec is not None and (spec.loader is held or spec.origin is None)
 
 
-def loaded() -> dict[str, Any]:
+def loaded() -> dict[str, str | bool]:
     """What a trainer says of its code: ``sha256`` of every file of the engine, and whether what was hashed is what was
     loaded (``held``); else the files were hashed now. {} if they cannot be read."""
     held = _held()

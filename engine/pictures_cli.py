@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from engine.errors import DataError, EngineError
 from engine.events import attempt_folder, attempt_numbers, read_events, records
@@ -45,7 +45,10 @@ class Triple(NamedTuple):
     prediction: str
 
 
-def add_parser(commands: Any) -> None:
+Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
+
+
+def add_parser(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command ``pictures``."""
     sub = commands.add_parser("pictures", help=TEXT, description=TEXT)
     sub.set_defaults(command=pictures_command)

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -19,6 +19,7 @@ from engine.data import pictures
 from engine.data.cache import CacheUse
 from engine.errors import EngineError
 from engine.events import SilentWriter
+from engine.json_types import JsonObject
 from engine.models import Backbone
 from engine.stages import Context, build_stage
 from engine.stages.evaluate import adding_to
@@ -49,13 +50,21 @@ class _Measurement(Context):
             )
 
 
-def probe(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """Take ``STEPS`` real steps of every training stage and predict one batch of the validation split.
+class Needs(TypedDict):
+    """What was measured of a recipe.
 
-    Returns:
-        ``stages``: {stage: {``seconds_per_step``}}, for evaluate {``seconds``} of all images;
-        ``peak_bytes``: memory of the GPU that the process held at most, the driver's share included; on the CPU the
-        process's largest resident size.
+    Keys:
+        stages: {stage: {``seconds_per_step``}}, for evaluate {``seconds``} of all images.
+        peak_bytes: memory of the GPU that the process held at most, the driver's share included; on the CPU the
+            process's largest resident size.
+    """
+
+    stages: dict[str, dict[str, float]]
+    peak_bytes: int
+
+
+def probe(recipe: Recipe, device: torch.device) -> Needs:
+    """Take ``STEPS`` real steps of every training stage and predict one batch of the validation split.
 
     Raises:
         EngineError: bad data, or data over the budget that no run has decoded yet, or the memory does not suffice.
@@ -120,7 +129,7 @@ def peak_bytes(device: torch.device) -> int:
     return int(torch.cuda.max_memory_reserved(device) + max(outside, 0))
 
 
-def probe_in_child(recipe_file: Path) -> dict[str, Any]:
+def probe_in_child(recipe_file: Path) -> JsonObject:
     """The same in a process of its own, whose memory is given back whole.
 
     Raises:
@@ -134,5 +143,5 @@ def probe_in_child(recipe_file: Path) -> dict[str, Any]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise EngineError(f"the measurement failed: {last.removeprefix('error: ')}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: JsonObject = json.loads(done.stdout)
     return found

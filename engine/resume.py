@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from engine import checkpoint, dist
 from engine.checkpoint import Checkpoint
 from engine.config import forking
 from engine.config.backbones import timm_used
+from engine.config.checkpoint_meta import CheckpointMeta
 from engine.config.determining import determining
 from engine.config.schema import Recipe, stored_recipe
 from engine.errors import CheckpointError
@@ -104,7 +105,7 @@ def _within_stage(recipe: Recipe, run_dir: Path, name: str, offset: int, device:
     return Position(name, found.step, offset + found.step, found, (*warnings, *others))
 
 
-def _other_circumstances(meta: Mapping[str, object], recipe: Recipe, device: str) -> Iterator[str]:
+def _other_circumstances(meta: CheckpointMeta, recipe: Recipe, device: str) -> Iterator[str]:
     """Sentences on what has changed since a checkpoint was made, none of which is in the recipe."""
     threads = meta.get("threads", torch.get_num_threads())
     if threads != torch.get_num_threads():

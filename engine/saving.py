@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -86,7 +85,7 @@ def tell_best_of(context: Context, final: Path) -> None:
         context.writer.emit(BEST, {**meta[BEST], "weights": meta.get("weights", "")})
 
 
-def stopped_early(context: Context, stage: Stage, done: int) -> dict[str, Any]:
+def stopped_early(context: Context, stage: Stage, done: int) -> dict[str, int]:
     """What is said of a stage that patience has ended after ``done`` steps, told; {} of one that was trained whole."""
     best = stage.best
     if best is None or not best.enough or done >= stage.total_steps:
@@ -101,7 +100,7 @@ def stopped_early(context: Context, stage: Stage, done: int) -> dict[str, Any]:
     return {"stopped_early": done}
 
 
-def provenance(context: Context) -> dict[str, Any]:
+def provenance(context: Context) -> dict[str, object]:
     """What every checkpoint says of its origin."""
     recipe = context.recipe
     forked = {"lineage": list(context.lineage)} if context.lineage else {}

@@ -15,9 +15,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL
@@ -31,6 +31,7 @@ from engine.data import digests
 from engine.data.fingerprint import fingerprint, images_fingerprint
 from engine.data.values import Progress
 from engine.files import link
+from engine.json_types import Json, JsonObject
 from engine.mixmatch.window_cutters import opencv_version
 from engine.models.weights import weights_file
 from engine.own_code import sources
@@ -48,7 +49,7 @@ class Found:
     seconds: float  # what its training took
 
 
-def stage_inputs(recipe: Recipe, stage: str, device: str, progress: Progress | None = None) -> dict[str, Any]:
+def stage_inputs(recipe: Recipe, stage: str, device: str, progress: Progress | None = None) -> JsonObject:
     """Everything that determines the output of a stage, as JSON values.
 
     Args:
@@ -81,7 +82,7 @@ def stage_inputs(recipe: Recipe, stage: str, device: str, progress: Progress | N
     }
 
 
-def key_of(inputs: dict[str, Any]) -> str:
+def key_of(inputs: Mapping[str, Json]) -> str:
     """Digest of the inputs of a stage, hexadecimal."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:KEY_CHARACTERS]
 
@@ -111,7 +112,7 @@ class StageCache:
         """Whether outputs of this stage are shared at all."""
         return stage in REUSED_STAGES and self.recipe.runtime.reuse_stages and not self.forked
 
-    def inputs(self, stage: str) -> dict[str, Any]:
+    def inputs(self, stage: str) -> JsonObject:
         """See ``stage_inputs``; checksums of files that did not change are remembered from run to run."""
         run_folder.require()  # the list lies beside it: where one was moved, both were
         remembered = self.folder / "digests.json"
@@ -144,7 +145,7 @@ class StageCache:
             return None
         return Found(entry.name, str(meta.get("run", "")), float(meta.get("seconds", 0.0)))
 
-    def put(self, run_dir: Path, stage: str, run: str, seconds: float, before: dict[str, Any]) -> str:
+    def put(self, run_dir: Path, stage: str, run: str, seconds: float, before: Mapping[str, Json]) -> str:
         """Keep the output of a stage that has just finished; returns why it could not, "" if it was kept.
 
         Args:
@@ -165,7 +166,7 @@ class StageCache:
         return ""
 
 
-def _copy(source: Path, target: Path, meta: dict[str, Any]) -> None:
+def _copy(source: Path, target: Path, meta: Mapping[str, object]) -> None:
     """A checkpoint folder with another meta file. Large files are linked where the file system can: no file of a
     checkpoint is ever written twice."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.writing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from engine.config.best import split
 from engine.errors import EngineError
@@ -15,8 +15,10 @@ from engine.streams import complain
 LARGEST_SIDE = 65_536
 """Of an exported network's input, pixels."""
 
+Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
-def add_parser(commands: Any) -> None:
+
+def add_parser(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the verb and its two actions."""
     text = "look into a weight file, or export the network of a run"
     actions = commands.add_parser("weights", help=text, description=text).add_subparsers(required=True)
@@ -92,7 +94,9 @@ def export_command(options: argparse.Namespace) -> int:
     except OSError as error:
         return _refused(error_text(error, options.out), 1)
     where = f" {card['checkpoint_step']}, the best" if best else ""
-    sys.stdout.write(f"{options.out}  {card['backbone']} after {card['stage']}{where}  sha256 {card['sha256'][:16]}\n")
+    sys.stdout.write(
+        f"{options.out}  {card['backbone']} after {card['stage']}{where}  sha256 {str(card['sha256'])[:16]}\n"
+    )
     return 0
 
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, ValidationInfo
 
@@ -74,7 +74,7 @@ def unknown_timm_name(backbone: str) -> str:
     return f"timm has no {name}: write one of its names, such as {', '.join(TIMM + one for one in near)}"
 
 
-def _known(value: Any, info: ValidationInfo) -> Any:
+def _known(value: object, info: ValidationInfo) -> object:
     """The name of a backbone, as it is."""
     if value in OWN:
         return value
@@ -94,7 +94,7 @@ Backbone = Annotated[OwnBackbone | Annotated[str, Written("timm/NAME")], BeforeV
 FREEZE_WORDS = ("none", "backbone")
 
 
-def _freeze(value: Any) -> Any:
+def _freeze(value: object) -> object:
     """A word or a number of layers, as it is."""
     if value in FREEZE_WORDS or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value

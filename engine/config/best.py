@@ -14,15 +14,16 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from engine.errors import CheckpointError
+from engine.json_types import Json
 from engine.paths import expanded
 
-BEST = "best"
+BEST: Final = "best"
 """Its name: that of its folder, and behind the @ of a run."""
 MIOU, LOSS, CLASS = "miou", "loss", "class:"
-STAGE = "segment"
+STAGE: Final = "segment"
 """The only stage that is evaluated on the way."""
 _STEP = re.compile(r"step_(\d{8,})")
 
@@ -49,7 +50,7 @@ def class_problem(metric: str | None, classes: Collection[str]) -> Iterator[str]
         yield f"segment.keep_best class:{name} names no class of the data set: {hint}"
 
 
-def best_step(meta: Mapping[str, Any]) -> int | None:
+def best_step(meta: Mapping[str, object]) -> int | None:
     """The step that a checkpoint's meta file calls the best; None where it calls none so."""
     remembered = meta.get("remembered")
     found = meta.get(BEST) or (remembered.get(BEST) if isinstance(remembered, Mapping) else None)
@@ -87,7 +88,7 @@ def best_folder(run_dir: Path, run: str = "") -> Path:
     raise CheckpointError(f"the best checkpoint of run {run} ({STAGE} {step}) is not in its folder any more")
 
 
-def _newest(folder: Path) -> dict[str, Any] | None:
+def _newest(folder: Path) -> Mapping[str, Json] | None:
     """The meta file of a stage's output, else of its newest checkpoint; None without any."""
     final = _read(folder / "final")
     if final is not None:
@@ -99,14 +100,14 @@ def _newest(folder: Path) -> dict[str, Any] | None:
     return next((meta for _, entry in reversed(steps) if (meta := _read(entry)) is not None), None)
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def _read(folder: Path) -> Mapping[str, Json] | None:
     with suppress(OSError, ValueError):
         found = json.loads((folder / "meta.json").read_text())
         return found if isinstance(found, dict) else None
     return None
 
 
-def _none_text(meta: Mapping[str, Any], run: str) -> str:
+def _none_text(meta: Mapping[str, object], run: str) -> str:
     recipe = meta.get("recipe")
     section = recipe.get(STAGE) if isinstance(recipe, Mapping) else None
     metric = section.get("keep_best") if isinstance(section, Mapping) else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from itertools import pairwise
-from typing import Any
+
+from pydantic import BaseModel
 
 from engine.config import best
 from engine.config.backbones import TIMM_WEIGHTS, is_timm
@@ -85,7 +86,7 @@ def problems(recipe: RecipeFields) -> Iterator[str]:
     yield from _sizes(recipe)
 
 
-def _whole_numbers(part: Any, key: str) -> Iterator[str]:
+def _whole_numbers(part: object, key: str) -> Iterator[str]:
     """Numbers that nothing could count with or store."""
     if isinstance(part, int):
         most = MOST_STEPS if key.endswith(".steps") else LARGEST_NUMBER
@@ -94,7 +95,7 @@ def _whole_numbers(part: Any, key: str) -> Iterator[str]:
     elif isinstance(part, tuple):
         for item in part:
             yield from _whole_numbers(item, key)
-    elif hasattr(part, "model_fields_set"):
+    elif isinstance(part, BaseModel):
         for name, value in part:
             yield from _whole_numbers(value, f"{key}.{name}" if key else name)
 

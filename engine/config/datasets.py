@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
@@ -48,7 +48,7 @@ class FolderData(Section):
 
     @field_validator("label_map", mode="before")
     @classmethod
-    def _no_truths(cls, mapped: Any) -> Any:
+    def _no_truths(cls, mapped: object) -> object:
         """What is no class at all; Python takes true for 1."""
         for value, target in mapped.items() if isinstance(mapped, dict) else ():
             if ":" in str(value):
@@ -70,9 +70,9 @@ class FolderData(Section):
         return mapped
 
     @model_serializer(mode="wrap")
-    def _without_what_says_nothing(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_says_nothing(self, standard: SerializerFunctionWrapHandler) -> dict[str, object]:
         """An empty map is left out, so that what was fingerprinted before there was one is still the same."""
-        found: dict[str, Any] = standard(self)
+        found: dict[str, object] = standard(self)
         if not self.label_map:
             found.pop("label_map", None)
         return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from engine.config.schema import STAGE_ORDER, Recipe
+from engine.json_types import Json, JsonObject
 
 FREE_KEYS = frozenset(
     {
@@ -30,18 +30,24 @@ FORMER_WORDS: Mapping[str, Mapping[str, str]] = {"match.loss": {"info_nce": "sup
 """Values of keys by what they were called before: both words are read, kept as they are written, and mean the same."""
 
 
-def meaning(key: str, value: Any) -> Any:
+def meaning(key: str, value: Json) -> Json:
     """A value by today's word for it, so that recipes can be compared."""
     return next((now for now, before in FORMER_WORDS.get(key, {}).items() if before == value), value)
 
 
-def lasting(key: str, value: Any) -> Any:
+def lasting(key: str, value: Json) -> Json:
     """A value by the word that it had first: names that are made of it stay what they were."""
-    return FORMER_WORDS[key].get(value, value) if key in FORMER_WORDS else value
+    return FORMER_WORDS[key].get(value, value) if key in FORMER_WORDS and isinstance(value, str) else value
 
 
 TRAINED = ("proxy", "match", "segment")
-LATER_KEYS: Mapping[str, Any] = {
+_LATER_OPTIM: Mapping[str, Json] = {
+    "optim.optimiser": "sgd",
+    "optim.betas": [0.9, 0.999],
+    "optim.eps": 1e-8,
+    "optim.layer_decay": 1.0,
+}
+LATER_KEYS: Mapping[str, Json] = {
     "model.freeze": "none",
     "proxy.optim.backbone_lr_factor": 1.0,
     "segment.optim.backbone_lr_factor": 1.0,
@@ -57,21 +63,13 @@ LATER_KEYS: Mapping[str, Any] = {
     "segment.keep_best": None,
     "segment.patience": 0,
     "evaluate.checkpoint": "final",
-} | {
-    f"{stage}.{key}": value
-    for stage in TRAINED
-    for key, value in {
-        "optim.optimiser": "sgd",
-        "optim.betas": [0.9, 0.999],
-        "optim.eps": 1e-8,
-        "optim.layer_decay": 1.0,
-    }.items()
+    **{f"{stage}.{key}": value for stage in TRAINED for key, value in _LATER_OPTIM.items()},
 }
 """Keys that came later, with the value at which all is computed as before there were such: names that are kept leave
 them out then, and stay what they were."""
 
 
-def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
+def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Json]]:
     """Every key that determines the network after ``stage``, with its value; the stages before it count."""
     data = recipe.model_dump(mode="json")
     yield "seed", data["seed"]
@@ -80,7 +78,7 @@ def determining(recipe: Recipe, stage: str) -> Iterator[tuple[str, Any]]:
     for section in ("data", "model", *STAGE_ORDER[: STAGE_ORDER.index(stage) + 1]):
         for key, value in flat(data[section], section):
             if determines(key, data[section]):
-                yield key, frozen_in(value, stage) if key == "model.freeze" else meaning(key, value)
+                yield key, frozen_in(recipe.model.freeze, stage) if key == "model.freeze" else meaning(key, value)
 
 
 def frozen_in(freeze: str | int, stage: str) -> str | int:
@@ -88,17 +86,17 @@ def frozen_in(freeze: str | int, stage: str) -> str | int:
     return "none" if freeze == "backbone" and stage in REUSED_STAGES else freeze
 
 
-def determines(key: str, section: Mapping[str, Any]) -> bool:
+def determines(key: str, section: Mapping[str, Json]) -> bool:
     """Whether a key of a section decides what is computed."""
     return key not in FREE_KEYS or (key == UNLESS_PATIENT and bool(section.get("patience")))
 
 
-def named_by(recipe: Recipe, stage: str) -> list[tuple[str, Any]]:
+def named_by(recipe: Recipe, stage: str) -> list[tuple[str, Json]]:
     """The same for a name of the stage's work that is kept for longer than a version of this program."""
     return [(key, lasting(key, value)) for key, value in determining(recipe, stage) if not says_nothing(key, value)]
 
 
-def says_nothing(key: str, value: Any) -> bool:
+def says_nothing(key: str, value: Json) -> bool:
     """Whether a key came later and its value is as if there were no such key."""
     return key in LATER_KEYS and LATER_KEYS[key] == value
 
@@ -144,13 +142,14 @@ def work_name(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _weighty(stage: str, section: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _weighty(stage: str, section: Mapping[str, Json] | None) -> JsonObject | None:
     """What of a stage's section weighs, by the words that each value had first."""
     if section is None:
         return None
     # Of the optimiser, how many numbers it keeps for each weight.
-    state = {"optim.optimiser": section["optim"]["optimiser"]} if "optim" in section else {}
-    found = {}
+    optim = section.get("optim")
+    state = {"optim.optimiser": optim["optimiser"]} if isinstance(optim, Mapping) else {}
+    found: JsonObject = {}
     for key, value in {**section, **state}.items():
         name = f"{stage}.{key}"
         if key not in _WITHOUT_WEIGHT[stage] and not says_nothing(name, value):
@@ -158,7 +157,7 @@ def _weighty(stage: str, section: Mapping[str, Any] | None) -> dict[str, Any] | 
     return found
 
 
-def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def flat(value: Json, key: str) -> Iterator[tuple[str, Json]]:
     """Every value below a key, by its full name."""
     if isinstance(value, Mapping):
         for name, item in value.items():

@@ -23,20 +23,22 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
 from engine.config.best import BEST, best_folder
+from engine.config.checkpoint_meta import CheckpointMeta, OriginFile
 from engine.config.determining import TRAINED, determines, flat, frozen_in, meaning
 from engine.config.mask_meaning import LEARNED_FROM_LABELS, other_meaning
 from engine.config.schema import STAGE_ORDER, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
 from engine.files import is_plain_name, link, sync_folder, write_file
+from engine.json_types import Json, JsonObject
 
 FORMAT = 1
 ORIGIN = "origin.json"
-TRAINED_WITH = "trained_with"
+TRAINED_WITH: Final = "trained_with"
 """Key of a meta file: the checkpoint was taken over, and this is the recipe that it was trained with."""
 FREEZE = "model.freeze"
 SHAPING_KEYS = frozenset(
@@ -50,10 +52,16 @@ SHAPING_KEYS = frozenset(
 )
 """Keys of a stage that decide which parameters it trains or begins with, or what its checkpoints keep of them: inside
 that stage they cannot change."""
-_SHAPES: Mapping[str, Callable[[float], bool]] = {
+
+
+def _decays(factor: Json) -> bool:
+    return isinstance(factor, int | float) and factor < 1
+
+
+_SHAPES: Mapping[str, Callable[[Json], object]] = {
     "segment.ema": bool,
     "segment.auxiliary_head": bool,
-    **{f"{stage}.optim.layer_decay": (1.0).__gt__ for stage in TRAINED},
+    **{f"{stage}.optim.layer_decay": _decays for stage in TRAINED},
 }
 """What of such a key counts, where it is a number: whether there is an average or a head, and whether layers have
 groups of their own. From one such number to another a stage goes on."""
@@ -93,7 +101,7 @@ class Kept:
     global_step: int
     whole: bool
     recipe: Recipe = field(repr=False)
-    meta: Mapping[str, Any] = field(repr=False)
+    meta: CheckpointMeta = field(repr=False)
 
     def __str__(self) -> str:
         where = f"the end of {self.stage}" if self.whole else f"{self.stage} {self.step}"
@@ -163,14 +171,14 @@ def _of_stage(folder: Path, stage: str) -> Iterator[Kept]:
         yield Kept(entry, stage, step, before + step, whole, recipe, meta)
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     return value if type(value) is int and value > 0 else 0
 
 
 @lru_cache(maxsize=4096)
-def _read(file: Path, _changed_at: int) -> tuple[Mapping[str, Any], Recipe]:
+def _read(file: Path, _changed_at: int) -> tuple[CheckpointMeta, Recipe]:
     """A meta file and its recipe; remembered, as each member of a sweep looks at the same ones."""
-    meta = json.loads(file.read_text())
+    meta: CheckpointMeta = json.loads(file.read_text())
     return meta, stored_recipe(meta["recipe"])
 
 
@@ -292,7 +300,7 @@ def _plan_from(kept: Kept, found: Sequence[Kept], recipe: Recipe, run: str) -> P
     return Plan(origin, tuple(outputs[stage] for stage in wanted), None if kept.whole else kept, tuple(left))
 
 
-def _section(recipe: Recipe, name: str) -> dict[str, Any]:
+def _section(recipe: Recipe, name: str) -> JsonObject:
     """The keys of a section that decide what is computed, by their full names."""
     values = recipe.model_dump(mode="json", include={name})[name]
     found = {key: meaning(key, value) for key, value in flat(values, name) if determines(key, values)}
@@ -302,33 +310,37 @@ def _section(recipe: Recipe, name: str) -> dict[str, Any]:
     return {**found, FREEZE: frozen_in(recipe.model.freeze, name)} if trains else found
 
 
-def _shaping(section: Mapping[str, Any]) -> dict[str, Any]:
+def _shaping(section: Mapping[str, Json]) -> JsonObject:
     return {key: value for key, value in section.items() if key in SHAPING_KEYS}
 
 
+def _whole(value: Json) -> Json:
+    return value
+
+
 def _difference(
-    then: Mapping[str, Any],
-    now: Mapping[str, Any],
-    shapes: Mapping[str, Callable[[float], bool]] = MappingProxyType({}),
-) -> tuple[str, Any, Any] | None:
+    then: Mapping[str, Json],
+    now: Mapping[str, Json],
+    shapes: Mapping[str, Callable[[Json], object]] = MappingProxyType({}),
+) -> tuple[str, Json, Json] | None:
     """The first key with another value: (key, then, now).
 
     Args:
         shapes: what of the values of a key is compared.
     """
     for key in [*then, *now]:
-        shape = shapes.get(key, lambda value: value)
+        shape = shapes.get(key, _whole)
         if key not in then or key not in now or shape(then[key]) != shape(now[key]):
             return key, then.get(key), now.get(key)
     return None
 
 
-def _told(key: tuple[str, Any, Any], run: str) -> str:
+def _told(key: tuple[str, Json, Json], run: str) -> str:
     name, then, now = key
     return f"{name} is {_value(now)} here and {_value(then)} in run {run}"
 
 
-def _value(value: Any) -> str:
+def _value(value: Json) -> str:
     return json.dumps(value).strip('"') or "empty"
 
 
@@ -393,7 +405,7 @@ def _best_of(taken: Sequence[Kept]) -> Iterator[Kept]:
         yield from (kept for kept in _of_stage(final.path.parent, final.stage) if kept.path.name == BEST)
 
 
-def _meta(kept: Kept, recipe: Recipe, told: Mapping[str, Any]) -> str:
+def _meta(kept: Kept, recipe: Recipe, told: Mapping[str, object]) -> str:
     """The meta file of a checkpoint that is taken over: it counts as one of the child's recipe."""
     every = recipe.runtime.keep_every
     remembered = kept.meta.get("remembered")
@@ -408,7 +420,7 @@ def _meta(kept: Kept, recipe: Recipe, told: Mapping[str, Any]) -> str:
     return json.dumps({**kept.meta, **told, **own}, indent=1)
 
 
-def read_origin(run_dir: Path) -> dict[str, Any] | None:
+def read_origin(run_dir: Path) -> OriginFile | None:
     """What a forked run began with (``forked_from``, ``lineage``, ``taken``, ``begun``); None if it was not forked.
 
     Raises:
@@ -423,7 +435,8 @@ def read_origin(run_dir: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{file} cannot be read: fork the run again") from None
-    return dict(found)
+    origin: OriginFile = found
+    return origin
 
 
 def plan_change(run_dir: Path, recipe: Recipe) -> Plan:
@@ -436,7 +449,7 @@ def plan_change(run_dir: Path, recipe: Recipe) -> Plan:
     return _plan_change(run_dir, recipe, kept_checkpoints(run_dir))[0]
 
 
-def _plan_change(run_dir: Path, recipe: Recipe, found: Sequence[Kept]) -> tuple[Plan, dict[str, Any]]:
+def _plan_change(run_dir: Path, recipe: Recipe, found: Sequence[Kept]) -> tuple[Plan, OriginFile]:
     origin = read_origin(run_dir)
     if origin is None:
         raise CheckpointError(f"{run_dir} was not forked")

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,6 +27,7 @@ from engine.config.overrides import (
 )
 from engine.config.schema import NO_CACHE, Recipe, stored_recipe
 from engine.config.strict_yaml import Location, StrictYamlError
+from engine.json_types import Json, JsonObject
 from engine.paths import expanded, is_file
 from engine.text import as_text
 
@@ -47,7 +47,7 @@ NO_PATHS = (("runtime", "data_cache", NO_CACHE), ("model", "weights", TIMM_WEIGH
 class Document:
     """Plain data of a recipe and where each dotted key was written."""
 
-    data: dict[str, Any]
+    data: JsonObject
     lines: dict[str, Location] = field(default_factory=dict)
 
 
@@ -95,7 +95,7 @@ def find_recipe(path: str | Path, search: Sequence[Path] = ()) -> Path:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe as YAML; loading it again gives an equal recipe."""
-    data: dict[str, Any] = json.loads(recipe.model_dump_json())
+    data: JsonObject = json.loads(recipe.model_dump_json())
     return "".join(_dumped(key, json.dumps(value)) for key, value in data.items())
 
 
@@ -130,7 +130,7 @@ def _find_base(file: Path, name: str, search: Sequence[Path]) -> Path:
         raise RecipeFileError(f"{file}: base: {error}") from None
 
 
-def merge(base: Mapping[str, Any], top: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+def merge(base: Mapping[str, Json], top: Mapping[str, Json], section: str = "") -> JsonObject:
     """``top`` over ``base``, section by section.
 
     A section with another ``kind`` replaces the base's whole, and so does a mapping of users' names that is empty.
@@ -138,11 +138,11 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any], section: str = "") ->
     merged = dict(base)
     for key, value in top.items():
         old, name = merged.get(key), f"{section}{key}"
-        same_kind = (
-            isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
-        )
-        replaced = old is None or not same_kind or (not value and is_mapping(name))
-        merged[key] = value if replaced or old is None else merge(old, value, f"{name}.")
+        merged[key] = value
+        if not isinstance(value, dict) or not isinstance(old, dict) or (not value and is_mapping(name)):
+            continue
+        if value.get("kind", old.get("kind")) == old.get("kind"):
+            merged[key] = merge(old, value, f"{name}.")
     return merged
 
 
@@ -156,7 +156,7 @@ def _read(file: Path) -> Document:
     return Document(data, lines)
 
 
-def _make_paths_absolute(data: dict[str, Any]) -> None:
+def _make_paths_absolute(data: JsonObject) -> None:
     """Relative paths mean the folder the command is given in; a trainer starts elsewhere."""
     for section, key in PATHS:
         part = data.get(section)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from engine.config.schema import FolderData, Recipe
 
@@ -41,7 +40,7 @@ def other_meaning(then: Recipe, now: Recipe, classes: Sequence[str]) -> str:
 
 def _meaning(data: FolderData, value: int, classes: Sequence[str]) -> int | str:
     """The class index, 255 for void, or a name that is not known."""
-    mapped: Mapping[str, Any] = data.label_map
+    mapped: Mapping[str, int | str] = data.label_map
     target = mapped.get(str(value), _VOID if value in (*data.void_labels, _VOID) else value)
     if target in classes:
         return classes.index(target)

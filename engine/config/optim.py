@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -55,7 +55,7 @@ class OptimConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_optimiser(cls, written: Any) -> Any:
+    def _defaults_of_the_optimiser(cls, written: object) -> object:
         """Keys that are not written take the values that suit the optimiser."""
         if isinstance(written, Mapping) and written.get("optimiser") == "adamw":
             return {**ADAMW_DEFAULTS, **written}

@@ -8,23 +8,24 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from engine.config.backbones import Written
 from engine.config.schema import CityscapesData, FolderData, ProxyConfig, Recipe, ShapesData, VocData
 from engine.config.strict_yaml import StrictYamlError, load, load_value
+from engine.json_types import Json, JsonObject
 
 TEXT, BOOLEAN, MAPPING = "text", "true | false", "mapping | null"
-_DATA_KINDS: dict[Any, type[BaseModel]] = {
+_DATA_KINDS: dict[str, type[BaseModel]] = {
     "shapes": ShapesData,
     "folder": FolderData,
     "voc": VocData,
     "cityscapes": CityscapesData,
 }
-_DEFAULT_SECTIONS = {"data": {"kind": "shapes"}}
+_DEFAULT_SECTIONS: Mapping[str, JsonObject] = {"data": {"kind": "shapes"}}
 
 
 _NAMED_BY_USERS = ("reference.per_class.", "data.label_map.", "segment.class_weights.")
@@ -43,7 +44,7 @@ class Override:
     """One parsed override."""
 
     key: str
-    value: Any
+    value: Json
     text: str
 
 
@@ -54,7 +55,7 @@ class KeyInfo:
     key: str
     type: str
     description: str
-    default: Any
+    default: object
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
@@ -90,7 +91,7 @@ def _refuse_text(text: str, raw: str) -> None:
         raise RecipeFileError(f"override '{text}': {str(error).removeprefix('line 1: ')}") from None
 
 
-def apply_override(data: dict[str, Any], override: Override) -> None:
+def apply_override(data: JsonObject, override: Override) -> None:
     """Set the key in plain recipe data, making sections on the way (a section that is null becomes default).
 
     Another ``kind`` drops the keys of the section that the new kind does not have.
@@ -98,9 +99,10 @@ def apply_override(data: dict[str, Any], override: Override) -> None:
     *sections, last = _parts(override.key)
     part = data
     for section in sections:
-        if not isinstance(part.get(section), dict):
-            part[section] = dict(_DEFAULT_SECTIONS.get(section, {}))
-        part = part[section]
+        inner = part.get(section)
+        if not isinstance(inner, dict):
+            inner = part[section] = dict(_DEFAULT_SECTIONS.get(section, {}))
+        part = inner
     if override.key == "data.kind" and isinstance(override.value, str):
         for name in [name for name in part if kind_lacks(override.value, name)]:
             del part[name]
@@ -124,7 +126,7 @@ def is_mapping(key: str) -> bool:
     return key in _by_key() and _by_key()[key].type == MAPPING
 
 
-def drop_nulls(data: dict[str, Any]) -> None:
+def drop_nulls(data: JsonObject) -> None:
     """Take out of plain recipe data what null takes off the base: mappings, and published numbers."""
     for key in (PUBLISHED, *filter(is_mapping, _by_key())):
         section, _, last = key.rpartition(".")
@@ -137,10 +139,10 @@ ONCE_BOOLEAN = frozenset({"runtime.halve_on_oom"})
 """Keys whose older values true and false the schema still reads."""
 
 
-def find_boolean(data: Mapping[str, Any]) -> tuple[str, str] | None:
+def find_boolean(data: Mapping[str, Json]) -> tuple[str, str] | None:
     """(key, problem) of the first true or false that stands where a number belongs: Python would take it as 1 or 0."""
     for info in valid_keys():
-        value: Any = data
+        value: Json = data
         for part in info.key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         values = value if isinstance(value, list) else [value]
@@ -189,11 +191,11 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
             yield from _walk(inner, f"{prefix}{name}.")
 
 
-def _default(info: FieldInfo) -> Any:
+def _default(info: FieldInfo) -> object:
     return info.default_factory() if info.default_factory is not None else info.default  # type: ignore[call-arg]
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
@@ -212,7 +214,7 @@ def type_text(info: FieldInfo) -> str:
     return " ".join([text, *bounds])
 
 
-def _annotation_text(annotation: Any) -> str:
+def _annotation_text(annotation: object) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         forms = [item.form for item in arguments[1:] if isinstance(item, Written)]
@@ -226,7 +228,8 @@ def _annotation_text(annotation: Any) -> str:
         return f"list of {inner[0]}" if Ellipsis in arguments else f"[{', '.join(inner)}]"
     if origin is dict:
         return MAPPING
-    return {"str": TEXT, "bool": BOOLEAN}.get(getattr(annotation, "__name__", ""), str(annotation.__name__))
+    name = str(getattr(annotation, "__name__", annotation))
+    return {"str": TEXT, "bool": BOOLEAN}.get(name, name)
 
 
 def nearest_key_hint(key: str) -> str:
@@ -248,7 +251,7 @@ def nearest_key_hint(key: str) -> str:
 _SECTION_NAMES = {*_DATA_KINDS, ProxyConfig.model_fields["kind"].default}
 
 
-def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
+def describe_error(error: ErrorDetails) -> tuple[str, str]:
     """(dotted key, problem in words) of one pydantic error."""
     location = [str(part) for part in error["loc"] if str(part) not in _SECTION_NAMES]
     names = [part for part in location if not part.isdigit()]
@@ -275,7 +278,7 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str, str]:
     return key, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {value!r}"
 
 
-def _no_number(name: str, value: Any) -> str:
+def _no_number(name: str, value: object) -> str:
     """What is wrong with the value of a name that has to have a number."""
     if value is None and ":" in name:
         first, _, second = name.partition(":")
@@ -291,7 +294,7 @@ def _unknown_key(location: Sequence[str | int]) -> str:
     return f"data.kind={location[1]} has no such key; it belongs to data.kind={' or '.join(others)}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value as the user wrote it, shortened."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or (f"'{value}'" if isinstance(value, str) else str(value))

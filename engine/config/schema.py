@@ -7,7 +7,7 @@ Nothing here imports torch: screens and command lines read this schema too.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationInfo, model_validator
 
@@ -77,7 +77,7 @@ class Recipe(RecipeFields):
         return tuple(plan)
 
 
-def stored_recipe(values: Any) -> Recipe:
+def stored_recipe(values: object) -> Recipe:
     """A recipe as a run has kept it, of this version of the engine or an older one.
 
     Raises:

@@ -5,7 +5,7 @@ What fields say together is checked where the recipe itself stands (``engine.con
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -298,7 +298,7 @@ class RuntimeConfig(Section):
 
     @field_validator("halve_on_oom", mode="before")
     @classmethod
-    def _read_boolean(cls, value: Any) -> Any:
+    def _read_boolean(cls, value: object) -> object:
         """Older recipes say true or false."""
         return {True: "always", False: "never"}[value] if isinstance(value, bool) else value
 

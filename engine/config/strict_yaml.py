@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
+
+from engine.json_types import Json
 
 Location = tuple[str, int]
 """File (or the words of an override) and line; the first line is 1, 0 where there is none."""
@@ -79,7 +80,7 @@ _NOT_BY_LIBYAML = frozenset("&*\t?")
 """Anchors are refused with their place; it accepts tabs and question marks where PyYAML, and so this file, does not."""
 
 
-def _composed(text: str) -> tuple[Any, yaml.Node | None]:
+def _composed(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
     """The loader of a text, and its only document's node; what is wrong is told by the loader of one's own."""
     if not _NOT_BY_LIBYAML & set(text):
         with suppress(yaml.YAMLError, UnicodeError):
@@ -89,7 +90,7 @@ def _composed(text: str) -> tuple[Any, yaml.Node | None]:
     return loader, loader.get_single_node()
 
 
-def load(text: str, file: str, *, numbers: bool = False) -> tuple[Any, dict[str, Location]]:
+def load(text: str, file: str, *, numbers: bool = False) -> tuple[Json, dict[str, Location]]:
     """Plain data of one document, and where each dotted key stands.
 
     Args:
@@ -113,7 +114,7 @@ def load(text: str, file: str, *, numbers: bool = False) -> tuple[Any, dict[str,
     return data, lines
 
 
-def load_value(text: str) -> Any:
+def load_value(text: str) -> Json:
     """One value, as on the right side of an override; what is no YAML is text."""
     if not text.strip():
         return ""
@@ -123,7 +124,7 @@ def load_value(text: str) -> Any:
         return text
 
 
-def dump(data: Any) -> str:
+def dump(data: Json) -> str:
     """YAML text that ``load`` and any YAML 1.1 reader read as the same data."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 

@@ -19,11 +19,10 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from engine.data.source import Source, decode, decoder_digest
 from engine.data.threads import in_threads
 from engine.data.values import Progress
 from engine.errors import DataError, disk_full_text
+from engine.json_types import Json, JsonObject
 
 FORMAT = 1
 CHUNK = 16 << 20
@@ -82,7 +82,7 @@ class Content:
     what: str
     advice: str
     nbytes: int
-    describe: dict[str, Any]
+    describe: Mapping[str, Json]
     digest: Callable[[Progress | None], str]
     fill: Callable[[Bytes, int, Progress | None], None]
 
@@ -128,7 +128,7 @@ def load_cached(
     Raises:
         DataError: the data cannot be read, or the folder not be written, or its disk has no room.
     """
-    describe = {
+    describe: JsonObject = {
         "images": list(source.image_shape),
         "labels": list(source.label_shape),
         "sizes": [list(size) for size in source.sizes],
@@ -378,7 +378,7 @@ class _Entry:
             temporary.unlink(missing_ok=True)
         self._write_header({"what": self.content.what, **self._describe(), "sha256": checksums})
 
-    def _write_header(self, header: dict[str, Any]) -> None:
+    def _write_header(self, header: Mapping[str, Json]) -> None:
         temporary = self.header.with_suffix(".json.writing")
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(header, file)
@@ -391,7 +391,7 @@ class _Entry:
         finally:
             os.close(descriptor)
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self) -> JsonObject:
         """The header without its checksums, as JSON gives it back."""
         return {"format": FORMAT, "fingerprint": self.key, "chunk": CHUNK, **self.content.describe}
 

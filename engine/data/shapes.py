@@ -15,7 +15,6 @@ import colorsys
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from engine.config.schema import ShapesData
 from engine.data.source import Source
 from engine.data.values import VOID, Progress
 
-Float = NDArray[np.floating[Any]]
+Float = NDArray[np.floating]
 Bool = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 

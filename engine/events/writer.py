@@ -14,24 +14,31 @@ from pathlib import Path
 from engine.events import lines
 from engine.events.layout import attempt_folder, attempt_numbers, output_descriptor
 from engine.events.lines import cut_torn_line, last_seq
+from engine.json_types import Json, JsonObject
 
 VERSION = 1
 """Of the schema (docs/events.md)."""
 
 
-def finite_values(values: Mapping[str, object]) -> dict[str, object]:
-    """The values with every NaN and infinity, however deep, replaced by None: JSON has neither."""
+def finite_values(values: Mapping[str, object]) -> JsonObject:
+    """The values with every NaN and infinity, however deep, replaced by None: JSON has neither.
+
+    Raises:
+        TypeError: JSON has no form for one of them.
+    """
     return {str(name): _finite(value) for name, value in values.items()}
 
 
-def _finite(value: object) -> object:
+def _finite(value: object) -> Json:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    return value
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"{type(value).__name__} is no value of JSON")
 
 
 class EventWriter:

@@ -10,14 +10,12 @@ nodes by class and, inside a class, by place.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Ints = NDArray[Any]
+Ints = NDArray[np.integer]
 """Signed or unsigned integers of any width."""
 
 SMALL = 1024
@@ -83,7 +81,9 @@ def _positive_lines(start: Ints, rank: Ints, starts: Ints, sizes: Ints, generato
     return chosen
 
 
-def _search(lines: Any, place: Ints, start: Ints, rank: Ints, size: Ints, uniform: NDArray[np.float64]) -> Ints:
+def _search(
+    lines: slice | Ints, place: Ints, start: Ints, rank: Ints, size: Ints, uniform: NDArray[np.float64]
+) -> Ints:
     """Place of the negative of each of some ``lines``, uniform among nodes of other classes placed before, or all.
 
     ``uniform`` has a number for each of them. The k-th node of other classes stands at place k + those of the own

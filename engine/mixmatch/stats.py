@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.json_types import JsonObject
 from engine.mixmatch.graph import MatchGraph
 from engine.mixmatch.loss import normalise, triplet_distances
 from engine.mixmatch.windows import Patches
@@ -76,12 +77,12 @@ def tally_graph(labels: Tensor, graph: MatchGraph, embeddings: Tensor, margin: f
 
 def graph_statistics(
     labels: Tensor, graph: MatchGraph, embeddings: Tensor, margin: float, patches: Patches, num_classes: int
-) -> dict[str, object]:
+) -> JsonObject:
     """``told`` of one graph, whose nodes are ``patches``; the other arguments are those of ``tally_graph``."""
     return told(tally_graph(labels, graph, embeddings, margin, num_classes) | tally_windows(patches))
 
 
-def told(tally: Tally) -> dict[str, object]:
+def told(tally: Tally) -> JsonObject:
     """Values of a ``graph`` event (docs/events.md) but ``starved`` and ``empty_graphs``, ready for JSON.
 
     Args:
@@ -129,7 +130,7 @@ def _class_pairs(labels: Tensor, graph: MatchGraph, num_classes: int) -> Tensor:
     return torch.bincount(key, minlength=num_classes * num_classes).view(num_classes, num_classes)
 
 
-def _told_structure(values: Tally) -> dict[str, object]:
+def _told_structure(values: Tally) -> JsonObject:
     sums, largest = values.sums, values.largest
     counted = ("graphs", "nodes", "attractive_edges", "rejective_edges", "singletons", "no_negative")
     per_class = sums["nodes_per_class"].long().tolist()
@@ -169,10 +170,10 @@ def _histogram(distances: Tensor) -> Tensor:
     return torch.bincount(bins, minlength=_FINE)
 
 
-def _told_distances(values: Tally) -> dict[str, object]:
+def _told_distances(values: Tally) -> JsonObject:
     sums, nodes = values.sums, int(values.sums["nodes"])
     positive_only = not bool(values.largest["below_zero"] > 0)
-    hists: dict[str, object] = {"d_hist_max": FARTHEST_POSITIVE if positive_only else FARTHEST}
+    hists: JsonObject = {"d_hist_max": FARTHEST_POSITIVE if positive_only else FARTHEST}
     hists |= {name: _told_histogram(sums[name].long(), positive_only) for name in ("d_pos_hist", "d_neg_hist")}
     if not nodes:
         return {**dict.fromkeys(("active_triplets", "d_pos_mean", "d_neg_mean")), **hists}
@@ -210,7 +211,7 @@ def tally_windows(patches: Patches) -> Tally:
     return _tally(sums, {"size": torch.cat([size, none]).max(), "smallness": torch.cat([-size, none]).max()})
 
 
-def _told_windows(values: Tally) -> dict[str, object]:
+def _told_windows(values: Tally) -> JsonObject:
     sums, count = values.sums, int(values.sums["patches"])
     counts = {name: int(sums[name]) for name in ("overlap_rejections", "topped_up")}
     if not count:

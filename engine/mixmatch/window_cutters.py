@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ def opencv_cutter(images: Tensor, out: Tensor, fill: Tensor) -> Cutter:
     bounds = source.shape[2:]
     scratch, outside = np.empty(0, dtype=np.float32), np.empty((channels, 0, 0), dtype=np.float32)
 
-    def picture(memory: NDArray[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    def picture(memory: NDArray[np.float32], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A picture in the beginning of ``memory``, as OpenCV reads it and as planes (C, size, size)."""
         flat = memory[: channels * size * size]
         pixels = flat.reshape((size, size, channels) if together else (channels, size, size))

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -16,8 +15,10 @@ from torch import Tensor, nn
 
 from engine.checkpoint import final_checkpoint, read_meta
 from engine.config.best import STAGE, best_folder
+from engine.config.checkpoint_meta import CheckpointMeta
 from engine.config.schema import ModelConfig, Recipe, stored_recipe
 from engine.errors import CheckpointError, RecipeError
+from engine.json_types import Json
 from engine.models import Segmenter, build_backbone, build_head
 from engine.models.foreign import NET
 from engine.models.heads import HypercolumnSegmenter
@@ -31,7 +32,7 @@ from engine.stages.handed_on import load_from_step, load_network
 STAGES = ("segment", "match", "proxy")
 
 
-def export_backbone(run_dir: Path, out: Path, *, best: bool = False, force: bool = False) -> dict[str, Any]:
+def export_backbone(run_dir: Path, out: Path, *, best: bool = False, force: bool = False) -> dict[str, object]:
     """Write the backbone of a run's last training stage to ``out`` and its card to ``out`` + ``.json``.
 
     Args:
@@ -51,7 +52,7 @@ def export_backbone(run_dir: Path, out: Path, *, best: bool = False, force: bool
     # What a run started from is of no account: the stage's own weights are read.
     config = recipe.model.model_copy(update={"weights": ""})
     backbone = build_backbone(config)
-    network: dict[str, Any] = {}
+    network: Mapping[str, Json] = {}
     if best:
         network = load_from_step(folder, build_head(backbone, len(meta["classes"]), config))
     else:
@@ -61,13 +62,13 @@ def export_backbone(run_dir: Path, out: Path, *, best: bool = False, force: bool
     tensors = {name.removeprefix(own): value.contiguous() for name, value in backbone.state_dict().items()}
     told = header(backbone) if isinstance(backbone, TimmBackbone) else {}
     content = save(tensors, {"input": config.input, **told})
-    card = {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config), **network}
+    card: dict[str, object] = {"format": "mmtui backbone, schema 1", **_card(run_dir, stage, meta, config), **network}
     if isinstance(backbone, TimmBackbone):
         card |= {"input": backbone.input_values(), "timm": meta.get("timm")}
     return _write(out, content, card, force=force)
 
 
-def _card(run_dir: Path, stage: str, meta: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+def _card(run_dir: Path, stage: str, meta: CheckpointMeta, config: ModelConfig) -> dict[str, object]:
     return {
         "backbone": config.backbone,
         "width": config.width,
@@ -115,7 +116,7 @@ def _is_card(path: Path) -> bool:
         return False
 
 
-def _write(out: Path, content: bytes | memoryview, card: dict[str, Any], *, force: bool) -> dict[str, Any]:
+def _write(out: Path, content: bytes | memoryview, card: dict[str, object], *, force: bool) -> dict[str, object]:
     """Write a file, whole or not at all, and its card; returns the card with the file's SHA-256."""
     card = {**card, "sha256": hashlib.sha256(content).hexdigest()}
     # Looked at again: computing took a while. What comes between here and the end is not written over either.
@@ -127,7 +128,7 @@ def _write(out: Path, content: bytes | memoryview, card: dict[str, Any], *, forc
 
 def export_segmenter(
     run_dir: Path, out: Path, side: int = 256, *, best: bool = False, force: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write the segmentation network as a ``torch.export`` program and its card to ``out`` + ``.json``.
 
     The program takes (B, C, side, side), any B >= 1, and gives scores (B, K, side, side).
@@ -153,7 +154,7 @@ def export_segmenter(
     network = load_network(run_dir, model, best=best)
     buffer = io.BytesIO()
     torch.export.save(traced(model.eval(), 1 if config.input == "gray" else 3, side), buffer)
-    card = {**_card(run_dir, STAGE, meta, config), "head": config.head, "side": side, **network}
+    card: dict[str, object] = {**_card(run_dir, STAGE, meta, config), "head": config.head, "side": side, **network}
     return _write(out, buffer.getbuffer(), {"format": "mmtui segmenter, schema 1", **card}, force=force)
 
 
@@ -187,7 +188,7 @@ class _Scores(nn.Module):
         return scores
 
 
-def _recipe_of(folder: Path, meta: Mapping[str, Any]) -> Recipe:
+def _recipe_of(folder: Path, meta: CheckpointMeta) -> Recipe:
     """The recipe that a checkpoint was made with.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,10 +12,11 @@ from torch import nn
 from engine.config.schema import InputName
 from engine.data.pipeline import GRAY_MEAN, IMAGENET_MEAN, IMAGENET_STD
 from engine.files import utf8_name
+from engine.json_types import JsonObject
 from engine.models.foreign import Renamed
 
 
-def input_card(colour: InputName) -> dict[str, Any]:
+def input_card(colour: InputName) -> JsonObject:
     """How pixels 0..255 become network input."""
     if colour == "gray":
         return {"channels": "mean of R, G, B", "scale": 1 / 255, "mean": [GRAY_MEAN], "std": [1.0]}

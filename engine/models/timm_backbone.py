@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from engine.data.pipeline import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import RecipeError
+from engine.json_types import JsonObject
 from engine.models.foreign import NET
 from engine.models.inputs import input_card
 from engine.models.resampling import DeviceFriendly, average
@@ -28,10 +29,17 @@ PROBES = ((97, 131), (300, 260), (64, 32), (224, 224))
 """Heights and widths that every encoder must take, pixels."""
 
 
+class MapInfo(TypedDict):
+    """What timm says of one of an encoder's maps: its channels, and its scale in pixels."""
+
+    num_chs: int
+    reduction: int
+
+
 class Deterministic:
     """Placed before a vision transformer's class: its positions are computed as suits a GPU."""
 
-    def _pos_embed(self, *args: Any, **kwargs: Any) -> Any:
+    def _pos_embed(self, *args: object, **kwargs: object) -> object:
         with DeviceFriendly():
             return super()._pos_embed(*args, **kwargs)  # type: ignore[misc]
 
@@ -69,7 +77,7 @@ class TimmBackbone(Backbone):
         self.net = net
         self._register_input(getattr(net, "pretrained_cfg", None) or {})
 
-    def _register_input(self, cfg: Mapping[str, Any]) -> None:
+    def _register_input(self, cfg: Mapping[str, Sequence[float]]) -> None:
         """Factor and shift from our input to what the encoder's weights were made for; none for gray images."""
         mean, std = (tuple(cfg.get(key) or ours) for key, ours in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
         self.input_mean: tuple[float, ...] = IMAGENET_MEAN
@@ -120,7 +128,7 @@ class TimmBackbone(Backbone):
         """Every map from scale FINEST on."""
         return tuple(number for number, scale in enumerate(self.hyper_scales) if scale >= FINEST)
 
-    def input_values(self) -> dict[str, Any]:
+    def input_values(self) -> JsonObject:
         """What the encoder itself reads, for a card of its input."""
         if self.in_channels == 1:
             return input_card("gray")
@@ -149,13 +157,13 @@ def _without_chance(net: nn.Module) -> None:
             part.p = 0.0
 
 
-def _levels(net: nn.Module, name: str) -> list[tuple[int, Mapping[str, Any]]]:
+def _levels(net: nn.Module, name: str) -> list[tuple[int, MapInfo]]:
     """Numbers and descriptions of the maps that are read.
 
     Raises:
         RecipeError: the encoder gives none.
     """
-    infos: Sequence[Mapping[str, Any]] = list(getattr(net, "feature_info", ()))
+    infos: Sequence[MapInfo] = list(getattr(net, "feature_info", ()))
     if not infos or not hasattr(net, "forward_intermediates") or not hasattr(net, "prune_intermediate_layers"):
         raise RecipeError(f"model.backbone {name} gives no maps at several strides: write another encoder")
     numbered = list(enumerate(infos))

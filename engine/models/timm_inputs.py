@@ -6,7 +6,6 @@ import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -55,7 +54,7 @@ def _said(path: Path) -> tuple[str, Pixels] | None:
     """Name and pixels of the encoder that a file of ours is of: an export by its header, a checkpoint by its recipe."""
     try:
         with utf8_name(path) as name, safe_open(name, "pt") as opened:
-            found: dict[str, Any] = opened.metadata() or {}
+            found: dict[str, str] = opened.metadata() or {}
         if "mean" in found:
             return found["backbone"], (_three(json.loads(found["mean"])), _three(json.loads(found["std"])))
         backbone = json.loads((path.parent / "meta.json").read_text())["recipe"]["model"]["backbone"]

@@ -20,7 +20,7 @@ DECLARED = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 """Operators that torchvision describes when it is loaded, whether its compiled part has defined them or not."""
-SIZES: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+SIZES: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 """Keywords with which families of networks take images of any size; the last for those that do anyway."""
 _UNKNOWN_KEYWORD = re.compile("unexpected keyword|multiple values for keyword")
 _kept: list[operators.Library] = []

@@ -82,7 +82,7 @@ def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
     return ["", *(prefix for prefix, count in counts.most_common() if count > len(tensors) / 2)]
 
 
-def _leave_pruned(found: Renamed, ours: Mapping[str, Any], backbone: TimmBackbone) -> None:
+def _leave_pruned(found: Renamed, ours: Mapping[str, object], backbone: TimmBackbone) -> None:
     """What timm's whole network has, and the encoder, of which it was cut off, does not, is another part; in place."""
     more = found.tensors.keys() - ours.keys()
     if not more:
@@ -94,7 +94,7 @@ def _leave_pruned(found: Renamed, ours: Mapping[str, Any], backbone: TimmBackbon
         found.left_out.append(key.removeprefix(NET))
 
 
-def _timms_names(tensors: Mapping[str, Tensor], ours: Mapping[str, Any], notes: list[str]) -> dict[str, Tensor]:
+def _timms_names(tensors: Mapping[str, Tensor], ours: Mapping[str, object], notes: list[str]) -> dict[str, Tensor]:
     """The tensors of a vision transformer as timm names them, whatever stands before."""
     if f"{NET}blocks.0.attn.qkv.weight" not in ours:
         return dict(tensors)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +19,7 @@ from engine.config.schema import InputName, ModelConfig
 from engine.errors import CheckpointError
 from engine.files import utf8_name
 from engine.finite import refuse_infinite
+from engine.json_types import JsonObject
 from engine.models.caffe_hdf5 import read_caffe_hdf5
 from engine.models.caffe_import import rename_caffe
 from engine.models.caffemodel import read_caffemodel
@@ -100,7 +100,7 @@ class LoadReport:
         more = [f"{len(keys)} {text.replace('_', ' ')}" for text in PARTS if (keys := getattr(self, text))]
         return ", ".join([f"{len(self.loaded)} keys loaded", *more])
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> JsonObject:
         """Numbers, the first names behind each, and notes, as the event ``weights`` has them."""
         names = {text: getattr(self, text) for text in ("loaded", *PARTS)}
         first = {text: list(keys[:SHOWN]) for text, keys in names.items() if keys}
@@ -216,7 +216,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         # Options of a command line, which many trainers keep beside their weights, are attributes and no code.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: set model.weights to a weight file.") from None
     except Exception as error:

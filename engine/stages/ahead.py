@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 Made = TypeVar("Made")
 
 
-class Ahead:
+class Ahead(Generic[Made]):
     """Makes batches ahead of time. What a batch is does not depend on when it is made.
 
     Attributes:
@@ -27,7 +27,7 @@ class Ahead:
         self.device = device
         self.active = device.type == "cuda"
         self._stream: torch.cuda.Stream | None = None
-        self._ready: dict[int, Any] = {}
+        self._ready: dict[int, Made] = {}
 
     def prepare(self, numbers: Sequence[int], make: Callable[[int], Made]) -> None:
         """Make these batches beside what is queued. For what memory does not suffice, that is made when it is asked

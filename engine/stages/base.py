@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
 from engine.checkpoint import read_meta
+from engine.config.checkpoint_meta import CheckpointMeta, ForkedFrom, Remembered
 from engine.config.forking import TRAINED_WITH
 from engine.config.schema import Recipe
 from engine.data.cache import CacheUse, cache_folder
@@ -25,6 +26,7 @@ from engine.data.progress import Paced
 from engine.data.registry import build_data
 from engine.data.supervision import Labels
 from engine.events import EventWriter
+from engine.json_types import JsonObject
 from engine.models import Backbone, build_backbone
 from engine.models.weights import LoadReport, load_backbone
 from engine.stage_cache import StageCache
@@ -64,7 +66,7 @@ class Context:
     rank: int = 0
     attempt: int = 1
     cache: StageCache | None = None
-    lineage: Sequence[dict[str, Any]] = ()
+    lineage: Sequence[ForkedFrom] = ()
     data_digest: str = ""
     doubts: list[str] = field(default_factory=list)
     label_counts: dict[Split, Labels] = field(default_factory=dict)
@@ -161,7 +163,7 @@ class Context:
 
     def backbone_before_match(self) -> Backbone:
         """The backbone as it was before it was matched, on the CPU: after the proxy task, else as it began."""
-        tuned = read_meta(self._output("match").parent) if self._output("match").is_file() else {}
+        tuned: CheckpointMeta = read_meta(self._output("match").parent) if self._output("match").is_file() else {}
         # A fork may have taken over what was trained with another seed.
         seed = tuned.get(TRAINED_WITH, tuned.get("recipe", {})).get("seed", self.recipe.seed)
         proxy = self._output("proxy") if self.recipe.proxy is not None else None
@@ -258,14 +260,14 @@ class Stage(Protocol):
         May raise StopRequestedError; the next attempt then calls it again before it goes on.
         """
 
-    def remembered(self) -> dict[str, Any]:
+    def remembered(self) -> Remembered:
         """What a checkpoint keeps beside weights and optimiser, ready for JSON; all processes call it together."""
 
-    def recall(self, remembered: dict[str, Any]) -> None:
+    def recall(self, remembered: Remembered) -> None:
         """Take back what ``remembered`` gave, before the first step; {} from a checkpoint that kept nothing."""
 
     def output(self) -> nn.Module | None:
         """The module whose weights the stage hands on, None if it trains nothing."""
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """What stands in the meta file of the stage's output."""

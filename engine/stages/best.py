@@ -7,10 +7,10 @@ without improvement, as that of PyTorch Lightning's and Keras' ``EarlyStopping``
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from engine.config.best import LOSS, MIOU, class_of
+from engine.config.checkpoint_meta import BestEvaluation
 from engine.metrics import ConfusionMatrix
 
 
@@ -69,15 +69,18 @@ class BestSoFar:
         """Whether patience is at its end."""
         return bool(self.patience) and self.since >= self.patience
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, str | int | float]:
         """The best, ready for JSON; {} without one."""
         return {} if self.step is None else {"metric": self.metric, "step": self.step, "value": self.value}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> BestEvaluation:
         """What a checkpoint keeps, ready for JSON: numbers come back to the bit."""
-        return {**self.told(), "since": self.since}
+        found: BestEvaluation = {"since": self.since}
+        if self.step is not None:
+            found |= {"metric": self.metric, "step": self.step, "value": self.value}
+        return found
 
-    def recall(self, state: Mapping[str, Any]) -> None:
+    def recall(self, state: BestEvaluation) -> None:
         """Take back what ``state`` gave."""
         self.since = int(state.get("since", 0))
         if "step" in state:

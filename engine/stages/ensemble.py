@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from engine.config.best import STAGE, best_folder, split
 from engine.config.schema import Recipe, stored_recipe
 from engine.data.listings import class_names
 from engine.errors import RecipeError
+from engine.json_types import JsonObject
 from engine.stages.base import Context
 from engine.stages.handed_on import load_network
 from engine.stages.protocols import Member, check_protocol
@@ -100,7 +100,7 @@ def _recipe_of(text: str, final: Path, ours: Recipe) -> Recipe:
     return recipe
 
 
-def _data_keys(recipe: Recipe) -> dict[str, Any]:
+def _data_keys(recipe: Recipe) -> JsonObject:
     data = recipe.data.model_dump(mode="json")
     return {key: value for key, value in data.items() if key not in LOCAL_KEYS}
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from engine import dist
 from engine.config.best import BEST
+from engine.config.checkpoint_meta import Remembered
 from engine.config.evaluation import EvaluateConfig
 from engine.events import finite_values
+from engine.json_types import Json, JsonObject
 from engine.metrics import ConfusionMatrix
 from engine.stages.base import Context
 from engine.stages.ema import TRAINED
@@ -33,11 +35,11 @@ class TrainedSegmenter(Segmenter, Protocol):
 
     training: bool
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> object:
         """Switch between training and evaluation mode."""
 
 
-Tell = Callable[[str, dict[str, Any]], None]
+Tell = Callable[[str, JsonObject], None]
 """Takes the kind and the values of an event."""
 
 
@@ -76,7 +78,7 @@ def evaluate(
     return measure(context, model, config, tell, final=final, loss=loss)
 
 
-def _tell_of(tell: Tell, network: Mapping[str, Any], kind: str, values: dict[str, Any]) -> None:
+def _tell_of(tell: Tell, network: Mapping[str, Json], kind: str, values: JsonObject) -> None:
     """Tell of an event; of a ``confusion`` also which network it is of."""
     tell(kind, {**values, **network} if kind == "confusion" else values)
 
@@ -181,7 +183,7 @@ class EvaluateStage:
         self.network = load_network(context.run_dir, self.model, best=config.checkpoint == BEST)
         self.module: nn.Module = context.place(self.model)
         self.others = list(load_members(context, config.ensemble))
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[tuple[str, JsonObject]] = []
         self.result: dict[str, float] = {}
 
     def step(self, step: int) -> dict[str, Tensor | float]:
@@ -191,7 +193,7 @@ class EvaluateStage:
         self.result = percentages(matrix)
         return dict(self.result)
 
-    def _keep(self, kind: str, values: dict[str, Any]) -> None:
+    def _keep(self, kind: str, values: JsonObject) -> None:
         self.events.append((kind, values))
 
     def observe(self, done: int) -> dict[str, float]:
@@ -200,14 +202,14 @@ class EvaluateStage:
             self.context.writer.emit(kind, values)
         return {}
 
-    def remembered(self) -> dict[str, Any]:
+    def remembered(self) -> Remembered:
         return {}
 
-    def recall(self, remembered: dict[str, Any]) -> None:
+    def recall(self, remembered: Remembered) -> None:
         return None
 
     def output(self) -> None:
         return None
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         return finite_values(self.result)

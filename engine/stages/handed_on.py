@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -12,13 +11,15 @@ from torch import Tensor, nn
 
 from engine.checkpoint import damage, final_checkpoint, load_module, read_meta
 from engine.config.best import BEST, STAGE, best_folder
+from engine.config.checkpoint_meta import CheckpointMeta
 from engine.errors import CheckpointError
 from engine.files import utf8_name
 from engine.finite import refuse_infinite
+from engine.json_types import Json
 from engine.stages.ema import EMA, TRAINED
 
 
-def load_network(run_dir: Path, model: nn.Module, *, best: bool = False) -> dict[str, Any]:
+def load_network(run_dir: Path, model: nn.Module, *, best: bool = False) -> dict[str, str | int]:
     """Fill a segmentation network, strictly; returns which one it is, for events and cards.
 
     Args:
@@ -40,7 +41,7 @@ def load_network(run_dir: Path, model: nn.Module, *, best: bool = False) -> dict
     return {"weights": str(read_meta(final).get("weights", TRAINED))}
 
 
-def load_from_step(folder: Path, model: nn.Module) -> dict[str, Any]:
+def load_from_step(folder: Path, model: nn.Module) -> dict[str, str | int]:
     """Fill a network from a checkpoint inside the stage, which holds what it trained with beside it.
 
     Raises:
@@ -61,14 +62,13 @@ def load_from_step(folder: Path, model: nn.Module) -> dict[str, Any]:
     return {"weights": EMA if averaged else TRAINED, "checkpoint": BEST, "checkpoint_step": int(meta["step"])}
 
 
-def _handed_on(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Tensor]:
+def _handed_on(tensors: Mapping[str, Tensor], meta: CheckpointMeta) -> dict[str, Tensor]:
     """Of all that the stage trains and averages, the network that it would hand on, by its own names."""
     section = _segment(meta)
     prefix = ("average." if section.get("ema") else "") + ("segmenter." if section.get("auxiliary_head") else "")
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _segment(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+def _segment(meta: CheckpointMeta) -> Mapping[str, Json]:
     """The recipe's section of the stage."""
-    found: Mapping[str, Any] = meta["recipe"][STAGE]
-    return found
+    return meta["recipe"][STAGE]

@@ -4,15 +4,16 @@ backbone is tuned so that patches of one class come together and those of differ
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine import determinism, dist
+from engine.config.checkpoint_meta import Remembered
 from engine.config.schema import MatchConfig
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, sample_crops
 from engine.host import one_thread
+from engine.json_types import JsonObject
 from engine.mixmatch.bank import Bank
 from engine.mixmatch.graph import build_match_graph
 from engine.mixmatch.loss import contrast_loss, triplet_loss
@@ -79,7 +80,7 @@ class MatchStage(InPortions):
         self.network = self.guard.network
         self.order_seed = determinism.derive_seed(context.recipe.seed, "order/match", 0)
         self.report = GraphReport(context, config, self.data.num_classes, self.share)
-        self.ahead = Ahead(context.device)
+        self.ahead: Ahead[tuple[Patches, Tensor]] = Ahead(context.device)
         self.buffers = [Buffer() for _ in range(self.share.count)]
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.matched: list[Matched] = []
@@ -280,10 +281,10 @@ class MatchStage(InPortions):
         save_match_pictures(self, done)
         return {}
 
-    def remembered(self) -> dict[str, Any]:
+    def remembered(self) -> Remembered:
         return self.report.remembered()
 
-    def recall(self, remembered: dict[str, Any]) -> None:
+    def recall(self, remembered: Remembered) -> None:
         self.report.recall(remembered)
 
     def _report_projection(self, matched: Matched) -> None:
@@ -304,7 +305,7 @@ class MatchStage(InPortions):
     def output(self) -> nn.Module:
         return self.trained
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         return {"strategy": self.config.strategy, "margin": self.config.margin}
 
 

@@ -11,7 +11,7 @@ The crops are drawn again from the step's own generators, so training does not n
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from engine.config.schema import MatchConfig
 from engine.data.dataset import SegmentationData
 from engine.data.pipeline import epoch_indices, sample_crops
+from engine.json_types import JsonObject
 from engine.mixmatch.graph import MatchGraph
 from engine.mixmatch.patches import crop_patches
 from engine.mixmatch.windows import Patches
@@ -107,7 +108,7 @@ def _cut(images: Tensor, patches: Patches, side: int) -> Tensor:
     return crop_patches(images, patches, output_size=side).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _snapshot(labels: Tensor, graph: MatchGraph, classes: tuple[str, ...], done: int, nodes: bool) -> dict[str, Any]:
+def _snapshot(labels: Tensor, graph: MatchGraph, classes: tuple[str, ...], done: int, nodes: bool) -> JsonObject:
     return {
         "step": done,
         "classes": list(classes),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from engine import dist
+from engine.config.checkpoint_meta import Remembered
 from engine.config.schema import MatchConfig
 from engine.mixmatch.graph import MatchGraph
 from engine.mixmatch.stats import StarvationCounter, Tally, tally_graph, tally_windows, told
@@ -100,7 +100,7 @@ class GraphReport:
             )
             self.context.writer.emit("warning", {"text": text})
 
-    def remembered(self) -> dict[str, Any]:
+    def remembered(self) -> Remembered:
         """What a checkpoint keeps, ready for JSON. All processes have to call it."""
         self._join()
         assert self.starvation.last is not None
@@ -110,7 +110,7 @@ class GraphReport:
             "one_class_graphs": self.one_class,
         }
 
-    def recall(self, remembered: dict[str, Any]) -> None:
+    def recall(self, remembered: Remembered) -> None:
         """Go on from what a checkpoint kept; one from before it existed kept nothing."""
         self.starvation.recall(remembered.get("last_sampled", ()), self.context.device)
         self.one_class = int(remembered.get("one_class_graphs", 0)) if self.context.rank == 0 else 0

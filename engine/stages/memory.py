@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine import determinism, dist
+from engine.config.checkpoint_meta import Remembered
 from engine.models.alexnet import CaffeBatchNorm
 from engine.stages.base import Context
 from engine.stages.best import BestSoFar
@@ -216,11 +217,11 @@ class InPortions:
     def splits(self, value: int) -> None:
         self.guard.go_on_in(value)
 
-    def remembered(self) -> dict[str, Any]:
+    def remembered(self) -> Remembered:
         """Nothing, unless a stage has something."""
         return {}
 
-    def recall(self, remembered: dict[str, Any]) -> None:
+    def recall(self, remembered: Remembered) -> None:
         """Takes back what ``remembered`` gave."""
 
 

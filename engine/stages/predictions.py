@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from engine.config.evaluation import EvaluateConfig
 from engine.data.dataset import SegmentationData
+from engine.json_types import JsonObject
 from engine.run_folder import make_folder
 from engine.stages.palette import overlay, palette_of, to_palette_image
 
@@ -49,7 +49,7 @@ class PredictionFiles:
         """Where the predictions go, relative to the run directory; "" if they are not kept."""
         return "predictions" if self.final and self.config.save_predictions else ""
 
-    def save(self, start: int, images: Tensor, labels: Tensor, prediction: Tensor) -> list[dict[str, Any]]:
+    def save(self, start: int, images: Tensor, labels: Tensor, prediction: Tensor) -> list[JsonObject]:
         """Write the files of a batch that begins with image ``start``; values of its ``image`` events.
 
         Args:
@@ -57,7 +57,7 @@ class PredictionFiles:
             labels: uint8 (B, H, W).
             prediction: class indices (B, H, W).
         """
-        shown: list[dict[str, Any]] = []
+        shown: list[JsonObject] = []
         overlays = self.final and self.config.overlays
         count = len(images) if self.folder or overlays else min(len(images), self.config.show_images - start)
         if count <= 0:
@@ -86,7 +86,7 @@ class PredictionFiles:
         if self.final and self.config.overlays:
             write_png(self.run_dir / "overlays" / f"{name}.png", overlay(picture, classes, self.palette))
 
-    def _triple(self, index: int, name: str, picture: Pixels, truth: Pixels, classes: Pixels) -> dict[str, Any]:
+    def _triple(self, index: int, name: str, picture: Pixels, truth: Pixels, classes: Pixels) -> JsonObject:
         """Image, truth and prediction of one image, for the screen; predictions of earlier evaluations stay."""
         pictures: Mapping[str, Image.Image] = {
             "image": Image.fromarray(picture),

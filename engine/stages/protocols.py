@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ class Predictor:
         self,
         members: Sequence[Member],
         config: EvaluateConfig,
-        autocast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast("cpu", enabled=False),
+        autocast: Callable[[], AbstractContextManager[object]] = lambda: torch.autocast("cpu", enabled=False),
     ) -> None:
         check_protocol(config)
         self.members, self.config, self._autocast = tuple(members), config, autocast

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from engine.data.images import load_images
 from engine.data.pipeline import epoch_indices, sample_crops
 from engine.errors import RecipeError
 from engine.host import send
+from engine.json_types import JsonObject
 from engine.proxies import build_proxy
 from engine.stages.base import Context
 from engine.stages.memory import InPortions, MemoryGuard, in_portions
@@ -91,7 +90,7 @@ class ProxyStage(InPortions):
     def output(self) -> nn.Module:
         return self.task.handed_on()
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         return {"kind": self.config.kind, "images": len(self.data)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 from engine import determinism, dist
 from engine.checkpoint import damage, step_folder
 from engine.config.best import BEST, LOSS
+from engine.config.checkpoint_meta import Remembered
 from engine.config.schema import SegmentConfig
 from engine.data.pipeline import OUTSIDE_PIXEL, epoch_indices, normalise, sample_crops
+from engine.json_types import JsonObject
 from engine.models import Segmenter
 from engine.models.dense_heads import DenseSegmenter, WithAuxiliary
 from engine.models.reset import reset_layers
@@ -186,10 +187,10 @@ class SegmentStage(InPortions):
             self.best.note(done, value_of(self.best.metric, matrix, self.data.classes, found.get(VAL_LOSS, math.nan)))
         return found
 
-    def remembered(self) -> dict[str, Any]:
+    def remembered(self) -> Remembered:
         return {} if self.best is None else {BEST: self.best.state()}
 
-    def recall(self, remembered: dict[str, Any]) -> None:
+    def recall(self, remembered: Remembered) -> None:
         if self.best is None or BEST not in remembered:
             return
         self.best.recall(remembered[BEST])
@@ -214,7 +215,7 @@ class SegmentStage(InPortions):
     def _weights(self) -> str:
         return TRAINED if self.averaged is None else EMA
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         kept = {} if self.best is None else {BEST: self.best.told()}
         return {"classes": list(self.data.classes), "weights": self._weights, **kept}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from engine.checkpoint import final_checkpoint, read_meta
 from engine.config.named_classes import NamedClasses, named_classes
@@ -98,7 +97,7 @@ def inherit(context: Context, name: str) -> None:
         _tell_again(context, read_meta(final))
 
 
-def _tell_again(context: Context, meta: Mapping[str, Any]) -> None:
+def _tell_again(context: Context, meta: Mapping[str, object]) -> None:
     """The doubts of a checkpoint, which may be anybody's."""
     told = meta.get("doubts")
     for text in (told if isinstance(told, list) else [])[:MOST_INHERITED]:

@@ -80,7 +80,7 @@ def _taken(home: Home, recipe: Recipe, run_id: str) -> tuple[str, ...]:
 def _readable(home: Home, paths: RunPaths, recipe: Recipe, run: Run) -> str:
     before = strict_yaml.load(strict_yaml.read_text(paths.recipe), "")[0]
     code = home.code / str(cells.mapped(run.code).get("digest", ""))
-    return readable(recipe, before, str(run.id), code)
+    return readable(recipe, before if isinstance(before, dict) else {}, str(run.id), code)
 
 
 def _refuse_begun(run: Run) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from engine.json_types import Json, JsonObject
 from mmtui.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ LEFT_OUT_IF_EMPTY = ("data.label_map",)
 """Keys that a recipe is written without while they say nothing: that one lacks tells nothing of the code."""
 
 
-def readable(recipe: Recipe, before: Mapping[str, Any], run_id: str, code: Path) -> str:
+def readable(recipe: Recipe, before: JsonObject, run_id: str, code: Path) -> str:
     """A resolved recipe as YAML, without the keys that the code of a run does not know.
 
     Args:
@@ -28,7 +29,7 @@ def readable(recipe: Recipe, before: Mapping[str, Any], run_id: str, code: Path)
     """
     from engine.config import strict_yaml
 
-    data: dict[str, Any] = json.loads(recipe.model_dump_json())
+    data: JsonObject = json.loads(recipe.model_dump_json())
     for key, silent in _later(data, before).items():
         *sections, last = key.split(".")
         there = _part(data, sections)
@@ -44,7 +45,7 @@ def readable(recipe: Recipe, before: Mapping[str, Any], run_id: str, code: Path)
     return strict_yaml.dump(data)
 
 
-def _later(data: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+def _later(data: JsonObject, before: JsonObject) -> JsonObject:
     """Keys that the code may not know, with their silent values: what it has not written into a section it has."""
     from pydantic_core import to_jsonable_python  # loaded with the recipe
 
@@ -76,7 +77,7 @@ def _speaks_of(code: Path, name: str) -> bool:
         return True
 
 
-def _knows(before: Mapping[str, Any], key: str) -> bool:
+def _knows(before: JsonObject, key: str) -> bool:
     """Whether the key stands in a recipe, or, where its stage has no section there, in that of another stage."""
     stage, _, rest = key.partition(".")
     *sections, last = rest.split(".")
@@ -85,8 +86,8 @@ def _knows(before: Mapping[str, Any], key: str) -> bool:
     return any(part is not None and last in part for part in found)
 
 
-def _part(data: Mapping[str, Any], sections: list[str]) -> Any:
-    part: Any = data
+def _part(data: JsonObject, sections: list[str]) -> JsonObject | None:
+    part: Json = data
     for section in sections:
-        part = part.get(section) if isinstance(part, Mapping) else None
-    return part if isinstance(part, Mapping) else None
+        part = part.get(section) if isinstance(part, dict) else None
+    return part if isinstance(part, dict) else None
