@@ -6,7 +6,7 @@ import importlib
 import re
 import sys
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
 
 from torch import library as operators
 from torch import nn
@@ -27,7 +27,7 @@ _kept: list[operators.Library] = []
 
 
 @lru_cache(maxsize=1)
-def timm() -> Any:
+def timm() -> ModuleType:
     """The module.
 
     Raises:

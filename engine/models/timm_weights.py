@@ -16,7 +16,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -188,18 +188,26 @@ def timm_weights_file(backbone: str) -> Path:
         ) from None
 
 
-def _weights_of(name: str) -> Any:
+class PretrainedWeights(Protocol):
+    """timm's ``PretrainedCfg``, of which this is used: where weights lie."""
+
+    hf_hub_id: str | None
+    url: str | None
+
+
+def _weights_of(name: str) -> PretrainedWeights | None:
     """What timm knows of the weights of a network; None if there is no such network, or no such tag."""
     models = importlib.import_module(f"{timm().__name__}.models")
     try:
-        return models.get_pretrained_cfg(name)
+        found: PretrainedWeights | None = models.get_pretrained_cfg(name)
+        return found
     except RuntimeError:
         return None
 
 
 def _from_hub(repository: str) -> Path:
     """The file of a repository of the Hugging Face hub, from its folder on this machine if it lies there."""
-    hub: Any = importlib.import_module("huggingface_hub")
+    hub = importlib.import_module("huggingface_hub")
     kept = hub.try_to_load_from_cache(repository, HUB_FILE)
     if isinstance(kept, str):
         return Path(kept)

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 from mmtui.cli import render
 from mmtui.domain.options import Argument, JsonOption
@@ -46,14 +46,23 @@ def config(
     render.table(("setting", "value", "from"), [(row["name"], _text(row["value"]), str(row["source"])) for row in rows])
 
 
-def _rows(home: Home) -> list[dict[str, Any]]:
+class SettingRow(TypedDict):
+    """A setting or a variable: its value, where that is from, and its default."""
+
+    name: str
+    value: object
+    source: str
+    default: object
+
+
+def _rows(home: Home) -> list[SettingRow]:
     """Settings of the file and variables of the environment; what is not set has its default."""
     try:
         found, defaults = load(home.config), Settings()
     except SettingsError as error:
         raise UsageError(str(error)) from None
     given = _given(home.config)
-    rows = []
+    rows: list[SettingRow] = []
     for item in fields(Settings):
         value = getattr(found, item.name)
         source = str(home.config) if item.name in given else "default"
@@ -76,7 +85,7 @@ def _given(file: Path) -> set[str]:
         return set()
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "-"
     return json.dumps(list(value)) if isinstance(value, tuple) else str(value)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from mmtui.cli import jsonform, render
 from mmtui.cli.diagnostics import say
@@ -194,7 +194,21 @@ def _sweeps(rows: Sequence[RunRow], *, as_json: bool, as_csv: bool, as_markdown:
         say("no runs of a sweep or group")
 
 
-def _sweep_body(name: str, members: Sequence[RunRow]) -> dict[str, Any]:
+class SweepBody(TypedDict):
+    """One sweep or group of ``mmtui ls --sweeps --json``; ``best_miou`` in percent / 100, None before any."""
+
+    group: str
+    runs: int
+    ids: list[str]
+    states: dict[str, int]
+    progress: float
+    best_miou: float | None
+    best_run: str
+    best_doubts: list[str]
+    recipe: str
+
+
+def _sweep_body(name: str, members: Sequence[RunRow]) -> SweepBody:
     counts = Counter(row.state for row in members)
     best = max((row for row in members if row.metrics["miou"] is not None), key=_miou, default=None)
     return {
@@ -222,7 +236,7 @@ def _verdict(one: Fold) -> str:
     return f"{one.against.p:.3f}" + ("" if one.against.significant else " ~")
 
 
-def _fold_body(one: Fold) -> dict[str, Any]:
+def _fold_body(one: Fold) -> dict[str, object]:
     against = one.against
     return {
         "recipe": one.recipe,
@@ -240,7 +254,7 @@ def _fold_body(one: Fold) -> dict[str, Any]:
 
 
 def _chosen(
-    found: Sequence[tuple[RunRow, tuple[Any, ...]]], names: Sequence[str], *, as_csv: bool, as_markdown: bool
+    found: Sequence[tuple[RunRow, tuple[object, ...]]], names: Sequence[str], *, as_csv: bool, as_markdown: bool
 ) -> None:
     asked = tuple(names or ("stage", "miou", "loss"))
     header, rows = [*ALWAYS, *asked], []
@@ -266,7 +280,7 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[str]], doubts: Sequence[
     render.csv_table(header, rows)
 
 
-def _cell(value: Any, *, exact: bool = False, doubts: Sequence[str] = ()) -> str:
+def _cell(value: object, *, exact: bool = False, doubts: Sequence[str] = ()) -> str:
     """A value as text: for programs to the last digit, for people rounded, and marked if it is a doubtful score."""
     if value is None:
         return "" if exact else "-"
@@ -347,7 +361,7 @@ def compare(
     _warn(doubts)
 
 
-def _marked(name: str, values: Sequence[Any], doubts: Sequence[Sequence[str]], *, exact: bool = False) -> list[str]:
+def _marked(name: str, values: Sequence[object], doubts: Sequence[Sequence[str]], *, exact: bool = False) -> list[str]:
     """A line of a table of runs: a name and a value of each run."""
     marks = doubts if is_score(name) else [()] * len(values)
     return [name, *(_cell(value, exact=exact, doubts=some) for value, some in zip(values, marks, strict=True))]
@@ -401,12 +415,12 @@ def query(
             render.long_table(header, ([_shown(value) for value in row] for row in rows))
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: object) -> object:
     """A cell as JSON and CSV have it: bytes in hexadecimal digits, as SQL's ``hex()`` gives them."""
     return value.hex().upper() if isinstance(value, bytes) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, bytes):
         return f"({len(value)} bytes)"
     return "-" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from mmtui.domain import dates
 from mmtui.domain.device_use import summary
@@ -30,7 +29,7 @@ def when(seconds: float | None) -> str | None:
     return dates.iso(seconds)
 
 
-def run(row: RunRow) -> dict[str, Any]:
+def run(row: RunRow) -> dict[str, object]:
     """One run of ``mmtui ls --json``."""
     return {
         "id": row.id,
@@ -53,7 +52,7 @@ def run(row: RunRow) -> dict[str, Any]:
     }
 
 
-def detail(found: RunDetail) -> dict[str, Any]:
+def detail(found: RunDetail) -> dict[str, object]:
     """``mmtui show --json``."""
     return {
         **run(found.row),
@@ -79,24 +78,24 @@ def detail(found: RunDetail) -> dict[str, Any]:
     }
 
 
-def fork(item: ForkView) -> dict[str, Any]:
+def fork(item: ForkView) -> dict[str, object]:
     """A child of ``mmtui show --json``: its id, and the checkpoint of the run that it began with."""
     return {"run": item.run, "stage": item.stage, "step": item.step, "global_step": item.global_step}
 
 
-def stage(item: StageView) -> dict[str, Any]:
+def stage(item: StageView) -> dict[str, object]:
     """One stage of a run."""
     body = dataclasses.asdict(item)
     return {**body, "started_at": when(item.started_at), "ended_at": when(item.ended_at)}
 
 
-def attempt(item: AttemptView) -> dict[str, Any]:
+def attempt(item: AttemptView) -> dict[str, object]:
     """One attempt of a run."""
     body = dataclasses.asdict(item)
     return {**body, "started_at": when(item.started_at), "ended_at": when(item.ended_at)}
 
 
-def classes(found: ClassTable) -> dict[str, Any]:
+def classes(found: ClassTable) -> dict[str, object]:
     """``mmtui classes --json``; an absent class has ``"iou": null``."""
     return {
         "run": found.run,
@@ -112,7 +111,7 @@ def classes(found: ClassTable) -> dict[str, Any]:
     }
 
 
-def point(item: Point) -> dict[str, Any]:
+def point(item: Point) -> dict[str, object]:
     """One point of ``mmtui metrics --json``."""
     return {
         "step": item.step,
@@ -124,12 +123,12 @@ def point(item: Point) -> dict[str, Any]:
     }
 
 
-def devices(found: DeviceSnapshot, trainers: Sequence[TrainerView]) -> dict[str, Any]:
+def devices(found: DeviceSnapshot, trainers: Sequence[TrainerView]) -> dict[str, object]:
     """``mmtui gpu --json``."""
     return {**dataclasses.asdict(found), "time": when(found.time), "trainers": list(map(dataclasses.asdict, trainers))}
 
 
-def run_devices(found: RunDevices) -> dict[str, Any]:
+def run_devices(found: RunDevices) -> dict[str, object]:
     """``mmtui gpu --run --json``: every sample, and what they amount to."""
     names = dict.fromkeys(record.device for record in found.records)
     return {
@@ -152,7 +151,7 @@ def run_devices(found: RunDevices) -> dict[str, Any]:
     }
 
 
-def recipe(view: RecipeView) -> dict[str, Any]:
+def recipe(view: RecipeView) -> dict[str, object]:
     """One recipe of ``mmtui recipes --json``."""
     return {
         "name": view.name,
@@ -165,7 +164,7 @@ def recipe(view: RecipeView) -> dict[str, Any]:
     }
 
 
-def supervisor(found: SupervisorStatus) -> dict[str, Any]:
+def supervisor(found: SupervisorStatus) -> dict[str, object]:
     """The supervisor of ``mmtui daemon status --json`` and ``mmtui queue --json``."""
     return {
         "running": found.running,
@@ -178,7 +177,7 @@ def supervisor(found: SupervisorStatus) -> dict[str, Any]:
     }
 
 
-def forecast(found: Forecast) -> dict[str, Any]:
+def forecast(found: Forecast) -> dict[str, object]:
     """When a run is expected to start and end; ``start`` is null for one that has started, all are where unknown."""
     names = ("start", "end", "earliest", "latest")
     return {f"{name}{'s_at' if name in ('start', 'end') else '_end'}": when(getattr(found, name)) for name in names}

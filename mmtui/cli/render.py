@@ -12,11 +12,10 @@ import os
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from mmtui.domain import text as words
 from mmtui.domain.look import COLORS, glyph
@@ -121,12 +120,12 @@ def _clean(text: str) -> str:
     return text if text.isascii() or not ascii_only() else in_ascii(text)
 
 
-def document(body: dict[str, Any]) -> None:
+def document(body: Mapping[str, object]) -> None:
     """One JSON document with its schema version; NaN and infinities become null."""
     print(json.dumps(_finite({"schema_version": SCHEMA_VERSION, **body}), indent=2, allow_nan=False), flush=True)
 
 
-def document_of_rows(body: dict[str, Any], rows: Iterable[Sequence[Any]]) -> None:
+def document_of_rows(body: Mapping[str, object], rows: Iterable[Sequence[object]]) -> None:
     """The same document with the rows under the key ``rows``, written as they come; cut off if one raises."""
     text = json.dumps(_finite({"schema_version": SCHEMA_VERSION, **body, "rows": []}), indent=2, allow_nan=False)
     write = sys.stdout.write
@@ -140,7 +139,7 @@ def document_of_rows(body: dict[str, Any], rows: Iterable[Sequence[Any]]) -> Non
     sys.stdout.flush()
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """JSON knows no NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -227,7 +226,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None
     print("\n".join(f"| {' | '.join(row)} |" for row in cells_), flush=True)
 
 
-def lines(bodies: Iterable[dict[str, Any]]) -> None:
+def lines(bodies: Iterable[Mapping[str, object]]) -> None:
     """One JSON object a line, each with its schema version."""
     for body in bodies:
         print(json.dumps(_finite({"schema_version": SCHEMA_VERSION, **body}), allow_nan=False), flush=True)

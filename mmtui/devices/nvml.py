@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 from mmtui.devices.host import process_owner
 from mmtui.devices.protocol import GpuAnswer, GpuState
@@ -37,6 +37,16 @@ _LOST = frozenset({GPU_IS_LOST, RESET_REQUIRED})
 _NO_GPU_HERE = frozenset({LIBRARY_NOT_FOUND, DRIVER_NOT_LOADED})
 
 
+class NvmlModule(Protocol):
+    """What is always asked of pynvml. Its other calls are asked for by name, as old drivers lack some of them."""
+
+    def nvmlInit(self) -> None:
+        """Open a session."""
+
+    def nvmlDeviceGetHandleByIndex(self, index: int, /) -> object:
+        """A GPU, to be handed to other calls."""
+
+
 class _Lost(Exception):
     """The driver says that it does not reach a GPU any more."""
 
@@ -52,7 +62,7 @@ class NvmlDriver:
 
     def __init__(
         self,
-        module: Any = None,
+        module: NvmlModule | None = None,
         *,
         owner: Callable[[int], str] = process_owner,
         clock: Callable[[], float] = time.monotonic,
@@ -145,14 +155,15 @@ class NvmlDriver:
         self._open = False
         self._ask("nvmlShutdown")
 
-    def _ask(self, name: str, *arguments: Any) -> Any:
+    def _ask(self, name: str, *arguments: object) -> object:
         """The driver's answer to one call, None if it has none.
 
         Raises:
             _Lost: the call was about a GPU that the driver does not reach any more.
         """
         try:
-            return getattr(self._module, name)(*arguments)
+            answer: object = getattr(self._module, name)(*arguments)
+            return answer
         except Exception as error:
             # pynvml raises more than NVMLError: NVMLLibraryMismatchError with an older driver, UnicodeDecodeError
             # for a garbled name, AttributeError where it is too old for a call. None of them may end the program.
@@ -163,6 +174,7 @@ class NvmlDriver:
     def _read(self, index: int, gpus: list[GpuView], notes: list[str]) -> bool:
         """Append what is at an index; False if a GPU is there that the driver does not reach."""
         try:
+            assert self._module is not None, "the session is open"
             handle = self._module.nvmlDeviceGetHandleByIndex(index)
             views = list(self._views(index, handle))
         except _Lost:
@@ -188,7 +200,7 @@ class NvmlDriver:
         nameless = spare[: max(len(unreachable) - len(gone), 0)]
         return gone + [lost_view(_nameless(index)) for index in nameless]
 
-    def _views(self, index: int, handle: Any) -> Iterator[GpuView]:
+    def _views(self, index: int, handle: object) -> Iterator[GpuView]:
         mode = self._ask("nvmlDeviceGetMigMode", handle)
         split = isinstance(mode, list | tuple) and bool(mode) and mode[0] == 1
         whole = self._view(index, handle)
@@ -197,14 +209,14 @@ class NvmlDriver:
         if split:
             yield from self._parts(whole, handle)
 
-    def _parts(self, whole: GpuView, handle: Any) -> Iterator[GpuView]:
+    def _parts(self, whole: GpuView, handle: object) -> Iterator[GpuView]:
         most = self._ask("nvmlDeviceGetMaxMigDeviceCount", handle)
         for number in range(min(most, MAX_DEVICES) if isinstance(most, int) else 0):
             part = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, number)  # the numbers have holes
             if part is not None:
                 yield replace(self._view(whole.index, part), parent=whole.uuid)
 
-    def _view(self, index: int, handle: Any) -> GpuView:
+    def _view(self, index: int, handle: object) -> GpuView:
         memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
         total = _bytes(getattr(memory, "total", None)) or None
         used = _bytes(getattr(memory, "used", None))
@@ -222,7 +234,7 @@ class NvmlDriver:
             processes=self._processes(handle),
         )
 
-    def _processes(self, handle: Any) -> tuple[GpuProcess, ...]:
+    def _processes(self, handle: object) -> tuple[GpuProcess, ...]:
         """Who holds memory, largest first; a process that computes and draws is listed once."""
         found: dict[int, GpuProcess] = {}
         for kind in ("graphics", "compute"):
@@ -235,7 +247,7 @@ class NvmlDriver:
                 found[pid] = GpuProcess(pid, printable(self._owner(pid)), memory, "", kind)
         return tuple(sorted(found.values(), key=lambda process: (-(process.memory or 0), process.pid)))
 
-    def _running(self, kind: str, handle: Any) -> list[Any]:
+    def _running(self, kind: str, handle: object) -> list[object]:
         name = f"nvmlDeviceGet{kind.capitalize()}RunningProcesses"
         found = self._ask(name, handle)
         if found is None:  # drivers before 510 have only the second version, which the plain name does not fall back to
@@ -263,24 +275,24 @@ def _nameless(index: int) -> GpuView:
     return GpuView(index, "", "unknown GPU", None, None, None, None, None)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return ""
     return printable(value.decode(errors="replace") if isinstance(value, bytes) else str(value))[:120]
 
 
-def _bytes(value: Any) -> int | None:
+def _bytes(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < _MAX_MEMORY else None
 
 
-def _within(value: Any, low: float, high: float) -> float | None:
+def _within(value: object, low: float, high: float) -> float | None:
     """A number within its bounds; anything else is the driver's nonsense and says nothing."""
-    if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+    if not isinstance(value, int | float) or type(value) not in (int, float):
         return None
-    return float(value)
+    return float(value) if math.isfinite(value) and low <= value <= high else None
 
 
-def _percent(value: Any) -> float | None:
+def _percent(value: object) -> float | None:
     """A share. Drivers round to a little over 100 at times; far beyond that a share means nothing."""
     known = _within(value, 0, 200)
     return None if known is None else min(known, 100.0)

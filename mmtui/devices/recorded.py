@@ -24,14 +24,36 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import NotRequired, TypeAlias, TypedDict
 
+from engine.json_types import Json
 from mmtui.devices.nvml import NvmlDriver
 
 FORMAT = 1
 UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 1, 2, 3, 6
+
+RecordedDevice: TypeAlias = "Mapping[str, Json]"
+"""Answers by the names of calls, and ``mig``."""
+
+
+class Frame(TypedDict, total=False):
+    """One look at the devices, as the head of this file describes it."""
+
+    nvmlInit: Json
+    nvmlDeviceGetCount: Json
+    devices: list[RecordedDevice]
+
+
+class Recording(TypedDict):
+    """The file, as its head describes it."""
+
+    format: int
+    about: NotRequired[str]
+    users: NotRequired[dict[str, str]]
+    frames: list[Frame]
 
 
 class RecordingError(ValueError):
@@ -60,7 +82,7 @@ _OTHER_ERRORS: dict[str, Exception] = {
 class RecordedHandle:
     """A device in one session."""
 
-    def __init__(self, device: dict[str, Any], session: int) -> None:
+    def __init__(self, device: RecordedDevice, session: int) -> None:
         self.device, self.session = device, session
 
 
@@ -71,8 +93,8 @@ class RecordedNvml:
     NVMLError = RecordedNvmlError
     NVML_TEMPERATURE_GPU = 0
 
-    def __init__(self, recording: dict[str, Any]) -> None:
-        self._frames: list[dict[str, Any]] = recording["frames"]
+    def __init__(self, recording: Recording) -> None:
+        self._frames = recording["frames"]
         self._position = 0
         self._used = False  # whether this frame has been looked at
         self._open = False
@@ -93,7 +115,7 @@ class RecordedNvml:
         self._check_open()
         self._open = False
 
-    def nvmlDeviceGetCount(self) -> Any:
+    def nvmlDeviceGetCount(self) -> object:
         """Number of devices; asking again is the next look."""
         self._check_open()
         self._next_frame()
@@ -111,27 +133,27 @@ class RecordedNvml:
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: RecordedHandle) -> int:
         """Most MIG devices that the device can have."""
-        return len(self._device(handle).get("mig", []))
+        return len(_parts(self._device(handle)))
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: RecordedHandle, index: int) -> RecordedHandle:
         """A MIG device."""
-        part = self._device(handle).get("mig", [])[index]
-        if part is None:
+        part = _parts(self._device(handle))[index]
+        if not isinstance(part, Mapping):
             raise RecordedNvmlError(NOT_FOUND)
         return RecordedHandle(part, self.sessions)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., object]:
         if not name.startswith("nvmlDevice"):
             raise AttributeError(name)
         return functools.partial(self._field, name)
 
-    def _field(self, name: str, handle: RecordedHandle, *_arguments: Any) -> Any:
+    def _field(self, name: str, handle: RecordedHandle, *_arguments: object) -> object:
         device = self._device(handle)
         if name not in device:
             raise RecordedNvmlError(NOT_SUPPORTED)
         return _answer(device[name])
 
-    def _device(self, handle: RecordedHandle) -> dict[str, Any]:
+    def _device(self, handle: RecordedHandle) -> RecordedDevice:
         self._check_open()
         if handle.session != self.sessions:
             raise RecordedNvmlError(UNINITIALIZED)
@@ -142,7 +164,7 @@ class RecordedNvml:
             raise RecordedNvmlError(UNINITIALIZED)
 
     @property
-    def _frame(self) -> dict[str, Any]:
+    def _frame(self) -> Frame:
         return self._frames[self._position]
 
     def _next_frame(self) -> None:
@@ -151,36 +173,46 @@ class RecordedNvml:
             self._used = False
 
 
-def _answer(recorded: Any) -> Any:
+def _parts(device: RecordedDevice) -> Sequence[Json]:
+    mig = device.get("mig")
+    return mig if isinstance(mig, list) else []
+
+
+def _answer(recorded: Json) -> object:
     if isinstance(recorded, list):
         return [_answer(item) for item in recorded]
     if not isinstance(recorded, dict):
         return recorded
-    if "seconds" in recorded:
-        time.sleep(recorded["seconds"])
+    seconds = recorded.get("seconds")
+    if isinstance(seconds, int | float):
+        time.sleep(seconds)
         raise RecordedNvmlError(NOT_SUPPORTED)
     if "error" not in recorded:
         return SimpleNamespace(**recorded)
     error = recorded["error"]
-    raise RecordedNvmlError(error) if isinstance(error, int) else _OTHER_ERRORS[error]
+    raise RecordedNvmlError(error) if isinstance(error, int) else _OTHER_ERRORS[str(error)]
 
 
-def load_recording(path: Path) -> dict[str, Any]:
+def load_recording(path: Path) -> Recording:
     """A recording, checked as far as it must be for the stand-in to answer.
 
     Raises:
         RecordingError: the file cannot be read or is no recording.
     """
     try:
-        recording = json.loads(path.read_text(encoding="utf-8"))
+        recording: Recording = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordingError(f"{path} cannot be read: {error}") from None
-    if not isinstance(recording, dict) or recording.get("format") != FORMAT:
+    _check(path, recording)
+    return recording
+
+
+def _check(path: Path, read: object) -> None:
+    if not isinstance(read, dict) or read.get("format") != FORMAT:
         raise RecordingError(f'{path} is no recording of NVML: write "format": {FORMAT}')
-    frames = recording.get("frames")
+    frames = read.get("frames")
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise RecordingError(f'{path}: "frames" must be a list of at least one object')
-    return recording
 
 
 def recorded_driver(path: Path) -> NvmlDriver:

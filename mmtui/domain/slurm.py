@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from engine.json_types import JsonObject
 from mmtui.errors import UsageError
 
 OPTIONS: dict[str, type] = {
@@ -26,7 +26,7 @@ LIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"
 NOT_BEGUN = frozenset({"PENDING", "CONFIGURING"})
 
 
-def launcher(texts: Sequence[str], gpus: float, on_gpus: bool) -> dict[str, Any]:
+def launcher(texts: Sequence[str], gpus: float, on_gpus: bool) -> JsonObject:
     """What is stored with a run that SLURM shall start.
 
     Args:
@@ -41,7 +41,7 @@ def launcher(texts: Sequence[str], gpus: float, on_gpus: bool) -> dict[str, Any]
         raise UsageError(f"--gpus {gpus:g}: SLURM gives whole GPUs", "write --gpus 1")
     if gpus >= BEYOND:
         raise UsageError(f"--gpus {gpus:g}: write a number below {BEYOND:,}")
-    found: dict[str, Any] = {"kind": "slurm", "nodes": 1, "processes": int(gpus), "gpus": int(gpus) if on_gpus else 0}
+    found: JsonObject = {"kind": "slurm", "nodes": 1, "processes": int(gpus), "gpus": int(gpus) if on_gpus else 0}
     for text in texts:
         key, equals, value = text.partition("=")
         kind = OPTIONS.get(key)
@@ -53,7 +53,7 @@ def launcher(texts: Sequence[str], gpus: float, on_gpus: bool) -> dict[str, Any]
     return found
 
 
-def restored(told: Any) -> dict[str, Any]:
+def restored(told: object) -> JsonObject:
     """A launcher as the folder of a run tells it; {}, which is this machine, where that is none of ``launcher``."""
     if not isinstance(told, Mapping) or told.get("kind") != "slurm":
         return {}
@@ -68,11 +68,11 @@ def restored(told: Any) -> dict[str, Any]:
     return {"kind": "slurm", **{key: told[key] for key in numbers}, **options} if right else {}
 
 
-def _is_count(value: Any, least: int) -> bool:
+def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < BEYOND
 
 
-def parameters(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
+def parameters(asked: Mapping[str, object], name: str) -> dict[str, object]:
     """The same as submitit calls it."""
     given = {
         f"slurm_{key}": asked[key] for key in ("partition", "account", "qos", "constraint", "comment") if key in asked

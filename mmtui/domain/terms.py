@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from engine.json_types import Json
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Terms:
     wanted: float = 1.0
     time_limit: float = 0.0
     budget: float = 0.0
-    launcher: Mapping[str, Any] = field(default_factory=dict)
+    launcher: Mapping[str, Json] = field(default_factory=dict)
     fail_fast: bool = False
 
     @property

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine import own_code
+from engine.json_types import Json, JsonObject
 from engine.outputs import replacing
 from mmtui.errors import MmtuiError, RefusedError
 from mmtui.paths import Home
@@ -77,7 +77,7 @@ def _is_as_loaded(file: Path, opened_at: float) -> bool:
         return False
 
 
-def freeze(home: Home) -> dict[str, Any]:
+def freeze(home: Home) -> JsonObject:
     """Copy the engine into the data directory, once per content.
 
     Returns:
@@ -113,13 +113,13 @@ def _intact(folder: Path, full: str) -> bool:
     return (folder / "engine").is_dir() and digest_of(files_of(folder)) == full
 
 
-def is_own(home: Home, code: Mapping[str, Any]) -> bool:
+def is_own(home: Home, code: Mapping[str, Json]) -> bool:
     """Whether the code of a run was frozen here: only ``freeze`` makes folders of that name and content."""
     full = str(code.get("sha256", ""))
     return bool(FULL.fullmatch(full)) and _intact(home.code / full[:DIGEST_CHARACTERS], full)
 
 
-def refuse_purged(home: Home, code: Mapping[str, Any]) -> None:
+def refuse_purged(home: Home, code: Mapping[str, Json]) -> None:
     """With the write lock held, as ``purge`` takes the code that no run needs with that lock held.
 
     Raises:
@@ -129,7 +129,7 @@ def refuse_purged(home: Home, code: Mapping[str, Any]) -> None:
         raise RefusedError("the code was purged while the run was being queued; nothing is queued", "queue it again")
 
 
-def own_folder(home: Home, code: Mapping[str, Any]) -> Path:
+def own_folder(home: Home, code: Mapping[str, Json]) -> Path:
     """The frozen copy of a run's code.
 
     Raises:
@@ -211,7 +211,7 @@ def _lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _git(folder: Path, frozen: Path) -> dict[str, Any]:
+def _git(folder: Path, frozen: Path) -> JsonObject:
     """Commit of the source, and where what differs from it is written down."""
 
     def ask(*words: str) -> str | None:

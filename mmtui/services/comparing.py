@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
+from engine.json_types import Json, JsonObject
 from mmtui.domain.states import ACTIVE_STATES, RunState
 from mmtui.domain.views import RunDetail, RunRow
 from mmtui.paths import Home
@@ -18,6 +19,9 @@ FREE = frozenset({"name", "description"})
 HOW = ("runtime.", "reference.")
 """Keys that say how it is computed, or what it is compared with: they explain least."""
 
+Plain: TypeAlias = "str | int | float | bool | None"
+"""A value as it is shown and written as JSON."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -25,11 +29,11 @@ class Difference:
 
     area: str
     name: str
-    first: Any
-    second: Any
+    first: Plain
+    second: Plain
 
 
-def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Json], above: str = "") -> Iterator[tuple[str, Json]]:
     """Dotted keys and values; lists are values."""
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -38,14 +42,14 @@ def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield f"{above}{name}", value
 
 
-def _meant(config: Mapping[str, Any]) -> dict[str, Any]:
+def _meant(config: Mapping[str, Json]) -> JsonObject:
     """Every key of a recipe; two words for the same are no difference either."""
     from engine.config.determining import meaning
 
     return {key: meaning(key, value) for key, value in flat(_completed(config))}
 
 
-def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _completed(config: Mapping[str, Json]) -> Mapping[str, Json]:
     """A recipe with the defaults of keys that did not exist when its run was queued: they are no difference."""
     from pydantic import ValidationError
 
@@ -57,7 +61,7 @@ def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return config  # of a newer or a foreign schema
 
 
-def table(home: Home, ids: Sequence[str], further: Sequence[str] = ()) -> list[tuple[str, tuple[Any, ...]]]:
+def table(home: Home, ids: Sequence[str], further: Sequence[str] = ()) -> list[tuple[str, tuple[object, ...]]]:
     """(name, one value a run): the outcome, chosen columns, and every key in which the recipes differ.
 
     Raises:
@@ -65,7 +69,7 @@ def table(home: Home, ids: Sequence[str], further: Sequence[str] = ()) -> list[t
         UsageError: a column that is none.
     """
     details = [runs.get_run(home, run_id) for run_id in ids]
-    rows: list[tuple[str, tuple[Any, ...]]] = [("name", tuple(d.row.name for d in details))]
+    rows: list[tuple[str, tuple[object, ...]]] = [("name", tuple(d.row.name for d in details))]
     rows += [(name, tuple(_outcome(d)[name] for d in details)) for name in OUTCOME]
     if further:
         chosen = runs.values(home, ids, further)
@@ -84,7 +88,7 @@ class Reason:
 
     area: str
     name: str
-    values: tuple[Any, ...]
+    values: tuple[Plain, ...]
 
 
 def differences(home: Home, first: str, second: str) -> list[Difference]:
@@ -105,12 +109,12 @@ def reasons(home: Home, ids: Sequence[str]) -> list[Reason]:
         NotFoundError: there is no such run.
     """
     details = [runs.get_run(home, run_id) for run_id in ids]
-    areas: list[tuple[str, list[Mapping[str, Any]]]] = [("outcome", [_outcome(detail) for detail in details])]
+    areas: list[tuple[str, list[Mapping[str, object]]]] = [("outcome", [_outcome(detail) for detail in details])]
     configs = [_meant(detail.config) for detail in details]
     for config in configs:
         for free in FREE:
             config.pop(free, None)
-    seeds: list[Mapping[str, Any]] = [{"seed": config.pop("seed", None)} for config in configs]
+    seeds: list[Mapping[str, object]] = [{"seed": config.pop("seed", None)} for config in configs]
     data = [{key: config.pop(key) for key in list(config) if key.startswith("data.")} for config in configs]
     if all(detail.data_fingerprint for detail in details):
         for values, detail in zip(data, details, strict=True):
@@ -123,7 +127,7 @@ def reasons(home: Home, ids: Sequence[str]) -> list[Reason]:
     return [reason for area, values in areas for reason in _reasons(area, values)]
 
 
-def _reasons(area: str, several: Sequence[Mapping[str, Any]]) -> Iterator[Reason]:
+def _reasons(area: str, several: Sequence[Mapping[str, object]]) -> Iterator[Reason]:
     for name in dict.fromkeys(name for values in several for name in values):
         found = [values.get(name) for values in several]
         if any(value != found[0] for value in found):
@@ -138,7 +142,7 @@ def _took(row: RunRow) -> float | None:
     return end - row.started_at if end is not None and end >= row.started_at else None
 
 
-def _outcome(detail: RunDetail) -> dict[str, Any]:
+def _outcome(detail: RunDetail) -> dict[str, object]:
     row = detail.row
     took = _took(row)
     return {
@@ -149,13 +153,13 @@ def _outcome(detail: RunDetail) -> dict[str, Any]:
     }
 
 
-def _code(detail: RunDetail) -> dict[str, Any]:
+def _code(detail: RunDetail) -> dict[str, object]:
     return {key: detail.code.get(key) for key in ("digest", "commit", "dirty")}
 
 
-def _versions(detail: RunDetail) -> dict[str, Any]:
+def _versions(detail: RunDetail) -> dict[str, object]:
     return dict(detail.versions)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Plain:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -5,14 +5,30 @@ from __future__ import annotations
 import types
 import typing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-_NOUNS = {int: "integer", float: "number", str: "text", bool: "true or false"}
-_BOUNDS = (("ge", "low", False), ("gt", "low", True), ("le", "high", False), ("lt", "high", True))
+_NOUNS: dict[object, str] = {int: "integer", float: "number", str: "text", bool: "true or false"}
+_Side: TypeAlias = Literal["low", "high"]
+_OpenSide: TypeAlias = Literal["low_open", "high_open"]
+_BOUNDS: tuple[tuple[str, _Side, _OpenSide, bool], ...] = (
+    ("ge", "low", "low_open", False),
+    ("gt", "low", "low_open", True),
+    ("le", "high", "high_open", False),
+    ("lt", "high", "high_open", True),
+)
 YES_NO = ("false", "true")
+
+
+class Limits(TypedDict, total=False):
+    """The smallest and the largest number allowed, and whether they are excluded themselves."""
+
+    low: float
+    high: float
+    low_open: bool
+    high_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +57,12 @@ class TypeWords:
 def describe(info: FieldInfo) -> TypeWords:
     """What a field takes."""
     kind, nullable = _without_null(info.annotation)
-    limits: dict[str, Any] = {}
+    limits = Limits()
     for constraint in info.metadata:
-        for sign, side, is_open in _BOUNDS:
+        for sign, side, open_side, is_open in _BOUNDS:
             if hasattr(constraint, sign):
-                limits[side], limits[f"{side}_open"] = getattr(constraint, sign), is_open
+                limits[side] = getattr(constraint, sign)
+                limits[open_side] = is_open
     least = next((c.min_length for c in info.metadata if hasattr(c, "min_length")), 0)
     noun, choices = _noun(kind, least)
     words = " ".join(part for part in (noun, _range(**limits)) if part) + (", or null" if nullable else "")
@@ -57,14 +74,14 @@ def one_of(choices: tuple[str, ...]) -> TypeWords:
     return TypeWords(f"one of {', '.join(choices)}" if len(choices) > 1 else f"always {choices[0]}", choices)
 
 
-def _without_null(annotation: Any) -> tuple[Any, bool]:
+def _without_null(annotation: object) -> tuple[object, bool]:
     if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
         return annotation, False
     kept = [part for part in typing.get_args(annotation) if part is not type(None)]
     return (kept[0] if len(kept) == 1 else annotation), len(kept) < len(typing.get_args(annotation))
 
 
-def _noun(kind: Any, least: int) -> tuple[str, tuple[str, ...]]:
+def _noun(kind: object, least: int) -> tuple[str, tuple[str, ...]]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         found = one_of(tuple(str(argument) for argument in arguments))
@@ -84,7 +101,7 @@ def _noun(kind: Any, least: int) -> tuple[str, tuple[str, ...]]:
     return _NOUNS[kind], YES_NO if kind is bool else ()
 
 
-def _word_or_text(arguments: tuple[Any, ...]) -> tuple[str, tuple[str, ...]]:
+def _word_or_text(arguments: tuple[object, ...]) -> tuple[str, tuple[str, ...]]:
     """One of several words, or a text of some form, which is the last of the arguments."""
     *words, text = arguments
     _, choices = _noun(words[0], 0)

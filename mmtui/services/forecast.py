@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.json_types import Json
 from mmtui.domain.forecasting import FOREVER, Forecast, Span, Work, play
 from mmtui.paths import Home
 from mmtui.services.queue_state import Queue
@@ -54,7 +55,7 @@ class Costs:
             total += (rates[1] if rates else 0.0) * steps
         return total
 
-    def rates(self, stage: str, config: Mapping[str, Any], work: str) -> Rates | None:
+    def rates(self, stage: str, config: Mapping[str, Json], work: str) -> Rates | None:
         """Seconds per step of past runs whose network and batch of this stage are the same; the newest ten count."""
         found = self._known.get((stage, _work(config, stage)), [])[:10]
         if not found:
@@ -78,7 +79,7 @@ _FREE = {
 """Keys of a stage that do not change how long a step takes."""
 
 
-def _work(config: Mapping[str, Any], stage: str) -> str:
+def _work(config: Mapping[str, Json], stage: str) -> str:
     """What decides how long a step takes; runs of before a key was there are as those that leave it as it is."""
     from engine.config.determining import LOSS_SETTINGS, says_nothing
 

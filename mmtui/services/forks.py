@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.json_types import JsonObject
 from mmtui.domain.sweeps import key_of
 from mmtui.errors import RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home
@@ -141,7 +142,7 @@ def change_recipe(home: Home, recipe: Recipe, run_id: str) -> Plan:
         return forking.change_recipe(home.run(run_id).root, recipe)
 
 
-def origin_of(found: Plan) -> dict[str, Any]:
+def origin_of(found: Plan) -> JsonObject:
     """The checkpoint, as it is stored."""
     return asdict(found.origin)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from engine.json_types import JsonObject
 from mmtui.errors import RefusedError
 from mmtui.services.plain_files import read_table
 
 
-def read_manifest(manifest: Path) -> dict[str, Any]:
+def read_manifest(manifest: Path) -> JsonObject:
     """The table in the manifest of a run that is to be changed.
 
     Raises:

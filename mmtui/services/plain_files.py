@@ -47,7 +47,7 @@ def read_table(path: Path) -> dict[str, Any]:
     return found
 
 
-def named_file(folder: Path, name: Any) -> Path | None:
+def named_file(folder: Path, name: object) -> Path | None:
     """The plain file in a folder, or below it, that a trainer has named; None if there is none.
 
     Args:

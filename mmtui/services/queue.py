@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.text import as_text
 from mmtui.domain.slurm import BEYOND
@@ -293,7 +293,7 @@ def retry(home: Home, run_id: str) -> None:
 
 
 def wish(
-    home: Home, run_id: str, verb: str, arguments: Mapping[str, Any] | None = None, *, trust_code: str = ""
+    home: Home, run_id: str, verb: str, arguments: Mapping[str, object] | None = None, *, trust_code: str = ""
 ) -> RunState:
     """Do what is asked of a run that has no trainer; of one that has, leave a wish for the supervisor. Its state then.
 
@@ -324,7 +324,7 @@ def wish_all(
     home: Home,
     run_ids: Sequence[str],
     verb: str,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, object] | None = None,
     *,
     trust_code: str = "",
 ) -> Iterator[Answer]:
@@ -369,7 +369,7 @@ def _refused_release(home: Home, run_ids: Sequence[str]) -> dict[str, RunState |
 
 
 def _ask(
-    session: Session, home: Home, run_id: str, verb: str, arguments: Mapping[str, Any], trust_code: str
+    session: Session, home: Home, run_id: str, verb: str, arguments: Mapping[str, object], trust_code: str
 ) -> RunState:
     from mmtui.services import trust
     from mmtui.store import cells

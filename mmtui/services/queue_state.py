@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from mmtui.devices.slots import Use
 from mmtui.domain.placing import Slots, expected
@@ -122,7 +121,7 @@ class Queue:
         return Rules(settings.get("closed", ""), limits, working, budgets, spent)
 
 
-def _ids(cell: Any) -> tuple[int, ...]:
+def _ids(cell: object) -> tuple[int, ...]:
     return tuple(item for item in cells.listed(cell) if isinstance(item, int))
 
 

@@ -12,8 +12,9 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
+from engine.json_types import Json
 from mmtui.domain import sweeps
 from mmtui.errors import UsageError
 from mmtui.paths import Home
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 YOU, RECIPE = "you", "recipe"
 ON, OFF = "on", "off"
 MOST_LISTED = 8
-_MISSING: Any = object()
+_MISSING: Final = object()
 UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
@@ -53,9 +54,9 @@ class Field:
     key: str
     type: TypeWords
     help: str
-    default: Any
-    recipe: Any
-    value: Any
+    default: object
+    recipe: object
+    value: object
     text: str
     changed_by: str
     values: tuple[str, ...] = ()
@@ -153,7 +154,7 @@ def without(overrides: Sequence[str], key: str) -> tuple[str, ...]:
     return tuple(one for one in overrides if sweeps.key_of(one) != key and not _below(one, key))
 
 
-def written(value: Any, key: str = "") -> str:
+def written(value: object, key: str = "") -> str:
     """A value as it is written behind ``key=``; reading it gives the value again, and no sweep."""
     from engine.config.strict_yaml import load_value
 
@@ -165,7 +166,7 @@ def written(value: Any, key: str = "") -> str:
     return value if same else _json(value)
 
 
-def _json(value: Any, comma: str = ",", colon: str = ":") -> str:
+def _json(value: object, comma: str = ",", colon: str = ":") -> str:
     """JSON that is YAML too: what YAML takes for unprintable or the end of a line is escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(comma, colon))
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -178,7 +179,7 @@ def _is_one(override: str) -> bool:
         return False
 
 
-def plain(one: Field) -> dict[str, Any]:
+def plain(one: Field) -> dict[str, object]:
     """A field as plain data, for JSON."""
     return {
         "key": one.key,
@@ -221,7 +222,7 @@ def preview(form: Form) -> tuple[PreviewLine, ...]:
     return tuple(_preview(form.resolved.model_dump(mode="json"), by_key, ""))
 
 
-def _preview(data: Mapping[str, Any], by_key: Mapping[str, Field], above: str) -> Iterator[PreviewLine]:
+def _preview(data: Mapping[str, Json], by_key: Mapping[str, Field], above: str) -> Iterator[PreviewLine]:
     indent = "  " * above.count(".")
     for name, value in data.items():
         key = f"{above}{name}"
@@ -233,11 +234,11 @@ def _preview(data: Mapping[str, Any], by_key: Mapping[str, Field], above: str) -
             note = f"sweep: {one.values_text}" if one.values else f"recipe: {one.recipe_text}"
             note = f"refused: {one.text}" if one.problem else note
         yield PreviewLine(f"{indent}{name}:{'' if section else f' {_yaml(value)}'}", key, changed_by, note)
-        if section:
+        if section and isinstance(value, dict):
             yield from _preview(value, by_key, f"{key}.")
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: object) -> str:
     """A value on one line of YAML."""
     from engine.config.strict_yaml import StrictYamlError, load
 
@@ -255,7 +256,7 @@ def _leaves(recipe: Recipe) -> dict[str, Field]:
     return {one.key: one for one in _walk(recipe, recipe.model_dump(mode="json"), "")}
 
 
-def _walk(model: BaseModel, data: Mapping[str, Any], above: str, parent: FieldInfo | None = None) -> Iterator[Field]:
+def _walk(model: BaseModel, data: Mapping[str, Json], above: str, parent: FieldInfo | None = None) -> Iterator[Field]:
     for name, info in type(model).model_fields.items():
         key, value, part = f"{above}{name}", data.get(name, {}), getattr(model, name)
         if key in _stages():
@@ -263,7 +264,7 @@ def _walk(model: BaseModel, data: Mapping[str, Any], above: str, parent: FieldIn
             text = (_stages()[key].__doc__ or "").strip().partition("\n")[0]
             yield Field(key, words, text, _default(info) is not None, False, part is not None, "", "", stage=True)
         if hasattr(type(part), "model_fields"):
-            yield from _walk(part, value, f"{key}.", info)
+            yield from _walk(part, value if isinstance(value, Mapping) else {}, f"{key}.", info)
         elif parent is not None and parent.discriminator == name:
             default = getattr(parent.default, name)
             yield Field(key, one_of(_variants(parent, name)), info.description or "", default, default, value, "", "")
@@ -278,7 +279,7 @@ def _variants(section: FieldInfo, name: str) -> tuple[str, ...]:
     return tuple(choice for model in models for choice in typing.get_args(model.model_fields[name].annotation))
 
 
-def _default(info: FieldInfo) -> Any:
+def _default(info: FieldInfo) -> object:
     value = info.get_default(call_default_factory=True, validated_data={})
     return list(value) if isinstance(value, tuple) else value
 
@@ -297,7 +298,7 @@ def _stages() -> dict[str, type[BaseModel]]:
 
 
 def _with_override(
-    found: Field, kept: Mapping[str, Any], overrides: Sequence[str], refused: Mapping[str, str]
+    found: Field, kept: Mapping[str, object], overrides: Sequence[str], refused: Mapping[str, str]
 ) -> Field:
     """A field as the recipe and the overrides leave it."""
     own = [one for one in overrides if sweeps.key_of(one) == found.key and not found.stage]
@@ -350,8 +351,8 @@ def _members(override: str) -> list[str]:
     return [texts[0] for texts in sweeps.expand([override], recipes.holds_text)]
 
 
-def _value(recipe: Recipe, key: str) -> Any:
-    part: Any = recipe.model_dump(mode="json")
+def _value(recipe: Recipe, key: str) -> object:
+    part: object = recipe.model_dump(mode="json")
     for name in key.split("."):
         part = part.get(name, _MISSING) if isinstance(part, Mapping) else _MISSING
     return part

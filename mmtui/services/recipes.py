@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.json_types import Json
 from mmtui.domain import sweeps
 from mmtui.domain.views import RecipeView
 from mmtui.errors import UsageError
@@ -191,7 +192,7 @@ def changed_in_editor(file: Path) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in _changed(old, new, "")]
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+def _changed(old: Mapping[str, Json], new: Mapping[str, Json], above: str) -> Iterator[tuple[str, Json]]:
     from engine.config.overrides import is_mapping
 
     same_kind = old.get("kind") == new.get("kind")
@@ -200,10 +201,9 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], above: str) -> Iter
         if is_mapping(key):
             if (value or {}) != (old.get(name) or {}):
                 yield key, value or None  # as a whole, so that what was taken out is out
-        elif isinstance(value, dict) and isinstance(old.get(name), dict):
-            yield from _changed(old[name], value, f"{key}.")
         elif isinstance(value, dict):
-            yield from _changed({}, value, f"{key}.")
+            before = old.get(name)
+            yield from _changed(before if isinstance(before, dict) else {}, value, f"{key}.")
         elif old.get(name, _MISSING) != value:
             yield key, value
 

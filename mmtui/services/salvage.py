@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from engine.events.numbers import LARGEST_INTEGER
+from engine.json_types import Json
 from mmtui.paths import Home
 from mmtui.services.text_limits import fitting
 from mmtui.store import cells, damaged_file
@@ -23,6 +24,8 @@ from mmtui.store.session import reading
 
 _FEW = 10
 _IF_FAILED = ("hold", "cancel", "run")
+Cell: TypeAlias = "str | int | float"
+"""A cell that is what it should be."""
 _WORDS = "notes, tags and what else was set by hand"
 
 
@@ -37,7 +40,7 @@ class Salvaged:
         settings_read: whether these are all that there were.
     """
 
-    runs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[int, dict[str, Cell]] = field(default_factory=dict)
     unread: set[int] = field(default_factory=set)
     settings: dict[str, str] = field(default_factory=dict)
     settings_read: bool = True
@@ -147,7 +150,7 @@ def _is_setting(key: str, value: str) -> bool:
     return key == "closed" and len(value) > 0 and fitting("note", value) == value
 
 
-def _decoded(cell: Any) -> str | None:
+def _decoded(cell: object) -> str | None:
     """A text that is one, None where it is none."""
     try:
         return cell.decode("utf-8") if isinstance(cell, bytes) else None
@@ -155,57 +158,58 @@ def _decoded(cell: Any) -> str | None:
         return None
 
 
-def _text(cell: Any) -> str:
+def _text(cell: object) -> str:
     found = _decoded(cell)
     if found is None:
         raise ValueError("it is no text")
     return found
 
 
-def _list(cell: Any) -> list[Any]:
+def _list(cell: object) -> list[Json]:
     found = json.loads(_text(cell))
     if not isinstance(found, list):
         raise ValueError("it is no list")
     return found
 
 
-def _number(cell: Any) -> float | int:
+def _number(cell: object) -> float | int:
     if not isinstance(cell, int | float) or cells.number(cell) is None or abs(cell) > LARGEST_INTEGER:
         raise ValueError("it is no number")
     return cell
 
 
-def _whole(cell: Any) -> int:
+def _whole(cell: object) -> int:
     if not isinstance(cell, int):
         raise ValueError("it is no whole number")
     return int(_number(cell))
 
 
-def _from_zero(cell: Any) -> float:
-    if _number(cell) < 0:
+def _from_zero(cell: object) -> float:
+    found = _number(cell)
+    if found < 0:
         raise ValueError("it is below zero")
-    return float(cell)
+    return float(found)
 
 
-def _tags(cell: Any) -> str:
+def _tags(cell: object) -> str:
     return json.dumps(list(dict.fromkeys(fitting("tag", tag) for tag in _list(cell))))
 
 
-def _after(cell: Any, run_id: int) -> str:
+def _after(cell: object, run_id: int) -> str:
     found = _list(cell)
     if not all(isinstance(other, int) and 0 < other < run_id for other in found):
         raise ValueError("it waits for no run before it")
     return json.dumps(found)
 
 
-def _if_failed(cell: Any) -> str:
+def _if_failed(cell: object) -> str:
     found = _text(cell)
     if found not in _IF_FAILED:
         raise ValueError("it is no such word")
     return found
 
 
-_CELLS: dict[str, Callable[[Any, int], Any]] = {
+_CELLS: dict[str, Callable[[object, int], Cell]] = {
     "note": lambda cell, _: fitting("note", _text(cell)),
     "tags": lambda cell, _: _tags(cell),
     "run_group": lambda cell, _: fitting("group", _text(cell)),

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.json_types import JsonObject
 from mmtui.domain.terms import Terms
 from mmtui.errors import MmtuiError, UsageError
 from mmtui.paths import Home
@@ -202,7 +203,7 @@ def _terms(home: Home, request: Request, *, on_gpus: bool) -> Terms:
     )
 
 
-def _launcher(request: Request, *, on_gpus: bool) -> dict[str, Any]:
+def _launcher(request: Request, *, on_gpus: bool) -> JsonObject:
     """What starts the runs: {} for this machine."""
     from mmtui.domain import slurm
 

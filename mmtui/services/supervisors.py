@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mmtui.access import remedy
 from mmtui.domain.states import ACTIVE_STATES, RunState
@@ -71,6 +71,13 @@ def _heartbeat_age(home: Home) -> float | None:
     return max(now - beat, 0.0)
 
 
+class LockRecord(TypedDict, total=False):
+    """What the process that holds the lock writes into it: its pid, and when it started, Unix seconds."""
+
+    pid: int
+    started_at: float
+
+
 def holder(home: Home) -> tuple[int | None, float | None]:
     """Pid and start time of the process that holds the lock, (None, None) if nobody does."""
     record = _record(home)
@@ -82,7 +89,7 @@ def holder(home: Home) -> tuple[int | None, float | None]:
         return -1, None
 
 
-def _record(home: Home) -> dict[str, Any] | None:
+def _record(home: Home) -> LockRecord | None:
     """What the process that holds the lock says of itself, {} if nothing yet; None if nobody holds it."""
     try:
         descriptor = os.open(home.lock, os.O_RDONLY | os.O_CLOEXEC)  # on a medium that is read-only, too
@@ -97,10 +104,14 @@ def _record(home: Home) -> dict[str, Any] | None:
     finally:
         os.close(descriptor)
     try:
-        found = json.loads(text)
+        found: LockRecord = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if _is_object(found) else {}
+
+
+def _is_object(read: object) -> bool:
+    return isinstance(read, dict)
 
 
 def is_served(home: Home) -> bool:

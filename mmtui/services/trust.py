@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from engine.json_types import Json, JsonObject
 from mmtui.errors import MmtuiError, RefusedError
 from mmtui.paths import Home
 from mmtui.services import code as frozen
@@ -42,7 +42,7 @@ def is_imported(home: Home, run_id: str) -> bool:
     return home.run(run_id).imported.exists()
 
 
-def brought(home: Home, run_id: str, code: Mapping[str, Any]) -> Brought | None:
+def brought(home: Home, run_id: str, code: Mapping[str, Json]) -> Brought | None:
     """The code that a run has brought along; None if it runs code of this installation, or has none."""
     if not is_imported(home, run_id) or frozen.is_own(home, code):
         return None
@@ -57,8 +57,8 @@ def brought(home: Home, run_id: str, code: Mapping[str, Any]) -> Brought | None:
 
 
 def demand(
-    home: Home, run_id: str, code: Mapping[str, Any], digest: str = "", verb: str = "retry"
-) -> Mapping[str, Any]:
+    home: Home, run_id: str, code: Mapping[str, Json], digest: str = "", verb: str = "retry"
+) -> Mapping[str, Json]:
     """What a run's row is to say of its code once the user has asked for it.
 
     Args:
@@ -88,7 +88,7 @@ def untrusted(home: Home, run_ids: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def startable(home: Home, run_id: str, code: Mapping[str, Any]) -> frozen.FrozenCode:
+def startable(home: Home, run_id: str, code: Mapping[str, Json]) -> frozen.FrozenCode:
     """The code that a run's trainer may load.
 
     Code that an earlier version has named by 16 characters is checked by them; its whole digest is what lies there now.
@@ -109,7 +109,7 @@ def startable(home: Home, run_id: str, code: Mapping[str, Any]) -> frozen.Frozen
     return frozen.FrozenCode(found.folder, found.digest)
 
 
-def told_by(manifest: Mapping[str, Any], imported: Path) -> dict[str, Any]:
+def told_by(manifest: Mapping[str, Json], imported: Path) -> JsonObject:
     """A run's ``code`` as its folder tells it; of one from elsewhere nothing is believed but what was seen here."""
     told = manifest.get("code")
     told = told if isinstance(told, dict) else {}

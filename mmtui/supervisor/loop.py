@@ -100,7 +100,7 @@ class Supervisor:
             reserve=self.reserve,
         )
         self.jobs = Jobs(cluster, self.attempts, self.queue, self.clock.now)
-        self.looked_at: Any = None
+        self.looked_at: object = None
         self.look_again_at = 0.0
 
     def serve(self) -> None:

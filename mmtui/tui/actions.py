@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 from mmtui.errors import UsageError
 from mmtui.tui.keys import ACTIONS, SCREENS, Action
@@ -36,7 +35,7 @@ def actions_of(screen: str, tab: str = "") -> list[Action]:
     return [action for action in ACTIONS if action.on(screen, tab)]
 
 
-def bindings(screen: str) -> list[Any]:
+def bindings(screen: str) -> list[BindingType]:
     """The table as Textual bindings."""
     found = [
         Binding(a.keys, a.method, a.label, show=False, id=a.id, priority=a.id.endswith("_panel"))

@@ -94,7 +94,7 @@ class MmtuiApp(App[int]):
         self.unseen, self.picture, self.behind = True, Picture(), False
         self.keys_in_order = KeyOrder(self, self._handle_key)
         self.commands: list[str] = []
-        self.undone: list[tuple[str, Callable[[], Any]]] = []
+        self.undone: list[tuple[str, Callable[[], object]]] = []
         self.deeds, self.undo_later = 0, 0
         """What is being done in threads, and how often ``z`` was pressed meanwhile."""
         self.no_pictures = refusal(pictures, os.environ)
@@ -200,7 +200,7 @@ class MmtuiApp(App[int]):
         self._leave_behind(deeds)
 
     @work(group="leave", exit_on_error=False)
-    async def _leave_behind(self, deeds: Sequence[Worker[Any]]) -> None:
+    async def _leave_behind(self, deeds: Sequence[Worker[object]]) -> None:
         for deed in deeds:
             with suppress(WorkerError):  # it has failed, which it has told
                 await deed.wait()
@@ -232,7 +232,7 @@ class MmtuiApp(App[int]):
             self.screen.refresh()
             self.picture_sent()
 
-    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
         """Send nothing before there is a whole picture: empty panels and their titles would be sent again and again."""
         if self.unseen:
             return

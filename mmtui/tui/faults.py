@@ -11,12 +11,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
-from typing import Any
+from typing import Protocol, TypeVar
 
 from mmtui.domain.faults import MOST_CHARACTERS, sentence
 from mmtui.domain.text import printable, shorten
 from mmtui.errors import MmtuiError
 from mmtui.paths import Home
+
+Answer = TypeVar("Answer")
 
 MOST_BYTES = 2**20
 """Of the log: when it is full nothing is added."""
@@ -41,8 +43,16 @@ def told(home: Home | None, where: object, error: BaseException) -> str:
     return f"{text} (see {printable(str(home.screen_log))})"
 
 
+class Part(Protocol):
+    """A part of a screen, or the program itself."""
+
+    @property
+    def app(self) -> object:
+        """The program that it belongs to."""
+
+
 @contextmanager
-def outlived(part: Any, where: object) -> Iterator[None]:
+def outlived(part: Part, where: object) -> Iterator[None]:
     """What fails in here is told by the program that ``part`` of a screen belongs to, and everything else goes on."""
     try:
         yield
@@ -53,10 +63,10 @@ def outlived(part: Any, where: object) -> Iterator[None]:
         tell(where, error)
 
 
-def outliving(part: Any, answered: Callable[[Any], Any]) -> Callable[[Any], Awaitable[None]]:
+def outliving(part: Part, answered: Callable[[Answer], object]) -> Callable[[Answer], Awaitable[None]]:
     """The same for what is done with a dialog's answer."""
 
-    async def guarded(answer: Any) -> None:
+    async def guarded(answer: Answer) -> None:
         with outlived(part, "a dialog's answer"):
             result = answered(answer)
             if isawaitable(result):

@@ -6,7 +6,7 @@ They import this instead of the program itself, which imports them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mmtui.paths import Home
 from mmtui.tui.feed import Feed
@@ -42,7 +42,7 @@ class Program(Protocol):
     link: Link
     commands: list[str]
     deeds: int
-    undone: list[tuple[str, Callable[[], Any]]]
+    undone: list[tuple[str, Callable[[], object]]]
     undo_later: int
     leaving: bool
     no_pictures: str

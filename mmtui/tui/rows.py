@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from mmtui.domain.filters import is_score
 from mmtui.domain.text import printable
@@ -90,13 +89,13 @@ class Rows:
         return {row.id: _texts(row, columns, found[row.id]) for row in rows if row.id in found}
 
 
-def _texts(row: RunRow, columns: Sequence[str], values: Sequence[Any]) -> tuple[str, ...]:
+def _texts(row: RunRow, columns: Sequence[str], values: Sequence[object]) -> tuple[str, ...]:
     """Values of chosen columns; scores that are doubtful are marked."""
     pairs = zip(columns, map(_text, values), strict=True)
     return tuple(doubted(text, row.doubts) if is_score(name) else text for name, text in pairs)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

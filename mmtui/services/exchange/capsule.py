@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from engine.config import RecipeFileError
+from engine.json_types import Json
 from mmtui.domain.states import FINAL_STATES, RunState
 from mmtui.errors import MmtuiError, RefusedError, UnreachableError, UsageError
 from mmtui.paths import Home, RunPaths
@@ -85,7 +86,7 @@ def is_capsule(file: Path) -> bool:
     return True
 
 
-def _code_folder(home: Home, run_id: str, found: Mapping[str, Any]) -> Path | None:
+def _code_folder(home: Home, run_id: str, found: Mapping[str, Json]) -> Path | None:
     """The code that a run brought along, else its frozen copy; None if that is gone."""
     brought = trust.brought(home, run_id, found)
     if brought is not None:

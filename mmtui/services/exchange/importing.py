@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from engine.json_types import JsonObject
 from mmtui.domain.states import RunEvent
 from mmtui.errors import MmtuiError, UnreachableError, UsageError
 from mmtui.paths import Home
@@ -138,7 +138,7 @@ def _event_lines(scalars: Scalars, notes: list[str]) -> Iterator[bytes]:
     infinite = 0
     for seq, point in enumerate(scalars.points, 1):
         infinite += math.isinf(point.value)
-        event: dict[str, Any] = {"v": 1, "seq": seq, "t": point.time, "kind": "metrics", "stage": LOGGED}
+        event: JsonObject = {"v": 1, "seq": seq, "t": point.time, "kind": "metrics", "stage": LOGGED}
         event |= {"step": point.step, "global_step": point.step}
         event["values"] = {point.tag: point.value if math.isfinite(point.value) else None}
         yield json.dumps(event).encode() + b"\n"

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from mmtui.domain.states import RunState
 from mmtui.domain.views import RunDetail
@@ -22,6 +23,9 @@ from mmtui.services.exchange.naming import MLFLOW
 from mmtui.services.exchange.points import Account, points
 from mmtui.services.output_files import HINT, replacing
 from mmtui.store.foreign_file import tables_of
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "mmtui"
 BATCH = 1000
@@ -46,14 +50,14 @@ _STATUS = {
 class _Store:
     """An opened store and what this export has added to it: runs that are not finished, and those they replace."""
 
-    client: Any
-    entities: Any
+    client: MlflowClient
+    entities: ModuleType
     experiment: str
     fresh: list[str] = field(default_factory=list)
     earlier: list[str] = field(default_factory=list)
 
 
-def _library() -> Any:
+def _library() -> tuple[type[MlflowClient], ModuleType]:
     try:
         from mlflow import entities
         from mlflow.tracking import MlflowClient
@@ -105,7 +109,9 @@ def is_store(file: Path) -> bool:
     return file.is_file() and tables_of(file) >= _TABLES
 
 
-def _add(home: Home, ids: Sequence[str], file: Path, named: Path, library: Any) -> Account:
+def _add(
+    home: Home, ids: Sequence[str], file: Path, named: Path, library: tuple[type[MlflowClient], ModuleType]
+) -> Account:
     """Add runs to the store ``file``, which is called ``named`` in the end."""
     client_class, entities = library
     account = Account()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import BinaryIO, NamedTuple, Protocol
 
 from mmtui.errors import UsageError
 from mmtui.paths import Home
@@ -19,8 +20,23 @@ LARGEST_FLOAT = 2.0**128 - 2.0**103
 INFINITE = "became infinite: they are beyond the 32-bit numbers of TensorBoard"
 
 
-def load() -> Any:
-    """TensorBoard's modules (event_pb2, summary_pb2) and its ``RecordWriter``.
+class Library(NamedTuple):
+    """TensorBoard's modules of messages, and what writes records into an open file."""
+
+    event_pb2: ModuleType
+    summary_pb2: ModuleType
+    record_writer: Callable[[BinaryIO], RecordWriter]
+
+
+class RecordWriter(Protocol):
+    """TensorBoard's ``RecordWriter``, of which this is used."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append a record."""
+
+
+def load() -> Library:
+    """TensorBoard.
 
     Raises:
         UsageError: TensorBoard is not installed.
@@ -30,7 +46,7 @@ def load() -> Any:
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
         raise UsageError("this needs tensorboard", "install it: pip install 'mmtui[tensorboard]'") from None
-    return event_pb2, summary_pb2, RecordWriter
+    return Library(event_pb2, summary_pb2, RecordWriter)
 
 
 def write(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) -> Account:
@@ -44,13 +60,13 @@ def write(home: Home, ids: Sequence[str], target: Path, *, force: bool = False) 
         RefusedError: a folder of a run's name is there and is not of an earlier export.
         UnreachableError: it cannot be written.
     """
-    modules = load()
+    library = load()
     account = Account()
     with ExitStack() as folders:
         for run_id in ids:
             ours = partial(is_ours, name=_name(home, run_id))
             folder = folders.enter_context(replacing_folder(target / run_id, force=force, is_ours=ours))
-            _write_run(home, run_id, folder, account, *modules)
+            _write_run(home, run_id, folder, account, library)
     return account
 
 
@@ -70,9 +86,8 @@ def _name(home: Home, run_id: str) -> str:
     return f"events.out.tfevents.{round(runs.get_run(home, run_id).row.created_at or 0.0):010d}.mmtui"
 
 
-def _write_run(
-    home: Home, run_id: str, folder: Path, account: Account, event_pb2: Any, summary_pb2: Any, writer_class: Any
-) -> None:
+def _write_run(home: Home, run_id: str, folder: Path, account: Account, library: Library) -> None:
+    event_pb2, summary_pb2, writer_class = library
     begun = runs.get_run(home, run_id).row.created_at or 0.0
     # Not under the name that TensorBoard looks for: a program that watches the folder would show half a run.
     file = folder / "unfinished"

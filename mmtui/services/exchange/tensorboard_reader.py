@@ -120,7 +120,7 @@ class _Reading:
     """What has been read of a run so far."""
 
     def __init__(self) -> None:
-        self.event_pb2: Any = tensorboard.load()[0]
+        self.event_pb2 = tensorboard.load().event_pb2
         self.undecodable = _decode_error()
         self.points: dict[tuple[str, int], Scalar] = {}
         self.gaps: list[tuple[Path, Gap]] = []

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from engine.outputs import left_behind, remove
 from mmtui.domain.states import RunState
@@ -31,7 +31,7 @@ _LEFT_BEHIND = re.compile(r"(\.mmtui-export)-([0-9]{1,10})-[0-9a-f]{8}")
 SAME_STEP = "of a step at which the metric has a point of a later stage: W&B keeps one a step"
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import wandb
     except ImportError:
@@ -101,7 +101,9 @@ def _put_in_place(source: Path, target: Path, name: str) -> None:
         shutil.rmtree(folder)
 
 
-def _write_run(home: Home, wandb: Any, settings: Any, run_id: str, folder: Path, account: Account) -> tuple[str, int]:
+def _write_run(
+    home: Home, wandb: ModuleType, settings: object, run_id: str, folder: Path, account: Account
+) -> tuple[str, int]:
     """Write one run; returns its name in W&B and the number of its steps."""
     detail = runs.get_run(home, run_id)
     row = detail.row
@@ -125,7 +127,7 @@ def _write_run(home: Home, wandb: Any, settings: Any, run_id: str, folder: Path,
     return name, len(rows)
 
 
-def _configuration(detail: RunDetail, names: dict[str, str]) -> dict[str, Any]:
+def _configuration(detail: RunDetail, names: dict[str, str]) -> dict[str, object]:
     row = detail.row
     ours = {"run": row.id, "recipe": row.recipe, "state": row.state, "metrics": names}
     return {"recipe": row.recipe, **detail.config, "mmtui": ours}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 from textual import work
 from textual.message import Message
@@ -84,13 +84,13 @@ class CommonScreen(Screen[None]):
         with faults.outlived(self, message):
             await super()._dispatch_message(message)
 
-    def do(self, words: str, deed: Callable[[], Any], back: Callable[[], Any] | None = None) -> None:
+    def do(self, words: str, deed: Callable[[], object], back: Callable[[], object] | None = None) -> None:
         """Do something in a thread and say so; ``back`` takes it back (``z``)."""
         self.program.deeds += 1
         self._do(words, deed, back)
 
     @work(thread=True, group="deed", exit_on_error=False)
-    def _do(self, words: str, deed: Callable[[], Any], back: Callable[[], Any] | None) -> None:
+    def _do(self, words: str, deed: Callable[[], object], back: Callable[[], object] | None) -> None:
         try:
             deed()
         except Exception as error:

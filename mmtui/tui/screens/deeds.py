@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import work
 
+from engine.json_types import Json
 from mmtui.domain.states import FINAL_STATES, RunEvent, RunState, is_legal
 from mmtui.domain.views import RunDetail
 from mmtui.paths import Home
@@ -180,7 +181,7 @@ class RunDeeds(CommonScreen):
         self._with_trust(ids, release)
 
     def _each(
-        self, words: str, ids: Sequence[str], deed: Callable[[Any, str], Any], back: Callable[[Any, str], Any]
+        self, words: str, ids: Sequence[str], deed: Callable[[Home, str], object], back: Callable[[Home, str], object]
     ) -> None:
         home = self.program.home
         self.do(words, lambda: [deed(home, run_id) for run_id in ids], lambda: [back(home, run_id) for run_id in ids])
@@ -294,7 +295,7 @@ def _can_be_cancelled(detail: RunDetail) -> bool:
     return state == RunState.STOPPING or is_legal(state, RunEvent.CANCEL)
 
 
-def _between(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _between(before: Mapping[str, Json], after: Mapping[str, Json]) -> list[str]:
     """Overrides that make one resolved recipe of another; what the recipe is called does not count."""
     from mmtui.services.comparing import flat
 

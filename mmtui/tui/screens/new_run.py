@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -33,6 +33,7 @@ WIDE = 120
 """From this width on the resolved recipe stands beside the other panes."""
 MOST_CHECKED_AT_LAST = 64
 """Runs of a sweep that are checked before they are queued."""
+Answer = TypeVar("Answer")
 AT_ONCE = 8
 """Recipes that are read between two pictures."""
 FIRST = "shapes_mixmatch"
@@ -151,7 +152,7 @@ class NewRunDialog(Dialog):
             faults.told(self.home, f"the recipe {name}", error)
             return None
 
-    def _from_thread(self, told: Callable[..., None], value: Any) -> None:
+    def _from_thread(self, told: Callable[[Answer], None], value: Answer) -> None:
         if self.app.is_running and self.is_running:
             self.app.call_from_thread(told, value)
 
