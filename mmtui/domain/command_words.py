@@ -29,7 +29,7 @@ class Shape:
     options: dict[str, tuple[inspect.Parameter, Option]] = field(default_factory=dict)
 
 
-def shape_of(command: Callable[..., Any]) -> Shape:
+def shape_of(command: Callable[..., object]) -> Shape:
     """What a function, or a class, with declared parameters takes."""
     shape = Shape()
     for parameter in inspect.signature(command, eval_str=True).parameters.values():

@@ -59,7 +59,7 @@ class Option:
     complete: str = ""
 
 
-def taken(verb: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def taken(verb: Callable[..., object], values: Mapping[str, Any]) -> dict[str, Any]:
     """What a verb is called with, from what stands on a command line.
 
     Raises:
@@ -76,7 +76,7 @@ def taken(verb: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]
     return storable(values)
 
 
-def _called(verb: Callable[..., Any], name: str) -> str:
+def _called(verb: Callable[..., object], name: str) -> str:
     """What a parameter is called on a command line."""
     declared = inspect.signature(verb, eval_str=True).parameters[name].annotation.__metadata__[0]
     return declared.flags[0] if isinstance(declared, Option) else name
@@ -92,7 +92,7 @@ def storable(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _storable(value: Any) -> Any:
+def _storable(value: object) -> object:
     if isinstance(value, str):
         return as_text(value)
     return [_storable(item) for item in value] if isinstance(value, list) else value

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.json_types import Json
 from mmtui.access import remedy
 from mmtui.domain import sweeps
 from mmtui.domain.terms import Terms
@@ -53,7 +54,7 @@ class Together:
         self,
         database: Database,
         home: Home,
-        frozen: Mapping[str, Any],
+        frozen: Mapping[str, Json],
         terms: Terms,
         fork: Fork | None,
         tell: Callable[[int, int], None],
@@ -186,7 +187,7 @@ def _begin(session: Session, begun: tuple[int, Plan]) -> None:
 
 
 def new_run(
-    resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Any], terms: Terms, fork: Fork | None = None
+    resolved: Recipe, texts: Sequence[str], frozen: Mapping[str, Json], terms: Terms, fork: Fork | None = None
 ) -> NewRun:
     """What the row of a run is made of."""
     from engine.config.determining import work_name
@@ -216,8 +217,8 @@ def new_run(
     )
 
 
-def shared_stages(resolved: Recipe, frozen: Mapping[str, Any]) -> dict[str, str]:
+def shared_stages(resolved: Recipe, frozen: Mapping[str, Json]) -> dict[str, str]:
     """Names of the work that runs of the same code can share, by stage."""
     from engine.config.determining import stage_names
 
-    return {stage: f"{name}-{frozen.get('digest', '')[:8]}" for stage, name in stage_names(resolved).items()}
+    return {stage: f"{name}-{str(frozen.get('digest', ''))[:8]}" for stage, name in stage_names(resolved).items()}

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from engine import outputs
 from mmtui.domain.text import printable
@@ -87,7 +87,9 @@ def to_parquet(home: Home, ids: Sequence[str], target: Path, *, force: bool = Fa
     return account
 
 
-def _rows(home: Home, ids: Sequence[str], account: Account) -> Iterator[tuple[Any, ...]]:
+def _rows(
+    home: Home, ids: Sequence[str], account: Account
+) -> Iterator[tuple[str, str, str, str, int, int, int, float, float]]:
     """Every point of every run, as ``COLUMNS`` say; ``time`` is Unix seconds."""
     for run_id in ids:
         name = runs.get_run(home, run_id).row.name
@@ -124,7 +126,7 @@ def is_parquet_of_ours(file: Path) -> bool:
 IS_OURS: dict[str, IsOurs] = {"csv": is_csv_of_ours, "jsonl": is_jsonl_of_ours, "parquet": is_parquet_of_ours}
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _pyarrow() -> tuple[ModuleType, ModuleType]:
     try:
         import pyarrow
         from pyarrow import parquet
