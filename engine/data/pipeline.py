@@ -112,10 +112,15 @@ def sample_crops(
         images, labels = gather_resized(data, indices, rows, columns, sizes, new_sizes, inside)
     if colour_jitter:
         images = jitter_colours(images, inside, colour_jitter, generator)
+    return _filled(images, inside, fill), labels.to(label_dtype)
+
+
+def _filled(images: Tensor, inside: Tensor, fill: tuple[int, int, int]) -> Tensor:
+    """The images with a colour in the place of the black outside of them."""
     if any(fill):
         for channel, value in enumerate(fill):
             images[:, channel].masked_fill_(~inside, value)
-    return images, labels.to(label_dtype)
+    return images
 
 
 def _offsets(sizes: Tensor, crop: int, draw: Tensor) -> Tensor:

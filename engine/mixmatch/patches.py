@@ -75,22 +75,23 @@ def sample_patches(
     sides = _even_sides(size)
     _check(label_maps, per_image, background_ratio, overlap, centres, candidates)
     background = 0 if reference_compat else background
-    if label_maps.dtype != torch.uint8 or not {ignore_index, background or 0} <= set(range(LABELS)):
-        label_maps = label_maps.long()  # a byte would be compared with the lowest byte of such a label
+    label_maps = _comparable(label_maps, ignore_index, background or 0)
     quota = 0 if background is None else min(max(1, int(per_image * background_ratio)), per_image - 1)
     wanted, bounds, pure = per_image - quota, label_maps.shape[1:], candidates == "pure"
-
     everything, behind, before = pools(label_maps, background, ignore_index)
     front = draw_candidates(label_maps, before, everything, wanted * CANDIDATES_PER_PATCH, sides, generator, centres)
     ranking = _purest_first(label_maps, front) if pure else None
-    chosen, rejected, topped = choose(front, wanted, bounds, overlap, reference_compat, ranking)
-    parts = [front.take(chosen)]
-    if quota:
-        back = _background_patches(label_maps, behind, everything, quota, sides, generator, pure=pure)
-        parts.append(back.labelled(0) if reference_compat else back)
-    usable = everything.rows.any(dim=1)
-    drawn = _collect(parts, usable, bounds, (rejected * usable).sum(), (topped * usable).sum())
+    chosen, *counts = choose(front, wanted, bounds, overlap, reference_compat, ranking)
+    back = _background_patches(label_maps, behind, everything, quota, sides, generator, pure=pure)
+    parts = [front.take(chosen), *(one.labelled(0) if reference_compat else one for one in back)]
+    drawn = _collect(parts, everything.rows.any(dim=1), bounds, counts)
     return with_purity(drawn, label_maps) if purity else drawn
+
+
+def _comparable(label_maps: Tensor, *labels: int) -> Tensor:
+    """The label maps in a dtype that holds these labels: a byte would be compared with the lowest byte of others."""
+    fits = label_maps.dtype == torch.uint8 and all(label in range(LABELS) for label in labels)
+    return label_maps if fits else label_maps.long()
 
 
 def _background_patches(
@@ -102,12 +103,15 @@ def _background_patches(
     generator: torch.Generator | None,
     *,
     pure: bool,
-) -> Candidates:
-    """``quota`` patches per image whose centres are background, the purest of five times as many if asked for."""
+) -> list[Candidates]:
+    """``quota`` patches per image whose centres are background, the purest of five times as many if asked for; [] for
+    a quota of 0, which draws no random number."""
+    if not quota:
+        return []
     back = draw_candidates(
         label_maps, behind, everything, quota * CANDIDATES_PER_PATCH if pure else quota, sides, generator
     )
-    return back.take(_purest_first(label_maps, back)[:, :quota]) if pure else back
+    return [back.take(_purest_first(label_maps, back)[:, :quota]) if pure else back]
 
 
 def with_purity(patches: Patches, label_maps: Tensor) -> Patches:
@@ -146,9 +150,9 @@ def _purest_first(label_maps: Tensor, candidates: Candidates) -> Tensor:
     return class_share(label_maps, image, *candidates.all()).argsort(dim=1, descending=True, stable=True)
 
 
-def _collect(
-    parts: list[Candidates], usable: Tensor, bounds: Sequence[int], rejected: Tensor, topped: Tensor
-) -> Patches:
+def _collect(parts: list[Candidates], usable: Tensor, bounds: Sequence[int], counts: Sequence[Tensor]) -> Patches:
+    """The patches of images that have a labelled pixel; ``counts``: rejected and taken back of each image, (B,)."""
+    rejected, topped = ((number * usable).sum() for number in counts)
     image = usable.nonzero()
     joined = Candidates(*(torch.cat(kind, dim=1)[image[:, 0]] for kind in zip(*(p.all() for p in parts), strict=True)))
     y0, y1, x0, x1 = window_edges(joined, bounds)
