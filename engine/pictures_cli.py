@@ -36,6 +36,9 @@ ADVICE = "evaluate the run again"
 FEW_NODES, SMALL_GRAPH, LARGE_GRAPH = 150, 1200, 2000
 """A graph of up to so many nodes is drawn small; sides of both drawings, pixels."""
 
+DRAWN = frozenset({RunStarted.KIND, Projection.KIND, records.Image.KIND})
+"""Kinds of events that are drawn."""
+
 
 class Triple(NamedTuple):
     """Pictures of a validation image: files below the run's folder."""
@@ -114,6 +117,11 @@ def _pictures(run_dirs: Sequence[Path]) -> Iterator[tuple[str, Image.Image]]:
             raise DataError(f"--run-dir {run_dir} holds no attempt of a run: write a run directory, as given to train")
         suffix = f"_{number}" if len(run_dirs) > 1 else ""
         events = _events(run_dir)
+        if events.unreadable:
+            noun = "line" if events.unreadable == 1 else "lines"
+            sys.stderr.write(
+                f"warning: {run_dir}: {events.unreadable} {noun} of its event files passed over: no events\n"
+            )
         graph = run_dir / "images" / "match_graph.json"
         if graph.is_file():
             yield f"graph{suffix}.png", draw_graph(graph)
@@ -134,21 +142,26 @@ class _Events:
     """(step of the stage, projection) of each."""
     images: dict[str, Triple] = field(default_factory=dict)
     """{name of an image: its pictures, as they were kept last}."""
+    unreadable: int = 0
+    """Lines that are no events."""
 
 
 def _events(run_dir: Path) -> _Events:
     found = _Events()
     for number in attempt_numbers(run_dir):
         path = attempt_folder(run_dir, number) / "events.jsonl"
-        for _, event in read_events(path) if path.is_file() else ():
+        for _, event in read_events(path, kinds=DRAWN) if path.is_file() else ():
             match event.record if event is not None else None:
+                case None:
+                    found.unreadable += 1
                 case RunStarted() as told:
-                    found.classes = told.classes or ()
+                    found.classes = told.classes or found.classes
                 case Projection() as told if event is not None:
                     found.projections.append((event.step, told))
                 case records.Image(image=str(image), truth=str(truth), prediction=str(prediction)) as told:
                     if image and truth and prediction:
-                        found.images[str(told.name)] = Triple(image, truth, prediction)
+                        name = f"image {told.index}" if told.name is None else told.name
+                        found.images[name] = Triple(image, truth, prediction)
     return found
 
 

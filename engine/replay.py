@@ -32,7 +32,7 @@ class Replay:
 
     def _read(self, path: Path, stage: str) -> None:
         earlier = dict(self._before)
-        for _, event in read_events(path):
+        for _, event in read_events(path, kinds={Metrics.KIND}):
             if event is None or not isinstance(event.record, Metrics) or event.stage != stage:
                 continue
             step, loss = event.step, event.record.numbers.get("loss")

@@ -86,7 +86,8 @@ def data_told(run_dir: Path, attempt: int) -> Iterator[str]:
     for number in attempt_numbers(run_dir):
         path = attempt_folder(run_dir, number) / "events.jsonl"
         if number < attempt and path.is_file():
-            told = (event.record for _, event in read_events(path) if event is not None)
+            events = read_events(path, kinds={Data.KIND, StageStarted.KIND})
+            told = (event.record for _, event in events if event is not None)
             first = next((record for record in told if isinstance(record, Data | StageStarted)), None)
             if isinstance(first, Data):
                 yield first.fingerprint or ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,17 +71,21 @@ def raw_line(line: bytes) -> JsonObject | None:
     return event
 
 
-def parse_line(line: bytes) -> Event | str:
+def parse_line(line: bytes, kinds: Collection[str] | None = None) -> Event | str:
     """The event of a line, or why it is none, in words.
 
     Absent steps are 0. Numbers within ``values`` that are not finite or too large become None; half characters are
     replaced; values that are none of their kind are left out.
+
+    Args:
+        line: with or without its newline.
+        kinds: of events of other kinds only the frame is read, and no values; None: all are wanted.
     """
     found = raw_line(line)
-    return NO_EVENT if found is None else event_of(found)
+    return NO_EVENT if found is None else event_of(found, kinds)
 
 
-def event_of(found: Mapping[str, object]) -> Event | str:
+def event_of(found: Mapping[str, object], kinds: Collection[str] | None = None) -> Event | str:
     """The same for an object that ``raw_line`` gave."""
     kind, stage, t = found.get("kind", ""), found.get("stage"), finite(found.get("t"))
     steps = []
@@ -95,7 +99,7 @@ def event_of(found: Mapping[str, object]) -> Event | str:
     stage = stage if isinstance(stage, str) else ""
     if not isinstance(kind, str) or len(kind) > LONGEST_WORD or len(stage) > LONGEST_WORD:
         return f"its kind or its stage has more than {LONGEST_WORD} characters"
-    values = found.get("values")
+    values = found.get("values") if kinds is None or kind in kinds else None
     try:
         told = {_text(str(key)): _storable(item) for key, item in values.items()} if isinstance(values, dict) else {}
         record = record_of(kind, told)
@@ -132,11 +136,19 @@ def _text(text: str) -> str:
     return text if text.isascii() else as_text(text)
 
 
-def read_events(path: Path, offset: int = 0) -> Iterator[tuple[int, Event | None]]:
-    """Complete lines from byte ``offset``: (offset behind the line, event or None where it cannot be read)."""
+def read_events(
+    path: Path, offset: int = 0, kinds: Collection[str] | None = None
+) -> Iterator[tuple[int, Event | None]]:
+    """Complete lines from byte ``offset``: (offset behind the line, event or None where it cannot be read).
+
+    Args:
+        path: an event file.
+        offset: where to begin, behind a newline.
+        kinds: as in ``parse_line``.
+    """
     with path.open("rb") as file:
         file.seek(offset)
         for length, line in whole_lines(file):
             offset += length
-            event = parse_line(line) if line is not None else NO_EVENT
+            event = parse_line(line, kinds) if line is not None else NO_EVENT
             yield offset, event if isinstance(event, Event) else None

@@ -48,13 +48,13 @@ def describe(event: Event) -> str:
     """One line for a person; "" for an event that is not worth one."""
     text = _described(event.record)
     where = f"{event.stage} {event.step}" if event.stage else ""
-    return f"{where}  {text}".strip() if text else ""
+    return "" if text is None else f"{where}  {text}".strip()
 
 
-def _described(told: records.Record) -> str:
+def _described(told: records.Record) -> str | None:
     match told:
         case records.Metrics():
-            return "  ".join(f"{name} {number(value)}" for name, value in told.numbers.items() if value is not None)
+            return "  ".join(f"{name} {number(value)}" for name, value in told.numbers.items())
         case records.Error() | records.Warning():
             return f"{told.KIND}: {told.text or ''}"
         case records.StageStarted():
@@ -66,7 +66,7 @@ def _described(told: records.Record) -> str:
             return f"weights of {_or(told.file)}: {_or(told.loaded)} keys loaded"
         case records.Progress():
             return f"{told.text or ''} {_or(told.done, '')}/{_or(told.total, '')}"
-    return ""
+    return None
 
 
 def _or(value: object, unknown: str = "?") -> str:

@@ -151,7 +151,7 @@ def last_event(path: Path, step: int) -> Event | None:
 def _events(file: BinaryIO, offset: int) -> Iterator[tuple[int, Event | None]]:
     """(where it begins, event or None) of each complete line."""
     for length, line in whole_lines(file):
-        event = parse_line(line) if line is not None else None
+        event = parse_line(line, kinds=()) if line is not None else None
         yield offset, event if isinstance(event, Event) else None
         offset += length
 

@@ -18,7 +18,7 @@ def best(told: Reported) -> BestView | None:
     found = cells.record(Best, rows[0]["values"])
     return BestView(
         metric=found.metric or "",
-        value=found.value,
+        value=None if found.value is None else float(found.value),
         stage=cells.text(rows[0]["stage"]),
         step=cells.count(rows[0]["step"]) if found.step is None else found.step,
         weights=found.weights or "",

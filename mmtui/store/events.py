@@ -53,7 +53,7 @@ class Reported:
     def reused(self) -> dict[str, str]:
         """{stage: the run that it was taken over from}."""
         found = self.of("stage_reused")
-        return {row["stage"]: str(cells.record(records.StageReused, row["values"]).run or "") for row in found}
+        return {row["stage"]: _run_of(row["values"]) for row in found}
 
     def replay(self) -> str:
         """Whether losses that were computed twice, before a resume and after it, are the same."""
@@ -63,6 +63,11 @@ class Reported:
             sum(one.replayed_equal or 0 for one in told),
             max((float(one.replayed_worst or 0) for one in told), default=0.0),
         )
+
+
+def _run_of(values: object) -> str:
+    run = cells.record(records.StageReused, values).run
+    return "" if run is None else str(run)
 
 
 def reported(query: Query, run_id: int) -> Reported:

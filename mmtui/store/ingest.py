@@ -242,7 +242,7 @@ def _insert_rows(session: Session, run_id: int, number: int, batch: Batch) -> No
             ]
         elif isinstance(told, Confusion) and told.matrix:
             blob = b"".join(array("q", row).tobytes() for row in told.matrix)
-            tail = (told.split or "val", told.images or 0, told.predictions or "")
+            tail = ("val" if told.split is None else told.split, told.images or 0, told.predictions or "")
             classes = json.dumps(told.classes or [])
             evaluations.append((run_id, global_step, number, stage, step, t, classes, blob, *tail))
         elif not isinstance(told, Alive):

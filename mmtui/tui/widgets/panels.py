@@ -261,7 +261,7 @@ def _patches(v: Graph, width: int) -> list[Line]:
     least, most = _told(v.patch_size_min), _told(v.patch_size_max)
     sizes = f"patches {least}-{most} px  padding {_share(v.padding_share)}"
     overlaps = f"overlap dropped {_told(v.overlap_rejections)}, back {_told(v.topped_up)}"
-    if v.purity_mean is not None:  # trainers before it existed do not tell it
+    if "purity_mean" in v.values:  # trainers before it existed do not tell it
         overlaps = f"purity {_share(v.purity_mean)}  {overlaps}"
     if len(sizes) + len(overlaps) + 2 <= width:
         return [[(f"{sizes}  {overlaps}", "dim")]]

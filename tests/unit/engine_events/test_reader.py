@@ -100,3 +100,12 @@ def test_whole_and_finite_refuse_truth_values() -> None:
     assert finite(False) is None
     assert whole(40.0) == 40
     assert finite(3) == 3.0
+
+
+def test_of_kinds_that_nobody_asks_for_only_the_frame_is_read() -> None:
+    line = json.dumps({**FRAME, "printed": 7, "values": {"loss": 0.5}}).encode()
+    whole_event, frame = parse_line(line), parse_line(line, kinds=("graph",))
+    assert isinstance(whole_event, Event) and isinstance(frame, Event)
+    assert whole_event.record == Metrics({"loss": 0.5}) and frame.record == Metrics()
+    assert frame._replace(record=whole_event.record) == whole_event
+    assert parse_line(line, kinds=("graph", "metrics")) == whole_event

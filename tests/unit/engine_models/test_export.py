@@ -17,8 +17,8 @@ from engine.errors import RecipeError
 from engine.models import Segmenter, build_backbone, build_head
 from engine.models.export import traced
 from engine.models.heads import HypercolumnSegmenter
+from tests.process_state import file_size_limit
 from tests.unit.engine_run.conftest import Runner, tiny_recipe
-from tests.unit.engine_run.test_events import file_size_limit
 
 
 def generator(seed: int = 0) -> torch.Generator:

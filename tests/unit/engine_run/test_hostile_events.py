@@ -54,3 +54,19 @@ def test_data_of_earlier_attempts_are_those_that_were_told(run_dir: Path) -> Non
 def test_damaged_events_are_told_by_their_step(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="projection event of step 3 cannot be drawn"):
         draw_runs([run_dir], tmp_path / "out")
+
+
+def test_lines_that_are_no_events_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = attempt_folder(tmp_path, 1)
+    folder.mkdir(parents=True)
+    projection = {"x": [0.0, 1.0], "y": [0.0, 1.0], "label": [0, 1]}
+    lines = [
+        {**FRAME, "kind": "run_started", "values": {"classes": ["road", "sky"]}},
+        {**FRAME, "kind": "run_started", "values": None},
+        {**FRAME, "kind": "projection", "values": projection},
+        {**FRAME, "kind": "projection", "t": 1e12, "values": projection},
+        {**FRAME, "kind": "projection", "global_step": -1, "values": projection},
+    ]
+    (folder / "events.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert [path.name for path in draw_runs([tmp_path], tmp_path / "out")] == ["embeddings.png"]
+    assert capsys.readouterr().err == f"warning: {tmp_path}: 2 lines of its event files passed over: no events\n"

@@ -24,8 +24,10 @@ from mmtui.paths import Home
 from mmtui.services import runs
 from mmtui.services.ingest import BATCH_BYTES, ingest_file, read_batch
 from mmtui.store.db import Database
+from mmtui.store.events import reported
 from mmtui.store.ingest import MOST_TOLD, ingest
 from mmtui.store.runs import transition
+from mmtui.store.session import reading
 from tests.waiting import until
 
 
@@ -141,6 +143,22 @@ def test_ingest_unknown_kind_is_kept(add_run: Callable[..., int], new_attempt: C
     file.read()
     (event,) = runs.events(home, "1")
     assert (event.kind, event.record.values) == ("from_the_future", {"a": [1, {"b": None}]})
+
+
+def test_what_was_not_told_is_not_what_was_told_as_nothing(
+    add_run: Callable[..., int], new_attempt: Callable[..., Any], home: Home, sql: Callable[..., list[Any]]
+) -> None:
+    file = new_attempt(add_run())
+    for step, values in enumerate([{}, {"split": None}, {"split": ""}, {"split": "train"}], start=1):
+        file.emit("confusion", step, {"matrix": [[1]], "classes": ["a"], **values})
+    file.emit("stage_reused", 4, {"run": 0})
+    file.emit("best", 4, {"metric": "miou", "step": 3, "value": 1})
+    file.read()
+    assert sql("SELECT split FROM evaluations ORDER BY global_step") == [("val",), ("val",), ("",), ("train",)]
+    detail = runs.get_run(home, "1")
+    assert detail.best is not None and json.dumps(detail.best.value) == "1.0", "it is a float in JSON, too"
+    with reading(home) as reader:
+        assert reported(reader.query, 1).reused() == {"segment": "0"}
 
 
 HOSTILE = [
