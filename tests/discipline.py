@@ -76,8 +76,8 @@ REASONS = {
     " batch",
     "stages/predictions.py:_on_host": "what is written into files leaves the device: once a batch, not once an image",
     "mixmatch/patches.py:_collect": "how many images have a labelled pixel decides how many patches there are",
-    "mixmatch/patches.py:_balanced_pixels": "pixels of each class are counted with `torch.bincount`, which asks for the"
-    " largest label; a count of fixed size sorts all pixels where kernels have to be deterministic",
+    "mixmatch/candidates.py:_balanced_pixels": "pixels of each class are counted with `torch.bincount`, which asks for"
+    " the largest label; a count of fixed size sorts all pixels where kernels have to be deterministic",
 }
 """Why a step waits where it does, by place. Nothing waits anywhere else."""
 JITTER = {"scale_jitter": (0.5, 2.0), "colour_jitter": 0.3}
@@ -112,21 +112,18 @@ def _common(stage: str, beside: dict[str, int]) -> list[Case]:
 
 _NAMES = """
 __rshift__ _foreach_add _foreach_add_ _foreach_copy_ _foreach_lerp_ _foreach_mul_ _foreach_norm _fused_adamw_
-_fused_sgd_ _log_softmax _log_softmax_backward_data _native_batch_norm_legit_no_training _softmax
-_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward
-_softmax_backward_data _to_copy _unsafe_index abs add add_
-addcmul_ addmm affine_grid_generator all amax aminmax any arange argmax argmin bernoulli_ bincount bitwise_and
-bitwise_not bitwise_or bmm cat ceil clamp clamp_ clamp_min clone constant_pad_nd convolution convolution_backward
-copy_ cos cumsum div div_ eq exp expm1 fill_ flip floor floor_divide gather ge gelu gelu_backward grid_sampler_2d gt
-index index_add index_copy index_copy_ index_fill_ index_put index_select le lerp linalg_vector_norm logaddexp
-logsumexp lt
-masked_fill masked_fill_ max max_pool2d_with_indices max_pool2d_with_indices_backward maximum mean min minimum
-mm mul mul_ native_batch_norm native_batch_norm_backward native_layer_norm native_layer_norm_backward
-ne neg new_full new_zeros nll_loss_backward
-nll_loss_forward nonzero ones_like pow rand randint randperm reciprocal reflection_pad2d relu relu_ remainder
-remainder_ repeat replication_pad2d roll rot90 round round_ rsqrt rsub scalar_tensor scatter_ searchsorted
-select_backward sin slice_backward sort sqrt stack sub sub_ sum threshold_backward to upsample_bilinear2d var_mean
-where zeros zeros_like
+_fused_sgd_ _log_softmax _log_softmax_backward_data _native_batch_norm_legit_no_training
+_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward _softmax
+_softmax_backward_data _to_copy _unsafe_index abs add add_ addcmul_ addmm affine_grid_generator all amax aminmax any
+arange argmax argmin bernoulli_ bincount bitwise_and bitwise_not bitwise_or bmm cat ceil clamp clamp_ clamp_min clone
+constant_pad_nd convolution convolution_backward copy_ cos cumsum div div_ eq exp expm1 fill_ flip floor floor_divide
+full_like gather ge gelu gelu_backward grid_sampler_2d gt index index_add index_copy index_copy_ index_fill_ index_put
+index_select le lerp linalg_vector_norm logaddexp logsumexp lt masked_fill masked_fill_ max max_pool2d_with_indices
+max_pool2d_with_indices_backward maximum mean min minimum mm mul mul_ native_batch_norm native_batch_norm_backward
+native_layer_norm native_layer_norm_backward ne neg new_full new_zeros nll_loss_backward nll_loss_forward nonzero
+ones_like pow rand randint randperm reciprocal reflection_pad2d relu relu_ remainder remainder_ repeat
+replication_pad2d roll rot90 round round_ rsqrt rsub scalar_tensor scatter_ searchsorted select_backward sin
+slice_backward sort sqrt stack sub sub_ sum threshold_backward to upsample_bilinear2d var_mean where zeros zeros_like
 """
 OPERATORS = frozenset(_NAMES.split())
 """What quiet steps and evaluations launch. Whoever adds one says that it does not wait inside, or puts it into

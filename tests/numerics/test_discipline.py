@@ -28,7 +28,9 @@ from tests.discipline import (
 )
 from tests.pretended_gpu import TO_HOST, VALUE, Count, Stall
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "discipline.md"
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "discipline.md"
+ENGINE = ROOT / "engine"
 HINT = "python docs/make_discipline.py, and look at what has changed"
 
 
@@ -68,6 +70,12 @@ def test_document_tells_of_these_options_and_reasons_and_no_others() -> None:
     assert rows == [case.name for cases in (CASES, EVALUATIONS, REPORTS) for case in cases], HINT
     module = make_discipline()
     assert module.updated(text, {"reasons": module.told()["reasons"]}) == text, HINT
+
+
+def test_reasons_are_given_for_functions_that_there_are() -> None:
+    for place in REASONS:
+        module, function = place.split(":")
+        assert f"def {function}(" in (ENGINE / module).read_text(), place
 
 
 def test_count_that_differs_from_the_document_would_be_seen() -> None:

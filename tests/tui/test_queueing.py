@@ -21,6 +21,7 @@ from textual.widgets import Input
 from mmtui.errors import RefusedError, UsageError
 from mmtui.paths import Home
 from mmtui.services import code, runs, submit
+from mmtui.store.runs import delayed_text
 from mmtui.tui.app import MmtuiApp
 from mmtui.tui.screens import queueing
 from mmtui.tui.screens.new_run import NewRunDialog
@@ -92,6 +93,8 @@ def stored(home: Home) -> tuple[list[dict[str, Any]], dict[str, str]]:
         connection.row_factory = sqlite3.Row
         rows = [dict(row) for row in connection.execute("SELECT * FROM runs ORDER BY id")]
         settings = dict(connection.execute("SELECT key, value FROM settings WHERE key LIKE '%:%'").fetchall())
+    for row in rows:
+        row["reason"] = row["reason"].replace(delayed_text(row["not_before"]), "waits until its own moment")
     return [{key: value for key, value in row.items() if key not in OWN} for row in rows], settings
 
 
