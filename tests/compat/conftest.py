@@ -30,9 +30,11 @@ def stored(name: str) -> Any:
 
 
 def unpack(name: str, target: Path) -> Path:
+    """Python before 3.11.4, such as Debian 12's, has no filters; those of 3.14 would change modes without one."""
     target.mkdir(mode=0o700)
+    filters = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
     with tarfile.open(FOLDER / name) as archive:
-        archive.extractall(target, filter="tar")
+        archive.extractall(target, **filters)
     return target
 
 
